@@ -1,0 +1,41 @@
+# Everything runs in .venv, which `make setup` builds from pyproject.toml's pins and rebuilds when they change.
+.DEFAULT_GOAL := help
+.PHONY: help setup pretrain test test-slow test-all check bench ui
+IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
+ACTIVATE := . .venv/bin/activate &&
+PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.ready ## build .venv with the pinned packages; quick when nothing changed
+
+pretrain: .venv/.ready ## pre-train on the sample bars; more with ARGS="-P epochs=2"
+	$(ACTIVATE) mlflow run . -e pretrain $(ARGS)
+
+test: .venv/.ready ## the fast tests
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: .venv/.ready ## the slow tests: full size, fault injection
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: .venv/.ready ## all tests
+	$(PYTEST) $(ARGS)
+
+check: .venv/.ready ## lint, format, types, layers
+	$(ACTIVATE) ruff check . && ruff format --check . && mypy && lint-imports
+
+bench: .venv/.ready ## every benchmark, results as JSON
+	$(ACTIVATE) for file in benchmarks/*.py; do echo "== $$file" && python "$$file" || exit 1; done
+
+ui: .venv/.ready ## MLflow's web interface on the runs of this folder
+	$(ACTIVATE) mlflow ui $(ARGS)
+
+.venv/.ready: pyproject.toml conda.yaml tools/conda_standin.py
+	@test -n "$(PYTHON)" || { echo "make setup: Python 3.11 is needed; install it or name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	.venv/bin/python $(IS_311) || $(PYTHON) -m venv --clear .venv || \
+	    { $(PYTHON) -m venv --without-pip --clear .venv && $(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	.venv/bin/python tools/conda_standin.py install
+	@touch $@

@@ -1,0 +1,124 @@
+"""What pre-training by masking learns: presets over seeds, with the skill of every feature against its best ruler.
+
+    python -m benchmarks.pretraining --presets stones --seeds 13 17 23 --out benchmarks/results/pretraining.json
+
+Runs go through the command users run, each with a tracking store of its own that is thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def train(preset: str, seed: int, overrides: list[str]) -> dict[str, object]:
+    """Run one pre-training and return its results, its skills and the wall time in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(ROOT)}
+        environment.pop("MLFLOW_RUN_ID", None)
+        command = [sys.executable, "-m", "moola_mlflow", "pretrain", "--config", str(ROOT / f"configs/{preset}.yaml")]
+        started = time.perf_counter()
+        done = subprocess.run(
+            [*command, "--seed", str(seed), "--register", "none", *overrides],
+            cwd=folder, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise SystemExit(f"{preset}, seed {seed}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        (results_file,) = Path(folder).rglob("training_results.json")
+        (skill_file,) = Path(folder).rglob("skill.json")
+        (journal,) = Path(folder).rglob("journal.jsonl")
+        leaks = [
+            record["metrics"]["leak/masked_sensitivity"]
+            for record in map(json.loads, journal.read_text().splitlines())
+            if record["kind"] == "metrics" and "leak/masked_sensitivity" in record["metrics"]
+        ]
+        results = json.loads(results_file.read_text())
+        skill = json.loads(skill_file.read_text())
+    print(
+        f"{preset} seed {seed}: {seconds:.0f} s, val skill {skill['skill']['val']['skill']:.3f}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return {
+        "preset": preset,
+        "seed": seed,
+        "seconds": seconds,
+        "leak": max(leaks, default=None),
+        "best_val_loss": results["best_val_loss"],
+        "best_epoch": results["best_epoch"],
+        "test": results["test_metrics"],
+        "skill": skill["skill"],
+        "rulers": skill["ruler_huber"],
+        "loss_profiled": [row["val/loss_profiled"] for row in results["history"]],
+        "val_loss": [row["val/loss"] for row in results["history"]],
+    }
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Return mean and, over several seeds, the standard deviation."""
+    text = f"{np.mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def tables(runs: list[dict], presets: list[str]) -> str:
+    """Return the Markdown tables of docs/pretraining.md."""
+    lines = [
+        "| preset | leak | test Huber | test MAE | test skill | candle | state | profiled loss | s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for preset in presets:
+        rows = [run for run in runs if run["preset"] == preset]
+        skills = [run["skill"]["test"] for run in rows]
+        lines.append(
+            f"| {preset} | {max(run['leak'] for run in rows):.3g} | "
+            f"{spread([run['test']['val_huber'] for run in rows], 4)} | "
+            f"{spread([run['test']['val_mae'] for run in rows], 4)} | "
+            + " | ".join(spread([skill[name] for skill in skills]) for name in ("skill", "candle", "state"))
+            + f" | {spread([run['loss_profiled'][-1] for run in rows], 2)} | "
+            f"{spread([run['seconds'] for run in rows], 0)} |"
+        )
+    names = [name for name in runs[0]["skill"]["test"] if name not in ("skill", "candle", "state")]
+    lines += ["", "| test skill of | " + " | ".join(presets) + " |", "|---|" + "---|" * len(presets)]
+    for name in names:
+        cells = [
+            spread([run["skill"]["test"][name] for run in runs if run["preset"] == preset])
+            if all(name in run["skill"]["test"] for run in runs if run["preset"] == preset)
+            else ""
+            for preset in presets
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["stones", "published"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[13, 17, 23])
+    parser.add_argument("--set", nargs="*", default=[], help="further parameters for every run, such as --epochs=2")
+    parser.add_argument("--out", type=Path, default=RESULTS / "pretraining.json")
+    arguments = parser.parse_args()
+    for preset in arguments.presets:
+        yaml.safe_load((ROOT / f"configs/{preset}.yaml").read_text())  # a mistyped preset fails before hours of work
+    runs = [train(preset, seed, arguments.set) for preset in arguments.presets for seed in arguments.seeds]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    arguments.out.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+    print(tables(runs, arguments.presets))
+
+
+if __name__ == "__main__":
+    main()

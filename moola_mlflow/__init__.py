@@ -1,0 +1,34 @@
+"""moola_mlflow: from one-minute futures bars to a promoted encoder and a calibrated pattern detector.
+
+The names below are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moola_mlflow.bars import Bars, read_bars
+    from moola_mlflow.embedding import embed
+    from moola_mlflow.features import compute_features
+    from moola_mlflow.registry import load_encoder
+    from moola_mlflow.windows import Windows, make_windows
+
+__all__ = ["Bars", "Windows", "compute_features", "embed", "load_encoder", "make_windows", "read_bars"]
+
+_HOME = {
+    "Bars": "bars",
+    "Windows": "windows",
+    "compute_features": "features",
+    "embed": "embedding",
+    "load_encoder": "registry",
+    "make_windows": "windows",
+    "read_bars": "bars",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'moola_mlflow' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"moola_mlflow.{_HOME[name]}"), name)

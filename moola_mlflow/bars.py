@@ -1,0 +1,138 @@
+"""One-minute bars: the `Bars` table, the choice of its instrument, its hash and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moola_mlflow.barchecks import check_rows
+from moola_mlflow.barchoice import choose, merge
+from moola_mlflow.barfiles import PRICES, find_files, from_frame, read_file
+from moola_mlflow.bartimes import MINUTE_NS, check_zone
+from moola_mlflow.config import BarsConfig
+from moola_mlflow.errors import UserError
+
+RTYPE_ONE_MINUTE = 33
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that bars came from. `rows` counts all its rows, chosen or not."""
+
+    path: Path
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """Checked one-minute bars, each instrument's in order of time.
+
+    One instrument or a front-month series is ordered by time; all instruments lie one behind another.
+
+    Shapes: time_ns int64 [N], ohlc float64 [N, 4] (open, high, low, close; C order), volume float64 [N] (0 where the
+    file has none), instrument int64 [N].
+    Units: time_ns is the bar's start in ns since 1970 UTC; prices as in the file.
+    """
+
+    time_ns: np.ndarray
+    ohlc: np.ndarray
+    volume: np.ndarray
+    instrument: np.ndarray
+    symbols: dict[int, str]
+    """Symbol of each instrument key."""
+    files: tuple[SourceFile, ...]
+    sha256: str
+    """Hash of the content (arrays and symbols), whatever file it came from."""
+    dropped: dict[str, int]
+    """Number of bad rows of each kind that repair left out."""
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+
+def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
+    """Read, check and canonicalise bars from a file, a folder, a glob, or the embedded sample.
+
+    Raises: UserError where anything about them is wrong, with the file, the row, the value and the cure.
+    """
+    check_zone(config.timezone)
+    is_sample = config.path == "sample"
+    if is_sample:
+        from moola_mlflow.synthetic import generate  # only runs on the sample need it
+
+        raws = [from_frame(generate(config.sample_bars, config.sample_seed), "sample")]
+    else:
+        raws = [read_file(path, config.timezone) for path in find_files(config.path)]
+        if config.stamp == "end":
+            raws = [replace(raw, time_ns=raw.time_ns - MINUTE_NS) for raw in raws]
+    dropped: Counter[str] = Counter()
+    sound = []
+    for raw in raws:
+        rows, counts = check_rows(raw, config.repair == "drop", config.timezone)
+        sound.append(rows)
+        dropped.update(counts)
+    merged, repeated = merge(raws, sound, config.repair == "drop")
+    dropped.update(repeated)
+    chosen = choose(merged, config.instrument or ("front" if is_sample else None), config.path)
+    num_bars = len(chosen)
+    if num_bars < min_bars:
+        left_out = f" ({sum(dropped.values()):,} bad rows were dropped)" if dropped else ""
+        raise UserError(
+            f"{config.path}: {num_bars:,} bars{left_out}, fewer than the {min_bars} of a window; give more bars, "
+            "or set bars.instrument to an instrument that has them"
+        )
+    symbols = chosen.last_symbols()
+    ohlc = np.empty((num_bars, len(PRICES)))
+    np.add(chosen.prices.T, 0.0, out=ohlc)  # not a bare copy: -0.0 and 0.0 are one price and must be one hash
+    sha256 = _content_sha256(chosen.time_ns, ohlc, chosen.volume, chosen.instrument, symbols)
+    files = tuple(
+        SourceFile(raw.path, sha256 if is_sample else _file_sha256(raw.path), len(raw) + len(raw.ragged))
+        for raw in raws
+    )
+    return Bars(chosen.time_ns, ohlc, chosen.volume, chosen.instrument, symbols, files, sha256, dict(dropped))
+
+
+def write_parquet(bars: Bars, path: Path) -> None:
+    """Write bars in the layout of ``databento.DBNStore.to_df()``; read back with the same choice they hash the same."""
+    keys, codes = np.unique(bars.instrument, return_inverse=True)
+    whole = (bars.volume == np.floor(bars.volume)).all() and bars.volume.max(initial=0) < 2**53
+    fits = len(keys) == 0 or (keys[0] >= 0 and keys[-1] < 2**32)
+    symbols = pa.array([bars.symbols[int(key)] for key in keys], pa.string())
+    columns = {
+        "rtype": np.full(len(bars), RTYPE_ONE_MINUTE, np.uint8),
+        "publisher_id": np.zeros(len(bars), np.uint16),
+        "instrument_id": bars.instrument.astype(np.uint32 if fits else np.int64),
+        **{name: bars.ohlc[:, k] for k, name in enumerate(PRICES)},
+        "volume": bars.volume.astype(np.uint64) if whole else bars.volume,
+        "symbol": pa.DictionaryArray.from_arrays(codes.astype(np.int32), symbols).cast(pa.string()),
+        "ts_event": pa.array(bars.time_ns, pa.timestamp("ns", "UTC")),
+    }
+    # pandas takes ts_event as the index when the file says so.
+    zone = {"pandas_type": "datetimetz", "numpy_type": "datetime64[ns]", "metadata": {"timezone": "UTC"}}
+    index = {"name": "ts_event", "field_name": "ts_event", **zone}
+    layout = {"index_columns": ["ts_event"], "columns": [index], "column_indexes": []}
+    table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps(layout)})
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def _content_sha256(
+    time_ns: np.ndarray, ohlc: np.ndarray, volume: np.ndarray, instrument: np.ndarray, symbols: dict[int, str]
+) -> str:
+    digest = hashlib.sha256(json.dumps([len(time_ns), sorted(symbols.items())]).encode())
+    for array, kind in ((time_ns, "<i8"), (ohlc, "<f8"), (volume, "<f8"), (instrument, "<i8")):
+        digest.update(np.ascontiguousarray(array, kind).data)
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

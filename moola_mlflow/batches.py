@@ -1,0 +1,85 @@
+"""Batches of raw features and prices, computed on the fly from one bars table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate
+from moola_mlflow.windows import Windows
+
+# Features are vectorised over windows: computing this many at once makes a small batch as cheap as a large one.
+CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of windows.
+
+    Shapes: x_BTF float32 raw features; prices_BT4 float64 open, high, low, close; index [B] positions in the
+    windows they came from; warmup is the number of leading steps that are never a loss position.
+    """
+
+    x_BTF: Tensor
+    prices_BT4: Tensor
+    index: np.ndarray
+    warmup: int
+
+    def valid_T(self) -> Tensor:
+        """Return which steps may carry a loss. Shapes: bool [T]."""
+        return torch.arange(self.x_BTF.shape[1], device=self.x_BTF.device) >= self.warmup
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Turns positions of windows into batches on a device."""
+
+    windows: Windows
+    feature_set: str
+    hybrid: Hybrid
+    warmup: int
+    device: torch.device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features, in the order of the last axis."""
+        return feature_names(self.feature_set)
+
+    def batches(self, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the windows of ``order`` in batches, from batch number ``first`` on; the last may be smaller."""
+        chunk = max(1, CHUNK // batch_size) * batch_size
+        for lo in range(first * batch_size, len(order), chunk):
+            index = order[lo : lo + chunk]
+            prices = self.windows.gather(index)
+            x = torch.from_numpy(compute_features(prices, self.feature_set, self.hybrid)).to(self.device)
+            p = torch.from_numpy(prices)
+            # MPS has no float64; prices are only read by objectives, which work on ratios of differences.
+            p = p.to(self.device, torch.float32) if self.device.type == "mps" else p.to(self.device)
+            for i in range(0, len(index), batch_size):
+                part = slice(i, i + batch_size)
+                yield Batch(x[part], p[part], index[part], self.warmup)
+
+    def features(self, order: np.ndarray) -> np.ndarray:
+        """Return the raw features of some windows. Shapes: float32 [len(order), T, F]."""
+        out = np.empty((len(order), self.windows.length, len(self.names)), np.float32)
+        for lo in range(0, len(order), CHUNK):
+            part = order[lo : lo + CHUNK]
+            out[lo : lo + CHUNK] = compute_features(self.windows.gather(part), self.feature_set, self.hybrid)
+        return out
+
+    def flip_rate(self) -> float:
+        """Return the share of all windows' valid steps on which the zigzag's leg flips."""
+        parts = np.array_split(np.arange(len(self.windows)), -(-len(self.windows) // CHUNK))
+        rates = [flip_rate(self.windows.gather(part), self.warmup, self.hybrid) for part in parts]
+        return float(np.average(rates, weights=[len(part) for part in parts]))
+
+
+def fit_scaling(features_NTF: np.ndarray, warmup: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each feature over the valid steps. Shapes: [F], [F]."""
+    valid = features_NTF[:, warmup:].reshape(-1, features_NTF.shape[-1])
+    mean, std = valid.mean(axis=0, dtype=np.float64), valid.std(axis=0, dtype=np.float64)
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -1,0 +1,217 @@
+"""``moola NAME --key value``: arguments to a configuration, and outcomes to exit codes.
+
+0 done; 1 failed while running; 2 bad input or configuration; 130 and 143 interrupted and terminated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moola_mlflow import runtime
+from moola_mlflow.config import Config, allowed, dotted_keys, read_preset, resolve
+from moola_mlflow.errors import TrainingError, UserError, nearest
+from moola_mlflow.signals import Interrupted, Interrupts
+
+SHORT = {
+    "bars": "bars.path",
+    "features": "features.set",
+    "epochs": "trainer.epochs",
+    "batch_size": "trainer.batch_size",
+    "lr": "optimizer.lr",
+    "device": "runtime.device",
+    "seed": "trainer.seed",
+    "register": "registry.name",
+    "resume": "tracking.resume",
+}
+"""Short parameters and the dotted keys they stand for."""
+
+ARGUMENTS = {
+    "out": "Where to write the result.",
+    "head": "Keep only the first so many bars.",
+    "config": "A preset: a YAML file of sections and keys.",
+}
+"""Parameters of a command that are not keys of the configuration."""
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """One command: what it does, its short parameters, and its default preset."""
+
+    summary: str
+    parameters: tuple[str, ...]
+    config: str = ""
+    example: str = ""
+
+
+ENTRY_POINTS = {
+    "data": EntryPoint(
+        "read, check and canonicalise bars; write one parquet",
+        ("bars", "out", "head"),
+        example="moola data --bars my_bars.csv --bars.timezone America/New_York --out bars.parquet",
+    ),
+    "features": EntryPoint(
+        "feature quality report of a bars file",
+        ("bars", "features"),
+        example="moola features --bars bars.parquet --features relativity12",
+    ),
+    "pretrain": EntryPoint(
+        "train an encoder on bars and register it",
+        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"),
+        config="configs/stones.yaml",
+        example="moola pretrain --bars bars.parquet --bars.instrument front --epochs 20 --encoder.hidden 64",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if {"-h", "--help"} & set(words[1:]) and words[0] in ENTRY_POINTS:
+        print(help_text(words[0]))
+        return 0
+    try:
+        return _run(words)
+    except Interrupted as e:
+        print(f"moola: interrupted by {e}", file=sys.stderr, flush=True)
+        return e.exit_code
+    except UserError as e:
+        print(f"moola: {e}", file=sys.stderr, flush=True)
+        return 2
+    except TrainingError as e:
+        print(f"moola: {e}", file=sys.stderr, flush=True)
+        return 1
+    except ModuleNotFoundError as e:
+        print(
+            f"moola: this Python ({sys.executable}) lacks the package '{e.name}'; activate the project's environment "
+            "(. .venv/bin/activate), make it with 'make setup', or pip install -e .",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        return 1
+    except Exception as e:  # a bug of ours, or a store that failed mid-run: the run is FAILED, the message comes last
+        traceback.print_exc()
+        print(f"moola: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    name = words[0]
+    if name not in ENTRY_POINTS:
+        raise UserError(f"unknown command '{name}'{nearest(name, ENTRY_POINTS)} Commands: {', '.join(ENTRY_POINTS)}")
+    # In the launcher's child a vanished parent means that nobody waits for this process any more.
+    interrupts = Interrupts(watch_parent=runtime.launched())
+    interrupts.install()
+    try:
+        config, preset, arguments = parse(name, words[1:])
+    except UserError as e:
+        _record_failure(name, str(e))
+        raise
+    runtime.prepare_environment(config.runtime.threads)
+    command = importlib.import_module(f"moola_mlflow.commands.{name}")
+    command.run(config, preset, interrupts, **arguments)
+    return 0
+
+
+def _record_failure(stage: str, message: str) -> None:
+    """A mistyped key leaves a FAILED run with the reason, as the launcher's run does."""
+    runtime.prepare_environment()
+    from moola_mlflow import tracking  # imported late: mlflow takes seconds
+
+    try:
+        tracking.record_failure(stage, message)
+    except UserError as e:  # the message about the user's key stays the last one
+        print(f"moola: the failure could not be recorded: {e}", file=sys.stderr, flush=True)
+
+
+def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
+    """Return the configuration, the preset's name and the command's own arguments.
+
+    Order: preset < dotted key < short parameter; an empty value is unset.
+
+    Raises: UserError naming the key, the value, what is allowed and the nearest valid key.
+    """
+    entry = ENTRY_POINTS[name]
+    given = {key: value for key, value in _pairs(words).items() if value != ""}
+    known = {*entry.parameters, "config", *dotted_keys()}
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(
+                f"unknown parameter '{key}' (value '{value}'){nearest(key, known)} "
+                f"Every key of this command: moola {name} --help"
+            )
+    path = given.get("config", entry.config)
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
+    overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
+    config = resolve(read_preset(path) if path else {}, overrides)
+    arguments = {key: given[key] for key in entry.parameters if key in given and key in ARGUMENTS and key != "config"}
+    return config, Path(path).stem if path else "default", arguments
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """Read ``--key value`` and ``--key=value``; the later of two equal keys wins."""
+    pairs: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"'{word}' is not a parameter; write --key value, for example --epochs 20")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or (rest[0].startswith("--") and not _is_number(rest[0])):
+                raise UserError(f"parameter '--{key}' has no value; write --{key} VALUE")
+            value = rest.pop(0)
+        pairs[key.replace("-", "_")] = value
+    return pairs
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def overview() -> str:
+    """Return the map of commands."""
+    width = max(map(len, ENTRY_POINTS))
+    rows = [f"  {name:<{width}}  {entry.summary}" for name, entry in ENTRY_POINTS.items()]
+    return "\n".join(
+        ["moola: from one-minute bars to a registered encoder, every number tracked", "", *rows, "",
+         "moola NAME --help shows a command's parameters; mlflow run . -e NAME -P key=value does the same."]
+    )  # fmt: skip
+
+
+def help_text(name: str) -> str:
+    """Return a command's parameters with their meaning and default, made from the configuration itself."""
+    entry, fields = ENTRY_POINTS[name], dotted_keys()
+    preset: Mapping[str, Any] = {}
+    if entry.config and Path(entry.config).is_file():
+        preset = resolve(read_preset(entry.config), {}).flat()
+    defaults = {**Config().flat(), **preset}
+    lines = [f"moola {name}: {entry.summary}", "", f"Example: {entry.example}", "", "Short parameters:"]
+    for key in entry.parameters:
+        if key in SHORT:
+            dotted = SHORT[key]
+            lines.append(f"  --{key:<12} {fields[dotted].description} [{dotted}; {_shown(defaults[dotted])}]")
+        else:
+            default = f" [{entry.config}]" if key == "config" and entry.config else ""
+            lines.append(f"  --{key:<12} {ARGUMENTS[key]}{default}")
+    lines += ["", "Every key of the configuration (default):"]
+    lines += [
+        f"  --{key:<28} {field.description} ({allowed(field)}; {_shown(defaults[key])})"
+        for key, field in fields.items()
+    ]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

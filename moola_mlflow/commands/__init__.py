@@ -1,0 +1,1 @@
+"""One file per entry point: each assembles the stages and does nothing else."""

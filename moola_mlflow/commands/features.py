@@ -1,0 +1,41 @@
+"""features: the quality report of a bars file, before anything is trained on it."""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from moola_mlflow import stages, tracking
+from moola_mlflow.config import Config
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tracking import Run
+
+COLUMNS = ("name", "nonzero", "at_lower", "at_upper", "mean", "std", "min", "max", "q05", "q50", "q95")
+
+
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+    """Compute the features of all windows, log and print their report, and refuse what cannot be learned from."""
+    name = tracking.run_name("features", config.features.set, config.bars.sample_seed)
+    with Run("features", name, config.tracking.experiment) as active:
+        active.config(config)
+        bars = stages.load_bars(active, config, "features")
+        source = stages.batch_source(stages.cut_windows(bars, config), config, torch.device("cpu"))
+        report, _ = stages.check_features(active, source)
+        _print(report["features"])
+        summary = (
+            f"{len(bars):,} bars, {report['num_windows']:,} windows; the zigzag's leg flips on "
+            f"{report['swing_flip_rate']:.1%} of valid steps; no feature refused"
+        )
+        warnings = "".join(f"\n\nWarning: {warning}" for warning in report["warnings"])
+        active.note(f"**{summary}.**{warnings}\n\nBars `{config.bars.path}`. Picture: `figures/feature_quality.png`.")
+        print(f"{summary}. Run {active.id}", flush=True)
+
+
+def _print(rows: list[dict[str, float]]) -> None:
+    console = Console()
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(str(row["name"]), *(f"{row[key]:.3f}" for key in COLUMNS[1:]))
+    # Off a terminal rich assumes 80 columns and would cut the figures.
+    console.print(table, width=None if console.is_terminal else 120)

@@ -1,0 +1,122 @@
+"""pretrain: raw bars to a registered encoder."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from moola_mlflow import checkpoint, console, encoder_files, registry, runtime, stages, tracking
+from moola_mlflow.batches import BatchSource, fit_scaling
+from moola_mlflow.config import Config
+from moola_mlflow.encoders import build_encoder
+from moola_mlflow.errors import TrainingError
+from moola_mlflow.objectives import build_objective
+from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
+from moola_mlflow.results import Results, encoder_card, note, score, version_tags
+from moola_mlflow.signals import Interrupted, Interrupts
+from moola_mlflow.splits import split_by_time
+from moola_mlflow.tracking import Run
+from moola_mlflow.trainer import EpochEnded, Event, Fitted, Pretraining, Trainer
+
+NUM_PICTURED = 3
+
+
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+    """Train an encoder on bars, score it on the held-out split, log everything and register a version."""
+    started = time.perf_counter()
+    runtime.tune_allocator()
+    name = tracking.run_name("pretrain", preset, config.trainer.seed)
+    with Run("pretrain", name, config.tracking.experiment) as active:
+        active.config(config)
+        threads = runtime.set_threads(config.runtime.threads)
+        device = runtime.pick_device(config.runtime.device)
+        precision = runtime.pick_precision(config.runtime.precision, device)
+        bars = stages.load_bars(active, config, "training")
+        windows = stages.cut_windows(bars, config)
+        split = split_by_time(windows, config.split)
+        source = stages.batch_source(windows, config, device)
+        _, features = stages.check_features(active, source)
+        print(
+            f"{len(bars):,} bars, {len(windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
+            f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, {threads} threads",
+            flush=True,
+        )
+        model = _build(config, source, features[split.train]).to(device)
+        del features  # the batches compute their own
+        folder = active.folder / "checkpoints"
+        keeper = checkpoint.CheckpointFolder(folder)
+        trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id)
+        trainer.should_stop = interrupts.reason
+        trainer.fit_rulers()
+        _check_leak(active, trainer)
+        if _fit(active, trainer, interrupts).stopped:
+            print(f"Stopped; the state of the training is in {folder / checkpoint.LATEST}", flush=True)
+            raise Interrupted(interrupts.first or 2)
+        model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
+        results = score(trainer, _check_leak(active, trainer), time.perf_counter() - started)
+        _log_results(active, results)
+        active.artifact(folder, "checkpoints")
+        card = encoder_card(trainer, results, bars, active.id)
+        encoder_files.save_encoder(model.encoder, card, active.folder / "encoder")
+        active.artifact(active.folder / "encoder", "encoder")
+        uri, registered = f"runs:/{active.id}/encoder", "not registered"
+        if config.registry.name != "none":
+            tags = version_tags(card, preset, results)
+            version = registry.log_encoder(config.registry.name, active.folder / "encoder", card, tags)
+            uri, registered = f"models:/{config.registry.name}/{version}", f"{config.registry.name} version {version}"
+        active.note(note(results, preset, uri))
+        print(f"Test: {results.headline()}\nRun {active.id}: {registered}", flush=True)
+
+
+def _build(config: Config, source: BatchSource, train_NTF: np.ndarray) -> Pretraining:
+    """Return encoder and objective, initialised from the seed, with the training windows' scaling."""
+    torch.manual_seed(config.trainer.seed)
+    parts = config.encoder
+    encoder = build_encoder(parts.name, len(source.names), parts.hidden, parts.layers, parts.dropout)
+    encoder.set_scaling(*fit_scaling(train_NTF, source.warmup))
+    return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
+
+
+def _check_leak(active: Run, trainer: Trainer) -> float:
+    """Log how far hidden input reaches the encoder; above 0 an objective that hides must not train."""
+    objective = trainer.model.objective
+    if not objective.checks_leak:
+        return 0.0
+    sensitivity = trainer.leak()
+    active.metrics({"leak/masked_sensitivity": sensitivity})
+    active.tags({"moola.identity": str(objective.identity).lower()})
+    if sensitivity > 0 and not objective.identity:
+        raise TrainingError(
+            f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
+            "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"
+        )
+    return sensitivity
+
+
+def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> Fitted:
+    every = trainer.config.tracking.figures_every
+
+    def track(event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        active.metrics(event.metrics, step=event.epoch)
+        active.beat()
+        if event.epoch % every == 0 or event.epoch == event.epochs - 1:
+            names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
+            picture = reconstruction_figure(*trainer.reconstruct(NUM_PICTURED), names, title)
+            active.figure(picture, f"figures/reconstruction_epoch_{event.epoch:03d}.png")
+
+    display = console.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
+    trainer.subscribers = (display, track)
+    with interrupts.deferred(), display:
+        return trainer.fit()
+
+
+def _log_results(active: Run, results: Results) -> None:
+    active.metrics(results.metrics())
+    active.json(results.skills(), "skill.json")
+    active.json(results.published(), "training_results.json")
+    active.figure(curves_figure(results.history, results.best_epoch), "figures/loss_curves.png")
+    active.figure(lr_figure(results.history), "figures/learning_rate.png")

@@ -1,0 +1,300 @@
+"""The configuration tree: every key, its type, its range and its meaning, in one place.
+
+Order of precedence: preset file < dotted key < short parameter. Extra keys are refused with the
+nearest valid one. Docstrings below attributes are the help texts of ``moola NAME --help``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moola_mlflow.errors import UserError, nearest
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class BarsConfig(Section):
+    path: str = "sample"
+    """A file, a folder, a glob, or `sample` for the embedded synthetic series."""
+    instrument: str | None = None
+    """A symbol or id, `front` (highest volume each trade date), or `all`; needed when a file holds several."""
+    timezone: str = "UTC"
+    """IANA zone of times that carry none."""
+    stamp: Literal["start", "end"] = "start"
+    """Whether a bar is stamped with its start or its end."""
+    max_gap_minutes: int = Field(5, ge=1)
+    """A longer step between two bars ends a segment."""
+    repair: Literal["refuse", "drop"] = "refuse"
+    """What to do with bad rows: refuse the file, or drop them and log how many of each kind."""
+    sample_bars: int = Field(200_000, ge=1)
+    """Length of the synthetic series, in bars."""
+    sample_seed: int = Field(1, ge=0)
+    """Seed of the synthetic series."""
+
+
+class FeaturesConfig(Section):
+    set: str = "relativity11"
+    """relativity10, relativity11 or relativity12."""
+    hybrid_lookback: int = Field(0, ge=0)
+    """Bars after a leg's extreme within which the hybrid rule may end it; 0 = primary rule alone."""
+    hybrid_min_retrace: float = Field(0.5, gt=0)
+    """Retracement, in ATR, that the hybrid rule asks for."""
+    hybrid_same_bar: bool = False
+    """Whether the bar that set the extreme may itself confirm it (the published variant: true)."""
+
+
+class WindowsConfig(Section):
+    length: int = Field(105, ge=2)
+    """Bars a window."""
+    stride: int = Field(52, ge=1)
+    """Bars between the starts of neighbouring windows."""
+    warmup: int = Field(20, ge=0)
+    """First steps of a window that are never a loss position."""
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> WindowsConfig:
+        if self.warmup >= self.length:
+            raise ValueError(f"warmup {self.warmup} leaves no valid step in a window of {self.length}")
+        return self
+
+
+class SplitConfig(Section):
+    train: float = Field(0.8, gt=0, lt=1)
+    """Share of the time-ordered windows that train."""
+    val: float = Field(0.1, gt=0, lt=1)
+    """Share that chooses the epoch."""
+    test: float = Field(0.1, gt=0, lt=1)
+    """Share that is scored once."""
+    train_end: dt.date | None = None
+    """Last UTC date of the training windows; dates replace the shares and come all three together."""
+    val_end: dt.date | None = None
+    """Last UTC date of the validation windows."""
+    test_end: dt.date | None = None
+    """Last UTC date of the test windows."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        dates = [self.train_end, self.val_end, self.test_end]
+        given = [date for date in dates if date is not None]
+        if given and len(given) < 3:
+            raise ValueError("train_end, val_end and test_end come together: give all three or none")
+        if given != sorted(set(given)):
+            raise ValueError("train_end < val_end < test_end is needed")
+        if not given and self.train + self.val + self.test > 1 + 1e-9:
+            raise ValueError(f"train + val + test = {self.train + self.val + self.test:g}, more than 1")
+        return self
+
+
+class EncoderConfig(Section):
+    name: str = "bilstm"
+    """Architecture, by its name in the encoder registry."""
+    hidden: int = Field(128, ge=1)
+    """Units per direction; the encoding has twice as many."""
+    layers: int = Field(2, ge=1)
+    """Stacked layers."""
+    dropout: float = Field(0.65, ge=0, lt=1)
+    """Dropout between layers."""
+
+
+class ObjectiveConfig(Section):
+    name: str = "masked"
+    """Objective, by its name in the objective registry."""
+    mask_strategy: Literal["random", "patch"] = "random"
+    """Hide single steps or blocks of steps."""
+    mask_ratio: float | None = Field(None, gt=0, lt=1)
+    """Share of the valid steps that is hidden; default 0.15 (random) or 0.4 (patch)."""
+    mask_patch: int = Field(10, ge=1)
+    """Steps in a block of the patch strategy."""
+    hide_masked: bool = True
+    """false is the published objective: the encoder sees the steps it must reconstruct (an identity copy)."""
+    uncertainty: bool = False
+    """Loss H / (2 s^2) + log s with a learned log s."""
+    log_sigma_min: float = -3.0
+    """Lower clamp of the learned log s (published: -6)."""
+    units: Literal["z", "raw"] = "z"
+    """Units of the loss: z-scored features, or raw ones (published)."""
+    jitter_sigma: float = Field(0.03, ge=0)
+    """Gaussian input noise in z units, training only; the target stays clean."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ratio_by_strategy(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("mask_ratio") is None:
+            return {**data, "mask_ratio": 0.4 if data.get("mask_strategy") == "patch" else 0.15}
+        return data
+
+
+class OptimizerConfig(Section):
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW (betas 0.9, 0.999)."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """Decoupled weight decay, on weight matrices only."""
+
+
+class ScheduleConfig(Section):
+    warmup_epochs: float = Field(5, ge=0)
+    """Epochs of linear warm-up from 0 to lr; at most half of the run."""
+    final_fraction: float = Field(0.1, ge=0, le=1)
+    """Share of lr where the cosine ends."""
+
+
+class TrainerConfig(Section):
+    epochs: int = Field(20, ge=1)
+    """Passes over the training windows."""
+    batch_size: int = Field(64, ge=1)
+    """Windows a step."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest gradient norm."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better validation Huber before training stops."""
+    seed: int = Field(17, ge=0, lt=2**32)
+    """Seed of weights, masks, jitter and shuffling."""
+
+
+class RuntimeConfig(Section):
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """auto = bf16 autocast where the hardware has it, fp16 on older GPUs, fp32 otherwise."""
+    threads: int = Field(0, ge=0)
+    """torch threads; 0 = OMP_NUM_THREADS if set, else all cores."""
+
+
+class TrackingConfig(Section):
+    experiment: str = "moola"
+    """Experiment of runs that the launcher did not make."""
+    resume: Literal["never"] = "never"
+    """never starts a new run."""
+    figures_every: int = Field(5, ge=1)
+    """Epochs between two pictures of the same reconstructed windows."""
+
+
+class RegistryConfig(Section):
+    name: str = "moola-encoder"
+    """Registered model to add a version to; `none` skips registration."""
+
+
+class Config(Section):
+    bars: BarsConfig = BarsConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    windows: WindowsConfig = WindowsConfig()
+    split: SplitConfig = SplitConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+    def flat(self) -> dict[str, Any]:
+        """Return every leaf under its dotted name, in the order of the tree."""
+        return {f"{s}.{k}": v for s, section in self.model_dump(mode="json").items() for k, v in section.items()}
+
+    def to_yaml(self) -> str:
+        """Return the whole resolved tree as YAML that can be read back as a preset."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the resolved tree."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+
+def dotted_keys() -> dict[str, Any]:
+    """Return every dotted key with its pydantic field, in the order of the tree."""
+    return {
+        f"{section}.{name}": field
+        for section, top in Config.model_fields.items()
+        for name, field in typing.cast(type[Section], top.annotation).model_fields.items()
+    }
+
+
+def read_preset(path: str | Path) -> dict[str, Any]:
+    """Read a preset file into nested sections.
+
+    Raises: UserError where the file is absent, is not YAML, or is not a mapping of sections.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(
+            f"config: no file '{path}'{nearest(str(path), there)}"
+            + (f" There are: {', '.join(there)}" if there else "")
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        first = str(e).replace("\n", " ")
+        raise UserError(
+            f"config: '{path}' is not YAML ({first}); expected sections such as 'trainer:' with keys below"
+        ) from e
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(section, dict) for section in tree.values()):
+        raise UserError(
+            f"config: '{path}' must map sections to keys, for example 'trainer: {{epochs: 20}}'; "
+            f"it holds a {type(tree).__name__}"
+        )
+    return tree
+
+
+def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Config:
+    """Lay dotted overrides over a preset and validate the whole tree.
+
+    An override of ``None`` or ``""`` is unset; the text ``none`` sets an optional key to null.
+
+    Raises: UserError naming the key, the value, what is allowed and the nearest valid key.
+    """
+    valid = dotted_keys()
+    flat = {f"{section}.{key}": value for section, keys in preset.items() for key, value in keys.items()}
+    flat.update({key: value for key, value in overrides.items() if value not in (None, "")})
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        if key not in valid:
+            raise UserError(
+                f"unknown key '{key}' (value {value!r}){nearest(key, valid)} Every key: moola pretrain --help"
+            )
+        section, name = key.split(".")
+        optional = type(None) in typing.get_args(valid[key].annotation)
+        tree.setdefault(section, {})[name] = None if optional and value in ("none", "null") else value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as e:
+        raise UserError("\n".join(_explain(error, valid) for error in e.errors())) from None
+
+
+def _explain(error: Any, valid: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"][:2])
+    if key not in valid:  # a rule over a whole section
+        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+    field = valid[key]
+    text = f"{key}={error['input']!r}: {error['msg']}; allowed: {allowed(field)}"
+    return f"{text}. {field.description}"
+
+
+def allowed(field: Any) -> str:
+    """Return a short text of a field's type and range, for messages and help."""
+    annotation = field.annotation
+    if typing.get_origin(annotation) is Literal:
+        return " | ".join(map(str, typing.get_args(annotation)))
+    if isinstance(annotation, types.UnionType):
+        names = ["none" if t is type(None) else t.__name__ for t in typing.get_args(annotation)]
+    else:
+        names = [annotation.__name__]
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [f"{s} {getattr(m, k)}" for m in field.metadata for k, s in signs.items() if hasattr(m, k)]
+    return " ".join([" or ".join(names), *bounds])

@@ -1,0 +1,60 @@
+"""What training shows: a live display on a terminal, one plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from moola_mlflow.trainer import EpochEnded, Event
+
+
+def epoch_line(event: EpochEnded) -> str:
+    """Return one epoch as text; epochs count from 1 here and from 0 in the tracked steps."""
+    m = event.metrics
+    return (
+        f"Epoch {event.epoch + 1:3d} | Train Loss: {m['train/loss']:.6f} | Val Loss: {m['val/loss']:.6f} | "
+        f"LR: {m['lr']:.6f} | Time: {m['epoch_seconds']:.1f}s | "
+        f"Huber: {m['val/huber']:.6f} | Skill: {m['val/skill']:.4f}"
+    )
+
+
+class TrainingDisplay:
+    """A subscriber of training events; use as a context manager."""
+
+    def __init__(self, epochs: int, steps: int, console: Console | None = None, done: int = 0) -> None:
+        self.console = console or Console()
+        self.steps = steps
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("training", total=epochs * steps, completed=done, scores="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            self.progress.update(self.task, completed=event.epoch * self.steps + event.step)
+        elif self.console.is_terminal:
+            m = event.metrics
+            self.progress.update(
+                self.task,
+                description=f"epoch {event.epoch + 1}/{event.epochs}",
+                scores=f"loss {m['train/loss']:.4f}  val {m['val/loss']:.4f}  skill {m['val/skill']:.3f}  "
+                f"lr {m['lr']:.1e}  {m['windows_per_second']:.0f} windows/s",
+            )
+        else:
+            print(epoch_line(event), flush=True)

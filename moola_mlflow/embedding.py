@@ -1,0 +1,59 @@
+"""From raw OHLC windows to embeddings: the one path that pre-training, fine-tuning and serving share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.errors import UserError
+from moola_mlflow.features import Hybrid, compute_features
+
+POOLS = ("mean", "last", "none")
+CHUNK = 1024
+
+
+def check_windows(ohlc_NT4: np.ndarray, length: int) -> np.ndarray:
+    """Return windows as float64 [N, length, 4].
+
+    Raises: UserError naming the shape, or the first window and step that is not a bar.
+    """
+    try:
+        ohlc = np.asarray(ohlc_NT4, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"windows must be numbers of shape [N, {length}, 4] (open, high, low, close): {e}") from None
+    if ohlc.ndim != 3 or ohlc.shape[1:] != (length, 4):
+        raise UserError(f"windows have shape {ohlc.shape}; allowed: [N, {length}, 4] (open, high, low, close)")
+    o, h, l, c = np.moveaxis(ohlc, -1, 0)  # noqa: E741
+    bad = ~np.isfinite(ohlc).all(-1) | (h < np.maximum(o, c)) | (l > np.minimum(o, c))
+    if bad.any():
+        window, step = (int(i) for i in np.argwhere(bad)[0])
+        raise UserError(
+            f"window {window}, step {step} is not a bar: open, high, low, close = {ohlc[window, step].tolist()}; "
+            "prices must be finite, high at least and low at most open and close"
+        )
+    return ohlc
+
+
+@torch.no_grad()
+def embed(encoder: Encoder, ohlc_NT4: np.ndarray, pool: str = "mean") -> Tensor:
+    """Return the encoder's embedding of raw OHLC windows.
+
+    Shapes: [N, T, 4] -> [N, D] for pool ``mean`` (over steps) or ``last``, [N, T, D] for ``none``.
+    Raises: UserError for malformed windows or an unknown pool.
+    """
+    if pool not in POOLS:
+        raise UserError(f"pool={pool!r}; allowed: {', '.join(POOLS)}")
+    spec = encoder.card["features"]
+    ohlc = check_windows(ohlc_NT4, encoder.card["window"]["length"])
+    was_training, device = encoder.training, encoder.mean.device
+    encoder.eval()
+    parts = []
+    for lo in range(0, len(ohlc), CHUNK):
+        x_BTF = compute_features(ohlc[lo : lo + CHUNK], spec["set"], Hybrid(**spec["hybrid"]))
+        h_BTD = encoder(torch.from_numpy(x_BTF).to(device)).float()
+        parts.append(h_BTD.mean(1) if pool == "mean" else h_BTD[:, -1] if pool == "last" else h_BTD)
+    encoder.train(was_training)
+    empty = (0, encoder.output_size) if pool != "none" else (0, ohlc.shape[1], encoder.output_size)
+    return torch.cat(parts) if parts else torch.zeros(empty)

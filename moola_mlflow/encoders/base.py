@@ -1,0 +1,51 @@
+"""What every encoder shares: it takes raw features and z-scores them with vectors it carries itself.
+
+Shape legend: B windows, T steps, F features, D encoding size; x raw features, z z-scored features, h encodings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """Base of encoders: ``encode`` is the architecture, ``forward`` z-scores and encodes.
+
+    Shapes: x_BTF -> h_BTD, any T.
+    """
+
+    output_size: int
+    card: dict[str, Any]
+    """What it was trained on and how to feed it; set when an encoder is loaded or saved."""
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.input_size = num_features
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("std", torch.ones(num_features))
+
+    def set_scaling(self, mean_F: Tensor, std_F: Tensor) -> None:
+        """Store the training windows' feature mean and standard deviation (a constant feature counts as 1)."""
+        self.mean.copy_(mean_F)
+        self.std.copy_(torch.where(std_F > 0, std_F, torch.ones_like(std_F)))
+
+    def standardise(self, x_BTF: Tensor) -> Tensor:
+        """Return features in z units."""
+        if x_BTF.shape[-1] != self.input_size:
+            raise ValueError(
+                f"the encoder reads {self.input_size} features a step, got an input of shape {tuple(x_BTF.shape)}; "
+                "raw OHLC windows go through moola_mlflow.embed"
+            )
+        return (x_BTF - self.mean) / self.std
+
+    def encode(self, z_BTF: Tensor) -> Tensor:
+        """Return the encoding of z-scored features. Shapes: z_BTF -> h_BTD."""
+        raise NotImplementedError
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        return self.encode(self.standardise(x_BTF))

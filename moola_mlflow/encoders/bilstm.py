@@ -1,0 +1,27 @@
+"""Bidirectional LSTM encoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from moola_mlflow.encoders.base import Encoder
+
+
+class BiLSTM(Encoder):
+    """Stacked bidirectional LSTMs with dropout between layers.
+
+    Shapes: x_BTF -> h_BTD with D = 2 * hidden.
+    """
+
+    def __init__(self, num_features: int, hidden: int = 128, layers: int = 2, dropout: float = 0.1) -> None:
+        super().__init__(num_features)
+        self.output_size = 2 * hidden
+        sizes = [num_features] + [self.output_size] * (layers - 1)
+        self.layers = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True, bidirectional=True) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def encode(self, z_BTF: Tensor) -> Tensor:
+        h_BTD = z_BTF
+        for i, lstm in enumerate(self.layers):
+            h_BTD, _ = lstm(self.dropout(h_BTD) if i else h_BTD)
+        return h_BTD

@@ -1,0 +1,178 @@
+"""Feature quality: what the features of a run look like, and the refusal of those that cannot be learned from.
+
+A **valid** step lies past the warm-up and is finite in every feature. Shapes: N windows, T bars, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moola_mlflow.errors import UserError
+from moola_mlflow.features.relativity import feature_bounds
+
+MIN_NONZERO = 0.05
+"""A feature that is 0 nearly everywhere is a constant to the encoder, or a sign of broken bars."""
+MAX_FLIP_RATE = 0.34
+"""A zigzag that flips more often than every third bar tells nothing but the last bar's direction."""
+MAX_PSI = 0.25
+"""The usual reading of a population stability index: above it, another population."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+PSI_BINS = 10
+PSI_FLOOR = 1e-4
+"""Least share of a bin, so that an empty one gives a large figure and not an infinite one."""
+
+
+def quality_report(
+    features_NTF: NDArray[np.float32],
+    names: Sequence[str],
+    warmup: int,
+    swing_flip_rate: float,
+    reference: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return each feature's figures over the valid steps, as plain JSON types.
+
+    Shares of NaN are of the steps past the warm-up; every other share is of the feature's finite ones there.
+    ``valid_share`` is of all steps. With ``reference``, the report of the data an encoder was trained on, each
+    feature that both hold gets ``psi``, see :func:`psi`.
+
+    Shapes: features [N, T, F], with F names. Units: raw feature units, shares in 0..1.
+    Raises: UserError where no step is left.
+    """
+    if len(names) != features_NTF.shape[2]:
+        raise UserError(f"quality: {len(names)} feature names for {features_NTF.shape[2]} features")
+    steps_PF = features_NTF[:, warmup:].reshape(-1, len(names))
+    if len(steps_PF) == 0:
+        raise UserError(
+            f"quality: no step to look at: {features_NTF.shape[0]} windows of {features_NTF.shape[1]} bars, "
+            f"warm-up {warmup}; give more bars or lower windows.warmup"
+        )
+    earlier = {row["name"]: row for row in reference["features"]} if reference else {}
+    rows = [
+        _row(name, steps_PF[:, f], bounds, earlier.get(name))
+        for f, (name, bounds) in enumerate(zip(names, feature_bounds(names).tolist(), strict=True))
+    ]
+    num_valid = int(np.isfinite(steps_PF).all(axis=1).sum())
+    report = {
+        "num_windows": int(features_NTF.shape[0]),
+        "num_steps": int(features_NTF.shape[0] * features_NTF.shape[1]),
+        "num_valid_steps": num_valid,
+        "valid_share": num_valid / (features_NTF.shape[0] * features_NTF.shape[1]),
+        "warmup": int(warmup),
+        "swing_flip_rate": float(swing_flip_rate),
+        "features": rows,
+    }
+    report["warnings"] = _warnings(report)
+    return report
+
+
+def _row(name: str, steps_P: NDArray[np.float32], bounds: list[float], earlier: Any) -> dict[str, Any]:
+    lower, upper = bounds
+    values_P = np.sort(steps_P[np.isfinite(steps_P)].astype(np.float64)) + 0.0  # a product's -0.0 reads badly
+    row: dict[str, Any] = {
+        "name": name,
+        "lower": lower,
+        "upper": upper,
+        "nan": 1 - len(values_P) / len(steps_P),
+        "nonzero": 0.0,
+        "at_lower": 0.0,
+        "at_upper": 0.0,
+        **dict.fromkeys(["mean", "std", "min", "max", *(f"q{100 * q:02.0f}" for q in QUANTILES)]),
+    }
+    if len(values_P) == 0:
+        return row
+    row["nonzero"] = float(np.count_nonzero(values_P) / len(values_P))
+    row["at_lower"] = float(np.mean(values_P <= lower))
+    row["at_upper"] = float(np.mean(values_P >= upper))
+    row.update(mean=float(values_P.mean()), std=float(values_P.std()), min=float(values_P[0]), max=float(values_P[-1]))
+    row.update({f"q{100 * q:02.0f}": float(np.quantile(values_P, q)) for q in QUANTILES})
+    edges = np.unique(np.quantile(values_P, np.arange(1, PSI_BINS) / PSI_BINS))
+    row["histogram"] = {"edges": edges.tolist(), "shares": _shares(values_P, edges).tolist()}
+    if earlier and "histogram" in earlier:
+        edges = np.array(earlier["histogram"]["edges"])
+        row["psi"] = psi(np.array(earlier["histogram"]["shares"]), _shares(values_P, edges))
+    return row
+
+
+def _shares(sorted_P: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    below = np.searchsorted(sorted_P, edges, side="right")
+    return np.diff(below, prepend=0, append=len(sorted_P)) / len(sorted_P)
+
+
+def psi(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """Return the population stability index of two histograms over the same bins.
+
+    sum over bins of (found - expected) * ln(found / expected), each share at least 0.0001. The bins are cut at the
+    nine deciles of the reference's valid steps, (-inf, d1], (d1, d2] ... (d9, inf); deciles that coincide (a feature
+    that is often exactly 0) are one cut, so there may be fewer than ten. Below 0.1 is commonly read as the same
+    population, above 0.25 as another.
+
+    Shapes: [bins] each. Units: shares in 0..1.
+    """
+    expected, found = np.maximum(expected, PSI_FLOOR), np.maximum(found, PSI_FLOOR)
+    return float(np.sum((found - expected) * np.log(found / expected)))
+
+
+def _warnings(report: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if report["swing_flip_rate"] > MAX_FLIP_RATE:
+        warnings.append(
+            f"feature/swing_flip_rate is {report['swing_flip_rate']:.2f}, above {MAX_FLIP_RATE}: the leg flips so "
+            "often that the swing features are mostly noise; set features.hybrid_lookback=0 (the primary rule alone), "
+            "and where it is 0 already look at the bars: their closes alternate"
+        )
+    drifted = [f"{row['name']} {row['psi']:.2f}" for row in report["features"] if row.get("psi", 0) > MAX_PSI]
+    if drifted:
+        warnings.append(
+            f"features drifted from the encoder's training data (PSI above {MAX_PSI}): {', '.join(drifted)}; "
+            "pre-train on bars like these, or read the scores with care"
+        )
+    return warnings
+
+
+def check_quality(report: Mapping[str, Any]) -> None:
+    """Refuse a report whose features cannot be learned from.
+
+    Raises: UserError naming every feature with a NaN, a value out of its bounds, or non-zero in too few valid steps.
+    """
+    faults = []
+    for row in report["features"]:
+        name = row["name"]
+        if row["nan"] > 0:
+            faults.append(
+                f"{name}: NaN or infinite in {row['nan']:.2%} of the steps past the warm-up, allowed 0; a price is "
+                "missing or infinite: set bars.repair=drop or mend the file"
+            )
+        if row["min"] is None:
+            continue
+        if row["min"] < row["lower"] or row["max"] > row["upper"]:
+            faults.append(
+                f"{name}: values from {row['min']:g} to {row['max']:g}, allowed {row['lower']:g} to {row['upper']:g}; "
+                "clip the feature in its formula, or correct its bounds in the table of features/relativity.py"
+            )
+        if row["nonzero"] < MIN_NONZERO:
+            faults.append(
+                f"{name}: non-zero in {row['nonzero']:.2%} of the valid steps, at least {MIN_NONZERO:.0%} needed; use "
+                "bars that move (a more liquid instrument or session), or a features.set without it"
+            )
+    if faults:
+        raise UserError("feature quality: " + "\n".join(faults))
+
+
+def quality_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the report's headline figures under their metric names."""
+    metrics = {"feature/swing_flip_rate": report["swing_flip_rate"]}
+    for row in report["features"]:
+        metrics[f"feature/nonzero/{row['name']}"] = row["nonzero"]
+        metrics[f"feature/clipped/{row['name']}"] = row["at_lower"] + row["at_upper"]
+        if "psi" in row:
+            metrics[f"feature/psi/{row['name']}"] = row["psi"]
+    return metrics
+
+
+def quality_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one flat row a feature, for a table artifact or a terminal."""
+    return [{key: value for key, value in row.items() if key != "histogram"} for row in report["features"]]

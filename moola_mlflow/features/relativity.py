@@ -1,0 +1,261 @@
+"""Relativity features: what a bar is relative to its own range, to recent ranges and to the last swings.
+
+Each is a quotient of price differences, so it does not change when prices are multiplied or shifted, and each at
+bar t reads the window's bars 0 to t alone. Names end in their shape: N windows, T bars, F features, 4 = open, high,
+low, close. Inside, arrays are time-major [T, N] float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.features.zigzag import PRIMARY, Floats, Hybrid, Swings, walk
+
+ATR_BARS = 10
+EMA_SPAN = 20
+BARS_NORM = 105
+"""Bars that count as 1 in bars_since_*: the published window, whatever length a run uses."""
+CHUNK = 1000
+"""Windows computed together: enough to hide numpy's call overhead, few enough that scratch arrays stay in cache."""
+
+
+@dataclass
+class State:
+    """What the feature functions read: one chunk's bars and the averages and swings derived from them.
+
+    Shapes: every array [T, N]. A divisor (``*_div``) holds infinity where its value is 0, so that a quotient by it is
+    0 without a branch, and stays NaN where a price is NaN.
+    """
+
+    o: Floats
+    h: Floats
+    l: Floats  # noqa: E741 - the field's own name for a bar's low
+    c: Floats
+    range: Floats
+    range_div: Floats
+    ema_div: Floats
+    atr_div: Floats
+    swings: Swings
+    done: dict[str, Floats] = field(default_factory=dict)
+
+    def feature(self, name: str) -> Floats:
+        """Return a feature, clipped, computing it once."""
+        if name not in self.done:
+            row = _ROWS[name]
+            values_TN = row.compute(self)
+            self.done[name] = np.clip(values_TN, row.lower, row.upper, out=values_TN)
+        return self.done[name]
+
+
+def _divisor(x_TN: Floats) -> Floats:
+    return np.where(x_TN == 0, np.inf, x_TN)
+
+
+def true_range_mean(h_TN: Floats, l_TN: Floats, c_TN: Floats) -> Floats:
+    """Return the ATR: at bar t the mean of the last min(t, 10) true ranges, 0 at bar 0.
+
+    Each mean is summed afresh. A running sum would keep the rounding of a jump that has left the last ten bars, and
+    an ATR that should be exactly 0 would not be.
+    """
+    true_TN = np.zeros_like(h_TN)
+    # max(h - l, |h - c'|, |l - c'|) in one subtraction
+    np.subtract(np.maximum(h_TN[1:], c_TN[:-1]), np.minimum(l_TN[1:], c_TN[:-1]), out=true_TN[1:])
+    total_TN = true_TN.copy()
+    for lag in range(1, ATR_BARS):
+        total_TN[lag:] += true_TN[:-lag]
+    total_TN /= np.clip(np.arange(len(h_TN)), 1, ATR_BARS)[:, None]
+    return total_TN
+
+
+def _range_ema(range_TN: Floats) -> Floats:
+    alpha = 2 / (EMA_SPAN + 1)
+    ema_TN = alpha * range_TN
+    ema_TN[0] = range_TN[0]
+    for t in range(1, len(range_TN)):
+        ema_TN[t] += (1 - alpha) * ema_TN[t - 1]
+    return ema_TN
+
+
+def make_state(ohlc_NT4: Floats, hybrid: Hybrid) -> State:
+    """Return the state of one chunk of windows.
+
+    Shapes: ohlc [N, T, 4] -> fields [T, N].
+    """
+    o, h, low, c = np.ascontiguousarray(ohlc_NT4.transpose(2, 1, 0), np.float64)
+    range_TN = h - low
+    atr_div = _divisor(true_range_mean(h, low, c))
+    return State(
+        o=o,
+        h=h,
+        l=low,
+        c=c,
+        range=range_TN,
+        range_div=_divisor(range_TN),
+        ema_div=_divisor(_range_ema(range_TN)),
+        atr_div=atr_div,
+        swings=walk(h, low, c, atr_div, hybrid),
+    )
+
+
+def _open_norm(s: State) -> Floats:
+    return np.where(s.range == 0, 0.5, (s.o - s.l) / s.range_div)
+
+
+def _close_norm(s: State) -> Floats:
+    return np.where(s.range == 0, 0.5, (s.c - s.l) / s.range_div)
+
+
+def _body_pct(s: State) -> Floats:
+    return (s.c - s.o) / s.range_div
+
+
+def _upper_wick_pct(s: State) -> Floats:
+    return (s.h - np.maximum(s.o, s.c)) / s.range_div
+
+
+def _lower_wick_pct(s: State) -> Floats:
+    return (np.minimum(s.o, s.c) - s.l) / s.range_div
+
+
+def _range_z(s: State) -> Floats:
+    return s.range / s.ema_div
+
+
+def _dist_to_prev_sh(s: State) -> Floats:
+    return np.where(s.swings.t_sh < 0, 0.0, (s.swings.sh - s.c) / s.atr_div)
+
+
+def _dist_to_prev_sl(s: State) -> Floats:
+    return np.where(s.swings.t_sl < 0, 0.0, (s.c - s.swings.sl) / s.atr_div)
+
+
+def _bars_since(t_swing_TN: Floats) -> Floats:
+    t_T1 = np.arange(len(t_swing_TN), dtype=np.float64)[:, None]
+    return np.where(t_swing_TN < 0, 0.0, (t_T1 - t_swing_TN) / BARS_NORM)
+
+
+def _bars_since_sh_norm(s: State) -> Floats:
+    return _bars_since(s.swings.t_sh)
+
+
+def _bars_since_sl_norm(s: State) -> Floats:
+    return _bars_since(s.swings.t_sl)
+
+
+def _expansion_proxy(s: State) -> Floats:
+    return s.feature("range_z") * s.swings.leg * s.feature("body_pct")
+
+
+def _consol_proxy(s: State) -> Floats:
+    since_TN = (s.feature("bars_since_SH_norm") + s.feature("bars_since_SL_norm")) / 2
+    return (1 - s.feature("range_z") / 3) * (1 - np.abs(s.feature("body_pct"))) * since_TN
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One row of the table: a name, the bounds it is clipped to, and its formula over a state."""
+
+    name: str
+    lower: float
+    upper: float
+    compute: Callable[[State], Floats]
+    """Returns a fresh [T, N] array, which is clipped in place."""
+
+
+TABLE: tuple[Feature, ...] = (
+    Feature("open_norm", 0, 1, _open_norm),
+    Feature("close_norm", 0, 1, _close_norm),
+    Feature("body_pct", -1, 1, _body_pct),
+    Feature("upper_wick_pct", 0, 1, _upper_wick_pct),
+    Feature("lower_wick_pct", 0, 1, _lower_wick_pct),
+    Feature("range_z", 0, 3, _range_z),
+    Feature("dist_to_prev_SH", -3, 3, _dist_to_prev_sh),
+    Feature("dist_to_prev_SL", -3, 3, _dist_to_prev_sl),
+    Feature("bars_since_SH_norm", 0, 3, _bars_since_sh_norm),
+    Feature("bars_since_SL_norm", 0, 3, _bars_since_sl_norm),
+    Feature("expansion_proxy", -2, 2, _expansion_proxy),
+    Feature("consol_proxy", 0, 3, _consol_proxy),
+)
+_ROWS = {row.name: row for row in TABLE}
+
+FEATURE_SETS: dict[str, tuple[str, ...]] = {
+    f"relativity{count}": tuple(row.name for row in TABLE[:count]) for count in range(10, len(TABLE) + 1)
+}
+"""Each set is the table's first rows; a further row makes a further set."""
+
+
+def feature_names(feature_set: str) -> tuple[str, ...]:
+    """Return the names of a set, in the order of the last axis.
+
+    Raises: UserError for an unknown set.
+    """
+    if feature_set not in FEATURE_SETS:
+        raise UserError(
+            f"features.set={feature_set!r} is not a feature set; allowed: {', '.join(FEATURE_SETS)}"
+            f"{nearest(feature_set, FEATURE_SETS)}"
+        )
+    return FEATURE_SETS[feature_set]
+
+
+def feature_bounds(names: Iterable[str]) -> Floats:
+    """Return the lower and upper clip bound of each feature.
+
+    Shapes: [F, 2]. Raises: UserError for an unknown name.
+    """
+    names = list(names)
+    for name in names:
+        if name not in _ROWS:
+            raise UserError(f"{name!r} is not a feature; allowed: {', '.join(_ROWS)}{nearest(name, _ROWS)}")
+    return np.array([(_ROWS[name].lower, _ROWS[name].upper) for name in names], np.float64).reshape(-1, 2)
+
+
+def _chunks(ohlc_NT4: Floats, hybrid: Hybrid) -> Iterator[tuple[slice, State]]:
+    if ohlc_NT4.ndim != 3 or ohlc_NT4.shape[2] != 4 or ohlc_NT4.shape[1] == 0:
+        raise UserError(
+            f"features need windows of open, high, low, close, shape [N, T, 4] with T >= 1; got {ohlc_NT4.shape}"
+        )
+    for start in range(0, len(ohlc_NT4), CHUNK):
+        part = slice(start, min(start + CHUNK, len(ohlc_NT4)))
+        yield part, make_state(ohlc_NT4[part], hybrid)
+
+
+def compute_features(
+    ohlc_NT4: Floats, feature_set: str = "relativity11", hybrid: Hybrid = PRIMARY
+) -> NDArray[np.float32]:
+    """Return the features of each window, a pure function of that window's own bars.
+
+    Shapes: ohlc [N, T, 4] -> [N, T, F]. Units: prices in, pure numbers out. A NaN price gives NaN features.
+    Raises: UserError for an unknown set or another shape.
+    Source: docs/features.md, "The features".
+    """
+    names = feature_names(feature_set)
+    ohlc_NT4 = np.asarray(ohlc_NT4)
+    out_NTF = np.empty((*ohlc_NT4.shape[:2], len(names)), np.float32)
+    for part, state in _chunks(ohlc_NT4, hybrid):
+        for f, name in enumerate(names):
+            out_NTF[part, :, f] = state.feature(name).T
+    return out_NTF
+
+
+def compute_swings(ohlc_NT4: Floats, hybrid: Hybrid = PRIMARY) -> Swings:
+    """Return the zigzag of each window, window-major.
+
+    Shapes: ohlc [N, T, 4] -> fields [N, T]. Raises: UserError for another shape.
+    """
+    parts = [vars(state.swings) for _, state in _chunks(np.asarray(ohlc_NT4), hybrid)]
+    return Swings(**{key: np.concatenate([part[key].T for part in parts]) for key in parts[0]})
+
+
+def flip_rate(ohlc_NT4: Floats, warmup: int = 20, hybrid: Hybrid = PRIMARY) -> float:
+    """Return the share of bars past the warm-up on which a swing is confirmed and the leg flips.
+
+    Shapes: ohlc [N, T, 4]. Raises: UserError for another shape.
+    """
+    ohlc_NT4 = np.asarray(ohlc_NT4)
+    flips = sum(int(np.count_nonzero(s.swings.flip[warmup:])) for _, s in _chunks(ohlc_NT4, hybrid))
+    return flips / max(1, len(ohlc_NT4) * (ohlc_NT4.shape[1] - warmup))

@@ -1,0 +1,57 @@
+"""The last word on an interrupted run's status.
+
+``mlflow run`` writes FAILED over whatever status its child has set (it compares the status text with numbers, so
+it never sees that the run has ended). A child that was interrupted therefore leaves a small process behind that
+restores KILLED as soon as the launcher has written, and ends with the launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import mlflow
+
+PATIENCE_S = 60.0
+POLL_S = 0.05
+
+
+def leave(run_id: str, status: str) -> None:
+    """Start the process that restores a status, and return once it is watching."""
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "moola_mlflow.lastword", run_id, status, str(os.getppid()), mlflow.get_tracking_uri()],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert watcher.stdout is not None
+    watcher.stdout.readline()
+
+
+def watch(run_id: str, status: str, launcher: int, uri: str) -> None:
+    """Restore the status whenever it is another one, until the launcher is gone."""
+    client = mlflow.MlflowClient(uri)
+    client.get_run(run_id)  # opens the store before the launcher is let go
+    print("watching", flush=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        gone = not _alive(launcher)
+        if client.get_run(run_id).info.status != status:
+            client.set_terminated(run_id, status)
+        if gone:
+            return
+        time.sleep(POLL_S)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+if __name__ == "__main__":
+    watch(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

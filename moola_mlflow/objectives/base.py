@@ -1,0 +1,129 @@
+"""What every pre-training objective gives the trainer.
+
+An objective draws what a batch needs (a mask), turns encodings into errors, and errors into a loss. Errors are
+sums and counts a target, so that any grouping of batches gives the same mean.
+
+Shape legend: B windows, T steps, F features, D encoding size, K targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moola_mlflow.batches import Batch
+from moola_mlflow.encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Summed errors over the loss positions of a batch.
+
+    Shapes: huber_K (carries the gradient, loss units), absolute_K (reporting units), count_K.
+    """
+
+    huber_K: Tensor
+    absolute_K: Tensor
+    count_K: Tensor
+
+    def huber(self) -> Tensor:
+        """Return the mean Huber over all targets and positions; 0 where there is no position."""
+        return self.huber_K.sum() / self.count_K.sum().clamp(min=1)
+
+    def detach(self) -> Errors:
+        return Errors(self.huber_K.detach(), self.absolute_K.detach(), self.count_K)
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(self.huber_K + other.huber_K, self.absolute_K + other.absolute_K, self.count_K + other.count_K)
+
+
+class Objective(nn.Module):
+    """Base of objectives.
+
+    ``targets`` names the K targets; ``groups`` maps a name to the positions of targets that are reported together.
+    ``checks_leak`` says that hidden steps exist and must not reach the encoder.
+    """
+
+    targets: tuple[str, ...]
+    groups: dict[str, list[int]]
+    identity: bool = False
+    checks_leak: bool = False
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return what is random about this batch, apart from jitter (for a masked objective: mask_BT)."""
+        raise NotImplementedError
+
+    def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
+        """Return what the encoder sees, in z units. Shapes: [B, T, F]."""
+        raise NotImplementedError
+
+    def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
+        """Return the errors of predictions from encodings."""
+        raise NotImplementedError
+
+    def total(self, huber: Tensor) -> Tensor:
+        """Return the loss that is minimised, from the mean Huber."""
+        return huber
+
+    def sigma(self) -> float | None:
+        """Return the learned s of an uncertainty-weighted loss, or None."""
+        return None
+
+    def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+        """Fit the label-free baselines that the skill is measured against, on training windows."""
+        raise NotImplementedError
+
+    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+        """Return the errors of each ruler on the same positions."""
+        raise NotImplementedError
+
+    def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return prediction, target (both in reporting units) and loss positions, for pictures. Shapes: [B, T, K]."""
+        raise NotImplementedError
+
+    def forward(self, encoder: Encoder, batch: Batch, generator: torch.Generator) -> Errors:
+        drawn = self.draw(batch, generator)
+        return self.errors(encoder, encoder.encode(self.encoder_input(encoder, batch, drawn, generator)), batch, drawn)
+
+
+def skills(objective: Objective, model: Errors, rulers: dict[str, Errors]) -> dict[str, float]:
+    """Return 1 - H(model) / H(best ruler): overall, by group (``<group>``) and by target (``<target>``).
+
+    The best ruler is chosen anew for each set of targets, so that each figure faces its strongest competitor.
+    """
+    sets = {"": list(range(len(objective.targets))), **objective.groups}
+    sets |= {name: [i] for i, name in enumerate(objective.targets)}
+    out = {}
+    for name, positions in sets.items():
+        if not positions:
+            continue
+        best = min(_mean(errors, positions) for errors in rulers.values())
+        out[name] = 1.0 - _mean(model, positions) / best if best > 0 else 0.0
+    return out
+
+
+def _mean(errors: Errors, positions: list[int]) -> float:
+    return float(errors.huber_K[positions].sum() / errors.count_K[positions].sum().clamp(min=1))
+
+
+@torch.no_grad()
+def leak(objective: Objective, encoder: Encoder, batch: Batch, seeds: tuple[torch.Generator, torch.Generator]) -> float:
+    """Return how far encodings move when the input at hidden steps is replaced by noise; 0 = bit-identical.
+
+    ``seeds`` are two equal generators, so that both passes draw the same mask and jitter.
+    """
+    drawn = objective.draw(batch, seeds[0])
+    objective.draw(batch, seeds[1])
+    noise = encoder.mean + 3 * encoder.std * torch.randn_like(batch.x_BTF)
+    changed = Batch(torch.where(drawn[..., None], noise, batch.x_BTF), batch.prices_BT4, batch.index, batch.warmup)
+    was_training = encoder.training, objective.training
+    encoder.eval(), objective.eval()
+    seen, altered = (
+        encoder.encode(objective.encoder_input(encoder, b, drawn, g))
+        for b, g in zip((batch, changed), seeds, strict=True)
+    )
+    encoder.train(was_training[0]), objective.train(was_training[1])
+    return float((seen.float() - altered.float()).abs().max())

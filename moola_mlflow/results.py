@@ -1,0 +1,161 @@
+"""What a pre-training leaves behind: scores, the published results file, the encoder's card and the run's note."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moola_mlflow import encoder_files, runtime
+from moola_mlflow.bars import Bars
+from moola_mlflow.config import Config
+from moola_mlflow.trainer import Trainer
+from moola_mlflow.windows import utc
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores of the best epoch of a finished training."""
+
+    config: Config
+    history: list[dict[str, float]]
+    best_epoch: int
+    val: dict[str, float]
+    test: dict[str, float]
+    rulers: dict[str, dict[str, float]]
+    """Huber of each ruler, by part of the split."""
+    leak: float
+    groups: tuple[str, ...]
+    """Targets that are reported together, such as candle and state."""
+    targets: tuple[str, ...]
+    seconds: float
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """Metrics of the best epoch."""
+        return self.history[self.best_epoch]
+
+    @property
+    def best_val_loss(self) -> float:
+        """Validation loss at the epoch with the best validation Huber."""
+        return self.chosen["val/loss"]
+
+    def test_names(self) -> list[str]:
+        """Names of the test scores that are tracked."""
+        return [
+            *("loss", "huber", "mae", "skill"),
+            *(f"skill_{group}" for group in self.groups),
+            *(f"mae_{target}" for target in self.targets),
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is tracked once, at the end."""
+        return {"best_val_loss": self.best_val_loss, **{f"test/{name}": self.test[name] for name in self.test_names()}}
+
+    def skills(self) -> dict[str, Any]:
+        """Return every skill and the rulers behind it, for the artifact ``skill.json``."""
+        parts = {"val": self.val, "test": self.test}
+        skill = {
+            part: {key.removeprefix("skill_"): value for key, value in scores.items() if key.startswith("skill")}
+            for part, scores in parts.items()
+        }
+        return {"skill": skill, "ruler_huber": self.rulers}
+
+    def published(self) -> dict[str, Any]:
+        """Return the content of ``training_results.json``, under the published keys."""
+        return {
+            "best_val_loss": self.best_val_loss,
+            "best_epoch": self.best_epoch,
+            "test_metrics": {f"val_{name}": self.test[name] for name in self.test_names()},
+            "total_time": self.seconds,
+            "train_metrics": {f"train_{name}": self.chosen[f"train/{name}"] for name in ("loss", "mae")},
+            "val_metrics": {k.replace("/", "_"): v for k, v in self.chosen.items() if k.startswith("val/")},
+            "history": self.history,
+            "config": self.config.model_dump(mode="json"),
+            "seed": self.config.trainer.seed,
+        }
+
+    def headline(self) -> str:
+        """Return the test scores in one line."""
+        t = self.test
+        return f"loss {t['loss']:.4f}, Huber {t['huber']:.4f}, MAE {t['mae']:.4f}, skill {t['skill']:.3f}"
+
+
+def score(trainer: Trainer, leak: float, seconds: float) -> Results:
+    """Score the model that the trainer holds on validation and test. Units: ``seconds`` since the run began."""
+    objective = trainer.model.objective
+    test, val = trainer.evaluate("test"), trainer.evaluate("val")
+    return Results(
+        config=trainer.config,
+        history=trainer.progress.history,
+        best_epoch=trainer.progress.best_epoch,
+        val=val,
+        test=test,
+        rulers={part: trainer.ruler_hubers(part) for part in ("val", "test")},
+        leak=leak,
+        groups=tuple(name for name, members in objective.groups.items() if members),
+        targets=objective.targets,
+        seconds=seconds,
+    )
+
+
+def encoder_card(trainer: Trainer, results: Results, bars: Bars, run_id: str) -> dict[str, Any]:
+    """Return everything that a user of the encoder must know, without this project's store."""
+    windows, train, config = trainer.source.windows, trainer.split.train, trainer.config
+    return {
+        "model_id": f"moola-encoder-{run_id}",
+        "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "data": {
+            "path": config.bars.path,
+            "sha256": bars.sha256,
+            "files": [{"name": Path(f.path).name, "sha256": f.sha256} for f in bars.files],
+        },
+        "trained_from": utc(int(windows.start_ns[train].min())),
+        "trained_until": utc(int(windows.end_ns[train].max())),
+        **encoder_files.describe(config, trainer.model.encoder),
+        "epochs": results.best_epoch + 1,
+        "best_val_loss": results.best_val_loss,
+        "val_skill": results.val["skill"],
+        "test_metrics": results.published()["test_metrics"],
+        "leak": results.leak,
+        "run_id": run_id,
+        "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},
+    }
+
+
+def version_tags(card: dict[str, Any], preset: str, results: Results) -> dict[str, str]:
+    """Return the tags of a registered encoder version."""
+    return {
+        "preset": preset,
+        "data_sha256": card["data"]["sha256"],
+        "trained_from": card["trained_from"],
+        "trained_until": card["trained_until"],
+        "features": card["features"]["set"],
+        "window": str(card["window"]["length"]),
+        "val_skill": f"{results.val['skill']:.4f}",
+        "gates": "not evaluated",
+        "moola.identity": str(not results.config.objective.hide_masked).lower(),
+    }
+
+
+def note(results: Results, preset: str, uri: str) -> str:
+    """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
+    config, test = results.config, results.test
+    groups = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
+    honest = (
+        "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
+        "not understanding."
+        if not config.objective.hide_masked
+        else f"Hidden input does not reach the encoder (leak {results.leak:g}). State features at visible steps are "
+        "computed from bars that include hidden ones, so part of the state skill is algebra."
+    )
+    return (
+        f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch} of {len(results.history)}.\n\n"
+        f"{honest}\n\n"
+        f"Preset `{preset}`, objective `{config.objective.name}`, bars `{config.bars.path}`, "
+        f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
+        f"Next: `moola_mlflow.load_encoder('{uri}')`\n"
+    )

@@ -1,0 +1,218 @@
+"""The only module that talks to an MLflow run: adopt or make it, log to it, and end it truthfully."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from moola_mlflow import lastword
+from moola_mlflow.bars import Bars
+from moola_mlflow.config import Config
+from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.runtime import environment_text, launched
+from moola_mlflow.signals import Interrupted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUNS = Path(".moola/runs")
+# MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
+MAX_PARAM, MAX_NOTE, MAX_BATCH = 6000, 5000, 100
+# What MLflow calls a run that nobody named, such as `gifted-fox-12`.
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+
+
+class Run:
+    """One MLflow run as a context manager, with a folder of its own on disk.
+
+    Leaving the context sets the status: FINISHED, KILLED where the process was interrupted, else FAILED with the
+    message in the run's note.
+    """
+
+    def __init__(self, stage: str, name: str, experiment: str = "moola") -> None:
+        """Adopt the launcher's run, or make one in an experiment. Raises: UserError where the store does not answer."""
+        self._adopted = adopted = launched()
+        try:
+            if not adopted:  # under the launcher set_experiment would make start_run fail
+                mlflow.set_experiment(experiment)
+            run = mlflow.start_run(run_name=None if adopted else name)
+        except (MlflowException, OSError) as e:
+            raise UserError(
+                f"the tracking store '{mlflow.get_tracking_uri()}' does not answer: {_first_line(e)}; "
+                "start its server, or correct or unset MLFLOW_TRACKING_URI"
+            ) from e
+        self.id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.client = mlflow.MlflowClient()
+        self.folder = RUNS / self.id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.started_at = time.time()
+        self._known_params = set(run.data.params)
+        self._journal = open(self.folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        if adopted and GENERATED_NAME.fullmatch(run.info.run_name or ""):
+            self.client.update_run(self.id, name=name)
+        self.tags({"moola.stage": stage})
+        self.beat()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None:
+            self.finish("FINISHED")
+        elif isinstance(error, Interrupted | KeyboardInterrupt):
+            self.finish("KILLED", f"Interrupted ({error or 'SIGINT'}).")
+            if self._adopted:
+                lastword.leave(self.id, "KILLED")
+        elif isinstance(error, UserError | TrainingError):
+            self.finish("FAILED", f"**Failed:** {error}")
+        else:
+            self.finish("FAILED", f"**Failed:** {type(error).__name__}: {_first_line(error)}")
+
+    def finish(self, status: str, note: str | None = None) -> None:
+        """Set the final status and, where given, the note."""
+        if note is not None:
+            self.note(note)
+        self._write({"kind": "status", "status": status})
+        self._journal.close()
+        mlflow.end_run(status)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """Append one event to the journal before it is sent."""
+        self._journal.write(json.dumps({"at": time.time(), **record}) + "\n")
+        self._journal.flush()
+
+    def beat(self) -> None:
+        """Say on disk that this process is alive and which it is."""
+        beat = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": self.started_at, "beat_at": time.time()}
+        temporary = self.folder / "heartbeat.tmp"
+        temporary.write_text(json.dumps(beat), encoding="utf-8")
+        os.replace(temporary, self.folder / "heartbeat.json")
+
+    def config(self, config: Config) -> None:
+        """Log the resolved configuration: as parameters, as a file, as a hash; and what it ran on."""
+        text = config.to_yaml()
+        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        self.text(text, "config.yaml")
+        self.text(environment_text(), "environment.txt")
+        if diff := _git_diff():
+            self.text(diff, "git.diff")
+        self.params(config.flat())
+        self.tags({"moola.config_sha256": config.sha256()})
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters, skipping keys that the run has: the launcher logs short keys as raw text, and MLflow
+        forbids a second value."""
+        new = {key: str(value)[:MAX_PARAM] for key, value in params.items() if key not in self._known_params}
+        self._known_params |= set(new)
+        self._write({"kind": "params", "params": new})
+        rows = [Param(key, value) for key, value in new.items()]
+        for i in range(0, len(rows), MAX_BATCH):
+            self.client.log_batch(self.id, params=rows[i : i + MAX_BATCH])
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags."""
+        self._write({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
+        self.client.log_batch(self.id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+    def note(self, markdown: str) -> None:
+        """Set the Markdown note that the UI shows first."""
+        self.tags({"mlflow.note.content": markdown[:MAX_NOTE]})
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics in one batch: on SQLite each call costs tens of milliseconds whatever it carries."""
+        now = int(time.time() * 1000)
+        self._write({"kind": "metrics", "step": step, "metrics": dict(metrics)})
+        rows = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        self.client.log_batch(self.id, metrics=rows)
+
+    def bars(self, bars: Bars, context: str) -> None:
+        """Log every data file as an input of the run. MLflow keeps 36 characters of a digest: the rest is a tag."""
+        inputs = []
+        for file in bars.files:
+            source = json.dumps({"uri": str(file.path)})
+            profile = json.dumps({"num_rows": int(file.rows)})
+            dataset = Dataset(Path(file.path).name, file.sha256[:36], "local", source, profile=profile)
+            tags = [InputTag("mlflow.data.context", context), InputTag("sha256", file.sha256)]
+            inputs.append(DatasetInput(dataset, tags))
+        self._write({"kind": "inputs", "files": [[str(f.path), f.sha256, int(f.rows)] for f in bars.files]})
+        self.client.log_inputs(self.id, inputs)
+        self.tags({"moola.data_sha256": bars.sha256})
+
+    def text(self, text: str, name: str) -> None:
+        """Log text as an artifact."""
+        self.client.log_text(self.id, text, name)
+
+    def json(self, value: Any, name: str) -> None:
+        """Log a JSON artifact."""
+        self.client.log_text(self.id, json.dumps(value, indent=2, default=_plain) + "\n", name)
+
+    def table(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Log rows as a table that the UI can show."""
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        self.client.log_table(self.id, columns, name)
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Log a picture as a PNG artifact."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            figure.savefig(path, dpi=110)
+            self.client.log_artifact(self.id, str(path), str(Path(name).parent))
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log a file or the content of a folder."""
+        send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        send(self.id, str(path), folder)
+
+
+def record_failure(stage: str, message: str) -> None:
+    """Leave a FAILED run with the reason for a command that failed before its run began."""
+    with_name = Run(stage, run_name(stage, "invalid", 0))
+    with_name.finish("FAILED", f"**Failed:** {message}")
+
+
+def run_name(stage: str, preset: str, seed: int) -> str:
+    """Return ``stage-preset-seed-utc time``."""
+    return f"{stage}-{preset}-{seed}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
+
+
+def _git_diff() -> str:
+    """Return what the checkout that holds this package changes against its commit; empty when clean or no checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(root), "diff", "HEAD"], capture_output=True, text=True, errors="replace", timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return shown.stdout if shown.returncode == 0 else ""
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")

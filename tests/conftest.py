@@ -1,0 +1,52 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported anywhere: two suites on one machine must not fight for cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real bars."""
+    if not DATA.is_dir():
+        pytest.skip(f"real bars are not here: {DATA} is absent; everything else is tested on synthetic bars")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def sample_prices() -> np.ndarray:
+    """Windows of the synthetic series. Shapes: float64 [N, 105, 4]."""
+    from moola_mlflow.bars import read_bars
+    from moola_mlflow.config import BarsConfig
+    from moola_mlflow.windows import make_windows
+
+    windows = make_windows(read_bars(BarsConfig(sample_bars=8000)))
+    return windows.gather(np.arange(len(windows)))
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a tracking store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return tmp_path

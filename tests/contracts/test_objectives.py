@@ -1,0 +1,157 @@
+"""The contract of objectives: every objective and published variant passes all of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from moola_mlflow.batches import Batch
+from moola_mlflow.config import ObjectiveConfig
+from moola_mlflow.encoders import Encoder, build_encoder
+from moola_mlflow.errors import UserError
+from moola_mlflow.features import compute_features, feature_names
+from moola_mlflow.objectives import OBJECTIVES, Errors, Objective, build_objective, leak, skills
+
+NAMES = feature_names("relativity11")
+VARIANTS = {
+    "masked": {},
+    "masked patch": {"mask_strategy": "patch"},
+    "masked uncertainty": {"uncertainty": True},
+    "masked raw": {"units": "raw"},
+    "masked identity": {"hide_masked": False, "uncertainty": True, "units": "raw"},
+}
+"""Settings by label; the first word names the objective."""
+
+
+def test_every_registered_objective_stands_in_this_suite() -> None:
+    assert {label.split()[0] for label in VARIANTS} == set(OBJECTIVES)
+
+
+@pytest.fixture(params=VARIANTS)
+def objective(request: pytest.FixtureRequest) -> Objective:
+    torch.manual_seed(1)
+    name = request.param.split()[0]
+    return build_objective(ObjectiveConfig(name=name, **VARIANTS[request.param]), NAMES, 16)
+
+
+@pytest.fixture
+def encoder(batch: Batch) -> Encoder:
+    torch.manual_seed(0)
+    encoder = build_encoder("bilstm", len(NAMES), hidden=8, layers=2, dropout=0.3)
+    steps = batch.x_BTF[:, batch.warmup :].flatten(0, 1)
+    encoder.set_scaling(steps.mean(0), steps.std(0))
+    return encoder
+
+
+@pytest.fixture
+def batch(sample_prices: np.ndarray) -> Batch:
+    return make_batch(sample_prices[:32])
+
+
+def make_batch(prices: np.ndarray, warmup: int = 20) -> Batch:
+    x = torch.from_numpy(compute_features(prices, "relativity11"))
+    return Batch(x, torch.from_numpy(prices), np.arange(len(prices)), warmup)
+
+
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_gradient_reaches_every_parameter(objective: Objective, encoder: Encoder, batch: Batch) -> None:
+    objective.total(objective(encoder, batch, seeded()).huber()).backward()
+    named = [*objective.named_parameters(), *encoder.named_parameters()]
+    assert [name for name, p in named if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_the_same_seed_gives_the_same_errors_and_another_seed_others(
+    objective: Objective, encoder: Encoder, batch: Batch
+) -> None:
+    encoder.eval()
+    first, same, other = (objective(encoder, batch, seeded(s)).huber_K for s in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_no_step_of_the_warm_up_carries_a_loss(objective: Objective, encoder: Encoder, batch: Batch) -> None:
+    h = torch.randn(32, 105, 16, requires_grad=True)
+    drawn = objective.draw(batch, seeded())
+    objective.errors(encoder, h, batch, drawn).huber().backward()
+    assert h.grad is not None
+    assert h.grad[:, : batch.warmup].abs().sum() == 0
+    assert h.grad[:, batch.warmup :].abs().sum() > 0
+
+
+@pytest.mark.parametrize("num_valid", [1, 2, 85])
+def test_errors_are_finite_however_few_steps_are_valid(
+    objective: Objective, encoder: Encoder, sample_prices: np.ndarray, num_valid: int
+) -> None:
+    batch = make_batch(sample_prices[:4], warmup=105 - num_valid)
+    assert objective.total(objective(encoder, batch, seeded()).huber()).isfinite()
+
+
+def test_state_survives_a_round_trip(objective: Objective, encoder: Encoder, batch: Batch) -> None:
+    encoder.eval(), objective.eval()
+    before = objective(encoder, batch, seeded()).huber_K
+    state = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    with torch.no_grad():
+        for p in objective.parameters():
+            p.add_(1.0)
+    objective.load_state_dict(state)
+    assert torch.equal(objective(encoder, batch, seeded()).huber_K, before)
+
+
+def test_errors_add_up_however_windows_are_batched(
+    objective: Objective, encoder: Encoder, sample_prices: np.ndarray
+) -> None:
+    encoder.eval(), objective.eval()
+    batch = make_batch(sample_prices[:16])
+    drawn = objective.draw(batch, seeded())
+    h = encoder.encode(objective.encoder_input(encoder, batch, drawn, seeded()))
+    whole = objective.errors(encoder, h, batch, drawn)
+    halves = [
+        objective.errors(
+            encoder, h[part], Batch(batch.x_BTF[part], batch.prices_BT4[part], batch.index[part], 20), drawn[part]
+        )
+        for part in (slice(0, 5), slice(5, 16))
+    ]
+    total = halves[0] + halves[1]
+    torch.testing.assert_close(total.huber_K, whole.huber_K)
+    torch.testing.assert_close(total.huber(), whole.huber())
+
+
+def test_skill_is_zero_for_the_best_ruler_itself_and_one_for_the_truth(
+    objective: Objective, encoder: Encoder, batch: Batch
+) -> None:
+    objective.fit_rulers(encoder, [batch], seeded(3))
+    drawn = objective.draw(batch, seeded(4))
+    rulers = objective.ruler_errors(encoder, batch, drawn)
+    best = min(rulers.values(), key=lambda errors: float(errors.huber()))
+    assert skills(objective, best, rulers)[""] == pytest.approx(0)
+    perfect = Errors(torch.zeros_like(best.huber_K), best.absolute_K, best.count_K)
+    assert set(skills(objective, perfect, rulers).values()) == {1.0}
+
+
+def test_an_objective_that_hides_steps_lets_nothing_of_them_through(
+    objective: Objective, encoder: Encoder, batch: Batch
+) -> None:
+    if not objective.checks_leak:
+        pytest.skip("no hidden steps in this objective")
+    sensitivity = leak(objective, encoder, batch, (seeded(), seeded()))
+    assert (sensitivity > 0) if objective.identity else (sensitivity == 0.0)
+
+
+def test_the_leak_check_notices_a_single_hidden_step_that_shows_through(encoder: Encoder, batch: Batch) -> None:
+    objective = build_objective(ObjectiveConfig(), NAMES, 16)
+    honest = objective.encoder_input
+
+    def careless(encoder: Encoder, batch: Batch, drawn: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return honest(encoder, batch, drawn & (torch.arange(105) != 50), generator)
+
+    objective.encoder_input = careless  # type: ignore[method-assign]
+    assert leak(objective, encoder, batch, (seeded(), seeded())) > 0
+
+
+def test_an_unknown_objective_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'masked'"):
+        build_objective(ObjectiveConfig(name="maskd"), NAMES, 16)

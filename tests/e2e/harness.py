@@ -1,0 +1,81 @@
+"""Real commands against a real store: what the end-to-end tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from mlflow.entities import Run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SMOKE = str(ROOT / "configs" / "smoke.yaml")
+QUICK = {"bars.sample_bars": "12000", "encoder.hidden": "4"}
+"""Overrides that make a command as small as it can be and still do everything."""
+
+
+@dataclass
+class Store:
+    """A tracking store in a folder of its own; commands run in that folder."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        mlflow.set_tracking_uri(self.uri)  # parts of MLflow's client ask the global one, whatever they were given
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        # The launcher's child is whatever `python` the PATH has, as in an activated environment.
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+        return {**kept, "PATH": path, "MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def command(self, name: str, parameters: dict[str, str], launcher: bool) -> list[str]:
+        if launcher:
+            pairs = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
+            return [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", name, "--env-manager", "local", *pairs]
+        pairs = [word for key, value in parameters.items() for word in (f"--{key}", value)]
+        return [sys.executable, "-m", "moola_mlflow", name, *pairs]
+
+    def run(self, name: str, parameters: dict[str, str], launcher: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(name, parameters, launcher),
+            cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            timeout=600, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self, name: str, parameters: dict[str, str], launcher: bool = False) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, as a terminal does."""
+        return subprocess.Popen(
+            self.command(name, parameters, launcher),
+            cwd=self.folder, env={**self.environment, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, order_by=["attributes.start_time DESC"]))
+
+    def artifact(self, run: Run, name: str) -> Path:
+        return Path(
+            mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name, tracking_uri=self.uri)
+        )
+
+    def config(self, run: Run) -> dict[str, Any]:
+        return yaml.safe_load(self.artifact(run, "config.yaml").read_text())

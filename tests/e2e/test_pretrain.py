@@ -1,0 +1,252 @@
+"""pretrain as users start it, through the launcher and through `moola`, on a real store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness import QUICK, ROOT, SMOKE, Store
+
+from moola_mlflow.features import feature_names
+
+PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
+             "epoch_seconds", "windows_per_second"}  # fmt: skip
+ONCE = {"best_val_loss", "test/loss", "test/huber", "test/mae", "test/skill", "test/skill_candle", "test/skill_state",
+        "leak/masked_sensitivity", "feature/swing_flip_rate"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with one smoke run made by the launcher, registered as version 1."""
+    store = Store(tmp_path_factory.mktemp("trained"))
+    done = store.run("pretrain", {**QUICK, "config": SMOKE, "epochs": "2"}, launcher=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return store
+
+
+def test_the_launchers_run_is_adopted_and_finished(trained: Store) -> None:
+    (run,) = trained.runs()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("pretrain-smoke-17-20")
+    assert run.data.tags["moola.stage"] == "pretrain"
+    assert len(run.data.tags["moola.config_sha256"]) == len(run.data.tags["moola.data_sha256"]) == 64
+    assert "**Test:**" in run.data.tags["mlflow.note.content"]
+
+
+def test_every_promised_metric_is_there_with_one_point_an_epoch(trained: Store) -> None:
+    (run,) = trained.runs()
+    names = feature_names("relativity11")
+    expected = PER_EPOCH | ONCE | {f"test/mae_{name}" for name in names}
+    expected |= {f"feature/{kind}/{name}" for kind in ("nonzero", "clipped") for name in names}
+    assert expected - set(run.data.metrics) == set()
+    for name in PER_EPOCH:
+        assert [point.step for point in trained.client.get_metric_history(run.info.run_id, name)] == [0, 1]
+    assert run.data.metrics["leak/masked_sensitivity"] == 0.0
+
+
+def test_parameters_hold_the_resolved_tree_beside_the_launchers_raw_text(trained: Store) -> None:
+    (run,) = trained.runs()
+    assert run.data.params["encoder.hidden"] == "4"
+    assert run.data.params["trainer.batch_size"] == "32"
+    assert run.data.params["epochs"] == "2"
+    assert trained.config(run)["trainer"]["epochs"] == 2
+
+
+def test_the_data_is_an_input_with_its_whole_hash(trained: Store) -> None:
+    (run,) = trained.runs()
+    (given,) = run.inputs.dataset_inputs
+    tags = {tag.key: tag.value for tag in given.tags}
+    assert tags["sha256"].startswith(given.dataset.digest)
+    assert len(tags["sha256"]) == 64
+    assert run.data.tags["moola.data_sha256"] == tags["sha256"]  # the sample is one file: its content
+
+
+def test_every_promised_artifact_is_there(trained: Store) -> None:
+    (run,) = trained.runs()
+
+    def listed(folder: str | None = None) -> set[str]:
+        found = set()
+        for item in trained.client.list_artifacts(run.info.run_id, folder):
+            found |= listed(item.path) if item.is_dir else {item.path}
+        return found
+
+    expected = {
+        "config.yaml", "environment.txt", "training_results.json", "features/quality.json",
+        "figures/feature_quality.png",
+        "figures/loss_curves.png", "figures/learning_rate.png", "figures/reconstruction_epoch_000.png",
+        "checkpoints/checkpoint_best.pt", "checkpoints/checkpoint_latest.pt", "checkpoints/checkpoint_top_1.pt",
+        "encoder/weights.safetensors", "encoder/encoder.json",
+    }  # fmt: skip
+    assert expected - listed() == set()
+
+
+def test_what_a_user_of_the_published_system_checks_passes(trained: Store) -> None:
+    (run,) = trained.runs()
+    best = torch.load(trained.artifact(run, "checkpoints/checkpoint_best.pt"), map_location="cpu")
+    assert best["epoch"] >= 0
+    assert best["metrics"]["val_loss"] == pytest.approx(run.data.metrics["best_val_loss"])
+    assert any("encoder" in key for key in best["model_state_dict"])
+    results = json.loads(trained.artifact(run, "training_results.json").read_text())
+    assert {"best_val_loss", "test_metrics", "total_time", "train_metrics", "val_metrics", "config", "seed"} <= set(
+        results
+    )
+    assert {"val_loss", "val_mae"} <= set(results["test_metrics"])
+    config = trained.config(run)
+    assert config["objective"]["jitter_sigma"] == 0.03
+    assert config["objective"]["mask_ratio"] == 0.15
+    card = json.loads(trained.artifact(run, "encoder/encoder.json").read_text())
+    assert card["architecture"]["input_size"] == len(card["features"]["names"]) == len(card["scaling"]["mean"]) == 11
+    assert card["trained_from"] < card["trained_until"]
+
+
+PREDICT = """
+import json, sys
+import mlflow, numpy as np
+windows = np.load(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/moola-encoder@candidate")
+out = model.predict(windows)
+last = model.predict(windows, params={"pool": "last"})
+import moola_mlflow
+encoder = moola_mlflow.load_encoder("models:/moola-encoder@candidate")
+same = moola_mlflow.embed(encoder, windows).numpy()
+trainable = all(p.requires_grad for p in encoder.parameters())
+print(json.dumps([list(out.shape), float(abs(out - same).max()), list(last.shape), trainable]))
+"""
+
+
+def test_a_fresh_process_loads_the_served_encoder_outside_the_checkout_without_pickle(
+    trained: Store, sample_prices: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "windows.npy", sample_prices[:7])
+    environment = {**trained.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    del environment["PYTHONPATH"]  # the model brings its own code
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, str(tmp_path / "windows.npy")],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    shape, difference, last_shape, trainable = json.loads(done.stdout.strip().splitlines()[-1])
+    assert shape == last_shape == [7, 8]
+    assert difference <= 1e-5
+    assert trainable
+
+
+def test_the_version_carries_its_evidence_and_the_alias_candidate(trained: Store) -> None:
+    version = trained.client.get_model_version_by_alias("moola-encoder", "candidate")
+    expected = {"preset", "data_sha256", "trained_from", "trained_until", "features", "window", "val_skill", "gates"}
+    assert expected - set(version.tags) == set()
+    assert (version.tags["preset"], version.tags["features"], version.tags["window"]) == (
+        "smoke",
+        "relativity11",
+        "105",
+    )
+
+
+def test_nothing_of_a_registered_encoder_is_a_pickle(trained: Store) -> None:
+    files = [path for path in trained.folder.rglob("*") if path.is_file() and "models" in path.parts]
+    assert any(path.name == "weights.safetensors" for path in files)
+    assert [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".pt2")] == []
+
+
+@pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
+def test_a_preset_alone_decides_and_a_short_parameter_beats_a_dotted_key(tmp_path: Path, launcher: bool) -> None:
+    store = Store(tmp_path)
+    # An impossible share stops the run after its configuration is logged: what was resolved is the point here.
+    stop = {"bars.sample_bars": "150", "config": str(ROOT / "configs" / "jade10.yaml")}
+    assert store.run("pretrain", stop, launcher).returncode == (1 if launcher else 2)
+    config = store.config(store.runs()[0])
+    assert (config["trainer"]["epochs"], config["trainer"]["batch_size"], config["features"]["set"]) == (
+        50,
+        1024,
+        "relativity10",
+    )
+    store.run("pretrain", {**stop, "trainer.epochs": "7", "epochs": "3", "trainer.batch_size": "8"}, launcher)
+    config = store.config(store.runs()[0])
+    assert (config["trainer"]["epochs"], config["trainer"]["batch_size"]) == (3, 8)
+
+
+BAD = {
+    "unknown key": ({"ecnoder.hidden": "64"}, "did you mean 'encoder.hidden'?"),
+    "negative epochs": ({"epochs": "-1"}, "trainer.epochs='-1'"),
+    "a path that is not there": ({"bars": "no/such.parquet"}, "no/such.parquet"),
+}
+
+
+@pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_message_and_a_failed_run(tmp_path: Path, case: str, launcher: bool) -> None:
+    parameters, message = BAD[case]
+    store = Store(tmp_path)
+    done = store.run("pretrain", {"config": SMOKE, **parameters}, launcher)
+    assert done.returncode == (1 if launcher else 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr.split("moola:")[0]
+    (run,) = store.runs()
+    assert run.info.status == "FAILED"
+    assert message in run.data.tags["mlflow.note.content"]
+    assert "train/loss" not in run.data.metrics
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_is_killed_with_a_checkpoint(tmp_path: Path, signum: int, code: int) -> None:
+    store = Store(tmp_path)
+    process = store.start("pretrain", {**QUICK, "config": SMOKE, "epochs": "500", "trainer.patience": "500"})
+    wait_for_epoch(process)
+    process.send_signal(signum)
+    assert process.wait(60) == code
+    assert_killed_with_checkpoint(store, store.folder)
+
+
+def test_ctrl_c_at_the_launcher_kills_the_run_and_leaves_no_child(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    process = store.start(
+        "pretrain", {**QUICK, "config": SMOKE, "epochs": "500", "trainer.patience": "500"}, launcher=True
+    )
+    wait_for_epoch(process)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    assert process.wait(60) != 0
+    assert_killed_with_checkpoint(store, ROOT)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_launcher_that_dies_does_not_leave_its_child_training(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    process = store.start(
+        "pretrain", {**QUICK, "config": SMOKE, "epochs": "5000", "trainer.patience": "5000"}, launcher=True
+    )
+    wait_for_epoch(process)
+    process.kill()
+    process.wait(60)
+    deadline = time.monotonic() + 60
+    while store.runs()[0].info.status == "RUNNING" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert_killed_with_checkpoint(store, ROOT)
+
+
+def wait_for_epoch(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Epoch   2"):
+            return
+    raise AssertionError("".join(lines))
+
+
+def assert_killed_with_checkpoint(store: Store, folder: Path) -> None:
+    (run,) = store.runs()
+    assert run.info.status == "KILLED"
+    assert "Interrupted" in run.data.tags["mlflow.note.content"]
+    state = torch.load(
+        folder / ".moola" / "runs" / run.info.run_id / "checkpoints" / "checkpoint_latest.pt", map_location="cpu"
+    )
+    assert len(state["progress"]["history"]) >= 2
