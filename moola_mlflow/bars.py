@@ -20,6 +20,7 @@ from moola_mlflow.config import BarsConfig
 from moola_mlflow.errors import UserError
 
 RTYPE_ONE_MINUTE = 33
+CHOICE = b"moola.instrument"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class Bars:
     def __len__(self) -> int:
         return len(self.time_ns)
 
+    def head(self, num_bars: int) -> Bars:
+        """Return the earliest bars, in the same order."""
+        rows = np.sort(np.argsort(self.time_ns, kind="stable")[:num_bars])
+        time_ns, ohlc, volume, instrument = (
+            array[rows] for array in (self.time_ns, self.ohlc, self.volume, self.instrument)
+        )
+        symbols = {key: self.symbols[key] for key in np.unique(instrument).tolist()}
+        sha256 = _content_sha256(time_ns, ohlc, volume, instrument, symbols)
+        return replace(
+            self, time_ns=time_ns, ohlc=ohlc, volume=volume, instrument=instrument, symbols=symbols, sha256=sha256
+        )
+
 
 def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
     """Read, check and canonicalise bars from a file, a folder, a glob, or the embedded sample.
@@ -81,7 +94,8 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
         dropped.update(counts)
     merged, repeated = merge(raws, sound, config.repair == "drop")
     dropped.update(repeated)
-    chosen = choose(merged, config.instrument or ("front" if is_sample else None), config.path)
+    instrument = config.instrument or ("front" if is_sample else _earlier_choice(config.path))
+    chosen = choose(merged, instrument, config.path)
     num_bars = len(chosen)
     if num_bars < min_bars:
         left_out = f" ({sum(dropped.values()):,} bad rows were dropped)" if dropped else ""
@@ -100,8 +114,19 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
     return Bars(chosen.time_ns, ohlc, chosen.volume, chosen.instrument, symbols, files, sha256, dict(dropped))
 
 
-def write_parquet(bars: Bars, path: Path) -> None:
-    """Write bars in the layout of ``databento.DBNStore.to_df()``; read back with the same choice they hash the same."""
+def _earlier_choice(path: str) -> str | None:
+    """Return the instrument choice that a file written by this project says it is the result of."""
+    if not path.endswith(".parquet") or not Path(path).is_file():
+        return None
+    choice = (pq.read_schema(path).metadata or {}).get(CHOICE)
+    return choice.decode() if choice in (b"front", b"all") else None
+
+
+def write_parquet(bars: Bars, path: Path, choice: str | None = None) -> None:
+    """Write bars in the layout of ``databento.DBNStore.to_df()``; read back with the same choice they hash the same.
+
+    A ``choice`` of ``front`` or ``all`` is noted in the file, so that reading it needs no second one.
+    """
     keys, codes = np.unique(bars.instrument, return_inverse=True)
     whole = (bars.volume == np.floor(bars.volume)).all() and bars.volume.max(initial=0) < 2**53
     fits = len(keys) == 0 or (keys[0] >= 0 and keys[-1] < 2**32)
@@ -119,7 +144,10 @@ def write_parquet(bars: Bars, path: Path) -> None:
     zone = {"pandas_type": "datetimetz", "numpy_type": "datetime64[ns]", "metadata": {"timezone": "UTC"}}
     index = {"name": "ts_event", "field_name": "ts_event", **zone}
     layout = {"index_columns": ["ts_event"], "columns": [index], "column_indexes": []}
-    table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps(layout)})
+    notes = {b"pandas": json.dumps(layout).encode()}
+    if choice in ("front", "all"):
+        notes[CHOICE] = choice.encode()
+    table = pa.table(columns).replace_schema_metadata(notes)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 

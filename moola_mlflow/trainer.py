@@ -54,6 +54,13 @@ class StepEnded:
 Event = EpochEnded | StepEnded
 
 
+def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
+    """Return the share of the peak learning rate at a step: linear warm-up, then cosine to ``final``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
 class Pretraining(nn.Module):
     """Encoder and objective as one module, so that a checkpoint's keys begin with ``encoder.`` or ``objective.``."""
 
@@ -120,13 +127,9 @@ class Trainer:
         self._rulers: dict[str, dict[str, Errors]] = {}
 
     def _lr_factor(self, step: int) -> float:
-        """Linear warm-up, then cosine to ``final_fraction``, by step."""
         total = self.steps * self.config.trainer.epochs
         warmup = min(round(self.config.schedule.warmup_epochs * self.steps), total // 2)
-        if step < warmup:
-            return (step + 1) / warmup
-        final = self.config.schedule.final_fraction
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return lr_factor(step, total, warmup, self.config.schedule.final_fraction)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which encoders and decoders run."""

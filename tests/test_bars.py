@@ -342,3 +342,20 @@ def test_reading_bars_imports_neither_tracking_nor_torch():
     code = "import sys, moola_mlflow.bars; print({'mlflow', 'optuna', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_head_of_a_series_is_its_earliest_bars_with_a_hash_of_their_own() -> None:
+    bars = read_bars(BarsConfig(sample_bars=3000))
+    first = bars.head(1000)
+    assert (first.time_ns == bars.time_ns[:1000]).all()
+    assert first.sha256 != bars.sha256
+    assert bars.head(5000).sha256 == bars.sha256
+
+
+def test_a_written_front_month_series_is_read_again_without_choosing_again(real_data: Path, tmp_path: Path) -> None:
+    bars = read_bars(BarsConfig(path=str(real_data / "es_multi_expiry_1min.parquet"), instrument="front"))
+    write_parquet(bars, tmp_path / "chosen.parquet", "front")
+    assert read_bars(BarsConfig(path=str(tmp_path / "chosen.parquet"))).sha256 == bars.sha256
+    write_parquet(bars, tmp_path / "unsaid.parquet")
+    with pytest.raises(UserError, match=r"bars\.instrument is unset"):
+        read_bars(BarsConfig(path=str(tmp_path / "unsaid.parquet")))

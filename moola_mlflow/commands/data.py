@@ -23,7 +23,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bar
             bars = bars.head(_count(head))
         runs = segments(bars, config.bars.max_gap_minutes)
         path = Path(out)
-        write_parquet(bars, path)
+        write_parquet(bars, path, config.bars.instrument or ("front" if config.bars.path == "sample" else None))
         span = f"{utc(int(bars.time_ns.min()))} to {utc(int(bars.time_ns.max()))}"
         counts = {"bars/bars": len(bars), "bars/segments": len(runs), "bars/instruments": len(bars.symbols)}
         active.metrics({**counts, "bars/longest_segment": int((runs[:, 1] - runs[:, 0]).max())})
