@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moola_mlflow.bars import Bars, read_bars
+    from moola_mlflow.config import BarsConfig
     from moola_mlflow.embedding import embed
     from moola_mlflow.features import compute_features
     from moola_mlflow.registry import load_encoder
     from moola_mlflow.windows import Windows, make_windows
 
-__all__ = ["Bars", "Windows", "compute_features", "embed", "load_encoder", "make_windows", "read_bars"]
+__all__ = ["Bars", "BarsConfig", "Windows", "compute_features", "embed", "load_encoder", "make_windows", "read_bars"]
 
 _HOME = {
     "Bars": "bars",
+    "BarsConfig": "config",
     "Windows": "windows",
     "compute_features": "features",
     "embed": "embedding",

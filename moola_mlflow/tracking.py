@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RUNS = Path(".moola/runs")
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
 MAX_PARAM, MAX_NOTE, MAX_BATCH = 6000, 5000, 100
+EXPERIMENT_KIND = "mlflow.experimentKind"
 # What MLflow calls a run that nobody named, such as `gifted-fox-12`.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
@@ -64,10 +65,18 @@ class Run:
         self.started_at = time.time()
         self._known_params = set(run.data.params)
         self._journal = open(self.folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._show_as_training()
         if adopted and GENERATED_NAME.fullmatch(run.info.run_name or ""):
             self.client.update_run(self.id, name=name)
         self.tags({"moola.stage": stage})
         self.beat()
+
+    def _show_as_training(self) -> None:
+        """Have the UI open the experiment as model training, not as GenAI; a shared server's Default is left alone."""
+        if self._adopted and mlflow.get_tracking_uri().startswith("http"):
+            return
+        if EXPERIMENT_KIND not in self.client.get_experiment(self.experiment_id).tags:
+            self.client.set_experiment_tag(self.experiment_id, EXPERIMENT_KIND, "custom_model_development")
 
     def __enter__(self) -> Run:
         return self

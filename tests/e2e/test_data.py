@@ -1,0 +1,161 @@
+"""Every form of bars that users have, from the file to a registered encoder; and every bad file to its message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from harness import QUICK, SMOKE, Store
+
+from moola_mlflow.bars import read_bars
+from moola_mlflow.config import BarsConfig
+from moola_mlflow.synthetic import generate
+
+PRICES = ["open", "high", "low", "close"]
+TRAIN = {"config": SMOKE, "encoder.hidden": "4"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def assert_trained(store: Store) -> None:
+    run = store.runs()[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["leak/masked_sensitivity"] == 0
+    assert store.client.get_model_version_by_alias("moola-encoder", "candidate").run_id == run.info.run_id
+
+
+def test_the_published_local_validation_passes(store: Store) -> None:
+    """Cut 10,000 bars, then train on them for 5 epochs in batches of 32."""
+    assert store.run("data", {"head": "10000", "out": "out/local.parquet"}).returncode == 0
+    done = store.run("pretrain", {"bars": "out/local.parquet", "epochs": "5", "batch_size": "32", "config": SMOKE})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "10,000 bars" in done.stdout
+    assert_trained(store)
+    run = store.runs()[0]
+    assert run.data.metrics["test/mae"] > 0
+    assert len(store.client.get_metric_history(run.info.run_id, "val/loss")) == 5
+    counts = [int(word.split()[0]) for word in done.stdout.split("windows: ")[1].split(";")[0].split(", ")]
+    assert len(counts) == 3
+    assert min(counts) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
+def test_real_front_month_bars_train(store: Store, real_data: Path, launcher: bool) -> None:
+    bars = {"bars": str(real_data / "es_front_1min.parquet"), "bars.instrument": "front"}
+    assert store.run("pretrain", {**TRAIN, **bars, "epochs": "2"}, launcher).returncode == 0
+    assert_trained(store)
+
+
+@pytest.mark.slow
+def test_a_headerless_semicolon_csv_of_end_stamped_bars_trains(store: Store, real_data: Path) -> None:
+    bars = {"bars": str(real_data / "spy_ninjatrader_1min.csv"), "bars.stamp": "end", "bars.max_gap_minutes": "30"}
+    assert store.run("pretrain", {**TRAIN, **bars}).returncode == 0
+    assert_trained(store)
+
+
+@pytest.mark.slow
+def test_a_csv_in_eastern_time_over_a_clock_change_trains_as_its_utc_original(store: Store) -> None:
+    frame = generate(75_000, 3)[PRICES]
+    frame = frame[(frame.index >= "2023-03-08") & (frame.index < "2023-03-17")]
+    local = frame.copy()
+    local.index = local.index.tz_convert("America/New_York").tz_localize(None)
+    local.to_csv(store.folder / "eastern.csv", index_label="datetime")
+    frame.to_csv(store.folder / "utc.csv", index_label="datetime")
+    hashes = [
+        read_bars(BarsConfig(path=str(store.folder / name), timezone=zone)).sha256
+        for name, zone in (("eastern.csv", "America/New_York"), ("utc.csv", "UTC"))
+    ]
+    assert hashes[0] == hashes[1]
+    bars = {"bars": "eastern.csv", "bars.timezone": "America/New_York"}
+    assert store.run("pretrain", {**TRAIN, **bars}).returncode == 0
+    assert_trained(store)
+    assert store.runs()[0].data.tags["moola.data_sha256"] == hashes[0]
+
+
+@pytest.mark.slow
+def test_the_features_command_reports_real_bars_and_warns_of_the_published_zigzag(
+    store: Store, real_data: Path
+) -> None:
+    bars = {"bars": str(real_data / "es_front_1min.parquet"), "bars.instrument": "front"}
+    published = {"features.hybrid_lookback": "5", "features.hybrid_same_bar": "true"}
+    plain = store.run("features", bars)
+    noisy = store.run("features", {**bars, **published})
+    assert plain.returncode == noisy.returncode == 0
+    newest, oldest = store.runs()
+    assert oldest.data.metrics["feature/swing_flip_rate"] < 0.34 < newest.data.metrics["feature/swing_flip_rate"]
+    assert "Warning" in noisy.stdout
+    assert "Warning" not in plain.stdout
+    assert "swing features" in newest.data.tags["mlflow.note.content"]
+
+
+def bars_frame(num: int = 400) -> pd.DataFrame:
+    return generate(num, 5).reset_index()
+
+
+def with_cell(column: str, value: float) -> pd.DataFrame:
+    frame = bars_frame()
+    frame.loc[200, column] = value
+    return frame
+
+
+def with_repeated_time() -> pd.DataFrame:
+    frame = bars_frame()
+    frame.loc[201, "ts_event"] = frame.loc[200, "ts_event"]
+    return frame
+
+
+def with_two_instruments() -> pd.DataFrame:
+    other = bars_frame()
+    other["instrument_id"], other["symbol"] = 77, "OTHER"
+    return pd.concat([bars_frame(), other])
+
+
+def flat() -> pd.DataFrame:
+    frame = bars_frame(6000)
+    frame[PRICES] = 100.0
+    return frame
+
+
+BAD_BARS = {
+    "a missing column": (lambda: bars_frame().drop(columns="close"), "close"),
+    "a NaN price": (lambda: with_cell("close", np.nan), "row 201"),
+    "a repeated time": (with_repeated_time, "row 202"),
+    "high below low": (lambda: with_cell("high", 1.0), "row 201"),
+    "several instruments": (with_two_instruments, "bars.instrument"),
+    "50 bars": (lambda: bars_frame(50), "50 bars"),
+    "bars that never move": (flat, "non-zero in 0.00%"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BARS)
+def test_bad_bars_end_with_one_message_exit_2_and_a_failed_run(store: Store, kind: str) -> None:
+    make, message = BAD_BARS[kind]
+    make().set_index("ts_event").to_parquet(store.folder / "bad.parquet")
+    assert_refused(store, "bad.parquet", message)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("empty.csv", b"", "empty.csv"), ("text.parquet", b"date,open\n", "parquet"), ("bars.xlsx", b"PK", ".xlsx")],
+)
+def test_a_file_that_is_not_what_it_says_is_refused(store: Store, name: str, content: bytes, message: str) -> None:
+    (store.folder / name).write_bytes(content)
+    assert_refused(store, name, message)
+
+
+def assert_refused(store: Store, path: str, message: str) -> None:
+    done = store.run("pretrain", {**QUICK, "config": SMOKE, "bars": path})
+    assert done.returncode == 2, done.stderr[-2000:]
+    said = done.stderr.split("moola: ")[-1]
+    assert message in said
+    assert "Traceback" not in done.stderr
+    (run,) = store.runs()
+    assert run.info.status == "FAILED"
+    assert "train/loss" not in run.data.metrics
+    assert said.strip()[:60] in run.data.tags["mlflow.note.content"]
