@@ -77,8 +77,8 @@ def spread(values: list[float], digits: int = 3) -> str:
 def tables(runs: list[dict], presets: list[str]) -> str:
     """Return the Markdown tables of docs/pretraining.md."""
     lines = [
-        "| preset | leak | test Huber | test MAE | test skill | candle | state | profiled loss | s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| preset | leak | test Huber | test MAE | test skill | candle | state | profiled loss |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for preset in presets:
         rows = [run for run in runs if run["preset"] == preset]
@@ -88,8 +88,7 @@ def tables(runs: list[dict], presets: list[str]) -> str:
             f"{spread([run['test']['val_huber'] for run in rows], 4)} | "
             f"{spread([run['test']['val_mae'] for run in rows], 4)} | "
             + " | ".join(spread([skill[name] for skill in skills]) for name in ("skill", "candle", "state"))
-            + f" | {spread([run['loss_profiled'][-1] for run in rows], 2)} | "
-            f"{spread([run['seconds'] for run in rows], 0)} |"
+            + f" | {spread([run['loss_profiled'][-1] for run in rows], 2)} |"
         )
     names = [name for name in runs[0]["skill"]["test"] if name not in ("skill", "candle", "state")]
     lines += ["", "| test skill of | " + " | ".join(presets) + " |", "|---|" + "---|" * len(presets)]
