@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from moola_mlflow.registry import load_encoder
     from moola_mlflow.windows import Windows, make_windows
 
+__version__ = "0.1.0"
+
 __all__ = ["Bars", "BarsConfig", "Windows", "compute_features", "embed", "load_encoder", "make_windows", "read_bars"]
 
 _HOME = {

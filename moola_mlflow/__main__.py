@@ -1,8 +1,23 @@
-"""``python -m moola_mlflow`` is the console script ``moola``."""
+"""``python -m moola_mlflow`` and the console script ``moola``."""
 
+import os
 import sys
 
-from moola_mlflow.cli import main
+from moola_mlflow.signals import Interrupted, Interrupts
+
+
+def main() -> int:
+    """Run the command line; signals are handled before anything slow is imported."""
+    # Under the launcher a vanished parent means that nobody waits for this process any more.
+    interrupts = Interrupts(watch_parent="MLFLOW_RUN_ID" in os.environ)
+    interrupts.install()
+    try:
+        from moola_mlflow import cli
+
+        return cli.main(interrupts=interrupts)
+    except Interrupted as e:
+        return e.exit_code
+
 
 if __name__ == "__main__":
     sys.exit(main())

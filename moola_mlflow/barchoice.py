@@ -100,7 +100,7 @@ def choose(rows: Rows, instrument: str | None, where: str) -> Rows:
     if re.fullmatch(r"-?\d{1,18}", instrument) and (mine := rows.instrument == int(instrument)).any():
         return _in_time_order(rows.take(np.flatnonzero(mine)), where)
     raise UserError(
-        f"{where}: no instrument '{instrument}'{nearest(instrument, rows.names) or '.'} There are: {_listed(rows)}; "
+        f"{where}: no instrument '{instrument}'{nearest(instrument, rows.names)} There are: {_listed(rows)}; "
         "bars.instrument may also be front or all"
     )
 

@@ -98,7 +98,13 @@ def find_files(path: str) -> list[Path]:
 
     Raises: UserError where there is none, with the nearest name.
     """
-    target = Path(path).expanduser()
+    try:
+        return _found(Path(path).expanduser(), path)
+    except (OSError, RuntimeError) as e:  # no permission, a name too long, no home folder
+        raise UserError(f"bars: '{path[:200]}' cannot be looked at: {e}; correct the path or its permissions") from None
+
+
+def _found(target: Path, path: str) -> list[Path]:
     if target.is_file():
         return [target]
     if target.is_dir():
@@ -115,7 +121,7 @@ def find_files(path: str) -> list[Path]:
             raise UserError(f"bars: no file matches '{path}'; a folder or a single file will do as well")
         return found
     there = sorted(p.name for p in target.parent.iterdir()) if target.parent.is_dir() else []
-    hint = nearest(target.name, there) or "." if there else f"; there is no folder '{target.parent}' either."
+    hint = nearest(target.name, there) if there else f"; there is no folder '{target.parent}' either."
     raise UserError(f"bars: no file '{path}'{hint} Give a file, a folder, a glob, or 'sample'")
 
 
@@ -137,6 +143,8 @@ def read_file(path: Path, zone: str) -> RawBars:
         return _read_parquet(path, zone) if _is(path, PARQUET) else _read_text(path, zone)
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: is not UTF-8 text (byte {e.object[e.start]:#04x}); save it as UTF-8 CSV") from None
+    except PermissionError:
+        raise UserError(f"{path}: may not be read; give yourself permission, for example chmod u+r") from None
     except (pa.ArrowException, OSError, csv.Error) as e:
         kind = "parquet" if _is(path, PARQUET) else "text with columns"
         first = " ".join(str(e).split())[:300]
@@ -169,9 +177,7 @@ def find_columns(names: list[str], where: str) -> dict[str, list[str]]:
         raise UserError(f"{where}: no time column; looked for {options} in any letter case; found: {shown}")
     if missing := [role for role in PRICES if not found[role]]:
         hint = nearest(missing[0], by_clean)
-        raise UserError(
-            f"{where}: no column {', '.join(missing)}{hint}; found: {shown}. Rename the columns in the file"
-        )
+        raise UserError(f"{where}: no column {', '.join(missing)}{hint} Found: {shown}. Rename the columns in the file")
     for role, columns in found.items():
         if len(columns) > (2 if columns == by_clean.get("date+time") else 1):
             raise UserError(f"{where}: {len(columns)} columns could be the {role}: {columns}; keep one of them")

@@ -39,8 +39,8 @@ def check_zone(name: str) -> None:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
         raise UserError(
-            f"bars.timezone='{name}' is not a time zone{nearest(name, known)}; "
-            "use an IANA name such as UTC, America/New_York or America/Chicago"
+            f"bars.timezone='{name}' is not a time zone{nearest(name, known)} "
+            "Use an IANA name such as UTC, America/New_York or America/Chicago"
         ) from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.errors import TrainingError, UserError
 
 LATEST, BEST, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
 NUM_TOP = 3
@@ -17,14 +17,18 @@ NUM_TOP = 3
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that a reader sees the old file or the whole new one, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as f:
-        torch.save(state, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as f:
+            torch.save(state, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"the checkpoint '{path}' cannot be written: {e}; free space or correct the folder") from e
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -63,12 +67,15 @@ class CheckpointFolder:
         save({**state, "ranking": list(self.ranking)}, latest)
         if rank >= NUM_TOP:
             return
-        for place in range(len(self.ranking) - 1, rank, -1):
-            os.replace(self.folder / TOP.format(place), self.folder / TOP.format(place + 1))
-        _link(latest, self.folder / TOP.format(rank + 1))
-        if rank == 0:
-            _link(latest, self.folder / BEST)
-        _sync_folder(self.folder)
+        try:
+            for place in range(len(self.ranking) - 1, rank, -1):
+                os.replace(self.folder / TOP.format(place), self.folder / TOP.format(place + 1))
+            _link(latest, self.folder / TOP.format(rank + 1))
+            if rank == 0:
+                _link(latest, self.folder / BEST)
+            _sync_folder(self.folder)
+        except OSError as e:
+            raise TrainingError(f"the checkpoints in '{self.folder}' cannot be kept in order: {e}") from e
 
     def save_interrupted(self, state: dict[str, Any]) -> None:
         """Save the state in the middle of an epoch: latest alone."""

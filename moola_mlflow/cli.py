@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow import runtime
+from moola_mlflow import __version__, runtime
 from moola_mlflow.config import Config, allowed, dotted_keys, read_preset, resolve
 from moola_mlflow.errors import TrainingError, UserError, nearest
 from moola_mlflow.signals import Interrupted, Interrupts
@@ -69,50 +69,66 @@ ENTRY_POINTS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help"):
         print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"moola_mlflow {__version__}")
         return 0
     if {"-h", "--help"} & set(words[1:]) and words[0] in ENTRY_POINTS:
         print(help_text(words[0]))
         return 0
     try:
-        return _run(words)
+        return _run(words, interrupts or Interrupts())
     except Interrupted as e:
-        print(f"moola: interrupted by {e}", file=sys.stderr, flush=True)
+        _say(f"interrupted by {e}")
+        if runtime.launched():  # before its run was adopted, which nobody else will mark as killed
+            _record(words[0], e)
         return e.exit_code
     except UserError as e:
-        print(f"moola: {e}", file=sys.stderr, flush=True)
+        _say(str(e))
         return 2
     except TrainingError as e:
-        print(f"moola: {e}", file=sys.stderr, flush=True)
+        _say(str(e))
         return 1
     except ModuleNotFoundError as e:
-        print(
-            f"moola: this Python ({sys.executable}) lacks the package '{e.name}'; activate the project's environment "
-            "(. .venv/bin/activate), make it with 'make setup', or pip install -e .",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        _say(f"this Python ({sys.executable}) lacks the package '{e.name}'; {_cure(e.name)}")
         return 1
-    except Exception as e:  # a bug of ours, or a store that failed mid-run: the run is FAILED, the message comes last
-        traceback.print_exc()
-        print(f"moola: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
+    except Exception as e:
+        # A store that fails in the middle of a run is no bug of ours; its words come from deep inside and suffice.
+        if not _is_a_stores(e):
+            traceback.print_exc()
+        _say(f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}")
         return 1
 
 
-def _run(words: list[str]) -> int:
+def _say(message: str) -> None:
+    print(f"moola: {message}", file=sys.stderr, flush=True)
+
+
+def _cure(package: str | None) -> str:
+    if package and package.startswith("psycopg"):
+        return "a PostgreSQL store needs it: pip install -e '.[postgresql]'"
+    return "activate the project's environment (. .venv/bin/activate), make it with 'make setup', or pip install -e ."
+
+
+def _is_a_stores(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
+
+
+def _run(words: list[str], interrupts: Interrupts) -> int:
     name = words[0]
     if name not in ENTRY_POINTS:
         raise UserError(f"unknown command '{name}'{nearest(name, ENTRY_POINTS)} Commands: {', '.join(ENTRY_POINTS)}")
-    # In the launcher's child a vanished parent means that nobody waits for this process any more.
-    interrupts = Interrupts(watch_parent=runtime.launched())
-    interrupts.install()
     try:
         config, preset, arguments = parse(name, words[1:])
     except UserError as e:
-        _record_failure(name, str(e))
+        _record(name, e)
         raise
     runtime.prepare_environment(config.runtime.threads)
     command = importlib.import_module(f"moola_mlflow.commands.{name}")
@@ -120,15 +136,15 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _record_failure(stage: str, message: str) -> None:
-    """A mistyped key leaves a FAILED run with the reason, as the launcher's run does."""
+def _record(stage: str, error: BaseException) -> None:
+    """A command that ends before its run begins leaves one that says why, as the launcher's does."""
     runtime.prepare_environment()
     from moola_mlflow import tracking  # imported late: mlflow takes seconds
 
     try:
-        tracking.record_failure(stage, message)
+        tracking.record(stage, error)
     except UserError as e:  # the message about the user's key stays the last one
-        print(f"moola: the failure could not be recorded: {e}", file=sys.stderr, flush=True)
+        _say(f"this could not be recorded: {e}")
 
 
 def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
@@ -147,12 +163,18 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
                 f"unknown parameter '{key}' (value '{value}'){nearest(key, known)} "
                 f"Every key of this command: moola {name} --help"
             )
-    path = given.get("config", entry.config)
+    path = given.get("config") or (str(shipped(entry.config)) if entry.config else "")
     overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
     config = resolve(read_preset(path) if path else {}, overrides)
     arguments = {key: given[key] for key in entry.parameters if key in given and key in ARGUMENTS and key != "config"}
     return config, Path(path).stem if path else "default", arguments
+
+
+def shipped(preset: str) -> Path:
+    """Return a default preset in the working folder, or else in the checkout that holds this package."""
+    here = Path(preset)
+    return here if here.is_file() else Path(__file__).resolve().parent.parent / preset
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
@@ -194,8 +216,8 @@ def help_text(name: str) -> str:
     """Return a command's parameters with their meaning and default, made from the configuration itself."""
     entry, fields = ENTRY_POINTS[name], dotted_keys()
     preset: Mapping[str, Any] = {}
-    if entry.config and Path(entry.config).is_file():
-        preset = resolve(read_preset(entry.config), {}).flat()
+    if entry.config and shipped(entry.config).is_file():
+        preset = resolve(read_preset(shipped(entry.config)), {}).flat()
     defaults = {**Config().flat(), **preset}
     lines = [f"moola {name}: {entry.summary}", "", f"Example: {entry.example}", "", "Short parameters:"]
     for key in entry.parameters:

@@ -39,7 +39,7 @@ class BarsConfig(Section):
     """A longer step between two bars ends a segment."""
     repair: Literal["refuse", "drop"] = "refuse"
     """What to do with bad rows: refuse the file, or drop them and log how many of each kind."""
-    sample_bars: int = Field(200_000, ge=1)
+    sample_bars: int = Field(200_000, ge=1, lt=2**31)
     """Length of the synthetic series, in bars."""
     sample_seed: int = Field(1, ge=0)
     """Seed of the synthetic series."""
@@ -57,9 +57,9 @@ class FeaturesConfig(Section):
 
 
 class WindowsConfig(Section):
-    length: int = Field(105, ge=2)
+    length: int = Field(105, ge=2, lt=2**31)
     """Bars a window."""
-    stride: int = Field(52, ge=1)
+    stride: int = Field(52, ge=1, lt=2**31)
     """Bars between the starts of neighbouring windows."""
     warmup: int = Field(20, ge=0)
     """First steps of a window that are never a loss position."""
@@ -67,7 +67,9 @@ class WindowsConfig(Section):
     @model_validator(mode="after")
     def _warmup_fits(self) -> WindowsConfig:
         if self.warmup >= self.length:
-            raise ValueError(f"warmup {self.warmup} leaves no valid step in a window of {self.length}")
+            raise ValueError(
+                f"warmup {self.warmup} leaves no valid step in a window of {self.length}; lower windows.warmup below it"
+            )
         return self
 
 
@@ -92,18 +94,22 @@ class SplitConfig(Section):
         if given and len(given) < 3:
             raise ValueError("train_end, val_end and test_end come together: give all three or none")
         if given != sorted(set(given)):
-            raise ValueError("train_end < val_end < test_end is needed")
+            shown = ", ".join(str(date) for date in given)
+            raise ValueError(f"train_end < val_end < test_end is needed, the dates are {shown}; put them in order")
+        if given and not (given[0].year >= 1900 and given[-1].year <= 2200):
+            raise ValueError(f"dates from {given[0]} to {given[-1]}; allowed: years 1900 to 2200")
         if not given and self.train + self.val + self.test > 1 + 1e-9:
-            raise ValueError(f"train + val + test = {self.train + self.val + self.test:g}, more than 1")
+            total = self.train + self.val + self.test
+            raise ValueError(f"train + val + test = {total:g}, more than 1; lower one of them")
         return self
 
 
 class EncoderConfig(Section):
     name: str = "bilstm"
     """Architecture, by its name in the encoder registry."""
-    hidden: int = Field(128, ge=1)
+    hidden: int = Field(128, ge=1, le=2**16)
     """Units per direction; the encoding has twice as many."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=64)
     """Stacked layers."""
     dropout: float = Field(0.65, ge=0, lt=1)
     """Dropout between layers."""
@@ -138,7 +144,7 @@ class ObjectiveConfig(Section):
 
 
 class OptimizerConfig(Section):
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, le=1e6)
     """Peak learning rate of AdamW (betas 0.9, 0.999)."""
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled weight decay, on weight matrices only."""
@@ -152,9 +158,9 @@ class ScheduleConfig(Section):
 
 
 class TrainerConfig(Section):
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(20, ge=1, lt=2**31)
     """Passes over the training windows."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, lt=2**31)
     """Windows a step."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest gradient norm."""
@@ -169,7 +175,7 @@ class RuntimeConfig(Section):
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto = bf16 autocast where the hardware has it, fp16 on older GPUs, fp32 otherwise."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     """torch threads; 0 = OMP_NUM_THREADS if set, else all cores."""
 
 
@@ -183,7 +189,7 @@ class TrackingConfig(Section):
 
 
 class RegistryConfig(Section):
-    name: str = "moola-encoder"
+    name: str = Field("moola-encoder", pattern=r"^[^/:\s][^/:]{0,250}$")
     """Registered model to add a version to; `none` skips registration."""
 
 
@@ -229,6 +235,13 @@ def read_preset(path: str | Path) -> dict[str, Any]:
     Raises: UserError where the file is absent, is not YAML, or is not a mapping of sections.
     """
     path = Path(path)
+    try:
+        return _parsed(path)
+    except (OSError, RecursionError) as e:  # no permission, a name too long, a thousand brackets
+        raise UserError(f"config: '{str(path)[:200]}' cannot be read: {e}; correct the path or the file") from None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(
@@ -237,19 +250,22 @@ def read_preset(path: str | Path) -> dict[str, Any]:
         )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: no UTF-8, or a date that does not exist
         first = str(e).replace("\n", " ")
         raise UserError(
             f"config: '{path}' is not YAML ({first}); expected sections such as 'trainer:' with keys below"
         ) from e
     if tree is None:
         return {}
-    if not isinstance(tree, dict) or not all(isinstance(section, dict) for section in tree.values()):
-        raise UserError(
-            f"config: '{path}' must map sections to keys, for example 'trainer: {{epochs: 20}}'; "
-            f"it holds a {type(tree).__name__}"
-        )
-    return tree
+    wrong = (
+        [str(name) for name, keys in tree.items() if not isinstance(keys, dict | None)]
+        if isinstance(tree, dict)
+        else []
+    )
+    if wrong or not isinstance(tree, dict):
+        held = f"section '{wrong[0]}' holds none" if wrong else f"it holds a {type(tree).__name__}"
+        raise UserError(f"config: '{path}' must map sections to keys, for example 'trainer: {{epochs: 20}}'; {held}")
+    return {name: keys or {} for name, keys in tree.items()}
 
 
 def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Config:
@@ -295,6 +311,9 @@ def allowed(field: Any) -> str:
         names = ["none" if t is type(None) else t.__name__ for t in typing.get_args(annotation)]
     else:
         names = [annotation.__name__]
+    pattern = next((m.pattern for m in field.metadata if getattr(m, "pattern", None)), None)
+    if pattern:
+        return f"text that matches {pattern}"
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     bounds = [f"{s} {getattr(m, k)}" for m in field.metadata for k, s in signs.items() if hasattr(m, k)]
     return " ".join([" or ".join(names), *bounds])

@@ -15,10 +15,10 @@ class TrainingError(RuntimeError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the closest valid name, or an empty string.
+    """Return ``; did you mean 'x'?`` for the closest valid name, or a full stop.
 
     >>> nearest("ecnoder.hidden", ["encoder.hidden", "encoder.layers"])
     "; did you mean 'encoder.hidden'?"
     """
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else "."

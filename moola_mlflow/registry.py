@@ -40,7 +40,7 @@ def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, s
     )
     with warnings.catch_warnings():
         # MLflow asks for type hints, which it would turn into a schema that refuses arrays, and for an example.
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+        warnings.filterwarnings("ignore", message=".*(Add type hints|input example)")
         info = mlflow.pyfunc.log_model(
             name="encoder",
             python_model=str(PACKAGE / "served" / "encoder.py"),

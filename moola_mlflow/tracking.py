@@ -8,24 +8,25 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
 from moola_mlflow import lastword
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.runtime import environment_text, launched
-from moola_mlflow.signals import Interrupted
+from moola_mlflow.signals import Interrupted, undisturbed
+from moola_mlflow.store import FAILURES, first_line, open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 RUNS = Path(".moola/runs")
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
 MAX_PARAM, MAX_NOTE, MAX_BATCH = 6000, 5000, 100
+NOTE = "mlflow.note.content"
 EXPERIMENT_KIND = "mlflow.experimentKind"
 # What MLflow calls a run that nobody named, such as `gifted-fox-12`.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
@@ -46,27 +48,33 @@ class Run:
     """
 
     def __init__(self, stage: str, name: str, experiment: str = "moola") -> None:
-        """Adopt the launcher's run, or make one in an experiment. Raises: UserError where the store does not answer."""
-        self._adopted = adopted = launched()
+        """Adopt the launcher's run, or make one in an experiment. Raises: UserError where the store does not work."""
+        self._adopted = launched()
+        self._journal: TextIO | None = None
+        self.id = ""
         try:
-            if not adopted:  # under the launcher set_experiment would make start_run fail
-                mlflow.set_experiment(experiment)
-            run = mlflow.start_run(run_name=None if adopted else name)
-        except (MlflowException, OSError) as e:
-            raise UserError(
-                f"the tracking store '{mlflow.get_tracking_uri()}' does not answer: {_first_line(e)}; "
-                "start its server, or correct or unset MLFLOW_TRACKING_URI"
-            ) from e
-        self.id: str = run.info.run_id
+            with undisturbed():
+                run = open_run(name, experiment, self._adopted)
+                self.id = run.info.run_id
+            self._set_up(run, stage, name)
+        except BaseException as e:
+            if self.id:
+                self.__exit__(type(e), e, None)
+            raise
+
+    def _set_up(self, run: mlflow.entities.Run, stage: str, name: str) -> None:
         self.experiment_id: str = run.info.experiment_id
         self.client = mlflow.MlflowClient()
         self.folder = RUNS / self.id
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.started_at = time.time()
         self._known_params = set(run.data.params)
-        self._journal = open(self.folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._journal = open(self.folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as e:
+            raise UserError(f"cannot write {self.folder} in {Path.cwd()}: {e}; run in a folder you may write to") from e
         self._show_as_training()
-        if adopted and GENERATED_NAME.fullmatch(run.info.run_name or ""):
+        if self._adopted and GENERATED_NAME.fullmatch(run.info.run_name or ""):
             self.client.update_run(self.id, name=name)
         self.tags({"moola.stage": stage})
         self.beat()
@@ -86,25 +94,34 @@ class Run:
             self.finish("FINISHED")
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             self.finish("KILLED", f"Interrupted ({error or 'SIGINT'}).")
-            if self._adopted:
-                lastword.leave(self.id, "KILLED")
         elif isinstance(error, UserError | TrainingError):
             self.finish("FAILED", f"**Failed:** {error}")
         else:
-            self.finish("FAILED", f"**Failed:** {type(error).__name__}: {_first_line(error)}")
+            self.finish("FAILED", f"**Failed:** {type(error).__name__}: {first_line(error)}")
 
     def finish(self, status: str, note: str | None = None) -> None:
-        """Set the final status and, where given, the note."""
-        if note is not None:
-            self.note(note)
-        self._write({"kind": "status", "status": status})
-        self._journal.close()
-        mlflow.end_run(status)
+        """Set the final status and, where given, the note; a store that fails now is told, not raised."""
+        with undisturbed():
+            try:
+                if note is not None:
+                    mlflow.MlflowClient().set_tag(self.id, NOTE, note[:MAX_NOTE])
+                self._write({"kind": "status", "status": status, "note": note})
+                mlflow.end_run(status)
+                if status == "KILLED" and self._adopted:
+                    lastword.leave(self.id, status)
+            except FAILURES as e:
+                print(
+                    f"moola: the status {status} of run {self.id} could not be stored: {first_line(e)}", file=sys.stderr
+                )
+            finally:
+                if self._journal:
+                    self._journal.close()
 
     def _write(self, record: dict[str, Any]) -> None:
         """Append one event to the journal before it is sent."""
-        self._journal.write(json.dumps({"at": time.time(), **record}) + "\n")
-        self._journal.flush()
+        if self._journal:
+            self._journal.write(json.dumps({"at": time.time(), **record}) + "\n")
+            self._journal.flush()
 
     def beat(self) -> None:
         """Say on disk that this process is alive and which it is."""
@@ -141,7 +158,7 @@ class Run:
 
     def note(self, markdown: str) -> None:
         """Set the Markdown note that the UI shows first."""
-        self.tags({"mlflow.note.content": markdown[:MAX_NOTE]})
+        self.tags({NOTE: markdown[:MAX_NOTE]})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics in one batch: on SQLite each call costs tens of milliseconds whatever it carries."""
@@ -189,10 +206,10 @@ class Run:
         send(self.id, str(path), folder)
 
 
-def record_failure(stage: str, message: str) -> None:
-    """Leave a FAILED run with the reason for a command that failed before its run began."""
-    with_name = Run(stage, run_name(stage, "invalid", 0))
-    with_name.finish("FAILED", f"**Failed:** {message}")
+def record(stage: str, error: BaseException) -> None:
+    """Leave a run that says how a command ended before its own run began."""
+    run = Run(stage, run_name(stage, "invalid", 0))
+    run.__exit__(type(error), error, None)
 
 
 def run_name(stage: str, preset: str, seed: int) -> str:
@@ -212,11 +229,6 @@ def _git_diff() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return shown.stdout if shown.returncode == 0 else ""
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _plain(value: Any) -> Any:

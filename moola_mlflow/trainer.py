@@ -147,6 +147,8 @@ class Trainer:
                 self.folder.save_interrupted(self.state())
                 return Fitted(progress, reason)
             self._finish_epoch(time.perf_counter() - started)
+            if reason := self.should_stop():  # asked during evaluation; the epoch's checkpoint is written
+                return Fitted(progress, reason)
             if progress.epoch - 1 - progress.best_epoch >= patience:
                 break
         return Fitted(progress, None)
@@ -260,10 +262,12 @@ class Trainer:
         return {name: float(errors.huber()) for name, errors in self._rulers[part].items()}
 
     def fit_rulers(self) -> None:
-        """Fit the objective's rulers on the training windows."""
+        """Fit the objective's targets and then its rulers, both on the training windows alone."""
+        objective, train = self.model.objective, self.split.train
         with torch.no_grad():
-            batches = self.source.batches(self.split.train, EVALUATION_BATCH)
-            self.model.objective.fit_rulers(self.model.encoder, batches, generator(self.config.trainer.seed, RULERS))
+            objective.fit_targets(self.source.batches(train, EVALUATION_BATCH))
+            draws = generator(self.config.trainer.seed, RULERS)
+            objective.fit_rulers(self.model.encoder, self.source.batches(train, EVALUATION_BATCH), draws)
 
     def leak(self) -> float:
         """Return how far validation encodings move when the input at hidden steps is replaced by noise."""

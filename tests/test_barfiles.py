@@ -267,7 +267,7 @@ REFUSED = {
     "notime.csv": (b"open,high,low,close\n1,1,1,1\n", "no time column; looked for ts_event, timestamp"),
     "noclose.csv": (
         b"time,open,high,low,closs\n1,1,1,1,1\n",
-        r"no column close; did you mean 'closs'\?.*found: 'time'",
+        r"no column close; did you mean 'closs'\?.*Found: 'time'",
     ),
     "twice.csv": (b"time,Open,open,high,low,close\n1,1,1,1,1,1\n", "2 columns could be the open"),
     "narrow.csv": (b"1,2,3,4\n" * 200, "4 columns without a header"),

@@ -33,9 +33,9 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
 
 
 def _print(rows: list[dict[str, float]]) -> None:
-    console = Console()
+    # Off a terminal rich assumes 80 columns and would cut the figures.
+    console = Console() if Console().is_terminal else Console(width=130)
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(str(row["name"]), *(f"{row[key]:.3f}" for key in COLUMNS[1:]))
-    # Off a terminal rich assumes 80 columns and would cut the figures.
-    console.print(table, width=None if console.is_terminal else 120)
+    console.print(table)

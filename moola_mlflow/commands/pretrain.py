@@ -12,13 +12,14 @@ from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.features import feature_names
 from moola_mlflow.objectives import build_objective
 from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
-from moola_mlflow.signals import Interrupted, Interrupts
+from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.tracking import Run
-from moola_mlflow.trainer import EpochEnded, Event, Fitted, Pretraining, Trainer
+from moola_mlflow.trainer import EpochEnded, Event, Pretraining, Trainer
 
 NUM_PICTURED = 3
 
@@ -30,6 +31,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     name = tracking.run_name("pretrain", preset, config.trainer.seed)
     with Run("pretrain", name, config.tracking.experiment) as active:
         active.config(config)
+        _check_names(config)
         threads = runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
         precision = runtime.pick_precision(config.runtime.precision, device)
@@ -51,9 +53,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         trainer.should_stop = interrupts.reason
         trainer.fit_rulers()
         _check_leak(active, trainer)
-        if _fit(active, trainer, interrupts).stopped:
-            print(f"Stopped; the state of the training is in {folder / checkpoint.LATEST}", flush=True)
-            raise Interrupted(interrupts.first or 2)
+        _fit(active, trainer, interrupts)
         model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
         results = score(trainer, _check_leak(active, trainer), time.perf_counter() - started)
         _log_results(active, results)
@@ -68,6 +68,13 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             uri, registered = f"models:/{config.registry.name}/{version}", f"{config.registry.name} version {version}"
         active.note(note(results, preset, uri))
         print(f"Test: {results.headline()}\nRun {active.id}: {registered}", flush=True)
+
+
+def _check_names(config: Config) -> None:
+    """Refuse an unknown encoder, objective or feature set before any bar is read."""
+    names = feature_names(config.features.set)
+    build_encoder(config.encoder.name, len(names), hidden=1, layers=1, dropout=0.0)
+    build_objective(config.objective, names, encoding_size=1)
 
 
 def _build(config: Config, source: BatchSource, train_NTF: np.ndarray) -> Pretraining:
@@ -95,7 +102,7 @@ def _check_leak(active: Run, trainer: Trainer) -> float:
     return sensitivity
 
 
-def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> Fitted:
+def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
     every = trainer.config.tracking.figures_every
 
     def track(event: Event) -> None:
@@ -110,8 +117,9 @@ def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> Fitted:
 
     display = console.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
     trainer.subscribers = (display, track)
-    with interrupts.deferred(), display:
-        return trainer.fit()
+    with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
+        if trainer.fit().stopped:
+            print(f"Stopped; the state of the training is in {trainer.folder.folder / checkpoint.LATEST}", flush=True)
 
 
 def _log_results(active: Run, results: Results) -> None:

@@ -8,8 +8,9 @@ from moola_mlflow.config import ObjectiveConfig
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.objectives.base import Errors, Objective, leak, skills
 from moola_mlflow.objectives.masked import Masked
+from moola_mlflow.objectives.path import Path
 
-__all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "build_objective", "leak", "skills"]
+__all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "Path", "build_objective", "leak", "skills"]
 
 
 def _masked(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
@@ -28,7 +29,11 @@ def _masked(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int)
     )
 
 
-OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = {"masked": _masked}
+def _path(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
+    return Path(encoding_size, config.jitter_sigma)
+
+
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = {"masked": _masked, "path": _path}
 
 
 def build_objective(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:

@@ -72,6 +72,15 @@ class Objective(nn.Module):
         """Return the learned s of an uncertainty-weighted loss, or None."""
         return None
 
+    def jittered(self, z_BTF: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+        """Return the input with Gaussian noise in training, and as it is elsewhere. Units: z."""
+        if not (self.training and sigma):
+            return z_BTF
+        return z_BTF + sigma * torch.randn(z_BTF.shape, generator=generator, device=generator.device).to(z_BTF.device)
+
+    def fit_targets(self, batches: Iterable[Batch]) -> None:
+        """Fit what targets need from the training windows (a scale); nothing by default."""
+
     def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
         """Fit the label-free baselines that the skill is measured against, on training windows."""
         raise NotImplementedError

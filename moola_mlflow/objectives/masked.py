@@ -73,10 +73,7 @@ class Masked(Objective):
         return mask_BT.scatter_(1, batch.warmup + order_BV[:, :count], True).to(batch.x_BTF.device)
 
     def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
-        z_BTF = encoder.standardise(batch.x_BTF)
-        if self.training and self.jitter_sigma:
-            noise = torch.randn(z_BTF.shape, generator=generator, device=generator.device)
-            z_BTF = z_BTF + self.jitter_sigma * noise.to(z_BTF.device)
+        z_BTF = self.jittered(encoder.standardise(batch.x_BTF), self.jitter_sigma, generator)
         return torch.where(drawn[..., None], self.mask_token, z_BTF) if self.hide else z_BTF
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:

@@ -61,6 +61,15 @@ def neighbours(z_BTF: Tensor, mask_BT: Tensor) -> Tensor:
     return x_MSF.reshape(-1, 2 * SIDE * num_features)
 
 
+def window_around(z_BTF: Tensor) -> Tensor:
+    """Return each step's features and those of its five neighbours each side, 0 outside the window.
+
+    Shapes: [B, T, F] -> [B, T, 11 * F].
+    """
+    padded = torch.nn.functional.pad(z_BTF, (0, 0, SIDE, SIDE))
+    return padded.unfold(1, 2 * SIDE + 1, 1).flatten(2)
+
+
 class Ridge:
     """Ridge regression fitted from streamed sums, in float64 on the CPU.
 

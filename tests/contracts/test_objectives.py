@@ -19,6 +19,7 @@ VARIANTS = {
     "masked patch": {"mask_strategy": "patch"},
     "masked uncertainty": {"uncertainty": True},
     "masked raw": {"units": "raw"},
+    "path": {},
     "masked identity": {"hide_masked": False, "uncertainty": True, "units": "raw"},
 }
 """Settings by label; the first word names the objective."""

@@ -94,6 +94,27 @@ def test_the_features_command_reports_real_bars_and_warns_of_the_published_zigza
     assert "swing features" in newest.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"bars": "in.parquet", "out": "in.parquet"}, "is the input itself"),
+        ({"bars": "in.parquet", "out": "out.csv"}, "ends in .parquet"),
+        ({"bars": "in.parquet", "out": "in.parquet/x.parquet"}, "cannot be written"),
+        ({"bars": "in.parquet", "head": "-5"}, "head='-5'"),
+    ],
+)
+def test_data_never_overwrites_its_input_or_promises_a_file_it_cannot_write(
+    store: Store, parameters: dict[str, str], message: str
+) -> None:
+    generate(400, 5).to_parquet(store.folder / "in.parquet")
+    before = (store.folder / "in.parquet").read_bytes()
+    done = store.run("data", parameters)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+    assert (store.folder / "in.parquet").read_bytes() == before
+    assert store.runs()[0].info.status == "FAILED"
+
+
 def bars_frame(num: int = 400) -> pd.DataFrame:
     return generate(num, 5).reset_index()
 

@@ -177,6 +177,8 @@ BAD = {
     "unknown key": ({"ecnoder.hidden": "64"}, "did you mean 'encoder.hidden'?"),
     "negative epochs": ({"epochs": "-1"}, "trainer.epochs='-1'"),
     "a path that is not there": ({"bars": "no/such.parquet"}, "no/such.parquet"),
+    "a name no registry takes": ({"register": "a/b"}, "registry.name='a/b'"),
+    "an unknown objective": ({"objective.name": "maskd"}, "did you mean 'masked'?"),
 }
 
 
@@ -195,7 +197,54 @@ def test_bad_input_ends_with_one_message_and_a_failed_run(tmp_path: Path, case: 
     assert "train/loss" not in run.data.metrics
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_the_last_epochs_evaluation_is_not_swallowed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    process = store.start("pretrain", {**QUICK, "config": SMOKE, "epochs": "2"})
+    wait_for_epoch(process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert_killed_with_checkpoint(store, store.folder)
+    assert store.client.search_model_versions("name = 'moola-encoder'") == []
+
+
+def test_a_folder_that_cannot_be_written_fails_the_run_with_the_reason(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / ".moola").write_text("in the way")
+    done = store.run("pretrain", {**QUICK, "config": SMOKE})
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    (run,) = store.runs()
+    assert run.info.status == "FAILED"
+    assert "cannot write .moola" in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("content", [b"no database", None], ids=["damaged", "folder missing"])
+def test_a_store_that_does_not_work_is_named_without_a_traceback(tmp_path: Path, content: bytes | None) -> None:
+    store = Store(tmp_path / "gone")
+    if content is not None:
+        store.folder.mkdir()
+        (store.folder / "mlflow.db").write_bytes(content * 1000)
+    done = subprocess.run(
+        store.command("features", QUICK, launcher=False),
+        cwd=tmp_path,
+        env=store.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "the tracking store 'sqlite:///" in done.stderr.splitlines()[-1]
+
+
+def test_two_commands_that_create_the_store_together_both_finish(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    processes = [store.start("features", {"bars.sample_bars": "12000"}) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert [run.info.status for run in store.runs()] == ["FINISHED", "FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
+)
 def test_an_interrupted_training_is_killed_with_a_checkpoint(tmp_path: Path, signum: int, code: int) -> None:
     store = Store(tmp_path)
     process = store.start("pretrain", {**QUICK, "config": SMOKE, "epochs": "500", "trainer.patience": "500"})

@@ -1,0 +1,96 @@
+"""The path objective: its targets against a plain definition, and what is missing at the window's ends."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moola_mlflow.batches import Batch
+from moola_mlflow.objectives.path import TARGETS, Path, path_targets
+from moola_mlflow.objectives.rulers import window_around
+
+
+def random_window(seed: int, num_steps: int = 60, tick: float = 0.25) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    close = 100 + tick * np.cumsum(rng.integers(-3, 4, num_steps))
+    open_ = np.concatenate([close[:1], close[:-1]])
+    high = np.maximum(open_, close) + tick * rng.integers(0, 3, num_steps)
+    low = np.minimum(open_, close) - tick * rng.integers(0, 3, num_steps)
+    return np.stack([open_, high, low, close], axis=1)
+
+
+def plain_targets(window: np.ndarray, t: int) -> list[float]:
+    """The ten targets at one step, or NaN, straight from their definition."""
+    _, high, low, close = window.T
+    r = float(np.median(high - low)) or float(np.mean(high - low)) or math.nan
+    last = len(close) - 1
+    out = [(close[t] - close[t - k]) / (r * math.sqrt(k)) if t >= k else math.nan for k in (5, 10, 20)]
+    out += [(close[t + k] - close[t]) / (r * math.sqrt(k)) if t + k <= last else math.nan for k in (5, 10, 20)]
+    past, following = slice(t - 19, t + 1), slice(t + 1, t + 21)
+    for part, there in ((past, t >= 19), (following, t + 20 <= last)):
+        out += [(high[part].max() - close[t]) / (4.5 * r) if there else math.nan]
+        out += [(low[part].min() - close[t]) / (4.5 * r) if there else math.nan]
+    return out
+
+
+@given(seed=st.integers(0, 10_000), num_steps=st.sampled_from([1, 5, 20, 21, 60, 105]))
+def test_targets_equal_their_plain_definition(seed: int, num_steps: int) -> None:
+    window = random_window(seed, num_steps)
+    found = path_targets(torch.from_numpy(window)[None])[0].numpy()
+    expected = np.array([plain_targets(window, t) for t in range(num_steps)])
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(seed=st.integers(0, 10_000), factor=st.floats(1e-4, 1e4), shift=st.floats(-1e3, 1e3))
+def test_targets_do_not_depend_on_the_price_scale_or_level(seed: int, factor: float, shift: float) -> None:
+    window = torch.from_numpy(random_window(seed))[None]
+    torch.testing.assert_close(
+        path_targets(window * factor + shift), path_targets(window), rtol=1e-6, atol=1e-6, equal_nan=True
+    )
+
+
+def test_mirrored_prices_mirror_the_targets() -> None:
+    window = random_window(3)
+    mirrored = -window[:, [0, 2, 1, 3]]
+    plain, other = (path_targets(torch.from_numpy(w)[None])[0] for w in (window, mirrored))
+    swapped = list(range(len(TARGETS)))
+    for side, opposite in (("high", "low"), ("low", "high")):
+        for when in ("past", "next"):
+            swapped[TARGETS.index(f"{side}_{when}_20")] = TARGETS.index(f"{opposite}_{when}_20")
+    torch.testing.assert_close(other[:, swapped], -plain, equal_nan=True)
+
+
+def test_a_window_without_any_range_has_no_targets_and_a_median_of_zero_falls_back_on_the_mean() -> None:
+    flat = np.full((40, 4), 7.0)
+    assert path_targets(torch.from_numpy(flat)[None]).isnan().all()
+    flat[3, 1] = 9.0  # one bar with a range: the median is 0, the mean is 2 / 40
+    found = path_targets(torch.from_numpy(flat)[None])[0, 19]
+    assert float(found[TARGETS.index("high_past_20")]) == pytest.approx(2 / (4.5 * 2 / 40))
+
+
+def test_targets_are_scored_on_the_training_scale_and_clipped() -> None:
+    objective = Path(4)
+    prices = torch.from_numpy(np.stack([random_window(seed, 105) for seed in range(50)]))
+    batch = Batch(torch.zeros(50, 105, 3), prices, np.arange(50), 20)
+    objective.fit_targets([batch])
+    z_BTK, there_BTK = objective._targets(batch)
+    for k in range(len(TARGETS)):
+        z = z_BTK[..., k][there_BTK[..., k]]
+        assert float(z.mean()) == pytest.approx(0, abs=0.02)
+        assert float(z.std()) == pytest.approx(1, abs=0.02)
+    assert not there_BTK[:, :20].any()
+    objective.std.fill_(1e-3)
+    assert float(objective._targets(batch)[0].abs().max()) == 6.0
+
+
+def test_the_rulers_input_is_the_step_and_its_five_neighbours_each_side() -> None:
+    z = torch.arange(1.0, 41.0).reshape(1, 20, 2)
+    around = window_around(z).reshape(20, 2, 11)
+    assert around[10].tolist() == z[0, 5:16].T.tolist()
+    assert around[0, :, :5].abs().sum() == 0
+    assert around[0, :, 5:].tolist() == z[0, 0:6].T.tolist()
