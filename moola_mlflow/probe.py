@@ -10,7 +10,10 @@ Shape legend: N windows, T steps, D encoding size, K targets.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,34 +26,41 @@ from moola_mlflow.objectives.rulers import Ridge
 from moola_mlflow.splits import Split
 
 HORIZONS = (8, 16)
-MAX_WINDOWS = 2000
+MAX_WINDOWS = 1000
 BATCH = 256
+PROBED = ("volatility", "place_high", "place_low")
+PATH = ("net", "high", "low")
+NAMES = tuple(f"{what}_{when}_{k}" for k in HORIZONS for when in ("past", "next") for what in (*PROBED, *PATH))
+IS_PATH = torch.tensor([name.split("_")[0] in PATH for name in NAMES])
+GROUPS = {
+    tail: torch.tensor([i for i, name in enumerate(NAMES) if name.endswith(tail)])
+    for tail in (f"{when}_{k}" for k in HORIZONS for when in ("past", "next"))
+}
+"""Targets of one horizon and side are missing at the same steps, so they share one regression."""
 
 
-def probe_targets(prices_BT4: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probed quantities and, apart, the net moves and excursions; NaN where the horizon leaves the window.
+def probe_targets(prices_BT4: Tensor) -> Tensor:
+    """Return the probed quantities, in the order of ``NAMES``; NaN where the horizon leaves the window.
 
     Past horizons are the bars t-k+1..t, future ones t+1..t+k. Realised volatility is the mean absolute close-to-close
-    change within the horizon; a position runs from 0 (the horizon's first bar) to 1 (its last), the first of equals.
+    change within the horizon; a place runs from 0 (the horizon's first bar) to 1 (its last), the first of equals.
 
-    Shapes: [B, T, 4] -> [B, T, 12], [B, T, 12]. Units: the window's median bar range; positions in 0..1.
+    Shapes: [B, T, 4] -> [B, T, 24]. Units: the window's median bar range (net moves per square root of the bars);
+    places in 0..1.
     """
     _, high_BT, low_BT, close_BT = prices_BT4.unbind(-1)
     r_B1 = median_range(prices_BT4)
     step_BT = (close_BT - shifted(close_BT, -1)).abs()
-    probed, path = [], []
+    columns = []
     for k in HORIZONS:
-        volatility_BT = _running_mean(step_BT, k) / r_B1
-        places = [running_place(high_BT, k), running_place(-low_BT, k)]
-        # A place means nothing in a window that never moves: r is NaN there.
-        places = [place + 0 * r_B1 for place in places]
+        within = [_running_mean(step_BT, k) / r_B1, running_place(high_BT, k), running_place(-low_BT, k)]
+        within = [x_BT + 0 * r_B1 for x_BT in within]  # a place means nothing in a window that never moves: r is NaN
         net_BT = (close_BT - shifted(close_BT, -k)) / (r_B1 * k**0.5)
-        highest_BT, lowest_BT = running_max(high_BT, k), -running_max(-low_BT, k)
-        probed += [volatility_BT, *places, *(shifted(x_BT, k) for x_BT in (volatility_BT, *places))]
-        path += [net_BT, shifted(net_BT, k)]
-        path += [(x_BT - close_BT) / r_B1 for x_BT in (highest_BT, lowest_BT)]
-        path += [(shifted(x_BT, k) - close_BT) / r_B1 for x_BT in (highest_BT, lowest_BT)]
-    return torch.stack(probed, -1), torch.stack(path, -1)
+        extremes = [running_max(high_BT, k), -running_max(-low_BT, k)]
+        columns += [*within, net_BT, *((x_BT - close_BT) / r_B1 for x_BT in extremes)]
+        columns += [shifted(x_BT, k) for x_BT in (*within, net_BT)]
+        columns += [(shifted(x_BT, k) - close_BT) / r_B1 for x_BT in extremes]
+    return torch.stack(columns, -1)
 
 
 def _running_mean(x_BT: Tensor, k: int) -> Tensor:
@@ -97,11 +107,21 @@ class ProbeScores:
 
 
 @torch.no_grad()
-def probe(encoder: Encoder, initial: Encoder, source: BatchSource, split: Split) -> ProbeScores:
-    """Fit the ridges on training windows (at most 2,000, evenly spaced) and score them on the test windows."""
+def probe(
+    encoder: Encoder,
+    initial: Encoder,
+    source: BatchSource,
+    split: Split,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> ProbeScores:
+    """Fit the ridges on training windows and score them on test windows, at most 1,000 of each, evenly spaced.
+
+    ``autocast`` is the precision in which the networks run.
+    """
     train, test = (_spaced(part) for part in (split.train, split.test))
     readers = {"encoder": encoder, "random": initial, "inputs": None}
-    scores = {name: _score(reader, source, train, test) for name, reader in readers.items()}
+    with autocast():
+        scores = {name: _score(reader, source, train, test) for name, reader in readers.items()}
     return ProbeScores(scores["encoder"][0], scores["random"][0], scores["inputs"][0], scores["encoder"][1])
 
 
@@ -114,43 +134,36 @@ def _spaced(part: np.ndarray) -> np.ndarray:
     return part[np.linspace(0, len(part) - 1, min(len(part), MAX_WINDOWS)).astype(int)]
 
 
-def _read(encoder: Encoder | None, batch: Batch) -> Tensor:
-    """Return what the ridge reads at each step: the encoding, or the features themselves. Shapes: [B, T, P]."""
-    return batch.x_BTF if encoder is None else encoder.eval()(batch.x_BTF).float()
-
-
 def _score(encoder: Encoder | None, source: BatchSource, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    ridges: list[Ridge] = []
-    scale: tuple[Tensor, Tensor] | None = None
+    """Return the mean held-out R2 over the probed quantities, and over the path quantities."""
+    ridges = {group: Ridge() for group in GROUPS}
     for batch in source.batches(train, BATCH):
-        x_BTP, y_BTK = _read(encoder, batch), torch.cat(probe_targets(batch.prices_BT4), -1).float()
-        if scale is None:  # the ridge's penalty wants inputs of one size; the first batch gives it well enough
-            x_MP = x_BTP[:, batch.warmup :].flatten(0, 1)
-            scale = (x_MP.mean(0), x_MP.std(0).clamp(min=1e-6))
-            ridges = [Ridge() for _ in range(y_BTK.shape[-1])]
-        z_BTP = (x_BTP - scale[0]) / scale[1]
-        for k, ridge in enumerate(ridges):
-            there_BT = y_BTK[..., k].isfinite() & batch.valid_T()
-            ridge.add(z_BTP[there_BT], y_BTK[..., k][there_BT][:, None])
-    assert scale is not None, "a split is never empty"
-    for ridge in ridges:
+        for group, x_MP, y_MK in _grouped(encoder, batch):
+            ridges[group].add(x_MP, y_MK)
+    for ridge in ridges.values():
         ridge.solve()
-    residual, total = (torch.zeros(len(ridges), dtype=torch.float64) for _ in range(2))
-    count, mean = (torch.zeros(len(ridges), dtype=torch.float64) for _ in range(2))
-    batches = list(source.batches(test, BATCH))
-    for scoring in (False, True):  # first the mean of the held-out targets, then the sums of squares around it
-        for batch in batches:
-            y_BTK = torch.cat(probe_targets(batch.prices_BT4), -1).double()
-            scored_BTP = (_read(encoder, batch) - scale[0]) / scale[1] if scoring else None
-            for k, ridge in enumerate(ridges):
-                there_BT = y_BTK[..., k].isfinite() & batch.valid_T()
-                y_M = y_BTK[..., k][there_BT].cpu()
-                if scored_BTP is None:
-                    count[k] += len(y_M)
-                    mean[k] += y_M.sum()
-                else:
-                    residual[k] += (ridge.predict(scored_BTP[there_BT])[:, 0].cpu() - y_M).square().sum()
-                    total[k] += (y_M - mean[k] / count[k].clamp(min=1)).square().sum()
-    r2 = torch.where(total > 0, 1 - residual / total.clamp(min=1e-30), torch.zeros_like(total))
-    half = len(ridges) // 2
-    return float(r2[:half].mean()), float(r2[half:].mean())
+    count_K, sum_K, square_K, residual_K = (torch.zeros(len(NAMES), dtype=torch.float64) for _ in range(4))
+    for batch in source.batches(test, BATCH):
+        for group, x_MP, y_MK in _grouped(encoder, batch):
+            at = GROUPS[group]
+            error_MK = ridges[group].predict(x_MP).cpu().double() - y_MK.cpu()
+            count_K[at] += len(y_MK)
+            sum_K[at] += y_MK.cpu().sum(0)
+            square_K[at] += y_MK.cpu().square().sum(0)
+            residual_K[at] += error_MK.square().sum(0)
+    total_K = square_K - sum_K.square() / count_K.clamp(min=1)
+    r2_K = torch.where(total_K > 0, 1 - residual_K / total_K.clamp(min=1e-30), torch.zeros_like(total_K))
+    return float(r2_K[~IS_PATH].mean()), float(r2_K[IS_PATH].mean())
+
+
+def _grouped(encoder: Encoder | None, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield, for each horizon and side, what the ridge reads and its targets at the steps that have them.
+
+    Shapes: inputs [M, P], targets float64 [M, K_group].
+    """
+    x_BTP = batch.x_BTF if encoder is None else encoder.eval()(batch.x_BTF).float()
+    y_BTK = probe_targets(batch.prices_BT4).double()
+    for group, at in GROUPS.items():
+        part_BTK = y_BTK[..., at.to(y_BTK.device)]
+        there_BT = part_BTK.isfinite().all(-1) & batch.valid_T()
+        yield group, x_BTP[there_BT], part_BTK[there_BT]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from moola_mlflow import encoder_files, runtime
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import utc
 
@@ -31,6 +34,11 @@ class Results:
     groups: tuple[str, ...]
     """Targets that are reported together, such as candle and state."""
     targets: tuple[str, ...]
+    probe: ProbeScores
+    identity: bool
+    """Whether the objective shows the encoder what it must reconstruct."""
+    hides: bool
+    """Whether the objective hides steps from the encoder at all."""
     seconds: float
 
     @property
@@ -53,7 +61,8 @@ class Results:
 
     def metrics(self) -> dict[str, float]:
         """Return what is tracked once, at the end."""
-        return {"best_val_loss": self.best_val_loss, **{f"test/{name}": self.test[name] for name in self.test_names()}}
+        test = {f"test/{name}": self.test[name] for name in self.test_names()}
+        return {"best_val_loss": self.best_val_loss, **test, **self.probe.metrics()}
 
     def skills(self) -> dict[str, Any]:
         """Return every skill and the rulers behind it, for the artifact ``skill.json``."""
@@ -81,11 +90,17 @@ class Results:
     def headline(self) -> str:
         """Return the test scores in one line."""
         t = self.test
-        return f"loss {t['loss']:.4f}, Huber {t['huber']:.4f}, MAE {t['mae']:.4f}, skill {t['skill']:.3f}"
+        return (
+            f"loss {t['loss']:.4f}, Huber {t['huber']:.4f}, MAE {t['mae']:.4f}, skill {t['skill']:.3f}, "
+            f"probe gain {self.probe.gain:+.3f}"
+        )
 
 
-def score(trainer: Trainer, leak: float, seconds: float) -> Results:
-    """Score the model that the trainer holds on validation and test. Units: ``seconds`` since the run began."""
+def score(trainer: Trainer, initial: Encoder, leak: float, started_at: float) -> Results:
+    """Score the model that the trainer holds on validation and test, and probe it beside its initial state.
+
+    Units: ``started_at`` in seconds of ``time.perf_counter``.
+    """
     objective = trainer.model.objective
     test, val = trainer.evaluate("test"), trainer.evaluate("val")
     return Results(
@@ -98,7 +113,10 @@ def score(trainer: Trainer, leak: float, seconds: float) -> Results:
         leak=leak,
         groups=tuple(name for name, members in objective.groups.items() if members),
         targets=objective.targets,
-        seconds=seconds,
+        probe=probe(trainer.model.encoder, initial, trainer.source, trainer.split, trainer.autocast),
+        identity=objective.identity,
+        hides=objective.checks_leak and not objective.identity,
+        seconds=time.perf_counter() - started_at,
     )
 
 
@@ -121,6 +139,7 @@ def encoder_card(trainer: Trainer, results: Results, bars: Bars, run_id: str) ->
         "val_skill": results.val["skill"],
         "test_metrics": results.published()["test_metrics"],
         "leak": results.leak,
+        "probe": {name.removeprefix("probe/"): value for name, value in results.probe.metrics().items()},
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},
     }
@@ -137,7 +156,7 @@ def version_tags(card: dict[str, Any], preset: str, results: Results) -> dict[st
         "window": str(card["window"]["length"]),
         "val_skill": f"{results.val['skill']:.4f}",
         "gates": "not evaluated",
-        "moola.identity": str(not results.config.objective.hide_masked).lower(),
+        "moola.identity": str(results.identity).lower(),
     }
 
 
@@ -146,15 +165,22 @@ def note(results: Results, preset: str, uri: str) -> str:
     config, test = results.config, results.test
     groups = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
     honest = (
-        "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
+        "Nothing is hidden: the targets are summaries of the price path around each step."
+        if not (results.identity or results.hides)
+        else "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
         "not understanding."
-        if not config.objective.hide_masked
+        if results.identity
         else f"Hidden input does not reach the encoder (leak {results.leak:g}). State features at visible steps are "
         "computed from bars that include hidden ones, so part of the state skill is algebra."
     )
+    p = results.probe
+    probed = (
+        f"Probe (what a ridge reads from the frozen encoding about volatility and the place of extremes, test bars): "
+        f"R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}."
+    )
     return (
         f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch} of {len(results.history)}.\n\n"
-        f"{honest}\n\n"
+        f"{honest}\n\n{probed}\n\n"
         f"Preset `{preset}`, objective `{config.objective.name}`, bars `{config.bars.path}`, "
         f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
         f"Next: `moola_mlflow.load_encoder('{uri}')`\n"

@@ -15,6 +15,7 @@ from moola_mlflow.errors import TrainingError
 from moola_mlflow.features import feature_names
 from moola_mlflow.objectives import build_objective
 from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
+from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import split_by_time
@@ -47,6 +48,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         )
         model = _build(config, source, features[split.train]).to(device)
         del features  # the batches compute their own
+        initial = frozen_copy(model.encoder)
         folder = active.folder / "checkpoints"
         keeper = checkpoint.CheckpointFolder(folder)
         trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id)
@@ -55,7 +57,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         _check_leak(active, trainer)
         _fit(active, trainer, interrupts)
         model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
-        results = score(trainer, _check_leak(active, trainer), time.perf_counter() - started)
+        results = score(trainer, initial, _check_leak(active, trainer), started)
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
         card = encoder_card(trainer, results, bars, active.id)

@@ -20,7 +20,8 @@ from moola_mlflow.features import feature_names
 PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
              "epoch_seconds", "windows_per_second"}  # fmt: skip
 ONCE = {"best_val_loss", "test/loss", "test/huber", "test/mae", "test/skill", "test/skill_candle", "test/skill_state",
-        "leak/masked_sensitivity", "feature/swing_flip_rate"}  # fmt: skip
+        "leak/masked_sensitivity", "feature/swing_flip_rate", "probe/r2", "probe/r2_random", "probe/r2_inputs",
+        "probe/r2_gain", "probe/r2_path"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
