@@ -88,7 +88,7 @@ def tables(runs: list[dict], presets: list[str]) -> str:
             f"{spread([run['test']['val_huber'] for run in rows], 4)} | "
             f"{spread([run['test']['val_mae'] for run in rows], 4)} | "
             + " | ".join(spread([skill[name] for skill in skills]) for name in ("skill", "candle", "state"))
-            + f" | {spread([run['loss_profiled'][-1] for run in rows], 2)} |"
+            + f" | {spread([run['loss_profiled'][run['best_epoch']] for run in rows], 2)} |"
         )
     names = [name for name in runs[0]["skill"]["test"] if name not in ("skill", "candle", "state")]
     lines += ["", "| test skill of | " + " | ".join(presets) + " |", "|---|" + "---|" * len(presets)]

@@ -194,6 +194,8 @@ class RegistryConfig(Section):
 
 
 class Config(Section):
+    """The whole tree."""
+
     bars: BarsConfig = BarsConfig()
     features: FeaturesConfig = FeaturesConfig()
     windows: WindowsConfig = WindowsConfig()
@@ -206,6 +208,18 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
     registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> Config:
+        objective, windows = self.objective, self.windows
+        hidden = round((objective.mask_ratio or 0) * (windows.length - windows.warmup))
+        if objective.mask_strategy == "patch" and objective.mask_patch > max(1, hidden):
+            raise ValueError(
+                f"objective.mask_patch={objective.mask_patch} is more than the {hidden} steps that are hidden of a "
+                f"window (mask_ratio {objective.mask_ratio:g} of {windows.length - windows.warmup}); lower mask_patch "
+                "or raise mask_ratio"
+            )
+        return self
 
     def flat(self) -> dict[str, Any]:
         """Return every leaf under its dotted name, in the order of the tree."""
@@ -295,6 +309,8 @@ def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any
 
 def _explain(error: Any, valid: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in error["loc"][:2])
+    if not key:  # a rule over the whole tree names its keys itself
+        return str(error["msg"]).removeprefix("Value error, ")
     if key not in valid:  # a rule over a whole section
         return f"{key}: {error['msg'].removeprefix('Value error, ')}"
     field = valid[key]

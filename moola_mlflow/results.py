@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from moola_mlflow import encoder_files, runtime
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
@@ -120,8 +122,13 @@ def score(trainer: Trainer, initial: Encoder, leak: float, started_at: float) ->
     )
 
 
-def encoder_card(trainer: Trainer, results: Results, bars: Bars, run_id: str) -> dict[str, Any]:
-    """Return everything that a user of the encoder must know, without this project's store."""
+def encoder_card(
+    trainer: Trainer, results: Results, bars: Bars, quality: dict[str, Any], run_id: str
+) -> dict[str, Any]:
+    """Return everything that a user of the encoder must know, without this project's store.
+
+    ``quality`` is the feature quality report of the training windows alone: what later data is compared with.
+    """
     windows, train, config = trainer.source.windows, trainer.split.train, trainer.config
     return {
         "model_id": f"moola-encoder-{run_id}",
@@ -139,6 +146,10 @@ def encoder_card(trainer: Trainer, results: Results, bars: Bars, run_id: str) ->
         "val_skill": results.val["skill"],
         "test_metrics": results.published()["test_metrics"],
         "leak": results.leak,
+        "device": str(trainer.device),
+        "precision": trainer.precision,
+        "threads": torch.get_num_threads(),
+        "quality": quality,
         "probe": {name.removeprefix("probe/"): value for name, value in results.probe.metrics().items()},
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},

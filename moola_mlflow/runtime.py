@@ -113,7 +113,10 @@ def cpu_has_bf16() -> bool:
 
 
 def generator(*seeds: int) -> torch.Generator:
-    """Return a CPU generator seeded from several numbers, so that (seed, purpose, epoch) never collide."""
+    """Return a CPU generator seeded from several numbers, so that streams of one seed differ by purpose.
+
+    Numbers should be equally many everywhere: trailing zeros do not count.
+    """
     import numpy as np
     import torch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +79,9 @@ class Progress:
     best_epoch: int = -1
     best_huber: float = math.inf
     train_sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Huber, absolute error and count over the steps done in this epoch."""
+    """Loss times count, absolute error and count over the steps done in this epoch."""
+    lr: float = 0.0
+    """Learning rate of the last step."""
     elapsed_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -171,9 +173,11 @@ class Trainer:
                 raise TrainingError(self._diagnosis(float(loss.detach()), float(norm), batch))
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            progress.lr = self.optimizer.param_groups[0]["lr"]
             self.scheduler.step()
             done = errors.detach()
-            sums = (done.huber_K.sum(), done.absolute_K.sum(), done.count_K.sum())
+            count = done.count_K.sum()
+            sums = (loss.detach() * count, done.absolute_K.sum(), count)
             progress.train_sums = tuple(a + float(b) for a, b in zip(progress.train_sums, sums, strict=True))  # type: ignore[assignment]
             progress.step += 1
             self._emit(StepEnded(progress.epoch, progress.step, self.steps))
@@ -182,16 +186,21 @@ class Trainer:
         return None
 
     def _finish_epoch(self, seconds: float) -> None:
-        progress, objective = self.progress, self.model.objective
-        huber, absolute, count = progress.train_sums
+        progress = self.progress
+        loss, absolute, count = progress.train_sums
         metrics = {
-            "train/loss": float(objective.total(torch.tensor(huber / max(count, 1), device=self.device)).detach()),
+            "train/loss": loss / max(count, 1),
             "train/mae": absolute / max(count, 1),
             **{f"val/{name}": value for name, value in self.evaluate("val").items() if name in EPOCH_SCORES},
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": progress.lr,
             "epoch_seconds": seconds,
             "windows_per_second": len(self.split.train) / seconds,
         }
+        if not math.isfinite(metrics["val/huber"]):
+            raise TrainingError(
+                f"val/huber is {metrics['val/huber']} after epoch {progress.epoch}, the training loss was finite; "
+                "lower optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept"
+            )
         improved = metrics["val/huber"] < progress.best_huber
         if improved:
             progress.best_huber, progress.best_epoch = metrics["val/huber"], progress.epoch
@@ -272,9 +281,13 @@ class Trainer:
     def leak(self) -> float:
         """Return how far validation encodings move when the input at hidden steps is replaced by noise."""
         batch = next(iter(self.source.batches(self.split.val[:EVALUATION_BATCH], EVALUATION_BATCH)))
-        seeds = (generator(self.config.trainer.seed, LEAK), generator(self.config.trainer.seed, LEAK))
-        with self.autocast():
-            return leak(self.model.objective, self.model.encoder, batch, seeds)
+        model, measured = self.model, []
+        for context in (self.autocast, nullcontext):  # what bf16 rounds away is a leak all the same
+            with context():
+                measured.append(
+                    leak(model.objective, model.encoder, batch, lambda: generator(self.config.trainer.seed, LEAK))
+                )
+        return max(measured)
 
     def state(self) -> dict[str, Any]:
         """Return everything that a continued run needs, as tensors, numbers and text."""

@@ -89,6 +89,10 @@ def test_the_mask_ratio_follows_the_strategy_unless_it_is_given() -> None:
         (["--lr", "nan"], r"optimizer.lr='nan'.*finite"),
         (["--objective.mask_ratio", "1.5"], r"objective.mask_ratio='1.5'.*allowed: float or none > 0 < 1"),
         (["--objective.mask_strategy", "blocks"], r"objective.mask_strategy='blocks'.*allowed: random \| patch"),
+        (
+            ["--objective.mask_strategy", "patch", "--objective.mask_patch", "40"],
+            r"mask_patch=40 is more than the 13 steps",
+        ),
         (["--windows.stride", "99999999999999999999"], r"windows.stride=.*allowed: int >= 1"),
         (["--register", "a/b"], r"registry.name='a/b'.*allowed: text that matches"),
         (["--windows.warmup", "105"], r"windows: warmup 105 leaves no valid step in a window of 105"),

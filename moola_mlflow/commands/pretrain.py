@@ -13,6 +13,7 @@ from moola_mlflow.config import Config
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError
 from moola_mlflow.features import feature_names
+from moola_mlflow.features.quality import quality_report
 from moola_mlflow.objectives import build_objective
 from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
 from moola_mlflow.probe import frozen_copy
@@ -36,16 +37,18 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         threads = runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
         precision = runtime.pick_precision(config.runtime.precision, device)
+        active.tags({"moola.device": device, "moola.precision": precision, "moola.threads": threads})
         bars = stages.load_bars(active, config, "training")
         windows = stages.cut_windows(bars, config)
         split = split_by_time(windows, config.split)
         source = stages.batch_source(windows, config, device)
-        _, features = stages.check_features(active, source)
+        report, features = stages.check_features(active, source)
         print(
             f"{len(bars):,} bars, {len(windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
             f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, {threads} threads",
             flush=True,
         )
+        quality = quality_report(features[split.train], source.names, source.warmup, report["swing_flip_rate"])
         model = _build(config, source, features[split.train]).to(device)
         del features  # the batches compute their own
         initial = frozen_copy(model.encoder)
@@ -60,7 +63,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         results = score(trainer, initial, _check_leak(active, trainer), started)
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
-        card = encoder_card(trainer, results, bars, active.id)
+        card = encoder_card(trainer, results, bars, quality, active.id)
         encoder_files.save_encoder(model.encoder, card, active.folder / "encoder")
         active.artifact(active.folder / "encoder", "encoder")
         uri, registered = f"runs:/{active.id}/encoder", "not registered"
@@ -96,7 +99,7 @@ def _check_leak(active: Run, trainer: Trainer) -> float:
     sensitivity = trainer.leak()
     active.metrics({"leak/masked_sensitivity": sensitivity})
     active.tags({"moola.identity": str(objective.identity).lower()})
-    if sensitivity > 0 and not objective.identity:
+    if sensitivity != 0 and not objective.identity:
         raise TrainingError(
             f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
             "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"

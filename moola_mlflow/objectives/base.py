@@ -8,7 +8,8 @@ Shape legend: B windows, T steps, F features, D encoding size, K targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -119,20 +120,31 @@ def _mean(errors: Errors, positions: list[int]) -> float:
 
 
 @torch.no_grad()
-def leak(objective: Objective, encoder: Encoder, batch: Batch, seeds: tuple[torch.Generator, torch.Generator]) -> float:
-    """Return how far encodings move when the input at hidden steps is replaced by noise; 0 = bit-identical.
+def leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: Callable[[], torch.Generator]) -> float:
+    """Return how far encodings move when everything known of the hidden steps is replaced by noise; 0 = bit-identical.
 
-    ``seeds`` are two equal generators, so that both passes draw the same mask and jitter.
+    Features and prices at hidden steps are replaced; encodings are compared as in evaluation and as in training, with
+    equal jitter and dropout. Infinite where what is drawn depends on what it hides, or an encoding is no number.
+
+    ``make_generator`` gives equal generators, so that all passes draw the same.
     """
-    drawn = objective.draw(batch, seeds[0])
-    objective.draw(batch, seeds[1])
+    drawn = objective.draw(batch, make_generator())
+    hidden = drawn[..., None]
     noise = encoder.mean + 3 * encoder.std * torch.randn_like(batch.x_BTF)
-    changed = Batch(torch.where(drawn[..., None], noise, batch.x_BTF), batch.prices_BT4, batch.index, batch.warmup)
-    was_training = encoder.training, objective.training
-    encoder.eval(), objective.eval()
-    seen, altered = (
-        encoder.encode(objective.encoder_input(encoder, b, drawn, g))
-        for b, g in zip((batch, changed), seeds, strict=True)
-    )
-    encoder.train(was_training[0]), objective.train(was_training[1])
-    return float((seen.float() - altered.float()).abs().max())
+    prices = torch.where(hidden, batch.prices_BT4 * (1 + 0.1 * torch.randn_like(batch.prices_BT4)), batch.prices_BT4)
+    changed = Batch(torch.where(hidden, noise, batch.x_BTF), prices, batch.index, batch.warmup)
+    modes, moved = (encoder.training, objective.training), 0.0
+    for training in (False, True):
+        encoder.train(training), objective.train(training)
+        encodings = []
+        for seen in (batch, changed):
+            generator = make_generator()
+            if not torch.equal(objective.draw(seen, generator), drawn):
+                moved = math.inf
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # dropout
+                encodings.append(encoder.encode(objective.encoder_input(encoder, seen, drawn, generator)).double())
+        difference = float((encodings[0] - encodings[1]).abs().max())
+        moved = max(moved, difference if math.isfinite(difference) else math.inf)
+    encoder.train(modes[0]), objective.train(modes[1])
+    return moved

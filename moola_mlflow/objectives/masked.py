@@ -59,7 +59,7 @@ class Masked(Objective):
         """Return the mask: exactly round(ratio * valid steps) steps a window. Shapes: mask_BT, True is hidden.
 
         Blocks of ``patch`` steps start at a random phase; they are taken in random order until the count is
-        reached, so the last block may be cut short. Single steps are blocks of one.
+        reached, so the last block may be cut short, at its start or its end. Single steps are blocks of one.
         """
         num_windows, num_steps, _ = batch.x_BTF.shape
         num_valid = num_steps - batch.warmup
@@ -69,8 +69,11 @@ class Masked(Objective):
         block_BV = (torch.arange(num_valid, device=device) + phase_B1) // self.block
         score_BK = torch.rand(num_windows, num_valid // self.block + 2, generator=generator, device=device)
         order_BV = score_BK.gather(1, block_BV).argsort(dim=1, stable=True)
+        hidden_BC = order_BV[:, :count]
+        mirrored_B1 = torch.rand(num_windows, 1, generator=generator, device=device) < 0.5
+        hidden_BC = torch.where(mirrored_B1, num_valid - 1 - hidden_BC, hidden_BC)
         mask_BT = torch.zeros(num_windows, num_steps, dtype=torch.bool, device=device)
-        return mask_BT.scatter_(1, batch.warmup + order_BV[:, :count], True).to(batch.x_BTF.device)
+        return mask_BT.scatter_(1, batch.warmup + hidden_BC, True).to(batch.x_BTF.device)
 
     def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
         z_BTF = self.jittered(encoder.standardise(batch.x_BTF), self.jitter_sigma, generator)

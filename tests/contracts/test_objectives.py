@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -138,21 +140,69 @@ def test_an_objective_that_hides_steps_lets_nothing_of_them_through(
 ) -> None:
     if not objective.checks_leak:
         pytest.skip("no hidden steps in this objective")
-    sensitivity = leak(objective, encoder, batch, (seeded(), seeded()))
+    sensitivity = leak(objective, encoder, batch, seeded)
     assert (sensitivity > 0) if objective.identity else (sensitivity == 0.0)
 
 
-def test_the_leak_check_notices_a_single_hidden_step_that_shows_through(encoder: Encoder, batch: Batch) -> None:
+Input = Callable[[Encoder, Batch, torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def shows_one_step(honest: Input) -> Input:
+    return lambda encoder, batch, drawn, g: honest(encoder, batch, drawn & (torch.arange(105) != 50), g)
+
+
+def shows_in_training_only(honest: Input) -> Input:
+    def look(encoder: Encoder, batch: Batch, drawn: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+        return encoder.standardise(batch.x_BTF) if encoder.training else honest(encoder, batch, drawn, g)
+
+    return look
+
+
+def reads_prices(honest: Input) -> Input:
+    def look(encoder: Encoder, batch: Batch, drawn: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+        return honest(encoder, batch, drawn, g) + (batch.prices_BT4[..., :1].float() - 4000) * drawn[..., None]
+
+    return look
+
+
+def loses_a_number(honest: Input) -> Input:
+    return lambda encoder, batch, drawn, g: honest(encoder, batch, drawn, g) * torch.nan
+
+
+@pytest.mark.parametrize("fault", [shows_one_step, shows_in_training_only, reads_prices, loses_a_number])
+def test_the_leak_check_notices_every_way_for_hidden_input_to_show_through(
+    encoder: Encoder, batch: Batch, fault: Callable[[Input], Input]
+) -> None:
     objective = build_objective(ObjectiveConfig(), NAMES, 16)
-    honest = objective.encoder_input
+    objective.encoder_input = fault(objective.encoder_input)  # type: ignore[method-assign]
+    assert leak(objective, encoder, batch, seeded) > 0
 
-    def careless(encoder: Encoder, batch: Batch, drawn: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return honest(encoder, batch, drawn & (torch.arange(105) != 50), generator)
 
-    objective.encoder_input = careless  # type: ignore[method-assign]
-    assert leak(objective, encoder, batch, (seeded(), seeded())) > 0
+def test_the_leak_check_notices_a_mask_that_depends_on_what_it_hides(encoder: Encoder, batch: Batch) -> None:
+    objective = build_objective(ObjectiveConfig(), NAMES, 16)
+    objective.draw = lambda batch, generator: batch.x_BTF[..., 2] > 0.9  # type: ignore[method-assign]
+    assert leak(objective, encoder, batch, seeded) == float("inf")
+
+
+def test_the_leak_check_leaves_modes_and_random_numbers_as_they_were(encoder: Encoder, batch: Batch) -> None:
+    objective = build_objective(ObjectiveConfig(), NAMES, 16)
+    encoder.train(), objective.eval()
+    torch.manual_seed(3)
+    leak(objective, encoder, batch, seeded)
+    assert (encoder.training, objective.training) == (True, False)
 
 
 def test_an_unknown_objective_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'masked'"):
         build_objective(ObjectiveConfig(name="maskd"), NAMES, 16)
+
+
+def test_every_key_of_the_configuration_reaches_the_objective() -> None:
+    config = ObjectiveConfig(
+        mask_strategy="patch", mask_ratio=0.3, mask_patch=7, uncertainty=True, log_sigma_min=-5.5, units="raw",
+        jitter_sigma=0.2, hide_masked=False,
+    )  # fmt: skip
+    built = build_objective(config, NAMES, 16)
+    assert (built.block, built.ratio, built.log_sigma_min, built.units) == (7, 0.3, -5.5, "raw")
+    assert (built.jitter_sigma, built.hide, built.log_sigma is not None) == (0.2, False, True)
+    assert build_objective(ObjectiveConfig(name="path", jitter_sigma=0.2), NAMES, 16).jitter_sigma == 0.2

@@ -14,8 +14,19 @@ import numpy as np
 import pytest
 import torch
 from harness import QUICK, ROOT, SMOKE, Store
+from safetensors.torch import load_file
 
-from moola_mlflow.features import feature_names
+from moola_mlflow.bars import read_bars
+from moola_mlflow.batches import Batch, fit_scaling
+from moola_mlflow.commands import pretrain
+from moola_mlflow.config import resolve
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.errors import TrainingError
+from moola_mlflow.features import compute_features, feature_names
+from moola_mlflow.objectives import Masked
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.splits import split_by_time
+from moola_mlflow.windows import make_windows, utc
 
 PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
              "epoch_seconds", "windows_per_second"}  # fmt: skip
@@ -106,6 +117,44 @@ def test_what_a_user_of_the_published_system_checks_passes(trained: Store) -> No
     card = json.loads(trained.artifact(run, "encoder/encoder.json").read_text())
     assert card["architecture"]["input_size"] == len(card["features"]["names"]) == len(card["scaling"]["mean"]) == 11
     assert card["trained_from"] < card["trained_until"]
+
+
+def test_the_encoder_is_the_best_checkpoint_scaled_on_the_training_windows_alone(trained: Store) -> None:
+    (run,) = trained.runs()
+    config = resolve(trained.config(run), {})
+    windows = make_windows(read_bars(config.bars))
+    split = split_by_time(windows, config.split)
+    card = json.loads(trained.artifact(run, "encoder/encoder.json").read_text())
+    mean, std = fit_scaling(compute_features(windows.gather(split.train)), config.windows.warmup)
+    assert card["scaling"] == {"mean": pytest.approx(mean.tolist()), "std": pytest.approx(std.tolist())}
+    assert card["trained_from"] == utc(int(windows.start_ns[split.train[0]]))
+    assert card["trained_until"] < utc(int(windows.start_ns[split.val[0]]))
+    assert card["quality"]["num_windows"] == len(split.train)
+    assert (card["precision"], card["device"]) == (run.data.tags["moola.precision"], "cpu")
+    history = json.loads(trained.artifact(run, "training_results.json").read_text())["history"]
+    best = int(np.argmin([row["val/huber"] for row in history]))
+    assert (card["epochs"], card["best_val_loss"]) == (best + 1, history[best]["val/loss"])
+    saved = torch.load(trained.artifact(run, "checkpoints/checkpoint_best.pt"), map_location="cpu")
+    weights = load_file(trained.artifact(run, "encoder/weights.safetensors"))
+    assert all(torch.equal(weights[key], saved["model_state_dict"][f"encoder.{key}"]) for key in weights)
+
+
+class Leaking(Masked):
+    """Hides in name only."""
+
+    def encoder_input(self, encoder: Encoder, batch: Batch, drawn: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+        return encoder.standardise(batch.x_BTF)
+
+
+def test_an_objective_that_leaks_does_not_train(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moola_mlflow.objectives.Masked", Leaking)
+    store = Store(workdir)
+    config = resolve({}, {**QUICK, "registry.name": "none", "trainer.epochs": "1"})
+    with pytest.raises(TrainingError, match="leak/masked_sensitivity is"):
+        pretrain.run(config, "leaking", Interrupts())
+    (run,) = store.runs()
+    assert (run.info.status, "train/loss" in run.data.metrics) == ("FAILED", False)
+    assert run.data.metrics["leak/masked_sensitivity"] > 0
 
 
 PREDICT = """
