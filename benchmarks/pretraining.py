@@ -32,7 +32,7 @@ def train(preset: str, seed: int, overrides: list[str]) -> dict[str, object]:
         command = [sys.executable, "-m", "moola_mlflow", "pretrain", "--config", str(ROOT / f"configs/{preset}.yaml")]
         started = time.perf_counter()
         done = subprocess.run(
-            [*command, "--seed", str(seed), "--register", "none", *overrides],
+            [*command, "--seed", str(seed), "--register", "none", *(f"--{pair}" for pair in overrides)],
             cwd=folder, env=environment, capture_output=True, text=True,
         )  # fmt: skip
         seconds = time.perf_counter() - started
@@ -41,11 +41,10 @@ def train(preset: str, seed: int, overrides: list[str]) -> dict[str, object]:
         (results_file,) = Path(folder).rglob("training_results.json")
         (skill_file,) = Path(folder).rglob("skill.json")
         (journal,) = Path(folder).rglob("journal.jsonl")
-        leaks = [
-            record["metrics"]["leak/masked_sensitivity"]
-            for record in map(json.loads, journal.read_text().splitlines())
-            if record["kind"] == "metrics" and "leak/masked_sensitivity" in record["metrics"]
-        ]
+        records = map(json.loads, journal.read_text().splitlines())
+        metrics: dict[str, float] = {}
+        for record in records:
+            metrics |= record["metrics"] if record["kind"] == "metrics" else {}
         results = json.loads(results_file.read_text())
         skill = json.loads(skill_file.read_text())
     print(
@@ -57,7 +56,8 @@ def train(preset: str, seed: int, overrides: list[str]) -> dict[str, object]:
         "preset": preset,
         "seed": seed,
         "seconds": seconds,
-        "leak": max(leaks, default=None),
+        "leak": metrics.get("leak/masked_sensitivity"),
+        "probe": {name.removeprefix("probe/"): value for name, value in metrics.items() if name.startswith("probe/")},
         "best_val_loss": results["best_val_loss"],
         "best_epoch": results["best_epoch"],
         "test": results["test_metrics"],
@@ -75,39 +75,44 @@ def spread(values: list[float], digits: int = 3) -> str:
 
 
 def tables(runs: list[dict], presets: list[str]) -> str:
-    """Return the Markdown tables of docs/pretraining.md."""
-    lines = [
-        "| preset | leak | test Huber | test MAE | test skill | candle | state | profiled loss |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for preset in presets:
-        rows = [run for run in runs if run["preset"] == preset]
-        skills = [run["skill"]["test"] for run in rows]
+    """Return the Markdown tables of docs/pretraining.md: scores, the skill of each target, the probe."""
+    by_preset = {preset: [run for run in runs if run["preset"] == preset] for preset in presets}
+    lines = ["| preset | leak | test Huber | test MAE | profiled loss | test skill |", "|---|---|---|---|---|---|"]
+    for preset, rows in by_preset.items():
+        leaks = [run["leak"] for run in rows if run["leak"] is not None]
         lines.append(
-            f"| {preset} | {max(run['leak'] for run in rows):.3g} | "
+            f"| {preset} | {f'{max(leaks):.3g}' if leaks else 'nothing is hidden'} | "
             f"{spread([run['test']['val_huber'] for run in rows], 4)} | "
             f"{spread([run['test']['val_mae'] for run in rows], 4)} | "
-            + " | ".join(spread([skill[name] for skill in skills]) for name in ("skill", "candle", "state"))
-            + f" | {spread([run['loss_profiled'][run['best_epoch']] for run in rows], 2)} |"
+            f"{spread([run['loss_profiled'][run['best_epoch']] for run in rows], 2)} | "
+            f"{spread([run['skill']['test']['skill'] for run in rows])} |"
         )
-    names = [name for name in runs[0]["skill"]["test"] if name not in ("skill", "candle", "state")]
-    lines += ["", "| test skill of | " + " | ".join(presets) + " |", "|---|" + "---|" * len(presets)]
-    for name in names:
-        cells = [
-            spread([run["skill"]["test"][name] for run in runs if run["preset"] == preset])
-            if all(name in run["skill"]["test"] for run in runs if run["preset"] == preset)
-            else ""
-            for preset in presets
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    # Presets of one objective share their targets, and so a table.
+    families: dict[tuple[str, ...], list[str]] = {}
+    for preset, rows in by_preset.items():
+        families.setdefault(tuple(name for name in rows[0]["skill"]["test"] if name != "skill"), []).append(preset)
+    for names, members in families.items():
+        lines += ["", "| test skill of | " + " | ".join(members) + " |", "|---|" + "---|" * len(members)]
+        for name in names:
+            cells = [spread([run["skill"]["test"][name] for run in by_preset[preset]]) for preset in members]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    columns = ("r2", "r2_random", "r2_inputs", "r2_gain", "r2_path")
+    lines += [
+        "",
+        "| preset | " + " | ".join(f"`probe/{name}`" for name in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for preset, rows in by_preset.items():
+        cells = [spread([run["probe"][name] for run in rows]) for name in columns]
+        lines.append(f"| {preset} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["stones", "published"])
+    parser.add_argument("--presets", nargs="+", default=["stones", "published", "path"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 17, 23])
-    parser.add_argument("--set", nargs="*", default=[], help="further parameters for every run, such as --epochs=2")
+    parser.add_argument("--set", nargs="*", default=[], help="further parameters for every run, such as epochs=2")
     parser.add_argument("--out", type=Path, default=RESULTS / "pretraining.json")
     arguments = parser.parse_args()
     for preset in arguments.presets:

@@ -94,11 +94,11 @@ def _build(config: Config, source: BatchSource, train_NTF: np.ndarray) -> Pretra
 def _check_leak(active: Run, trainer: Trainer) -> float:
     """Log how far hidden input reaches the encoder; above 0 an objective that hides must not train."""
     objective = trainer.model.objective
+    active.tags({"moola.identity": str(objective.identity).lower()})
     if not objective.checks_leak:
         return 0.0
     sensitivity = trainer.leak()
     active.metrics({"leak/masked_sensitivity": sensitivity})
-    active.tags({"moola.identity": str(objective.identity).lower()})
     if sensitivity != 0 and not objective.identity:
         raise TrainingError(
             f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
