@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -93,6 +94,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bars", default="../shared/data/es_front_1min.parquet", help="parquet in Databento's layout")
     path = parser.parse_args().bars
+    if not Path(path).is_file():
+        print(f"no file '{path}': name one-minute bars with --bars FILE")
+        return
     ohlc = read_windows(path, WINDOW)
     print(f"{len(ohlc)} windows of {WINDOW} bars, steps from {WARMUP} on\n")
     print("\n".join(flip_table(ohlc)))

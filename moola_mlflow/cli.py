@@ -26,6 +26,7 @@ SHORT = {
     "lr": "optimizer.lr",
     "device": "runtime.device",
     "seed": "trainer.seed",
+    "n": "labels.n",
     "register": "registry.name",
     "resume": "tracking.resume",
 }
@@ -59,6 +60,11 @@ ENTRY_POINTS = {
         "feature quality report of a bars file",
         ("bars", "features"),
         example="moola features --bars bars.parquet --features relativity12",
+    ),
+    "label": EntryPoint(
+        "weak labels from bars, by a rule",
+        ("bars", "n", "out", "seed"),
+        example="moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
     ),
     "pretrain": EntryPoint(
         "train an encoder on bars and register it",

@@ -47,7 +47,7 @@ class BarsConfig(Section):
 
 class FeaturesConfig(Section):
     set: str = "relativity11"
-    """relativity10, relativity11 or relativity12."""
+    """relativityN: the first N rows of the feature table, 10 or more."""
     hybrid_lookback: int = Field(0, ge=0)
     """Bars after a leg's extreme within which the hybrid rule may end it; 0 = primary rule alone."""
     hybrid_min_retrace: float = Field(0.5, gt=0)
@@ -183,7 +183,7 @@ class TrackingConfig(Section):
     experiment: str = "moola"
     """Experiment of runs that the launcher did not make."""
     resume: Literal["never"] = "never"
-    """never starts a new run."""
+    """never: always start a new run."""
     figures_every: int = Field(5, ge=1)
     """Epochs between two pictures of the same reconstructed windows."""
 
@@ -191,6 +191,17 @@ class TrackingConfig(Section):
 class RegistryConfig(Section):
     name: str = Field("moola-encoder", pattern=r"^[^/:\s][^/:]{0,250}$")
     """Registered model to add a version to; `none` skips registration."""
+
+
+class LabelsConfig(Section):
+    path: str = "sample"
+    """A parquet file of labelled windows, or `sample`: weak labels on sample bars."""
+    n: int = Field(174, ge=2, lt=2**31)
+    """Labelled windows to make; all that are found where they are fewer."""
+    sample_seed: int = Field(1001, ge=0)
+    """Seed of the sample bars that labels come from; not bars.sample_seed, whose bars pre-training sees."""
+    overlap: bool = False
+    """Whether windows that a rule labels may share bars."""
 
 
 class Config(Section):
@@ -208,6 +219,7 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
     registry: RegistryConfig = RegistryConfig()
+    labels: LabelsConfig = LabelsConfig()
 
     @model_validator(mode="after")
     def _patch_fits(self) -> Config:
@@ -291,6 +303,8 @@ def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any
     """
     valid = dotted_keys()
     flat = {f"{section}.{key}": value for section, keys in preset.items() for key, value in keys.items()}
+    if overrides.get("objective.mask_strategy"):
+        flat.pop("objective.mask_ratio", None)  # the preset's ratio belongs to the preset's strategy
     flat.update({key: value for key, value in overrides.items() if value not in (None, "")})
     tree: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():

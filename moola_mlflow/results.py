@@ -20,6 +20,10 @@ from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import utc
 
+MIN_GAIN = 0.05
+"""Probe gain below which the note points to the path objective."""
+BETTER = "mlflow run . -e pretrain -P config=configs/path.yaml"
+
 
 @dataclass(frozen=True)
 class Results:
@@ -32,7 +36,7 @@ class Results:
     test: dict[str, float]
     rulers: dict[str, dict[str, float]]
     """Huber of each ruler, by part of the split."""
-    leak: float
+    leak: float | None
     groups: tuple[str, ...]
     """Targets that are reported together, such as candle and state."""
     targets: tuple[str, ...]
@@ -98,7 +102,7 @@ class Results:
         )
 
 
-def score(trainer: Trainer, initial: Encoder, leak: float, started_at: float) -> Results:
+def score(trainer: Trainer, initial: Encoder, leak: float | None, started_at: float) -> Results:
     """Score the model that the trainer holds on validation and test, and probe it beside its initial state.
 
     Units: ``started_at`` in seconds of ``time.perf_counter``.
@@ -175,24 +179,27 @@ def note(results: Results, preset: str, uri: str) -> str:
     """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
     config, test = results.config, results.test
     groups = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
-    honest = (
-        "Nothing is hidden: the targets are summaries of the price path around each step."
-        if not (results.identity or results.hides)
-        else "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
-        "not understanding."
-        if results.identity
-        else f"Hidden input does not reach the encoder (leak {results.leak:g}). State features at visible steps are "
-        "computed from bars that include hidden ones, so part of the state skill is algebra."
-    )
+    if results.identity:
+        meaning = (
+            "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
+            "not understanding."
+        )
+    elif results.hides:
+        meaning = (
+            f"Hidden input does not reach the encoder (leak {results.leak:g}). State features at visible steps are "
+            "computed from bars that include hidden ones, so part of the state skill is algebra."
+        )
+    else:
+        meaning = "Nothing is hidden: the targets are summaries of the price path around each step."
     p = results.probe
     probed = (
         f"Probe (what a ridge reads from the frozen encoding about volatility and the place of extremes, test bars): "
         f"R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}."
     )
     return (
-        f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch} of {len(results.history)}.\n\n"
-        f"{honest}\n\n{probed}\n\n"
+        f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch + 1} of {len(results.history)}.\n\n"
+        f"{meaning}\n\n{probed}\n\n"
         f"Preset `{preset}`, objective `{config.objective.name}`, bars `{config.bars.path}`, "
         f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
-        f"Next: `moola_mlflow.load_encoder('{uri}')`\n"
+        f"Next: `{'moola_mlflow.load_encoder(' + repr(uri) + ')' if p.gain > MIN_GAIN else BETTER}`\n"
     )

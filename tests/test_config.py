@@ -71,6 +71,8 @@ def test_negative_numbers_equals_signs_and_dashes_are_read_as_meant() -> None:
 
 
 def test_the_mask_ratio_follows_the_strategy_unless_it_is_given() -> None:
+    assert parse("pretrain", ["--objective.mask_strategy", "patch"])[0].objective.mask_ratio == 0.4
+    assert parse("pretrain", [])[0].objective.mask_ratio == 0.15
     assert resolve({}, {"objective.mask_strategy": "patch"}).objective.mask_ratio == 0.4
     assert resolve({}, {"objective.mask_strategy": "patch", "objective.mask_ratio": "0.2"}).objective.mask_ratio == 0.2
 
@@ -91,7 +93,7 @@ def test_the_mask_ratio_follows_the_strategy_unless_it_is_given() -> None:
         (["--objective.mask_strategy", "blocks"], r"objective.mask_strategy='blocks'.*allowed: random \| patch"),
         (
             ["--objective.mask_strategy", "patch", "--objective.mask_patch", "40"],
-            r"mask_patch=40 is more than the 13 steps",
+            r"mask_patch=40 is more than the 34 steps",
         ),
         (["--windows.stride", "99999999999999999999"], r"windows.stride=.*allowed: int >= 1"),
         (["--register", "a/b"], r"registry.name='a/b'.*allowed: text that matches"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moola_mlflow.batches import Batch
-from moola_mlflow.objectives.path import TARGETS, Path, path_targets
+from moola_mlflow.objectives.path import TARGETS, PricePath, path_targets
 from moola_mlflow.objectives.rulers import window_around
 
 
@@ -74,7 +74,7 @@ def test_a_window_without_any_range_has_no_targets_and_a_median_of_zero_falls_ba
 
 
 def test_targets_are_scored_on_the_training_scale_and_clipped() -> None:
-    objective = Path(4)
+    objective = PricePath(4)
     prices = torch.from_numpy(np.stack([random_window(seed, 105) for seed in range(50)]))
     batch = Batch(torch.zeros(50, 105, 3), prices, np.arange(50), 20)
     objective.fit_targets([batch])

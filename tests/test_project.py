@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY_POINTS = {
     "data": {"bars", "out", "head"},
     "features": {"bars", "features"},
+    "label": {"bars", "n", "out", "seed"},
     "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }
 
@@ -46,7 +47,7 @@ def test_conda_yaml_names_a_python_that_the_package_supports() -> None:
 
 def test_every_requirement_is_an_exact_pin() -> None:
     groups = [pyproject()["dependencies"], *pyproject()["optional-dependencies"].values()]
-    assert [line for group in groups for line in group if not re.fullmatch(r"[\w-]+==[\w.]+", line)] == []
+    assert [line for group in groups for line in group if not re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)] == []
 
 
 def test_mlproject_declares_the_promised_entry_points_and_short_parameters() -> None:

@@ -41,6 +41,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         bars = stages.load_bars(active, config, "training")
         windows = stages.cut_windows(bars, config)
         split = split_by_time(windows, config.split)
+        active.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
+        active.metrics({"split/dropped": split.dropped})
         source = stages.batch_source(windows, config, device)
         report, features = stages.check_features(active, source)
         print(
@@ -91,12 +93,15 @@ def _build(config: Config, source: BatchSource, train_NTF: np.ndarray) -> Pretra
     return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
 
 
-def _check_leak(active: Run, trainer: Trainer) -> float:
-    """Log how far hidden input reaches the encoder; above 0 an objective that hides must not train."""
+def _check_leak(active: Run, trainer: Trainer) -> float | None:
+    """Log how far hidden input reaches the encoder; above 0 an objective that hides must not train.
+
+    None where the objective has no masks to look behind.
+    """
     objective = trainer.model.objective
     active.tags({"moola.identity": str(objective.identity).lower()})
     if not objective.checks_leak:
-        return 0.0
+        return None
     sensitivity = trainer.leak()
     active.metrics({"leak/masked_sensitivity": sensitivity})
     if sensitivity != 0 and not objective.identity:

@@ -8,9 +8,9 @@ from moola_mlflow.config import ObjectiveConfig
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.objectives.base import Errors, Objective, leak, skills
 from moola_mlflow.objectives.masked import Masked
-from moola_mlflow.objectives.path import Path
+from moola_mlflow.objectives.path import PricePath
 
-__all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "Path", "build_objective", "leak", "skills"]
+__all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "PricePath", "build_objective", "leak", "skills"]
 
 
 def _masked(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
@@ -30,7 +30,7 @@ def _masked(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int)
 
 
 def _path(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
-    return Path(encoding_size, config.jitter_sigma)
+    return PricePath(encoding_size, config.jitter_sigma)
 
 
 OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = {"masked": _masked, "path": _path}

@@ -71,7 +71,7 @@ def running_max(x_BT: Tensor, k: int) -> Tensor:
     return out_BT
 
 
-class Path(Objective):
+class PricePath(Objective):
     """Prediction of ten path summaries, z-scored on training windows and clipped at 6; a missing one is no target."""
 
     mean: Tensor

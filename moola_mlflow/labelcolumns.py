@@ -1,0 +1,152 @@
+"""Columns of a labels file, each checked: the first bad row is named, with its value and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moola_mlflow.barchecks import price_fault
+from moola_mlflow.barfiles import PRICES
+from moola_mlflow.bartimes import parse_times
+from moola_mlflow.errors import UserError
+
+TIMES = ("start_time", "end_time")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Refuses a file for its first bad row."""
+
+    path: str | Path
+    ids: list[str]
+
+    def refuse(self, bad: np.ndarray, reason: str | Callable[[int], str]) -> None:
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            i = int(rows[0])
+            others = f" (the first of {len(rows):,} such rows)" if len(rows) > 1 else ""
+            said = reason if isinstance(reason, str) else reason(i)
+            raise UserError(f"labels: {self.path}: row {i + 1} (window_id '{self.ids[i]}'): {said}{others}")
+
+
+def decoded(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a column without dictionary encoding, which pandas' categories become."""
+    column = table[name]
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def read_texts(table: pa.Table, name: str) -> list[str]:
+    """Return a column of names, '' where empty."""
+    column = decoded(table, name)
+    kind = column.type
+    if not (pa.types.is_integer(kind) or str(kind) in ("string", "large_string", "string_view", "null")):
+        raise UserError(f"labels: column '{name}' is of type {kind}; allowed: text or whole numbers")
+    texts = column.cast(pa.string()).fill_null("").to_pylist()
+    return [text if text.strip() else "" for text in texts]
+
+
+def read_classes(names: list[str], check: Rows) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return int64 [N] positions in the sorted classes, and the classes."""
+    check.refuse(np.array([name == "" for name in names]), "label is empty; give it a class, or leave it out")
+    counts = {name: names.count(name) for name in sorted(set(names))}
+    spelling: dict[str, str] = {}
+    for name in sorted(counts, key=lambda name: -counts[name]):
+        spelling.setdefault(name.strip().casefold(), name)
+    usual = [spelling[name.strip().casefold()] for name in names]
+    check.refuse(
+        np.array([a != b for a, b in zip(names, usual, strict=True)]),
+        lambda i: f"label '{names[i]}' is an unknown class; write '{usual[i]}', as other rows do",
+    )
+    classes = tuple(counts)
+    if len(classes) < 2:
+        raise UserError(f"labels: {check.path}: every row is '{classes[0]}'; a detector needs two classes or more")
+    position = {name: k for k, name in enumerate(classes)}
+    return np.array([position[name] for name in names], np.int64), classes
+
+
+def read_pointers(table: pa.Table, name: str, length: int, check: Rows) -> np.ndarray:
+    """Return int64 [N] numbers of bars in the window."""
+    values = _numbers(decoded(table, name), name)
+    check.refuse(
+        ~(np.isfinite(values) & (values == np.floor(values))),
+        lambda i: f"{name} is {'empty' if np.isnan(values[i]) else values[i]}; give a bar's number, 0 to {length - 1}",
+    )
+    check.refuse(
+        (values < 0) | (values > length - 1),
+        lambda i: f"{name} {values[i]:.0f} lies outside the window; bars are counted from 0 to {length - 1}",
+    )
+    return values.astype(np.int64)
+
+
+def read_prices(table: pa.Table, length: int, check: Rows) -> np.ndarray:
+    """Shapes: a list of bars a row, each a list of four -> float64 [N, length, 4]."""
+    column = decoded(table, "features")
+    form = f"a list of {length} bars, each a list [{', '.join(PRICES)}]"
+    if not (_is_list(column.type) and _is_list(column.type.value_type)):
+        raise UserError(f"labels: column 'features' is of type {column.type}; needed: {form}")
+    num_bars = np.asarray(pc.list_value_length(column).fill_null(0))
+    check.refuse(
+        num_bars != length,
+        lambda i: f"features holds {num_bars[i]} bars; a window has exactly {length}, no more, no less",
+    )
+    bars = pc.list_flatten(column)
+    num_prices = np.asarray(pc.list_value_length(bars).fill_null(0)).reshape(-1, length)
+    check.refuse(
+        (num_prices != 4).any(axis=1),
+        lambda i: f"bar {np.argmax(num_prices[i] != 4)} of features (from 0) does not hold 4 prices; needed: {form}",
+    )
+    ohlc = _numbers(pc.list_flatten(bars), "features").reshape(-1, length, 4) + 0.0
+    o, h, low, c = np.moveaxis(ohlc, 2, 0)
+    bad = ~np.isfinite(ohlc).all(axis=2) | (h < np.maximum(o, c)) | (low > np.minimum(o, c))
+    check.refuse(
+        bad.any(axis=1),
+        lambda i: (
+            f"bar {np.argmax(bad[i])} of features (from 0): {price_fault(ohlc[i, np.argmax(bad[i])])}; "
+            "correct its prices or remove the row"
+        ),
+    )
+    return ohlc
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Return float64 [N], NaN where empty."""
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        raise UserError(f"labels: column '{name}' holds {kind}; allowed: numbers")
+    return np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+
+
+def read_instruments(table: pa.Table, check: Rows) -> np.ndarray | None:
+    """Return text [N], or None where the file does not know them."""
+    names = read_texts(table, "instrument") if "instrument" in table.column_names else []
+    if not any(names):
+        return None
+    check.refuse(np.array([name == "" for name in names]), "instrument is empty; name all of them, or none")
+    return np.array(names)
+
+
+def read_times(table: pa.Table, check: Rows) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return int64 [N] starts of the first and last bar in ns since 1970 UTC, or None where the file has none."""
+    there = [name for name in TIMES if name in table.column_names]
+    if len(there) == 1:
+        other = TIMES[1 - TIMES.index(there[0])]
+        raise UserError(f"labels: {check.path}: {there[0]} without {other}; give both, or neither")
+    if not there or all(table[name].null_count == len(table) for name in TIMES):
+        return None, None
+    both = []
+    for name in TIMES:
+        # Clock times without an offset count as UTC.
+        time_ns, bad, _ = parse_times(decoded(table, name), f"{check.path}: {name}")
+        check.refuse(bad, f"{name} is empty or no time; write yyyy-mm-dd hh:mm in UTC")
+        both.append(time_ns)
+    check.refuse(both[0] >= both[1], "start_time is not before end_time; they are those of the window's bars")
+    return both[0], both[1]

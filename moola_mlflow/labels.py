@@ -1,0 +1,235 @@
+"""Weak labels from bars by a fixed rule, and which labelled windows overlap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.config import BarsConfig, Config
+from moola_mlflow.errors import UserError
+from moola_mlflow.labelfiles import LENGTH, LabelledSet, content_sha256, labels_target, read_labels, write_labels
+from moola_mlflow.labelrule import CLASSES, NO_LABEL, NO_SURGE, RULE, SHORTEST, apply_rule
+from moola_mlflow.windows import Windows, make_windows
+
+__all__ = [
+    "LabelledSet", "Patterns", "check_enough", "choose_labels", "find_patterns", "labels_target", "overlap_groups",
+    "read_labels", "sample_bars", "sample_labels", "weak_labels", "write_labels",
+]  # fmt: skip
+
+STRIDE = 21  # bars between candidate windows: five phases, so that a surge may stand anywhere in its window
+CHUNK = 2000
+RUN_BARS = 10  # this many identical consecutive bars mean that two windows overlap
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """All labelled windows that the rule finds in some bars, in order of time, and what it passed over.
+
+    Shapes: label, start and end int64 [N], as in LabelledSet.
+    """
+
+    windows: Windows
+    label: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    num_candidates: int
+    num_no_label: int
+    num_no_surge: int
+
+
+def find_patterns(
+    bars: Bars, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False
+) -> Patterns:
+    """Apply the rule to candidate windows cut every 21 bars, and keep labelled ones that share no bar.
+
+    Which of several overlapping ones stays is drawn from the seed: the first of them would always hold its surge at
+    its right edge. With ``overlap`` all stay.
+
+    Raises: UserError where no window fits, or none gets a label.
+    """
+    if length < SHORTEST:
+        raise UserError(f"windows.length={length}; the label rule needs {SHORTEST} bars or more; 105 is the default")
+    candidates = make_windows(bars, length, STRIDE, max_gap_minutes)
+    chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
+    outcome, start, end = (
+        np.concatenate(parts) for parts in zip(*(apply_rule(candidates.gather(chunk)) for chunk in chunks), strict=True)
+    )
+    found = np.flatnonzero(outcome < len(CLASSES))
+    if len(found) == 0:
+        raise UserError(
+            f"no labels: {len(candidates):,} candidate windows in {len(bars):,} bars, none with a surge that pulled "
+            "back or paused; give more bars"
+        )
+    if not overlap:
+        found = found[_apart(candidates.starts[found], length, len(bars), np.random.default_rng(seed))]
+    no_label, no_surge = int((outcome == NO_LABEL).sum()), int((outcome == NO_SURGE).sum())
+    chosen = candidates.select(found)
+    return Patterns(chosen, outcome[found], start[found], end[found], len(candidates), no_label, no_surge)
+
+
+def _apart(starts: np.ndarray, length: int, num_bars: int, rng: np.random.Generator) -> np.ndarray:
+    """Return, in order, the positions of windows that share no bar, taken in random order until none fits."""
+    taken = np.zeros(num_bars, bool)
+    kept = []
+    for i in rng.permutation(len(starts)).tolist():
+        span = slice(starts[i], starts[i] + length)
+        if not taken[span].any():
+            taken[span] = True
+            kept.append(i)
+    return np.sort(np.array(kept, np.int64))
+
+
+def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
+    """Choose n of the labelled windows, one at random from each of n stretches of equal number, in order of time.
+
+    Where fewer were found all are used, and the set's warnings say how many.
+
+    Raises: UserError where the chosen windows are all of one class.
+    """
+    found, warnings = len(patterns.label), []
+    pick = np.arange(found)
+    if found < n:
+        warnings.append(f"{found:,} labelled windows found, fewer than the {n:,} asked for (n): all are used.")
+    else:
+        rng = np.random.default_rng(seed)
+        pick = np.array([rng.choice(part) for part in np.array_split(pick, n)])
+    label = patterns.label[pick]
+    if len(set(label.tolist())) < len(CLASSES):
+        raise UserError(
+            f"all {len(label):,} labels are '{CLASSES[label[0]]}', of {found:,} found; a detector needs both classes: "
+            "raise n or give more bars"
+        )
+    windows = patterns.windows.select(pick)
+    bars = windows.bars
+    # Several keys may share a symbol (a continuous contract and its months): the key then tells them apart.
+    repeated = {symbol for symbol, count in Counter(bars.symbols.values()).items() if count > 1}
+    named = {key: f"{name}.{key}" if name in repeated else name for key, name in bars.symbols.items()}
+    instrument = np.array([named[key] for key in bars.instrument[windows.starts].tolist()])
+    stamps = np.datetime_as_string(windows.start_ns.view("datetime64[ns]"), unit="s")
+    window_id = np.array(
+        [
+            f"{name}-{stamp.replace('-', '').replace(':', '')}Z"
+            for name, stamp in zip(instrument, stamps.tolist(), strict=True)
+        ]
+    )
+    labels = LabelledSet(
+        window_id, windows.gather(np.arange(len(pick))), label, CLASSES, patterns.start[pick], patterns.end[pick],
+        windows.start_ns, windows.end_ns, instrument, weak=True, rule=RULE, bars_sha256=bars.sha256,
+        warnings=tuple(warnings),
+    )  # fmt: skip
+    return replace(labels, sha256=content_sha256(labels))
+
+
+def weak_labels(
+    bars: Bars, n: int, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False
+) -> LabelledSet:
+    """Label n windows of some bars by the rule. Raises: UserError where that gives no set of two classes."""
+    return choose_labels(find_patterns(bars, seed, length, max_gap_minutes, overlap), n, seed)
+
+
+def sample_bars(config: Config) -> BarsConfig:
+    """Return the sample bars that labels come from: those of another seed than pre-training's.
+
+    Raises: UserError where the two seeds are one.
+    """
+    seed = config.labels.sample_seed
+    if seed == config.bars.sample_seed:
+        raise UserError(
+            f"labels.sample_seed={seed} is also bars.sample_seed: an encoder would be judged on the bars it was "
+            "trained on; change one of the two"
+        )
+    return config.bars.model_copy(update={"path": "sample", "sample_seed": seed})
+
+
+def sample_labels(config: Config, n: int, seed: int) -> LabelledSet:
+    """Label n windows of sample bars that pre-training does not see."""
+    bars = read_bars(sample_bars(config), min_bars=config.windows.length)
+    labels = weak_labels(bars, n, seed, config.windows.length, config.bars.max_gap_minutes, config.labels.overlap)
+    return replace(labels, path="sample")
+
+
+def check_enough(labels: LabelledSet, folds: int) -> None:
+    """Check that every fold can hold two windows of each class. Raises: UserError with the counts and the cure."""
+    counts = labels.counts()
+    scarce = min(counts, key=lambda name: counts[name])
+    if counts[scarce] < 2 * folds:
+        shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        raise UserError(
+            f"labels hold {shown}; {folds} folds need {2 * folds} of each class, and '{scarce}' has "
+            f"{counts[scarce]}: label more windows or lower cv.folds"
+        )
+
+
+def overlap_groups(labels: LabelledSet) -> np.ndarray:
+    """Number the connected groups of windows that overlap, in order of their first window.
+
+    Where times are known, two windows of one instrument overlap when their spans meet. Otherwise they do when they
+    share a run of 10 or more identical consecutive bars, at any offset: a shorter overlap is missed.
+
+    Shapes: int64 [N].
+    """
+    if labels.start_ns is not None and labels.end_ns is not None:
+        edges = _edges_by_time(labels.start_ns, labels.end_ns, labels.instrument)
+    else:
+        edges = _edges_by_runs(labels.ohlc)
+    root = list(range(len(labels)))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    for a, b in edges.tolist():
+        low, high = sorted((find(a), find(b)))
+        root[high] = low
+    return np.unique([find(i) for i in range(len(labels))], return_inverse=True)[1].astype(np.int64)
+
+
+def _edges_by_time(start_ns: np.ndarray, end_ns: np.ndarray, instrument: np.ndarray | None) -> np.ndarray:
+    """Join each window with the longest-lasting earlier one that it meets. Shapes: int64 [E, 2]."""
+    key = np.zeros(len(start_ns), np.int64) if instrument is None else np.unique(instrument, return_inverse=True)[1]
+    edges = []
+    last = -1
+    for i in np.lexsort((start_ns, key)).tolist():
+        if last >= 0 and key[last] == key[i] and start_ns[i] <= end_ns[last]:
+            edges.append((last, i))
+            last = i if end_ns[i] > end_ns[last] else last
+        else:
+            last = i
+    return np.array(edges, np.int64).reshape(-1, 2)
+
+
+def _edges_by_runs(ohlc: np.ndarray) -> np.ndarray:
+    """Join windows that hold the same run of bars. Shapes: float64 [N, T, 4] -> int64 [E, 2].
+
+    Exact, with no hash that could collide: equal bars get equal numbers, then equal runs of 2, 4, 8 and 10 bars do.
+    """
+    num, length, _ = ohlc.shape
+    if length < RUN_BARS:
+        return np.zeros((0, 2), np.int64)
+    bar = np.zeros((num, length), np.int64)
+    for k in range(4):
+        bar = _number_pairs(bar, _ranks(ohlc[:, :, k]))
+    two = _number_pairs(bar[:, :-1], bar[:, 1:])
+    four = _number_pairs(two[:, :-2], two[:, 2:])
+    eight = _number_pairs(four[:, :-4], four[:, 4:])
+    ten = _number_pairs(eight[:, :-2], two[:, 8:])
+    window = np.repeat(np.arange(num), ten.shape[1])
+    order = np.argsort(ten.ravel(), kind="stable")
+    run, window = ten.ravel()[order], window[order]
+    same = (run[1:] == run[:-1]) & (window[1:] != window[:-1])
+    return np.unique(np.stack([window[:-1][same], window[1:][same]], axis=1), axis=0)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Give equal values equal numbers from 0."""
+    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
+
+
+def _number_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Give equal pairs equal numbers from 0."""
+    return _ranks(a * (int(b.max(initial=0)) + 1) + b)
