@@ -35,6 +35,7 @@ SHORT = {
 ARGUMENTS = {
     "out": "Where to write the result.",
     "head": "Keep only the first so many bars.",
+    "encoder": "An encoder (models:/ or runs:/ URI, folder, .pt) whose training data the bars are compared with.",
     "config": "A preset: a YAML file of sections and keys.",
 }
 """Parameters of a command that are not keys of the configuration."""
@@ -58,7 +59,7 @@ ENTRY_POINTS = {
     ),
     "features": EntryPoint(
         "feature quality report of a bars file",
-        ("bars", "features"),
+        ("bars", "features", "encoder"),
         example="moola features --bars bars.parquet --features relativity12",
     ),
     "label": EntryPoint(

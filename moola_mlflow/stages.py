@@ -42,14 +42,18 @@ def batch_source(windows: Windows, config: Config, device: torch.device) -> Batc
     return BatchSource(windows, config.features.set, hybrid(config), config.windows.warmup, device)
 
 
-def check_features(run: Run, source: BatchSource) -> tuple[dict[str, Any], np.ndarray]:
+def check_features(
+    run: Run, source: BatchSource, reference: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
     """Log the feature quality report of all windows, then refuse features that cannot be learned from.
+
+    ``reference`` is the report of an encoder's training windows, against which drift is measured.
 
     Shapes: returns the report, and the raw features float32 [N, T, F] it was made from.
     Raises: UserError after the report has been logged.
     """
     features = source.features(np.arange(len(source.windows)))
-    report = quality_report(features, source.names, source.warmup, source.flip_rate())
+    report = quality_report(features, source.names, source.warmup, source.flip_rate(), reference)
     run.metrics(quality_metrics(report))
     run.json(report, "features/quality.json")
     run.table(quality_table(report), "features/quality_table.json")

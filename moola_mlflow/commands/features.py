@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from moola_mlflow import stages, tracking
+from moola_mlflow import registry, stages, tracking
 from moola_mlflow.config import Config
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
@@ -14,14 +14,19 @@ from moola_mlflow.tracking import Run
 COLUMNS = ("name", "nonzero", "at_lower", "at_upper", "mean", "std", "min", "max", "q05", "q50", "q95")
 
 
-def run(config: Config, preset: str, interrupts: Interrupts) -> None:
-    """Compute the features of all windows, log and print their report, and refuse what cannot be learned from."""
+def run(config: Config, preset: str, interrupts: Interrupts, encoder: str = "") -> None:
+    """Compute the features of all windows, log and print their report, and refuse what cannot be learned from.
+
+    With an ``encoder``, the report also says how far each feature has drifted from that encoder's training windows.
+    """
     name = tracking.run_name("features", config.features.set, config.bars.sample_seed)
     with Run("features", name, config.tracking.experiment) as active:
         active.config(config)
         bars = stages.load_bars(active, config, "features")
         source = stages.batch_source(stages.cut_windows(bars, config), config, torch.device("cpu"))
-        report, _ = stages.check_features(active, source)
+        active.params({"encoder": encoder or "none"})
+        reference = registry.load_encoder(encoder).card.get("quality") if encoder else None
+        report, _ = stages.check_features(active, source, reference)
         _print(report["features"])
         summary = (
             f"{len(bars):,} bars, {report['num_windows']:,} windows; the zigzag's leg flips on "
@@ -35,7 +40,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
 def _print(rows: list[dict[str, float]]) -> None:
     # Off a terminal rich assumes 80 columns and would cut the figures.
     console = Console() if Console().is_terminal else Console(width=130)
-    table = Table(*COLUMNS)
+    columns = [*COLUMNS, "psi"] if "psi" in rows[0] else COLUMNS
+    table = Table(*columns)
     for row in rows:
-        table.add_row(str(row["name"]), *(f"{row[key]:.3f}" for key in COLUMNS[1:]))
+        table.add_row(str(row["name"]), *(f"{row[key]:.3f}" for key in columns[1:]))
     console.print(table)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -44,8 +45,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+def pretrained(store: Store) -> mlflow.entities.Run:
+    """The one pre-training run of a store."""
+    (run,) = [run for run in store.runs() if run.data.tags["moola.stage"] == "pretrain"]
+    return run
+
+
 def test_the_launchers_run_is_adopted_and_finished(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
     assert run.info.status == "FINISHED"
     assert run.info.run_name.startswith("pretrain-smoke-17-20")
     assert run.data.tags["moola.stage"] == "pretrain"
@@ -54,7 +61,7 @@ def test_the_launchers_run_is_adopted_and_finished(trained: Store) -> None:
 
 
 def test_every_promised_metric_is_there_with_one_point_an_epoch(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
     names = feature_names("relativity11")
     expected = PER_EPOCH | ONCE | {f"test/mae_{name}" for name in names}
     expected |= {f"feature/{kind}/{name}" for kind in ("nonzero", "clipped") for name in names}
@@ -65,7 +72,7 @@ def test_every_promised_metric_is_there_with_one_point_an_epoch(trained: Store) 
 
 
 def test_parameters_hold_the_resolved_tree_beside_the_launchers_raw_text(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
     assert run.data.params["encoder.hidden"] == "4"
     assert run.data.params["trainer.batch_size"] == "32"
     assert run.data.params["epochs"] == "2"
@@ -73,7 +80,7 @@ def test_parameters_hold_the_resolved_tree_beside_the_launchers_raw_text(trained
 
 
 def test_the_data_is_an_input_with_its_whole_hash(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
     (given,) = run.inputs.dataset_inputs
     tags = {tag.key: tag.value for tag in given.tags}
     assert tags["sha256"].startswith(given.dataset.digest)
@@ -82,7 +89,7 @@ def test_the_data_is_an_input_with_its_whole_hash(trained: Store) -> None:
 
 
 def test_every_promised_artifact_is_there(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
 
     def listed(folder: str | None = None) -> set[str]:
         found = set()
@@ -101,7 +108,7 @@ def test_every_promised_artifact_is_there(trained: Store) -> None:
 
 
 def test_what_a_user_of_the_published_system_checks_passes(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
     best = torch.load(trained.artifact(run, "checkpoints/checkpoint_best.pt"), map_location="cpu")
     assert best["epoch"] >= 0
     assert best["metrics"]["val_loss"] == pytest.approx(run.data.metrics["best_val_loss"])
@@ -120,7 +127,7 @@ def test_what_a_user_of_the_published_system_checks_passes(trained: Store) -> No
 
 
 def test_the_encoder_is_the_best_checkpoint_scaled_on_the_training_windows_alone(trained: Store) -> None:
-    (run,) = trained.runs()
+    run = pretrained(trained)
     config = resolve(trained.config(run), {})
     windows = make_windows(read_bars(config.bars))
     split = split_by_time(windows, config.split)
@@ -198,6 +205,17 @@ def test_the_version_carries_its_evidence_and_the_alias_candidate(trained: Store
         "relativity11",
         "105",
     )
+
+
+def test_bars_are_compared_with_the_encoders_own_training_windows(trained: Store) -> None:
+    same, other = ({**QUICK, "encoder": "models:/moola-encoder@candidate", "bars.sample_seed": s} for s in ("1", "8"))
+    assert trained.run("features", same).returncode == trained.run("features", other).returncode == 0
+    drift = [
+        run.data.metrics["feature/psi/range_z"] for run in trained.runs() if run.data.tags["moola.stage"] == "features"
+    ]
+    assert 0 < drift[1] < drift[0] < 0.25
+    names = feature_names("relativity11")
+    assert all(f"feature/psi/{name}" in trained.runs()[0].data.metrics for name in names)
 
 
 def test_nothing_of_a_registered_encoder_is_a_pickle(trained: Store) -> None:
