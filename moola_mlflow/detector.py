@@ -1,0 +1,245 @@
+"""The detector: a small head that reads each step's encoding, path features, or both, and finds class and span.
+
+Shape legend: B windows, T steps, P inputs a step, H hidden size, C classes, S allowed lengths;
+x raw inputs, z z-scored inputs, g hidden steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.errors import UserError, nearest
+
+Span = tuple[Tensor, Tensor]
+"""First and last step of each window's span. Shapes: int64 [B] each."""
+
+HIDDEN = 64
+KERNEL = 5
+CONTEXT = 20
+"""Steps before and after the span that the class head pools: the bars in which a label is decided."""
+DROPOUT = 0.1
+LOG_SIGMA_BOUNDS = (-3.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a head says about each window.
+
+    Shapes: class_logits [B, C]; pointers are start and end logits [B, T] each of a span head, centre and length
+    [B] each, as shares of the window, of a pooled head.
+    """
+
+    class_logits: Tensor
+    pointers: tuple[Tensor, Tensor]
+
+
+class Head(nn.Module):
+    """Base of heads: ``forward`` reads z-scored steps; the true span is given in training, for teacher forcing.
+
+    Shapes: z_BTP, span ([B], [B]) -> Output.
+    """
+
+    def __init__(self, lengths: tuple[int, int], num_steps: int) -> None:
+        super().__init__()
+        if not 1 <= lengths[0] <= lengths[1] <= num_steps:
+            raise ValueError(f"span lengths {lengths} are not a range within 1..{num_steps}")
+        self.lengths, self.num_steps = lengths, num_steps
+
+    def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
+        raise NotImplementedError
+
+    def pointer_loss(self, output: Output, start_B: Tensor, end_B: Tensor) -> Tensor:
+        """Return each window's loss of the pointers. Shapes: [B]."""
+        raise NotImplementedError
+
+    def decode(self, output: Output) -> Span:
+        """Return the first and the last step of the span. Shapes: int64 [B] each."""
+        raise NotImplementedError
+
+
+class WindowDropout(nn.Module):
+    """Dropout of whole columns of a window: neighbouring steps are alike, so one left out alone hides little.
+
+    It draws one number a column, not one a step, which a fit's time notices.
+    """
+
+    def forward(self, g_BTH: Tensor) -> Tensor:
+        if not self.training:
+            return g_BTH
+        keep_B1H = torch.rand(len(g_BTH), 1, g_BTH.shape[-1], device=g_BTH.device) >= DROPOUT
+        return g_BTH * (keep_B1H.to(g_BTH.dtype) / (1 - DROPOUT))
+
+
+class SpanHead(Head):
+    """Start and end as softmax over steps, decoded jointly over the allowed lengths; the class is read at the span."""
+
+    def __init__(self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int) -> None:
+        super().__init__(lengths, num_steps)
+        self.step = nn.Sequential(nn.Linear(num_inputs, HIDDEN), nn.GELU())
+        self.around = nn.Conv1d(HIDDEN, HIDDEN, KERNEL, padding=KERNEL // 2)
+        self.dropout = WindowDropout()
+        self.pointer = nn.Linear(HIDDEN, 2)
+        self.classify = nn.Linear(3 * HIDDEN, num_classes)
+
+    def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
+        g_BTH = self.step(z_BTP)
+        g_BTH = self.dropout(g_BTH + functional.gelu(self.around(g_BTH.transpose(1, 2)).transpose(1, 2)))
+        start_BT, end_BT = self.pointer(g_BTH).unbind(-1)
+        pointers = (start_BT, end_BT)
+        if span is None:
+            span = best_span(start_BT.detach(), end_BT.detach(), self.lengths)
+        weight_B3T = pooling(*span, z_BTP.shape[1]).to(g_BTH.dtype)
+        return Output(self.classify((weight_B3T @ g_BTH).flatten(1)), pointers)
+
+    def pointer_loss(self, output: Output, start_B: Tensor, end_B: Tensor) -> Tensor:
+        start_BT, end_BT = output.pointers
+        return functional.cross_entropy(start_BT, start_B, reduction="none") + functional.cross_entropy(
+            end_BT, end_B, reduction="none"
+        )
+
+    def decode(self, output: Output) -> Span:
+        return best_span(*output.pointers, self.lengths)
+
+
+class PooledHead(Head):
+    """The published head: mean pool over steps, class by a linear layer, centre and length by sigmoids."""
+
+    def __init__(self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int) -> None:
+        super().__init__(lengths, num_steps)
+        self.step = nn.Sequential(nn.Linear(num_inputs, HIDDEN), nn.GELU(), nn.Dropout(DROPOUT))
+        self.classify = nn.Linear(HIDDEN, num_classes)
+        self.pointer = nn.Linear(HIDDEN, 2)
+
+    def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
+        g_BH = self.step(z_BTP.mean(1))
+        centre_B, length_B = self.pointer(g_BH).sigmoid().unbind(-1)
+        return Output(self.classify(g_BH), (centre_B, length_B))
+
+    def pointer_loss(self, output: Output, start_B: Tensor, end_B: Tensor) -> Tensor:
+        centre_B, length_B = output.pointers
+        huber = functional.huber_loss
+        centre = huber(centre_B, (start_B + end_B) / (2 * (self.num_steps - 1)), reduction="none", delta=0.1)
+        return centre + huber(length_B, (end_B - start_B + 1) / self.num_steps, reduction="none", delta=0.1)
+
+    def decode(self, output: Output) -> Span:
+        centre_B, length_B = output.pointers
+        length_B = (length_B * self.num_steps).round().long().clamp(*self.lengths)
+        start_B = (centre_B * (self.num_steps - 1) - (length_B - 1) / 2).round().long()
+        start_B = torch.minimum(start_B.clamp(min=0), self.num_steps - length_B)
+        return start_B, start_B + length_B - 1
+
+
+def span_scores(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Tensor:
+    """Return log p_start(s) + log p_end(e) of each span, -inf where it leaves the window.
+
+    Shapes: logits [B, T] each -> [B, S, T], by length from the shortest, and by start.
+    """
+    num_steps = start_BT.shape[1]
+    log_start_BT, log_end_BT = start_BT.log_softmax(-1), end_BT.log_softmax(-1)
+    rows = []
+    for length in range(lengths[0], lengths[1] + 1):
+        score_BL = log_start_BT[:, : num_steps - length + 1] + log_end_BT[:, length - 1 :]
+        rows.append(functional.pad(score_BL, (0, length - 1), value=-math.inf))
+    return torch.stack(rows, 1)
+
+
+def best_span(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Span:
+    """Return the likeliest span of an allowed length. Shapes: logits [B, T] each -> first and last step [B] each."""
+    num_steps = start_BT.shape[1]
+    best_B = span_scores(start_BT, end_BT, lengths).flatten(1).argmax(1)
+    start_B = best_B % num_steps
+    return start_B, start_B + lengths[0] + best_B // num_steps - 1
+
+
+def pooling(start_B: Tensor, end_B: Tensor, num_steps: int) -> Tensor:
+    """Return the weights that average the steps of the span, before it and after it; 0 where there are none.
+
+    Shapes: [B], [B] -> [B, 3, T].
+    """
+    t_T = torch.arange(num_steps, device=start_B.device)
+    start_B1, end_B1 = start_B[:, None], end_B[:, None]
+    at = (t_T >= start_B1) & (t_T <= end_B1)
+    before = (t_T < start_B1) & (t_T >= start_B1 - CONTEXT)
+    after = (t_T > end_B1) & (t_T <= end_B1 + CONTEXT)
+    weight_B3T = torch.stack([at, before, after], 1).float()
+    return weight_B3T / weight_B3T.sum(-1, keepdim=True).clamp(min=1)
+
+
+HEADS: dict[str, Callable[[int, int, tuple[int, int], int], Head]] = {"span": SpanHead, "pooled": PooledHead}
+"""Constructors: (num_inputs, num_classes, lengths, num_steps) -> head. A new head is a class and a row here."""
+
+
+class Detector(nn.Module):
+    """Scaling of the inputs (fitted on training windows, kept as buffers) and a head.
+
+    Shapes: x_BTP -> Output. Raises: UserError for an unknown head.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, head: str, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int = 105
+    ) -> None:
+        super().__init__()
+        if head not in HEADS:
+            raise UserError(f"finetune.head='{head}' is unknown{nearest(head, HEADS)} Allowed: {', '.join(HEADS)}")
+        self.head = HEADS[head](num_inputs, num_classes, lengths, num_steps)
+        self.log_sigma = nn.Parameter(torch.zeros(2))
+        self.register_buffer("mean", torch.zeros(num_inputs))
+        self.register_buffer("std", torch.ones(num_inputs))
+
+    @torch.no_grad()
+    def fit_scaling(self, x_BTP: Tensor) -> None:
+        """Store the inputs' mean and standard deviation over all steps (a constant input counts as 1)."""
+        std_P, mean_P = torch.std_mean(x_BTP, dim=(0, 1), correction=0)
+        self.mean.copy_(mean_P)
+        self.std.copy_(torch.where(std_P > 0, std_P, torch.ones_like(std_P)))
+
+    def forward(self, x_BTP: Tensor, span: Span | None = None) -> Output:
+        return self.head((x_BTP - self.mean) / self.std, span)
+
+    def decode(self, output: Output) -> Span:
+        """Return the span that the head finds."""
+        return self.head.decode(output)
+
+    def losses(self, output: Output, label_B: Tensor, span: Span, gamma: float = 0.0) -> Tensor:
+        """Return the mean class loss (focal where gamma > 0) and the mean pointer loss. Shapes: [2]."""
+        class_B = functional.cross_entropy(output.class_logits, label_B, reduction="none")
+        if gamma > 0:
+            # The floor keeps the gradient of the power finite at a perfectly sure window.
+            class_B = class_B * (-torch.expm1(-class_B)).clamp(min=1e-6) ** gamma
+        return torch.stack([class_B.mean(), self.head.pointer_loss(output, *span).mean()])
+
+    def combined(self, losses_2: Tensor) -> Tensor:
+        """Return the losses combined by their learned uncertainties, L / (2 s^2) + log s summed."""
+        # Projected, not clamped in the graph: a clamp would cut the gradient and log s could never come back.
+        with torch.no_grad():
+            self.log_sigma.clamp_(*LOG_SIGMA_BOUNDS)
+        return (losses_2 / (2 * torch.exp(2 * self.log_sigma)) + self.log_sigma).sum()
+
+
+class EncoderDetector(nn.Module):
+    """An encoder that is trained on, and a detector that reads its encoding and, beside it, any further inputs.
+
+    Shapes: x_BTP -> Output; the first F inputs a step are the encoder's features, the rest goes to the head as it is.
+    """
+
+    def __init__(self, encoder: Encoder, detector: Detector) -> None:
+        super().__init__()
+        self.encoder, self.detector = encoder, detector
+
+    def read(self, x_BTP: Tensor) -> Tensor:
+        """Return what the head reads: encoding and further inputs. Shapes: [B, T, F + K] -> [B, T, D + K]."""
+        num_features = self.encoder.input_size
+        return torch.cat([self.encoder(x_BTP[..., :num_features]), x_BTP[..., num_features:]], -1)
+
+    def forward(self, x_BTP: Tensor, span: Span | None = None) -> Output:
+        return self.detector(self.read(x_BTP), span)
