@@ -23,7 +23,7 @@ def epoch_line(event: EpochEnded) -> str:
 class TrainingDisplay:
     """A subscriber of training events; use as a context manager."""
 
-    def __init__(self, epochs: int, steps: int, console: Console | None = None, done: int = 0) -> None:
+    def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
         self.console = console or Console()
         self.steps = steps
         self.progress = Progress(
@@ -36,7 +36,7 @@ class TrainingDisplay:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.progress.add_task("training", total=epochs * steps, completed=done, scores="")
+        self.task = self.progress.add_task("training", total=epochs * steps, scores="")
 
     def __enter__(self) -> Self:
         self.progress.start()

@@ -48,20 +48,29 @@ def lr_figure(history: Sequence[dict[str, float]]) -> Figure:
 def reconstruction_figure(
     predicted_NTK: np.ndarray, target_NTK: np.ndarray, where_NTK: np.ndarray, names: Sequence[str], title: str
 ) -> Figure:
-    """Return target lines and predictions at the loss positions, a column a window and a row a target.
+    """Return target lines and predictions at the loss positions, a column a window and a lane a target.
 
     Shapes: [N, T, K] each; names of the K targets.
     """
     num_windows, num_steps, num_targets = target_NTK.shape
-    figure = blank(4.5 * num_windows, 1.3 * num_targets + 0.6)
-    axes = figure.subplots(num_targets, num_windows, sharex=True, sharey="row", squeeze=False)
+    figure = blank(5.2 * num_windows, 0.55 * num_targets + 1.2)
+    # One axis a window and a lane a target: an axis for each of them would cost more than an epoch's metrics.
+    low_K, high_K = target_NTK.min((0, 1)), target_NTK.max((0, 1))
+    lanes_K = np.arange(num_targets)[::-1] * 1.25
+
+    def lane(values_TK: np.ndarray) -> np.ndarray:
+        return np.clip((values_TK - low_K) / np.maximum(high_K - low_K, 1e-12), -0.1, 1.1) + lanes_K
+
     steps = np.arange(num_steps)
-    for k, name in enumerate(names):
-        for n in range(num_windows):
-            ax, at = axes[k, n], where_NTK[n, :, k]
-            ax.plot(steps, target_NTK[n, :, k], color="0.6", linewidth=0.9)
-            ax.plot(steps[at], target_NTK[n, at, k], "o", color="0.3", markersize=2.5)
-            ax.plot(steps[at], predicted_NTK[n, at, k], "x", color="tab:red", markersize=4)
-        axes[k, 0].set_ylabel(name, fontsize=7)
-    figure.suptitle(f"{title}: grey = truth, dots = to be predicted, red = predicted")
+    for n, ax in enumerate(figure.subplots(1, num_windows, sharey=True, squeeze=False)[0]):
+        truth, guess, where = lane(target_NTK[n]), lane(predicted_NTK[n]), where_NTK[n]
+        ax.plot(steps, truth, color="0.6", linewidth=0.9)
+        at, column = np.nonzero(where)
+        ax.plot(steps[at], truth[at, column], "o", color="0.3", markersize=2.5, linestyle="none")
+        ax.plot(steps[at], guess[at, column], "x", color="tab:red", markersize=4, linestyle="none")
+        ax.set_xlabel("step")
+        ax.set_yticks(lanes_K + 0.5, names, fontsize=8)
+    figure.suptitle(
+        f"{title}: grey = truth, dots = to be predicted, red = predicted; each lane from its least to its largest"
+    )
     return figure
