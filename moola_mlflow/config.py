@@ -176,7 +176,7 @@ class RuntimeConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto = bf16 autocast where the hardware has it, fp16 on older GPUs, fp32 otherwise."""
     threads: int = Field(0, ge=0, le=1024)
-    """torch threads; 0 = OMP_NUM_THREADS if set, else all cores."""
+    """torch threads; 0 = OMP_NUM_THREADS if set, else one: more may be slower, see docs/pretraining.md."""
 
 
 class TrackingConfig(Section):

@@ -59,10 +59,14 @@ def launched() -> bool:
 
 
 def set_threads(threads: int = 0) -> int:
-    """Set torch's intra-op threads (0 = OMP_NUM_THREADS if set, else all cores) and return their number."""
+    """Set torch's intra-op threads (0 = OMP_NUM_THREADS if set, else one) and return their number.
+
+    An LSTM's steps are small: two threads meet hundreds of times a window, and on a shared machine the waiting costs
+    more than the second core gives (docs/pretraining.md has the figures).
+    """
     import torch
 
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or usable_cores())
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or 1)
     return torch.get_num_threads()
 
 
