@@ -13,12 +13,22 @@ if TYPE_CHECKING:
     from moola_mlflow.config import BarsConfig
     from moola_mlflow.embedding import embed
     from moola_mlflow.features import compute_features
-    from moola_mlflow.registry import load_encoder
+    from moola_mlflow.registry import load_detector, load_encoder
     from moola_mlflow.windows import Windows, make_windows
 
 __version__ = "0.1.0"
 
-__all__ = ["Bars", "BarsConfig", "Windows", "compute_features", "embed", "load_encoder", "make_windows", "read_bars"]
+__all__ = [
+    "Bars",
+    "BarsConfig",
+    "Windows",
+    "compute_features",
+    "embed",
+    "load_detector",
+    "load_encoder",
+    "make_windows",
+    "read_bars",
+]
 
 _HOME = {
     "Bars": "bars",
@@ -26,6 +36,7 @@ _HOME = {
     "Windows": "windows",
     "compute_features": "features",
     "embed": "embedding",
+    "load_detector": "registry",
     "load_encoder": "registry",
     "make_windows": "windows",
     "read_bars": "bars",

@@ -1,6 +1,6 @@
 """``moola NAME --key value``: arguments to a configuration, and outcomes to exit codes.
 
-0 done; 1 failed while running; 2 bad input or configuration; 130 and 143 interrupted and terminated.
+0 done; 1 failed while running; 2 bad input or configuration; 3 a gate not met; 130 and 143 interrupted and terminated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from moola_mlflow import __version__, runtime
 from moola_mlflow.config import Config, allowed, dotted_keys, read_preset, resolve
-from moola_mlflow.errors import TrainingError, UserError, nearest
+from moola_mlflow.errors import GateError, TrainingError, UserError, nearest
 from moola_mlflow.signals import Interrupted, Interrupts
 
 SHORT = {
@@ -27,7 +27,14 @@ SHORT = {
     "device": "runtime.device",
     "seed": "trainer.seed",
     "n": "labels.n",
+    "labels": "labels.path",
+    "encoder": "finetune.encoder",
+    "freeze_encoder": "finetune.freeze",
+    "folds": "cv.folds",
+    "repeats": "cv.repeats",
+    "seeds": "cv.seeds",
     "register": "registry.name",
+    "gates": "gates.mode",
     "resume": "tracking.resume",
 }
 """Short parameters and the dotted keys they stand for."""
@@ -35,8 +42,11 @@ SHORT = {
 ARGUMENTS = {
     "out": "Where to write the result.",
     "head": "Keep only the first so many bars.",
-    "encoder": "An encoder (models:/ or runs:/ URI, folder, .pt) whose training data the bars are compared with.",
     "config": "A preset: a YAML file of sections and keys.",
+    "model": "A registered model; moola-detector where none is given.",
+    "version": "Its version: a number or an alias; candidate where none is given, previous to roll back.",
+    "alias": "The alias to move; champion where none is given.",
+    "force": "true promotes a version that misses gates, and says so on it.",
 }
 """Parameters of a command that are not keys of the configuration."""
 
@@ -69,9 +79,24 @@ ENTRY_POINTS = {
     ),
     "pretrain": EntryPoint(
         "train an encoder on bars and register it",
-        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"),
+        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "gates"),
         config="configs/stones.yaml",
         example="moola pretrain --bars bars.parquet --bars.instrument front --epochs 20 --encoder.hidden 64",
+    ),
+    "finetune": EntryPoint(
+        "cross-validate a detector on labelled windows beside its baselines, and register it",
+        (
+            *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats"),
+            *("seed", "seeds", "device", "register"),
+        ),
+        config="configs/finetune.yaml",
+        example="moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
+    ),
+    "promote": EntryPoint(
+        "check the gates of a registered version and move an alias to it",
+        ("model", "version", "alias", "force", "config"),
+        config="configs/gates.yaml",
+        example="moola promote --model moola-detector --version 3; back again: --version previous",
     ),
 }
 
@@ -103,6 +128,9 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
     except TrainingError as e:
         _say(str(e))
         return 1
+    except GateError as e:
+        _say(str(e))
+        return 3
     except ModuleNotFoundError as e:
         _say(f"this Python ({sys.executable}) lacks the package '{e.name}'; {_cure(e.name)}")
         return 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from moola_mlflow.errors import UserError, nearest
 
@@ -117,7 +117,7 @@ class EncoderConfig(Section):
 
 class ObjectiveConfig(Section):
     name: str = "masked"
-    """Objective, by its name in the objective registry."""
+    """Objective, by its name in the objective registry, or a weighted sum such as `path+0.5*masked`."""
     mask_strategy: Literal["random", "patch"] = "random"
     """Hide single steps or blocks of steps."""
     mask_ratio: float | None = Field(None, gt=0, lt=1)
@@ -202,6 +202,85 @@ class LabelsConfig(Section):
     """Seed of the sample bars that labels come from; not bars.sample_seed, whose bars pre-training sees."""
     overlap: bool = False
     """Whether windows that a rule labels may share bars."""
+    seed: int = Field(17, ge=0, lt=2**32)
+    """Draws the windows of `sample`, whatever trainer.seed is: repeats over seeds score the same windows."""
+
+
+class FinetuneConfig(Section):
+    encoder: str = ""
+    """Encoder to read with (models:/ or runs:/ URI, folder, .pt); several, with commas: an ensemble; none: scratch."""
+    freeze: bool = True
+    """Whether pre-trained encoders stay as they are (phase 1) or are trained on (phase 2)."""
+    unfreeze_at: int = Field(0, ge=0)
+    """Epoch from which on an encoder that is not frozen is trained; before it the head alone is."""
+    inputs: Literal["encoding", "path", "both"] = "both"
+    """What the head reads: the encoding, the path features, or both."""
+    head: str = "span"
+    """span: start and end as softmax over steps; pooled: the published mean pool."""
+    head_lr: float | None = Field(None, gt=0, le=1e6)
+    """Learning rate of the head; none: optimizer.lr."""
+    encoder_lr: float | None = Field(None, gt=0, le=1e6)
+    """Learning rate of a pre-trained encoder that is not frozen; none: optimizer.lr."""
+    scratch_lr: float = Field(1e-3, gt=0, le=1e6)
+    """Learning rate of an encoder trained from random initialisation."""
+    gamma: float = Field(0.0, ge=0)
+    """Of the focal class loss; 0 is cross-entropy."""
+    class_balanced: bool = False
+    """Draw training windows so that classes come up equally often."""
+    jitter_sigma: float = Field(0.0, ge=0)
+    """Gaussian noise on inputs in training, in units of each input's own spread."""
+    mirror: bool = True
+    """Turn half of the training windows upside down."""
+
+
+class CvConfig(Section):
+    folds: int = Field(5, ge=2, lt=2**31)
+    """Folds of the cross-validation."""
+    repeats: int = Field(1, ge=1, lt=2**31)
+    """Times the folds are drawn anew for each seed."""
+    seeds: tuple[int, ...] = ()
+    """Seeds over which the whole is repeated, such as 13,17,23,29; none: trainer.seed."""
+    kind: Literal["auto", "time", "stratified"] = "auto"
+    """time: contiguous blocks; stratified: even classes; auto: time where the labels have times."""
+    embargo_bars: int = Field(105, ge=0)
+    """Minutes after a test span in which no training window may start; without times none is kept."""
+    inner_share: float = Field(0.2, gt=0, lt=1)
+    """Share of each training part held out to choose the epoch and the temperature."""
+    workers: int = Field(0, ge=0, le=1024)
+    """Processes that fit folds; 0: one a core on the CPU."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str | int):
+            words = [word.strip() for word in str(value).split(",") if word.strip()]
+            if not all(word.isdigit() for word in words):
+                raise ValueError("write whole numbers with commas between them, such as 13,17,23,29")
+            value = tuple(map(int, words))
+        if isinstance(value, list | tuple) and any(isinstance(s, int) and not 0 <= s < 2**32 for s in value):
+            raise ValueError("a seed is a whole number from 0 to 4294967295")
+        if isinstance(value, list | tuple) and len(set(value)) < len(value):
+            raise ValueError("a seed is given twice: a second pass over the same folds adds nothing")
+        return value
+
+
+class GatesConfig(Section):
+    mode: Literal["report", "strict"] = "report"
+    """report: a missed gate is told and tagged; strict: the command also ends with exit code 3."""
+    probe_r2_gain: float = 0.05
+    """Encoder: what training must add to the probe of the same network at random."""
+    skill: float = 0.10
+    """Encoder: least skill against the best ruler, validation windows."""
+    f1_macro: float = 0.60
+    """Detector: least out-of-fold macro F1."""
+    joint_success_at_3: float = 0.40
+    """Detector: least out-of-fold share of windows with the class right and the centre within 3 bars."""
+    recall: float = 0.30
+    """Detector: least recall of any class; below it the detector has collapsed."""
+    ece: float = 0.10
+    """Detector: the calibration error, out of fold and after temperature, must be below."""
+    delta_joint_success_at_3: float = 0.0
+    """Detector: the lower end of the interval of its gain over scratch and random networks must be above."""
 
 
 class Config(Section):
@@ -220,6 +299,9 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     registry: RegistryConfig = RegistryConfig()
     labels: LabelsConfig = LabelsConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    cv: CvConfig = CvConfig()
+    gates: GatesConfig = GatesConfig()
 
     @model_validator(mode="after")
     def _patch_fits(self) -> Config:

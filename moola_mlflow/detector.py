@@ -230,16 +230,19 @@ class EncoderDetector(nn.Module):
     """An encoder that is trained on, and a detector that reads its encoding and, beside it, any further inputs.
 
     Shapes: x_BTP -> Output; the first F inputs a step are the encoder's features, the rest goes to the head as it is.
+    With ``precision`` bf16 the encoder trains under autocast; it is evaluated, as it will be served, in fp32.
     """
 
-    def __init__(self, encoder: Encoder, detector: Detector) -> None:
+    def __init__(self, encoder: Encoder, detector: Detector, precision: str = "fp32") -> None:
         super().__init__()
-        self.encoder, self.detector = encoder, detector
+        self.encoder, self.detector, self.precision = encoder, detector, precision
 
     def read(self, x_BTP: Tensor) -> Tensor:
         """Return what the head reads: encoding and further inputs. Shapes: [B, T, F + K] -> [B, T, D + K]."""
         num_features = self.encoder.input_size
-        return torch.cat([self.encoder(x_BTP[..., :num_features]), x_BTP[..., num_features:]], -1)
+        with torch.autocast(x_BTP.device.type, torch.bfloat16, enabled=self.training and self.precision == "bf16"):
+            h_BTD = self.encoder(x_BTP[..., :num_features]).float()
+        return torch.cat([h_BTD, x_BTP[..., num_features:]], -1)
 
     def forward(self, x_BTP: Tensor, span: Span | None = None) -> Output:
         return self.detector(self.read(x_BTP), span)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and the helper that suggests the nearest name."""
+"""The exceptions whose message is for the user, and the helper that suggests the nearest name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class UserError(ValueError):
 
 class TrainingError(RuntimeError):
     """A run that started well and failed while running (NaN loss, a leak): exit code 1, no traceback."""
+
+
+class GateError(RuntimeError):
+    """The evidence of a model does not meet a gate: exit code 3, no traceback."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -88,7 +88,8 @@ class Fitted:
     held_start: Tensor
     held_end: Tensor
     history: list[dict[str, float]]
-    """By epoch: ``train_loss``, and on the held windows ``held_nll``, ``held_class_nll``, ``held_joint_at_3``."""
+    """By epoch: ``train_loss``; on the held windows ``held_nll``, its class part ``held_class_nll``, ``held_f1_macro``,
+    ``held_joint_at_3``."""
 
 
 def select_inputs(which: Inputs, encoding_NTD: Tensor | None, path_NTP: Tensor | None) -> Tensor:
@@ -160,11 +161,12 @@ def fit_detector(
     mirrored_NTF: Tensor | None = None,
     lengths: tuple[int, int] | None = None,
     stop_after: int | None = None,
+    precision: str = "fp32",
 ) -> Fitted:
     """Fit a head and go on training a copy of the encoder, from epoch ``settings.unfreeze_at`` on; else as fit_head.
 
     Shapes: features [N, T, F + K]: the encoder's raw features first, then K inputs that the head reads beside the
-    encoding (path features, or none).
+    encoding (path features, or none). ``precision`` bf16 trains the encoder under autocast.
     """
     targets = _targets(label_N, start_N, end_N, features_NTF.device)
     with torch.random.fork_rng(devices=_cuda(features_NTF)):
@@ -173,7 +175,7 @@ def fit_detector(
         size = encoder.output_size + features_NTF.shape[-1] - encoder.input_size
         lengths = lengths or _lengths(targets, fit)
         detector = Detector(settings.head, size, num_classes, lengths, features_NTF.shape[1]).to(features_NTF.device)
-        model = EncoderDetector(encoder, detector)
+        model = EncoderDetector(encoder, detector, precision)
         with torch.no_grad():
             parts = _tensor(fit, features_NTF).split(CHUNK)
             detector.fit_scaling(torch.cat([model.read(features_NTF[part]) for part in parts]))
@@ -299,6 +301,7 @@ class _Loop:
         return {
             "held_nll": class_nll + float(pointer_loss_M.mean()),
             "held_class_nll": class_nll,
+            "held_f1_macro": _f1_macro(label_M, logits_MC.argmax(1)),
             "held_joint_at_3": float((near_M & (logits_MC.argmax(1) == label_M)).float().mean()),
         }
 
@@ -317,6 +320,15 @@ def _predict(
         parts.append((output.class_logits, *detector.decode(output), loss_B))
     logits, start, end, loss = (torch.cat(column) for column in zip(*parts, strict=True))
     return logits, start, end, loss
+
+
+def _f1_macro(label_M: Tensor, guess_M: Tensor) -> float:
+    """Return the mean F1 over the classes that are there or guessed."""
+    f1 = [
+        2 * int(((label_M == c) & (guess_M == c)).sum()) / int((label_M == c).sum() + (guess_M == c).sum())
+        for c in torch.cat([label_M, guess_M]).unique()
+    ]
+    return sum(f1) / len(f1)
 
 
 def _targets(label_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, device: torch.device) -> Targets:

@@ -23,7 +23,7 @@ def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     first, NO_SURGE), start and end int64 [N] of the surge, both inclusive (meaningless where there is none).
     Source: docs/labels.md.
     """
-    start, length = _strongest_surge(ohlc)
+    start, length = strongest_surge(ohlc)
     end = start + length - 1
     at = np.arange(len(ohlc))
     net = ohlc[at, end, 3] - ohlc[at, start, 0]
@@ -42,10 +42,14 @@ def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.where(length > 0, outcome, NO_SURGE), start, end
 
 
-def _strongest_surge(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def strongest_surge(
+    ohlc: np.ndarray, min_strength: float = MIN_STRENGTH, min_efficiency: float = MIN_EFFICIENCY
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the first bar and the number of bars of each window's strongest surge, 0 bars where there is none.
 
-    Among equals the shortest counts, then the earliest. Shapes: [N, T, 4] -> int64 [N], int64 [N].
+    Among equals the shortest counts, then the earliest.
+
+    Shapes: float64 [N, T, 4], T at least SHORTEST -> int64 [N], int64 [N].
     """
     o, high, low, c = np.moveaxis(ohlc, 2, 0)
     previous = np.concatenate([o[:, :1], c[:, :-1]], axis=1)
@@ -62,7 +66,7 @@ def _strongest_surge(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         net = np.abs(c[:, s + n - 1] - o[:, s])
         unit = median * np.sqrt(n)
         within = total[:, s + n] - total[:, s]
-        counts = (median > 0) & (net >= (1 - TOLERANCE) * np.maximum(MIN_STRENGTH * unit, MIN_EFFICIENCY * within))
+        counts = (median > 0) & (net >= (1 - TOLERANCE) * np.maximum(min_strength * unit, min_efficiency * within))
         np.divide(net, unit, out=strength[:, k, : len(s)], where=counts)
     flat = strength.reshape(num, -1)
     best = flat.max(axis=1, keepdims=True)

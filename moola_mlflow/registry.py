@@ -1,9 +1,11 @@
-"""Registered models: log a version with its evidence, find one by URI, load it for further training."""
+"""Registered models: log a version with its evidence, find one by URI, load it for further training or use."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from moola_mlflow.detection import PatternDetector
+from moola_mlflow.detector_files import DETECTOR_CARD, load_detector_folder
 from moola_mlflow.encoder_files import CARD, load_from_path
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.errors import UserError
@@ -20,34 +24,58 @@ from moola_mlflow.errors import UserError
 PACKAGE = Path(__file__).resolve().parent
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
 CANDIDATE = "candidate"
+PASSED = "passed"
 
 
-def requirements() -> list[str]:
+def requirements(*further: str) -> list[str]:
     """Return the exact packages that a served model needs; inferring them would take minutes."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in SERVED_REQUIREMENTS]
+    names = (*SERVED_REQUIREMENTS, *further)
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str]) -> str:
-    """Register an encoder folder as a new version with alias ``candidate``; return the version.
-
-    The model is code plus safetensors: nothing in it is unpickled, and it loads outside the checkout.
-    """
-    length, size = card["window"]["length"], card["architecture"]["output_size"]
+    """Register an encoder folder as a new version with alias ``candidate``; return the version."""
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float64), (-1, length, 4))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, size))]),
+        inputs=_windows(card),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card["architecture"]["output_size"]))]),
         params=ParamSchema([ParamSpec("pool", DataType.string, "mean")]),
     )
+    return _log("encoder", name, folder, signature, requirements(), tags)
+
+
+def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str]) -> str:
+    """Register a detector folder as a new version with alias ``candidate``; return the version.
+
+    ``card`` is that of ``detector.json``, with ``classes`` and ``window``.
+    """
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label"),
+        *(ColSpec(DataType.double, f"p_{label}") for label in card["classes"]),
+        ColSpec(DataType.long, "expansion_start"),
+        ColSpec(DataType.long, "expansion_end"),
+    ]
+    signature = ModelSignature(inputs=_windows(card), outputs=Schema(columns))
+    return _log("detector", name, folder, signature, requirements("pandas"), tags)
+
+
+def _windows(card: dict[str, Any]) -> Schema:
+    return Schema([TensorSpec(np.dtype(np.float64), (-1, card["window"]["length"], 4))])
+
+
+def _log(
+    kind: str, name: str, folder: Path, signature: ModelSignature, packages: Sequence[str], tags: dict[str, str]
+) -> str:
+    """The model is code plus safetensors: nothing in it is unpickled, and it loads outside the checkout."""
     with warnings.catch_warnings():
-        # MLflow asks for type hints, which it would turn into a schema that refuses arrays, and for an example.
-        warnings.filterwarnings("ignore", message=".*(Add type hints|input example)")
+        # MLflow asks for an example of the input, which the signature describes already.
+        warnings.filterwarnings("ignore", message=".*input example")
         info = mlflow.pyfunc.log_model(
-            name="encoder",
-            python_model=str(PACKAGE / "served" / "encoder.py"),
-            artifacts={"encoder": str(folder)},
+            name=kind,
+            python_model=str(PACKAGE / "served" / f"{kind}.py"),
+            artifacts={kind: str(folder)},
             code_paths=[str(PACKAGE)],
             signature=signature,
-            pip_requirements=requirements(),
+            pip_requirements=list(packages),
             registered_model_name=name,
         )
     version = str(info.registered_model_version)
@@ -62,24 +90,61 @@ def load_encoder(uri: str | Path) -> Encoder:
     """Return a trainable encoder, in evaluation mode, with its card.
 
     ``uri`` is ``models:/name@alias``, ``models:/name/version``, ``runs:/<id>/encoder``, an encoder folder or a
-    ``.pt`` checkpoint.
+    ``.pt`` checkpoint. An alias that was moved by hand to a version without passed gates warns.
 
     Raises: UserError where there is none.
     """
-    text = str(uri)
-    if not text.startswith(("models:/", "runs:/")):
-        path = Path(text)
+    with tempfile.TemporaryDirectory() as scratch:
+        return load_from_path(_located("encoder", str(uri), CARD, ", a folder or a .pt checkpoint", Path(scratch)))
+
+
+def load_detector(uri: str | Path) -> PatternDetector:
+    """Return a detector with its card; ``predict`` takes raw OHLC windows.
+
+    ``uri`` is ``models:/name@alias``, ``models:/name/version``, ``runs:/<id>/detector`` or a detector folder. An
+    alias that was moved by hand to a version without passed gates warns.
+
+    Raises: UserError where there is none.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _located("detector", str(uri), DETECTOR_CARD, " or a folder", Path(scratch))
+        return load_detector_folder(folder)
+
+
+def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path:
+    """Return the folder (or checkpoint) on disk that a URI names, fetched into ``scratch`` where it is in a store."""
+    if not uri.startswith(("models:/", "runs:/")):
+        path = Path(uri)
         if not path.exists():
             raise UserError(
-                f"encoder '{text}' is not there; give models:/moola-encoder@champion, models:/moola-encoder/3, "
-                "runs:/<run id>/encoder, a folder or a .pt checkpoint"
+                f"{kind} '{uri}' is not there; give models:/moola-{kind}@champion, models:/moola-{kind}/3, "
+                f"runs:/<run id>/{kind}{others}"
             )
-        return load_from_path(path)
+        return path
+    _warn_of_hand_moved_alias(uri)
     try:
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=text))
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
-        raise UserError(f"encoder '{text}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}") from e
-    cards = sorted(local.rglob(CARD))
+        raise UserError(f"{kind} '{uri}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}") from e
+    cards = sorted(local.rglob(card), key=lambda path: len(path.parts))  # an encoder inside of a detector lies deeper
     if not cards:
-        raise UserError(f"'{text}' holds no {CARD}; it is not an encoder of this project")
-    return load_from_path(cards[0].parent)
+        raise UserError(f"'{uri}' holds no {card}; it is not one of this project's {kind}s")
+    return cards[0].parent
+
+
+def _warn_of_hand_moved_alias(uri: str) -> None:
+    """Warn where an alias names a version that no promotion put there and that has not passed its gates."""
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if not uri.startswith("models:/") or not at or alias == CANDIDATE:
+        return
+    try:
+        version = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return  # the download says what is wrong
+    if "promoted_by" not in version.tags and not version.tags.get("gates", "").startswith(PASSED):
+        warnings.warn(
+            f"alias '{alias}' of {name} was moved by hand to version {version.version}, which has not passed its gates "
+            f"({version.tags.get('gates', 'never evaluated')}); promote it: moola promote --model {name} "
+            f"--version {version.version} --alias {alias}",
+            stacklevel=4,
+        )

@@ -6,23 +6,24 @@ import datetime as dt
 import importlib.metadata
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from moola_mlflow import encoder_files, runtime
+from moola_mlflow import encoder_files, gates, runtime
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
+from moola_mlflow.gates import Gate
 from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import utc
 
-MIN_GAIN = 0.05
-"""Probe gain below which the note points to the path objective."""
 BETTER = "mlflow run . -e pretrain -P config=configs/path.yaml"
+"""What to do where the probe's gate is missed."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def encoder_card(
     }
 
 
-def version_tags(card: dict[str, Any], preset: str, results: Results) -> dict[str, str]:
+def version_tags(card: dict[str, Any], preset: str, results: Results, checked: Sequence[Gate]) -> dict[str, str]:
     """Return the tags of a registered encoder version."""
     return {
         "preset": preset,
@@ -170,19 +171,19 @@ def version_tags(card: dict[str, Any], preset: str, results: Results) -> dict[st
         "features": card["features"]["set"],
         "window": str(card["window"]["length"]),
         "val_skill": f"{results.val['skill']:.4f}",
-        "gates": "not evaluated",
+        "gates": gates.summary(checked),
         "moola.identity": str(results.identity).lower(),
     }
 
 
-def note(results: Results, preset: str, uri: str) -> str:
+def note(results: Results, preset: str, uri: str, checked: Sequence[Gate]) -> str:
     """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
     config, test = results.config, results.test
     groups = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
     if results.identity:
         meaning = (
             "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
-            "not understanding."
+            f"not understanding. Published levels: {_levels(results)}."
         )
     elif results.hides:
         meaning = (
@@ -192,14 +193,29 @@ def note(results: Results, preset: str, uri: str) -> str:
     else:
         meaning = "Nothing is hidden: the targets are summaries of the price path around each step."
     p = results.probe
+    no_gain = any(gate.name == "probe_r2_gain" and not gate.passed for gate in checked)
     probed = (
         f"Probe (what a ridge reads from the frozen encoding about volatility and the place of extremes, test bars): "
         f"R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}."
     )
     return (
         f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch + 1} of {len(results.history)}.\n\n"
-        f"{meaning}\n\n{probed}\n\n"
+        f"{meaning}\n\n{probed}\n\n{_gate_note(checked)}\n\n"
         f"Preset `{preset}`, objective `{config.objective.name}`, bars `{config.bars.path}`, "
         f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
-        f"Next: `{'moola_mlflow.load_encoder(' + repr(uri) + ')' if p.gain > MIN_GAIN else BETTER}`\n"
+        f"Next: `{BETTER if no_gain else 'moola_mlflow.load_encoder(' + repr(uri) + ')'}`\n"
     )
+
+
+def _levels(results: Results) -> str:
+    levels = gates.published_levels(results.best_val_loss, results.chosen["val/mae"])
+    return (
+        f"validation loss {results.best_val_loss:.4f} {levels['val_loss']}, "
+        f"MAE {results.chosen['val/mae']:.4f} {levels['val_mae']}"
+    )
+
+
+def _gate_note(checked: Sequence[Gate]) -> str:
+    if gates.all_passed(checked):
+        return "**Gates:** passed."
+    return "\n".join(["**Gates missed:**", "", *(f"- {text}" for text in gates.missed(checked))])

@@ -1,7 +1,8 @@
-"""Steps that several commands share: bars with their inputs logged, and features that have passed their checks."""
+"""Steps of commands: bars, labels and encoders with their inputs logged, features that have passed their checks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.batches import BatchSource
 from moola_mlflow.config import Config
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.errors import UserError
 from moola_mlflow.features import Hybrid
 from moola_mlflow.features.quality import check_quality, quality_metrics, quality_report, quality_table
+from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
 from moola_mlflow.plots.quality import quality_figure
+from moola_mlflow.registry import load_encoder
 from moola_mlflow.tracking import Run
 from moola_mlflow.windows import Windows, make_windows
 
@@ -64,3 +69,64 @@ def check_features(
         print(f"Warning: {warning}", flush=True)
     check_quality(report)
     return report, features
+
+
+def load_labels(run: Run, config: Config) -> LabelledSet:
+    """Read the labelled windows of a run and log them as its input."""
+    if config.labels.path == "sample":
+        labels = sample_labels(config, config.labels.n, config.labels.seed)
+    else:
+        labels = read_labels(config.labels.path, config.windows.length)
+    run.labels(labels, "finetune")
+    counts = {f"labels/{name}": count for name, count in labels.counts().items()}
+    run.metrics({"labels/used": len(labels), **counts})
+    return labels
+
+
+def load_encoders(text: str) -> list[tuple[str, Encoder]]:
+    """Return the encoders named in a text, separated by commas, with their names; none for an empty one.
+
+    Raises: UserError where one is not there or is named twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(set(names)) < len(names):
+        raise UserError(f"finetune.encoder='{text}' names an encoder twice; an ensemble needs different ones")
+    return [(name, load_encoder(name)) for name in names]
+
+
+def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] | None:
+    """Return the feature quality report of the windows that the first encoder was trained on, None where unknown."""
+    return encoders[0][1].card.get("quality") if encoders else None
+
+
+def check_overlap(
+    run: Run, labels: LabelledSet, encoders: Sequence[tuple[str, Encoder]]
+) -> tuple[float | None, list[str]]:
+    """Log the share of labelled windows within the time that an encoder was trained on, and return what to say of it.
+
+    Two samples of different seeds have equal times and no bar in common.
+    """
+    if labels.start_ns is None or labels.end_ns is None:
+        return None, [
+            "the labels carry no times: overlap between folds was looked for in equal prices, which misses overlaps "
+            "under 10 bars, no embargo is kept, and overlap with the encoder's training bars is unknown; add "
+            "start_time and end_time."
+        ]
+    inside = np.zeros(len(labels), bool)
+    for _, encoder in encoders:
+        card = encoder.card
+        other_sample = labels.path == "sample" and card.get("data", {}).get("path") == "sample"
+        if "trained_from" not in card or (other_sample and card["data"]["sha256"] != labels.bars_sha256):
+            continue
+        first, last = (
+            np.datetime64(card[key].rstrip("Z"), "ns").astype(np.int64) for key in ("trained_from", "trained_until")
+        )
+        inside |= (labels.start_ns <= last) & (labels.end_ns >= first)
+    share = float(inside.mean())
+    run.metrics({"data/pretrain_overlap": share})
+    if not share:
+        return share, []
+    return share, [
+        f"{share:.0%} of the labelled windows lie within the time that the encoder was trained on: it saw no label, "
+        "but it may know these bars; for a figure on unseen bars pre-train on bars that end before the labels begin."
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import re
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -23,7 +24,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from moola_mlflow import lastword
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.errors import GateError, TrainingError, UserError
+from moola_mlflow.labelfiles import LabelledSet
 from moola_mlflow.runtime import environment_text, launched
 from moola_mlflow.signals import Interrupted, undisturbed
 from moola_mlflow.store import FAILURES, first_line, open_run
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 
 RUNS = Path(".moola/runs")
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
-MAX_PARAM, MAX_NOTE, MAX_BATCH = 6000, 5000, 100
+MAX_PARAM, MAX_NOTE, MAX_BATCH, MAX_METRICS = 6000, 5000, 100, 1000
 NOTE = "mlflow.note.content"
+PARENT = "mlflow.parentRunId"
 EXPERIMENT_KIND = "mlflow.experimentKind"
 # What MLflow calls a run that nobody named, such as `gifted-fox-12`.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
@@ -51,6 +54,7 @@ class Run:
         """Adopt the launcher's run, or make one in an experiment. Raises: UserError where the store does not work."""
         self._adopted = launched()
         self._journal: TextIO | None = None
+        self._note = ""
         self.id = ""
         try:
             with undisturbed():
@@ -94,8 +98,8 @@ class Run:
             self.finish("FINISHED")
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             self.finish("KILLED", f"Interrupted ({error or 'SIGINT'}).")
-        elif isinstance(error, UserError | TrainingError):
-            self.finish("FAILED", f"**Failed:** {error}")
+        elif isinstance(error, UserError | TrainingError | GateError):
+            self.finish("FAILED", f"**Failed:** {error}" + (f"\n\n{self._note}" if self._note else ""))
         else:
             self.finish("FAILED", f"**Failed:** {type(error).__name__}: {first_line(error)}")
 
@@ -158,6 +162,7 @@ class Run:
 
     def note(self, markdown: str) -> None:
         """Set the Markdown note that the UI shows first."""
+        self._note = markdown
         self.tags({NOTE: markdown[:MAX_NOTE]})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -168,17 +173,45 @@ class Run:
         self.client.log_batch(self.id, metrics=rows)
 
     def bars(self, bars: Bars, context: str) -> None:
-        """Log every data file as an input of the run. MLflow keeps 36 characters of a digest: the rest is a tag."""
-        inputs = []
-        for file in bars.files:
-            source = json.dumps({"uri": str(file.path)})
-            profile = json.dumps({"num_rows": int(file.rows)})
-            dataset = Dataset(Path(file.path).name, file.sha256[:36], "local", source, profile=profile)
-            tags = [InputTag("mlflow.data.context", context), InputTag("sha256", file.sha256)]
-            inputs.append(DatasetInput(dataset, tags))
-        self._write({"kind": "inputs", "files": [[str(f.path), f.sha256, int(f.rows)] for f in bars.files]})
-        self.client.log_inputs(self.id, inputs)
+        """Log every data file as an input of the run."""
+        self._inputs([(str(file.path), file.sha256, int(file.rows)) for file in bars.files], context)
         self.tags({"moola.data_sha256": bars.sha256})
+
+    def labels(self, labels: LabelledSet, context: str) -> None:
+        """Log a labelled set as an input of the run."""
+        self._inputs([(str(labels.path), labels.sha256, len(labels))], context)
+        self.tags({"moola.data_sha256": labels.sha256, "moola.weak_labels": str(labels.weak).lower()})
+
+    def _inputs(self, files: list[tuple[str, str, int]], context: str) -> None:
+        """Log inputs by path, SHA-256 and rows. MLflow keeps 36 characters of a digest: the rest is a tag."""
+        inputs = []
+        for path, sha256, rows in files:
+            source, profile = json.dumps({"uri": path}), json.dumps({"num_rows": rows})
+            dataset = Dataset(Path(path).name, sha256[:36], "local", source, profile=profile)
+            tags = [InputTag("mlflow.data.context", context), InputTag("sha256", sha256)]
+            inputs.append(DatasetInput(dataset, tags))
+        self._write({"kind": "inputs", "files": [list(file) for file in files]})
+        self.client.log_inputs(self.id, inputs)
+
+    def child(
+        self, name: str, tags: Mapping[str, Any], series: Sequence[Mapping[str, float]], final: Mapping[str, float]
+    ) -> None:
+        """Log a finished part of this run, such as a fold, as a run nested in it: curves by epoch and final figures.
+
+        It is made, filled and ended in one go, so that an interruption leaves no child RUNNING.
+        """
+        record = {"kind": "child", "name": name, "tags": dict(tags), "series": list(series), "final": dict(final)}
+        self._write(_without_nan(record))
+        now = int(time.time() * 1000)
+        rows = [(key, value, step) for step, metrics in enumerate(series) for key, value in metrics.items()]
+        rows += [(key, value, 0) for key, value in final.items()]
+        metrics = [Metric(key, float(value), now, step) for key, value, step in rows if math.isfinite(value)]
+        with undisturbed():
+            all_tags = {PARENT: self.id, **{key: str(value) for key, value in tags.items()}}
+            run = self.client.create_run(self.experiment_id, start_time=now, tags=all_tags, run_name=name)
+            for i in range(0, len(metrics), MAX_METRICS):
+                self.client.log_batch(run.info.run_id, metrics=metrics[i : i + MAX_METRICS])
+            self.client.set_terminated(run.info.run_id)
 
     def text(self, text: str, name: str) -> None:
         """Log text as an artifact."""
@@ -186,7 +219,7 @@ class Run:
 
     def json(self, value: Any, name: str) -> None:
         """Log a JSON artifact."""
-        self.client.log_text(self.id, json.dumps(value, indent=2, default=_plain) + "\n", name)
+        self.client.log_text(self.id, json.dumps(_without_nan(value), indent=2, default=_plain) + "\n", name)
 
     def table(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log rows as a table that the UI can show."""
@@ -229,6 +262,17 @@ def _git_diff() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return shown.stdout if shown.returncode == 0 else ""
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with null for figures that are not finite, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from moola_mlflow.checkpoint import CheckpointFolder
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.errors import TrainingError
-from moola_mlflow.objectives import Errors, Objective, leak, skills
+from moola_mlflow.objectives import Errors, Objective, leak
 from moola_mlflow.runtime import generator
 from moola_mlflow.splits import Split
 
@@ -59,6 +59,17 @@ def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The batches of some windows, anew at each iteration: a sum fits part after part."""
+
+    source: BatchSource
+    index: np.ndarray
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.source.batches(self.index, EVALUATION_BATCH)
 
 
 class Pretraining(nn.Module):
@@ -163,7 +174,7 @@ class Trainer:
         for batch in self.source.batches(order, size, first=progress.step):
             with self.autocast():
                 errors = model.objective(model.encoder, batch, self.draws)
-            loss = model.objective.total(errors.huber())
+            loss = model.objective.loss(errors)
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
@@ -233,11 +244,11 @@ class Trainer:
         assert total is not None, "a split is never empty"
         if needs_rulers:
             self._rulers[part] = rulers
-        huber = total.huber()
-        skill = skills(objective, total, self._rulers[part])
+        huber = objective.huber(total)
+        skill = objective.skills(total, self._rulers[part])
         count = total.count_K.clamp(min=1)
         scores = {
-            "loss": float(objective.total(huber)),
+            "loss": float(objective.loss(total)),
             "huber": float(huber),
             "mae": float(total.absolute_K.sum() / count.sum()),
             "loss_profiled": 0.5 + 0.5 * math.log(max(float(huber), 1e-30)),
@@ -272,11 +283,10 @@ class Trainer:
 
     def fit_rulers(self) -> None:
         """Fit the objective's targets and then its rulers, both on the training windows alone."""
-        objective, train = self.model.objective, self.split.train
+        objective, batches = self.model.objective, Passes(self.source, self.split.train)
         with torch.no_grad():
-            objective.fit_targets(self.source.batches(train, EVALUATION_BATCH))
-            draws = generator(self.config.trainer.seed, RULERS)
-            objective.fit_rulers(self.model.encoder, self.source.batches(train, EVALUATION_BATCH), draws)
+            objective.fit_targets(batches)
+            objective.fit_rulers(self.model.encoder, batches, generator(self.config.trainer.seed, RULERS))
 
     def leak(self) -> float:
         """Return how far validation encodings move when the input at hidden steps is replaced by noise."""

@@ -18,6 +18,11 @@ ENTRY_POINTS = {
     "data": {"bars", "out", "head"},
     "features": {"bars", "features"},
     "label": {"bars", "n", "out", "seed"},
+    "finetune": {
+        *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
+        "register",
+    },
+    "promote": {"model", "version", "alias", "force"},
     "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }
 
@@ -61,7 +66,10 @@ def test_the_launcher_passes_no_default_that_could_override_a_preset() -> None:
         for key, value in entry["parameters"].items()
         if value["default"] != ""
     }
-    assert defaults == {("pretrain", "config"): "configs/stones.yaml"}
+    assert defaults == {
+        ("pretrain", "config"): "configs/stones.yaml",
+        ("finetune", "config"): "configs/finetune.yaml",
+    }
     assert all((ROOT / path).is_file() for path in defaults.values())
 
 

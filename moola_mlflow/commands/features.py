@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from moola_mlflow import registry, stages, tracking
+from moola_mlflow import stages, tracking
 from moola_mlflow.config import Config
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
@@ -14,18 +14,17 @@ from moola_mlflow.tracking import Run
 COLUMNS = ("name", "nonzero", "at_lower", "at_upper", "mean", "std", "min", "max", "q05", "q50", "q95")
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, encoder: str = "") -> None:
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     """Compute the features of all windows, log and print their report, and refuse what cannot be learned from.
 
-    With an ``encoder``, the report also says how far each feature has drifted from that encoder's training windows.
+    With an encoder, the report also says how far each feature has drifted from that encoder's training windows.
     """
     name = tracking.run_name("features", config.features.set, config.bars.sample_seed)
     with Run("features", name, config.tracking.experiment) as active:
         active.config(config)
         bars = stages.load_bars(active, config, "features")
         source = stages.batch_source(stages.cut_windows(bars, config), config, torch.device("cpu"))
-        active.params({"encoder": encoder or "none"})
-        reference = registry.load_encoder(encoder).card.get("quality") if encoder else None
+        reference = stages.training_quality(stages.load_encoders(config.finetune.encoder))
         report, _ = stages.check_features(active, source, reference)
         _print(report["features"])
         summary = (

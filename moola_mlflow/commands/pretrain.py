@@ -7,11 +7,11 @@ import time
 import numpy as np
 import torch
 
-from moola_mlflow import checkpoint, console, encoder_files, registry, runtime, stages, tracking
+from moola_mlflow import checkpoint, console, encoder_files, gates, registry, runtime, stages, tracking
 from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.errors import GateError, TrainingError
 from moola_mlflow.features import feature_names
 from moola_mlflow.features.quality import quality_report
 from moola_mlflow.objectives import build_objective
@@ -66,15 +66,20 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
         card = encoder_card(trainer, results, bars, quality, active.id)
+        checked = gates.encoder_gates(card, config.gates)
+        active.json(gates.table(checked), "gates.json")
         encoder_files.save_encoder(model.encoder, card, active.folder / "encoder")
         active.artifact(active.folder / "encoder", "encoder")
         uri, registered = f"runs:/{active.id}/encoder", "not registered"
         if config.registry.name != "none":
-            tags = version_tags(card, preset, results)
+            tags = version_tags(card, preset, results, checked)
             version = registry.log_encoder(config.registry.name, active.folder / "encoder", card, tags)
             uri, registered = f"models:/{config.registry.name}/{version}", f"{config.registry.name} version {version}"
-        active.note(note(results, preset, uri))
-        print(f"Test: {results.headline()}\nRun {active.id}: {registered}", flush=True)
+        active.note(note(results, preset, uri, checked))
+        verdict = gates.summary(checked)
+        print(f"Test: {results.headline()}\nGates {verdict}\nRun {active.id}: {registered}", flush=True)
+        if config.gates.mode == "strict" and not gates.all_passed(checked):
+            raise GateError(f"gates {verdict}. The run is logged whole ({registered}); gates.mode is strict")
 
 
 def _check_names(config: Config) -> None:

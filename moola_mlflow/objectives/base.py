@@ -1,7 +1,8 @@
 """What every pre-training objective gives the trainer.
 
 An objective draws what a batch needs (a mask), turns encodings into errors, and errors into a loss. Errors are
-sums and counts a target, so that any grouping of batches gives the same mean.
+sums and counts a target, so that any grouping of batches gives the same mean. What an epoch is chosen by, the loss and
+the skills follow from summed errors alone.
 
 Shape legend: B windows, T steps, F features, D encoding size, K targets.
 """
@@ -33,6 +34,10 @@ class Errors:
     def huber(self) -> Tensor:
         """Return the mean Huber over all targets and positions; 0 where there is no position."""
         return self.huber_K.sum() / self.count_K.sum().clamp(min=1)
+
+    def at(self, positions: slice | list[int]) -> Errors:
+        """Return the errors of some targets."""
+        return Errors(self.huber_K[positions], self.absolute_K[positions], self.count_K[positions])
 
     def detach(self) -> Errors:
         return Errors(self.huber_K.detach(), self.absolute_K.detach(), self.count_K)
@@ -69,6 +74,33 @@ class Objective(nn.Module):
         """Return the loss that is minimised, from the mean Huber."""
         return huber
 
+    def huber(self, errors: Errors) -> Tensor:
+        """Return the Huber that chooses the epoch."""
+        return errors.huber()
+
+    def loss(self, errors: Errors) -> Tensor:
+        """Return the loss that is minimised."""
+        return self.total(self.huber(errors))
+
+    def skills(self, model: Errors, rulers: dict[str, Errors]) -> dict[str, float]:
+        """Return 1 - H(model) / H(best ruler): overall (``""``), by group and by target.
+
+        The best ruler is chosen anew for each set of targets, so that each figure faces its strongest competitor.
+        """
+        sets = {"": list(range(len(self.targets))), **self.groups}
+        sets |= {name: [i] for i, name in enumerate(self.targets)}
+        out = {}
+        for name, positions in sets.items():
+            if not positions:
+                continue
+            best = min(float(errors.at(positions).huber()) for errors in rulers.values())
+            out[name] = 1.0 - float(model.at(positions).huber()) / best if best > 0 else 0.0
+        return out
+
+    def parts(self) -> tuple[Objective, ...]:
+        """Return the objectives that this one is made of: itself, where it is no sum."""
+        return (self,)
+
     def sigma(self) -> float | None:
         """Return the learned s of an uncertainty-weighted loss, or None."""
         return None
@@ -80,7 +112,10 @@ class Objective(nn.Module):
         return z_BTF + sigma * torch.randn(z_BTF.shape, generator=generator, device=generator.device).to(z_BTF.device)
 
     def fit_targets(self, batches: Iterable[Batch]) -> None:
-        """Fit what targets need from the training windows (a scale); nothing by default."""
+        """Fit what targets need from the training windows (a scale); nothing by default.
+
+        Here and in ``fit_rulers``, ``batches`` may be iterated over several times.
+        """
 
     def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
         """Fit the label-free baselines that the skill is measured against, on training windows."""
@@ -99,35 +134,21 @@ class Objective(nn.Module):
         return self.errors(encoder, encoder.encode(self.encoder_input(encoder, batch, drawn, generator)), batch, drawn)
 
 
-def skills(objective: Objective, model: Errors, rulers: dict[str, Errors]) -> dict[str, float]:
-    """Return 1 - H(model) / H(best ruler): overall, by group (``<group>``) and by target (``<target>``).
-
-    The best ruler is chosen anew for each set of targets, so that each figure faces its strongest competitor.
-    """
-    sets = {"": list(range(len(objective.targets))), **objective.groups}
-    sets |= {name: [i] for i, name in enumerate(objective.targets)}
-    out = {}
-    for name, positions in sets.items():
-        if not positions:
-            continue
-        best = min(_mean(errors, positions) for errors in rulers.values())
-        out[name] = 1.0 - _mean(model, positions) / best if best > 0 else 0.0
-    return out
-
-
-def _mean(errors: Errors, positions: list[int]) -> float:
-    return float(errors.huber_K[positions].sum() / errors.count_K[positions].sum().clamp(min=1))
-
-
 @torch.no_grad()
 def leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: Callable[[], torch.Generator]) -> float:
     """Return how far encodings move when everything known of the hidden steps is replaced by noise; 0 = bit-identical.
 
     Features and prices at hidden steps are replaced; encodings are compared as in evaluation and as in training, with
-    equal jitter and dropout. Infinite where what is drawn depends on what it hides, or an encoding is no number.
+    equal jitter and dropout. Infinite where what is drawn depends on what it hides, or an encoding is no number. Of a
+    sum it is the largest over the parts that hide.
 
     ``make_generator`` gives equal generators, so that all passes draw the same.
     """
+    hiding = [part for part in objective.parts() if part.checks_leak]
+    return max((_leak(part, encoder, batch, make_generator) for part in hiding), default=0.0)
+
+
+def _leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: Callable[[], torch.Generator]) -> float:
     drawn = objective.draw(batch, make_generator())
     hidden = drawn[..., None]
     noise = encoder.mean + 3 * encoder.std * torch.randn_like(batch.x_BTF)

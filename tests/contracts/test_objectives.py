@@ -1,4 +1,4 @@
-"""The contract of objectives: every objective and published variant passes all of it."""
+"""The contract of objectives: every objective, published variant and weighted sum passes all of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moola_mlflow.config import ObjectiveConfig
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.errors import UserError
 from moola_mlflow.features import compute_features, feature_names
-from moola_mlflow.objectives import OBJECTIVES, Errors, Objective, build_objective, leak, skills
+from moola_mlflow.objectives import OBJECTIVES, Errors, Objective, WeightedSum, build_objective, leak, parse_name
 
 NAMES = feature_names("relativity11")
 VARIANTS = {
@@ -23,12 +23,16 @@ VARIANTS = {
     "masked raw": {"units": "raw"},
     "path": {},
     "masked identity": {"hide_masked": False, "uncertainty": True, "units": "raw"},
+    "path+0.5*masked": {},
+    "2*masked+path uncertainty patch": {"uncertainty": True, "mask_strategy": "patch"},
+    "path+masked identity": {"hide_masked": False},
 }
 """Settings by label; the first word names the objective."""
 
 
 def test_every_registered_objective_stands_in_this_suite() -> None:
-    assert {label.split()[0] for label in VARIANTS} == set(OBJECTIVES)
+    assert {label.split()[0] for label in VARIANTS if "+" not in label} == set(OBJECTIVES)
+    assert {name for label in VARIANTS if "+" in label for name in parse_name(label.split()[0])} == set(OBJECTIVES)
 
 
 @pytest.fixture(params=VARIANTS)
@@ -62,7 +66,7 @@ def seeded(seed: int = 5) -> torch.Generator:
 
 
 def test_the_gradient_reaches_every_parameter(objective: Objective, encoder: Encoder, batch: Batch) -> None:
-    objective.total(objective(encoder, batch, seeded()).huber()).backward()
+    objective.loss(objective(encoder, batch, seeded())).backward()
     named = [*objective.named_parameters(), *encoder.named_parameters()]
     assert [name for name, p in named if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -77,8 +81,9 @@ def test_the_same_seed_gives_the_same_errors_and_another_seed_others(
 
 
 def test_no_step_of_the_warm_up_carries_a_loss(objective: Objective, encoder: Encoder, batch: Batch) -> None:
-    h = torch.randn(32, 105, 16, requires_grad=True)
     drawn = objective.draw(batch, seeded())
+    passes = len(objective.encoder_input(encoder, batch, drawn, seeded())) // 32
+    h = torch.randn(passes * 32, 105, 16, requires_grad=True)
     objective.errors(encoder, h, batch, drawn).huber().backward()
     assert h.grad is not None
     assert h.grad[:, : batch.warmup].abs().sum() == 0
@@ -90,7 +95,7 @@ def test_errors_are_finite_however_few_steps_are_valid(
     objective: Objective, encoder: Encoder, sample_prices: np.ndarray, num_valid: int
 ) -> None:
     batch = make_batch(sample_prices[:4], warmup=105 - num_valid)
-    assert objective.total(objective(encoder, batch, seeded()).huber()).isfinite()
+    assert objective.loss(objective(encoder, batch, seeded())).isfinite()
 
 
 def test_state_survives_a_round_trip(objective: Objective, encoder: Encoder, batch: Batch) -> None:
@@ -110,17 +115,16 @@ def test_errors_add_up_however_windows_are_batched(
     encoder.eval(), objective.eval()
     batch = make_batch(sample_prices[:16])
     drawn = objective.draw(batch, seeded())
-    h = encoder.encode(objective.encoder_input(encoder, batch, drawn, seeded()))
-    whole = objective.errors(encoder, h, batch, drawn)
-    halves = [
-        objective.errors(
-            encoder, h[part], Batch(batch.x_BTF[part], batch.prices_BT4[part], batch.index[part], 20), drawn[part]
-        )
-        for part in (slice(0, 5), slice(5, 16))
-    ]
-    total = halves[0] + halves[1]
+
+    def errors(part: slice) -> Errors:
+        some = Batch(batch.x_BTF[part], batch.prices_BT4[part], batch.index[part], 20)
+        h = encoder.encode(objective.encoder_input(encoder, some, drawn[part], seeded()))
+        return objective.errors(encoder, h, some, drawn[part])
+
+    whole, total = errors(slice(None)), errors(slice(0, 5)) + errors(slice(5, 16))
     torch.testing.assert_close(total.huber_K, whole.huber_K)
-    torch.testing.assert_close(total.huber(), whole.huber())
+    torch.testing.assert_close(objective.huber(total), objective.huber(whole))
+    torch.testing.assert_close(objective.loss(total), objective.loss(whole))
 
 
 def test_skill_is_zero_for_the_best_ruler_itself_and_one_for_the_truth(
@@ -129,10 +133,14 @@ def test_skill_is_zero_for_the_best_ruler_itself_and_one_for_the_truth(
     objective.fit_rulers(encoder, [batch], seeded(3))
     drawn = objective.draw(batch, seeded(4))
     rulers = objective.ruler_errors(encoder, batch, drawn)
-    best = min(rulers.values(), key=lambda errors: float(errors.huber()))
-    assert skills(objective, best, rulers)[""] == pytest.approx(0)
+    named = list(objective.weights) if isinstance(objective, WeightedSum) else [""]
+    each = [min((e for r, e in rulers.items() if r.startswith(name)), key=lambda e: float(e.huber())) for name in named]
+    best = Errors(*(torch.cat([getattr(e, k) for e in each]) for k in ("huber_K", "absolute_K", "count_K")))
+    assert objective.skills(best, rulers)[""] == pytest.approx(0)
     perfect = Errors(torch.zeros_like(best.huber_K), best.absolute_K, best.count_K)
-    assert set(skills(objective, perfect, rulers).values()) == {1.0}
+    found = objective.skills(perfect, rulers)
+    assert set(found.values()) == {1.0}
+    assert set(found) == {"", *objective.targets, *(name for name, members in objective.groups.items() if members)}
 
 
 def test_an_objective_that_hides_steps_lets_nothing_of_them_through(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,6 +205,40 @@ def test_the_version_carries_its_evidence_and_the_alias_candidate(trained: Store
         "smoke",
         "relativity11",
         "105",
+    )
+
+
+def test_missed_gates_are_in_tag_note_and_artifact_with_what_to_do_instead(trained: Store) -> None:
+    run, version = pretrained(trained), trained.client.get_model_version_by_alias("moola-encoder", "candidate")
+    rows = {row["gate"]: row for row in json.loads(trained.artifact(run, "gates.json").read_text())}
+    assert list(rows) == ["identity", "leak", "probe_r2_gain", "skill", "feature_faults"]
+    assert [rows[name]["passed"] for name in ("identity", "leak", "feature_faults")] == [True, True, True]
+    assert rows["probe_r2_gain"]["value"] == pytest.approx(run.data.metrics["probe/r2_gain"])
+    assert not rows["probe_r2_gain"]["passed"]  # two epochs of masking add nothing
+    missed = f"probe_r2_gain {run.data.metrics['probe/r2_gain']:.4g} <= 0.05 (by "
+    assert version.tags["gates"].startswith(f"failed: {missed}")
+    note = run.data.tags["mlflow.note.content"]
+    assert f"**Gates missed:**\n\n- {missed}" in note
+    assert "Next: `mlflow run . -e pretrain -P config=configs/path.yaml`" in note
+    assert "EXCELLENT" not in note
+    assert "WARNING" not in note
+
+
+def test_a_copy_shows_the_published_levels_and_strict_gates_fail_a_run_that_is_logged_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    quick = {**QUICK, "config": SMOKE, "epochs": "1", "register": "copy"}
+    done = store.run("pretrain", {**quick, "objective.hide_masked": "false", "gates": "strict"})
+    assert done.returncode == 3
+    assert "identity 1 != 0 (by 1)" in done.stderr
+    (run,) = store.runs()
+    assert run.info.status == "FAILED"
+    assert "identity 1 != 0" in run.data.tags["mlflow.note.content"]
+    (version,) = store.client.search_model_versions("name = 'copy'")
+    assert version.tags["gates"].startswith("failed: identity 1 != 0")
+    assert store.run("pretrain", {**quick, "objective.hide_masked": "false", "register": "none"}).returncode == 0
+    assert re.search(
+        r"Published levels: validation loss \S+ WARNING, MAE \S+ WARNING",
+        store.runs()[0].data.tags["mlflow.note.content"],
     )
 
 

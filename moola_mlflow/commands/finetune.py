@@ -1,0 +1,140 @@
+"""finetune: labelled windows and an encoder to a calibrated detector, with the evidence for it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from moola_mlflow import detector_files, registry, runtime, stages, tracking, verdict
+from moola_mlflow.comparison import Setting, build_methods, make_setting, refit
+from moola_mlflow.config import Config
+from moola_mlflow.crossval import Outcome, Targets, Unit, cross_validate, plan
+from moola_mlflow.detection import PatternDetector
+from moola_mlflow.errors import GateError
+from moola_mlflow.evidence import DETECTOR, TITLES, Evidence, weigh
+from moola_mlflow.gates import detector_gates, summary, table
+from moola_mlflow.metrics import scores
+from moola_mlflow.plots.finetuning import (
+    confusion_figure,
+    forest_figure,
+    pointer_figure,
+    recall_figure,
+    reliability_figure,
+)
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tracking import Run
+
+
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+    """Cross-validate a detector beside its baselines, refit it on all labels, register it with its evidence."""
+    started = time.perf_counter()
+    runtime.tune_allocator()
+    seeds = config.cv.seeds or (config.trainer.seed,)
+    name = tracking.run_name("finetune", preset, seeds[0])
+    with Run("finetune", name, config.tracking.experiment) as active:
+        active.config(config)
+        runtime.set_threads(config.runtime.threads)
+        device = runtime.pick_device(config.runtime.device)
+        precision = runtime.pick_precision(config.runtime.precision, device)
+        workers = (config.cv.workers or runtime.usable_cores()) if device.type == "cpu" else 1
+        active.tags({"moola.device": device, "moola.precision": precision, "moola.workers": workers})
+        labels = stages.load_labels(active, config)
+        units = plan(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
+        encoders = stages.load_encoders(config.finetune.encoder)
+        setting = make_setting(labels, [encoder for _, encoder in encoders], config, device, precision)
+        overlap, warnings = stages.check_overlap(active, labels, encoders)
+        warnings = [*labels.warnings, *warnings]
+        print(
+            f"{len(labels)} labelled windows: {labels.counts()}; {len(units)} folds in all; {device}, {precision}, "
+            f"{workers} processes",
+            flush=True,
+        )
+        outcomes = _cross_validate(active, setting, units, seeds, workers, interrupts)
+        evidence = weigh(labels, units, outcomes)
+        if collapse := verdict.collapse_warning(evidence, config.gates.recall):
+            warnings.append(collapse)
+        gates = detector_gates(evidence.gated(verdict.is_identity([e for _, e in encoders])), config.gates)
+        _log(active, config, evidence)
+        active.json(table(gates), "gates.json")
+        card = verdict.detector_card(setting, evidence, encoders, overlap, active.id)
+        uri = _refit(active, setting, evidence, card, preset, summary(gates))
+        active.metrics({"total_seconds": time.perf_counter() - started})
+        active.tags({"moola.gates": summary(gates), "moola.headline": evidence.headline()})
+        if warnings:
+            active.tags({"moola.warnings": " ".join(warnings)})
+        active.note(verdict.note(setting, evidence, gates, uri, warnings))
+        for text in warnings:
+            print(f"Warning: {text}", flush=True)
+        print("\n".join([*verdict.console_lines(evidence, gates), f"Run {active.id}: {uri}"]), flush=True)
+        if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
+            raise GateError(f"gates {summary(gates)}; everything is logged, and registered as asked")
+
+
+def _cross_validate(
+    active: Run, setting: Setting, units: list[Unit], seeds: tuple[int, ...], workers: int, interrupts: Interrupts
+) -> dict[str, list[Outcome]]:
+    """Run all methods seed by seed; log each fold of the detector as a child run."""
+    labels, span = setting.labels, np.stack([setting.labels.start, setting.labels.end], 1)
+    total: dict[str, list[Outcome]] = {}
+    for seed in seeds:
+        mine = [unit for unit in units if unit.seed == seed]
+
+        def told(method: str, number: int, outcome: Outcome, mine: list[Unit] = mine) -> None:
+            active.beat()
+            if method != DETECTOR:
+                return
+            unit = mine[number]
+            found = scores(
+                labels.label[unit.test], outcome.probability, outcome.predicted, span[unit.test], labels.classes
+            )
+            print(verdict.fold_line(unit, found), flush=True)
+            active.child(**verdict.fold_run(unit, outcome, found))
+
+        methods = build_methods(setting, seed)
+        with interrupts.deferred():  # raises at its end what interrupted it
+            done = cross_validate(
+                methods, Targets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason
+            )
+        for method, outcomes in done.items():
+            total.setdefault(method, []).extend(outcomes)
+    return total
+
+
+def _log(active: Run, config: Config, evidence: Evidence) -> None:
+    active.metrics(evidence.metrics())
+    active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, "cv_summary.json")
+    active.table(evidence.rows(), "predictions.json")
+    for name, figure in _figures(evidence).items():
+        active.figure(figure, f"figures/{name}.png")
+
+
+def _figures(evidence: Evidence) -> dict[str, Figure]:
+    found, raw, labels = evidence.predictions[DETECTOR], evidence.uncalibrated, evidence.labels
+    gains = [(TITLES[name], row["joint_success_at_3"]) for name, row in evidence.differences.items()]
+    return {
+        "confusion": confusion_figure(found.label, found.probability.argmax(-1), labels.classes),
+        "reliability": reliability_figure(found.label, raw.probability, found.probability),
+        "pointer_errors": pointer_figure(found.span, found.predicted),
+        "recall": recall_figure(evidence.recall()),
+        "paired_differences": forest_figure(gains, "The detector beyond each baseline", "difference of Joint@3"),
+    }
+
+
+def _refit(active: Run, setting: Setting, evidence: Evidence, card: dict[str, object], preset: str, gates: str) -> str:
+    """Fit on all labels, save and register; return the detector's URI."""
+    encoder, head = refit(setting, evidence.epochs(), setting.config.trainer.seed)
+    detector = PatternDetector(
+        head.cpu(), encoder.cpu() if encoder is not None else None, setting.config.finetune.inputs,
+        setting.labels.classes, evidence.temperature(), card,
+    )  # fmt: skip
+    folder = active.folder / "detector"
+    detector_files.save_detector(detector, folder)
+    active.artifact(folder, "detector")
+    name = setting.config.registry.name
+    if name == "none":
+        return f"runs:/{active.id}/detector"
+    tags = verdict.version_tags(setting, evidence, preset, gates)
+    saved = detector_files.read_card(folder / detector_files.DETECTOR_CARD)
+    return f"models:/{name}/{registry.log_detector(name, folder, saved, tags)}"

@@ -1,0 +1,107 @@
+"""promote: check the gates of a registered version and move an alias to it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from moola_mlflow import gates, promotion, tracking
+from moola_mlflow.config import Config
+from moola_mlflow.errors import GateError, UserError
+from moola_mlflow.gates import Gate
+from moola_mlflow.promotion import CHAMPION, PREVIOUS, Model
+from moola_mlflow.registry import CANDIDATE
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tracking import Run
+
+
+def run(
+    config: Config,
+    preset: str,
+    interrupts: Interrupts,
+    model: str = "moola-detector",
+    version: str = CANDIDATE,
+    alias: str = CHAMPION,
+    force: str = "false",
+) -> None:
+    """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
+    with Run("promote", tracking.run_name("promote", model, config.trainer.seed), config.tracking.experiment) as active:
+        active.config(config)
+        given = {"model": model, "version": version, "alias": alias, "force": force}
+        active.params(given)
+        active.tags({key: given[key] for key in ("model", "version", "alias")})
+        forced = _truth(force)
+        promotion.check_alias(alias)
+        found = promotion.find_model(model)
+        to = found.resolve(version)
+        before = found.aliases.get(alias)
+        # What `previous` names was champion before: to go back to it must not wait for evidence.
+        back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before
+        active.tags({"version": to, "moola.from": before or "none", "moola.to": to})
+        if back:
+            active.tags({"moola.rollback": "true"})
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, card = promotion.fetch(model, to, Path(scratch))
+            checked = promotion.judge(card, config.gates)
+            _log(active, checked)
+            if not (gates.all_passed(checked) or forced or back):
+                raise GateError(_refusal(found, to, alias, checked))
+            promotion.check_serves(folder, card, f"{model} version {to}")
+        verdict = gates.summary(checked)
+        if not gates.all_passed(checked):
+            verdict = f"{'rolled back' if back else 'forced'}: {verdict}"
+        with interrupts.deferred():  # two aliases move together
+            promotion.move(found, alias, to, {"promoted_by": active.id, "gates": verdict})
+        said = _said(found, alias, before, to)
+        active.note(_note(said, found, alias, before, to, checked, verdict))
+        print(f"{said}\nGates {verdict}\nRun {active.id}", flush=True)
+
+
+def _truth(force: str) -> bool:
+    if force.lower() not in ("true", "false"):
+        raise UserError(f"force='{force}'; allowed: true, false")
+    return force.lower() == "true"
+
+
+def _log(active: Run, checked: list[Gate]) -> None:
+    rows = gates.table(checked)
+    active.json(rows, "gates.json")
+    # A class may be called anything, a metric may not.
+    names = {row["gate"]: re.sub(r"[^\w\-. :/]", "_", row["gate"]) for row in rows}
+    active.metrics({f"gate/{names[row['gate']]}": row["value"] for row in rows if row["value"] is not None})
+
+
+def _refusal(model: Model, to: str, alias: str, checked: list[Gate]) -> str:
+    missed = gates.missed(checked)
+    held = f"stays at version {model.aliases[alias]}" if alias in model.aliases else "stays unset"
+    return "\n".join(
+        [
+            f"{model.name} version {to} misses {len(missed)} of {len(checked)} gates, {alias} {held}:",
+            "",
+            *(f"- {text}" for text in missed),
+            "",
+            "force=true promotes it all the same, and says so on the version",
+        ]
+    )
+
+
+def _said(model: Model, alias: str, before: str | None, to: str) -> str:
+    if before == to:
+        return f"{model.name}: {alias} is version {to} already, no alias moved"
+    if before is None:
+        return f"{model.name}: {alias} is now version {to}, it was unset before"
+    kept = f"; {PREVIOUS} is now version {before}" if alias == CHAMPION else ""
+    return f"{model.name}: {alias} moved from version {before} to version {to}{kept}"
+
+
+def _note(said: str, model: Model, alias: str, before: str | None, to: str, checked: list[Gate], verdict: str) -> str:
+    back = ""
+    if before not in (None, to):
+        which = PREVIOUS if alias == CHAMPION else f"{before} -P alias={alias}"
+        back = f"\n\nBack: `mlflow run . -e promote -P model={model.name} -P version={which}`"
+    return (
+        f"**{said}.**\n\nGates {verdict}.\n\n{gates.markdown(checked)}\n\n"
+        f"Version {to} was registered by run `{promotion.registered_by(model, to)}`; it was loaded as it is served "
+        f"and read one synthetic window.{back}\n"
+    )

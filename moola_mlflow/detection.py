@@ -1,0 +1,164 @@
+"""From raw OHLC windows to patterns found: the one path that fine-tuning and serving share, so they cannot skew.
+
+Shape legend: N windows, T steps, F raw features, P inputs of the head a step, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow.calibration import apply_temperature
+from moola_mlflow.detector import Detector
+from moola_mlflow.embedding import check_windows
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.encoders.ensemble import members_of
+from moola_mlflow.features import Hybrid, compute_features
+from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
+from moola_mlflow.finetune import Inputs, select_inputs
+
+CHUNK = 512
+"""Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 70 MB."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector finds in each window.
+
+    Shapes: label text [N], probability float64 [N, C] in the order of the detector's classes (calibrated), start and
+    end int64 [N]: first and last step of the expansion.
+    """
+
+    label: np.ndarray
+    probability: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class PatternDetector:
+    """A fitted head with everything that it reads: what is saved, served and promoted as one.
+
+    Raises: ValueError where the parts do not fit each other.
+    """
+
+    head: Detector
+    encoder: Encoder | None
+    """Needed unless the head reads path features alone."""
+    inputs: Inputs
+    classes: tuple[str, ...]
+    temperature: float
+    card: dict[str, Any]
+    """Where it comes from, and its evidence: what `promote` judges."""
+
+    def __post_init__(self) -> None:
+        if self.inputs not in get_args(Inputs):
+            raise ValueError(f"inputs='{self.inputs}'; allowed: {', '.join(get_args(Inputs))}")
+        size = num_inputs(self.encoder, self.inputs)
+        if len(self.head.mean) != size:
+            raise ValueError(f"the head reads {len(self.head.mean)} inputs a step, inputs='{self.inputs}' makes {size}")
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {list(self.classes)}; needed: two or more, each once")
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(f"temperature={self.temperature}; allowed: a finite number above 0")
+
+    @property
+    def length(self) -> int:
+        """Bars of a window."""
+        return self.head.head.num_steps
+
+    @torch.no_grad()
+    def predict(self, ohlc_NT4: np.ndarray) -> Found:
+        """Return class, calibrated probabilities and span of each window; the batch's size changes nothing.
+
+        Shapes: [N, T, 4], any N, T as in training. Raises: UserError for malformed windows.
+        """
+        ohlc = check_windows(ohlc_NT4, self.length)
+        # An empty first part, so that no windows give empty columns.
+        parts = [(np.zeros((0, len(self.classes))), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+        with evaluating([self.head]):
+            for lo in range(0, len(ohlc), CHUNK):
+                part = ohlc[lo : lo + CHUNK]
+                output = self.head(detector_inputs(self.encoder, self.inputs, part, self.head.mean.device))
+                start, end = self.head.decode(output)
+                parts.append((output.class_logits.cpu().numpy(), start.cpu().numpy(), end.cpu().numpy()))
+        logits_NC, start_N, end_N = (np.concatenate(column) for column in zip(*parts, strict=True))
+        probability_NC = apply_temperature(logits_NC, self.temperature)
+        return Found(np.array(self.classes)[probability_NC.argmax(1)], probability_NC, start_N, end_N)
+
+
+def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
+    """Return how many inputs a step :func:`detector_inputs` makes.
+
+    Raises: ValueError where an encoding is asked for and there is no encoder.
+    """
+    if which != "path" and encoder is None:
+        raise ValueError(f"inputs='{which}' needs an encoder; without one inputs='path' is allowed")
+    encoding = encoder.output_size if encoder is not None and which != "path" else 0
+    return encoding + (len(PATH_FEATURE_NAMES) if which != "encoding" else 0)
+
+
+def encoder_features(encoder: Encoder, ohlc_NT4: np.ndarray) -> Tensor:
+    """Return the raw features that an encoder reads, as its card says; of an ensemble, each member's side by side.
+
+    Shapes: [N, T, 4] -> float32 [N, T, F].
+    """
+    # Members were mostly trained on the same features, which are then computed once.
+    computed: dict[str, np.ndarray] = {}
+    parts = []
+    for member in members_of(encoder):
+        spec = member.card["features"]
+        if str(spec) not in computed:
+            computed[str(spec)] = compute_features(ohlc_NT4, spec["set"], Hybrid(**spec["hybrid"]))
+        parts.append(computed[str(spec)])
+    return torch.from_numpy(np.concatenate(parts, -1))
+
+
+@torch.no_grad()
+def detector_inputs(
+    encoder: Encoder | None,
+    which: Inputs,
+    ohlc_NT4: np.ndarray,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return what a head reads of raw windows: frozen encodings, path features, or both.
+
+    The encoder runs in evaluation mode where its weights are; only the result goes to ``device``.
+
+    Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError where an encoding is asked for and there is no encoder.
+    """
+    size = num_inputs(encoder, which)
+    ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
+    inputs_NTP = torch.empty((*ohlc_NT4.shape[:2], size), device=device)
+    reads = encoder if which != "path" else None
+    with evaluating([reads] if reads is not None else []):
+        for lo in range(0, len(ohlc_NT4), CHUNK):
+            part = ohlc_NT4[lo : lo + CHUNK]
+            encoding = reads(encoder_features(reads, part).to(reads.mean.device)) if reads is not None else None
+            path = torch.from_numpy(path_features(part)) if which != "encoding" else None
+            if encoding is not None and path is not None:
+                path = path.to(encoding.device)
+            inputs_NTP[lo : lo + len(part)] = select_inputs(which, encoding, path)
+    return inputs_NTP
+
+
+@contextmanager
+def evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Put modules into evaluation mode for a while, and each back as it was."""
+    before = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for module, training in zip(modules, before, strict=True):
+            module.train(training)

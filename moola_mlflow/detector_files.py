@@ -1,0 +1,97 @@
+"""A detector on disk: ``detector.json`` and ``weights.safetensors`` of the head beside ``encoders/``. No pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from moola_mlflow.detection import PatternDetector
+from moola_mlflow.detector import HEADS, Detector
+from moola_mlflow.encoder_files import WEIGHTS, load_from_path, save_encoder
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.encoders.ensemble import Ensemble, members_of
+from moola_mlflow.errors import UserError
+
+DETECTOR_CARD = "detector.json"
+ENCODERS = "encoders"
+
+
+def save_detector(detector: PatternDetector, folder: Path) -> None:
+    """Write card, head and encoders into a folder, which is made; each encoder is a folder that loads on its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = detector.head
+    encoders = members_of(detector.encoder) if detector.encoder is not None and detector.inputs != "path" else []
+    card = {
+        **detector.card,
+        "classes": list(detector.classes),
+        "temperature": detector.temperature,
+        "inputs": detector.inputs,
+        "window": {"length": detector.length},
+        "architecture": {
+            "head": next(name for name, make in HEADS.items() if make is type(head.head)),
+            "lengths": list(head.head.lengths),
+            "num_inputs": len(head.mean),
+            "num_encoders": len(encoders),
+        },
+    }
+    save_file({k: tensor.detach().cpu().contiguous() for k, tensor in head.state_dict().items()}, folder / WEIGHTS)
+    for i, encoder in enumerate(encoders):
+        save_encoder(encoder, encoder.card, folder / ENCODERS / str(i))
+    (folder / DETECTOR_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def load_detector_folder(path: Path) -> PatternDetector:
+    """Return the detector in a folder, in evaluation mode.
+
+    Raises: UserError where it is absent, broken, or its parts do not fit each other.
+    """
+    card = read_card(path / DETECTOR_CARD)
+    try:
+        architecture = card["architecture"]
+        encoders = [_encoder(path / ENCODERS / str(i)) for i in range(int(architecture["num_encoders"]))]
+        low, high = architecture["lengths"]
+        classes = tuple(str(name) for name in card["classes"])
+        head = Detector(
+            architecture["head"],
+            int(architecture["num_inputs"]),
+            len(classes),
+            (int(low), int(high)),
+            int(card["window"]["length"]),
+        )
+        head.load_state_dict(load_file(path / WEIGHTS))
+        return PatternDetector(
+            head.eval(), _joined(encoders), card["inputs"], classes, float(card["temperature"]), card
+        )
+    except UserError:
+        raise
+    except FileNotFoundError as e:
+        raise UserError(f"'{path}' is not a detector folder: it lacks {Path(e.filename or WEIGHTS).name}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
+        raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return a model's card. Raises: UserError where there is none or it is not a JSON object."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"'{path.parent}' is not a detector folder: it lacks {path.name}") from None
+    except (OSError, ValueError) as e:
+        raise UserError(f"'{path}' is not readable JSON: {e}") from e
+    if not isinstance(card, dict):
+        raise UserError(f"'{path}' holds a {type(card).__name__}; expected an object with the model's description")
+    return card
+
+
+def _encoder(folder: Path) -> Encoder:
+    if not folder.is_dir():
+        raise UserError(f"'{folder.parent.parent}' is not a whole detector folder: it lacks {ENCODERS}/{folder.name}")
+    return load_from_path(folder)
+
+
+def _joined(encoders: list[Encoder]) -> Encoder | None:
+    return Ensemble(encoders) if len(encoders) > 1 else encoders[0] if encoders else None

@@ -1,0 +1,223 @@
+"""From out-of-fold predictions to what may be claimed: scores, paired differences, and one sentence.
+
+Repeats and seeds are averaged before windows are resampled, so a window counts once however often it was tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from moola_mlflow.crossval import Outcome, Unit, pooled
+from moola_mlflow.labels import LabelledSet, overlap_groups
+from moola_mlflow.metrics import Interval, Predictions, bootstrap_interval, intervals, paired_difference, scores
+
+DETECTOR = "detector"
+NETWORKS = ("scratch", "random_encoder")
+"""Networks without pre-training that read what the detector reads."""
+BESIDE = ("rule",)
+"""Knows how weak labels are made, so it is shown beside, not beaten."""
+HEADLINE = ("joint_success_at_3", "f1_macro")
+SHOWN = ("f1_macro", "joint_success_at_3", "hit_at_3", "auroc")
+TITLES = {
+    "detector": "detector",
+    "scratch": "same network, trained from scratch",
+    "random_encoder": "frozen random encoder, same head",
+    "path_features": "path features alone, same head",
+    "pooled_scratch": "pooled head, from scratch (as published)",
+    "majority": "majority class",
+    "logistic": "logistic regression on window statistics",
+    "boosting": "gradient boosting on window statistics",
+    "rule": "hand-written rule + logistic regression",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What cross-validation says about the detector and about every baseline on the same folds."""
+
+    labels: LabelledSet
+    units: list[Unit]
+    outcomes: dict[str, list[Outcome]]
+    predictions: dict[str, Predictions]
+    uncalibrated: Predictions
+    """Of the detector, before temperature."""
+    detector: dict[str, Interval]
+    """Every score of the detector."""
+    std: dict[str, float]
+    """Of the detector's scores over folds, repeats and seeds."""
+    table: dict[str, dict[str, Interval]]
+    """Scores of every method, the detector's first."""
+    differences: dict[str, dict[str, Interval]]
+    """How much better the detector is than each baseline."""
+    ece_before: float
+    fold_scores: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def best_network(self) -> str | None:
+        """The stronger of the networks without pre-training."""
+        return self._best([name for name in NETWORKS if name in self.differences])
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The strongest baseline without pre-training, path features included; the rule stands beside."""
+        return self._best([name for name in self.differences if name not in BESIDE])
+
+    def _best(self, names: Sequence[str]) -> str | None:
+        return max(names, key=lambda name: self.table[name]["joint_success_at_3"].mean, default=None)
+
+    def recall(self) -> dict[str, Interval]:
+        """Return the detector's recall of each class."""
+        return {name: self.detector[f"recall_{name}"] for name in self.labels.classes}
+
+    def epochs(self) -> int:
+        """Return how many epochs a fit on all labels gets: the median that the folds chose."""
+        return round(float(np.median([outcome.best_epoch + 1 for outcome in self.outcomes[DETECTOR]])))
+
+    def temperature(self) -> float:
+        """Return the temperature for a fit on all labels: the folds' geometric mean."""
+        return math.exp(float(np.mean([math.log(outcome.temperature) for outcome in self.outcomes[DETECTOR]])))
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is tracked; undefined figures are left out."""
+        out: dict[str, float] = {}
+        for name, interval in self.detector.items():
+            out |= {f"cv/{name}": interval.mean, f"cv/{name}_lo": interval.lo, f"cv/{name}_hi": interval.hi}
+            out[f"cv/{name}_std"] = self.std[name]
+        out["cv/ece_before_temperature"] = self.ece_before
+        for prefix, baseline in (("delta", self.best_network), ("delta_best", self.best_baseline)):
+            for name, interval in self.differences.get(baseline or "", {}).items():
+                out[f"cv/{prefix}_{name}"] = interval.mean
+                out |= {f"cv/{prefix}_{name}_lo": interval.lo, f"cv/{prefix}_{name}_hi": interval.hi}
+        for method in self.differences:
+            out |= {f"baseline/{method}/{name}": self.table[method][name].mean for name in SHOWN}
+        return {name: value for name, value in out.items() if math.isfinite(value)}
+
+    def gated(self, identity: bool) -> dict[str, Any]:
+        """Return the figures that gates look at. ``identity``: an encoder was trained to copy what it sees."""
+        delta = self.differences[self.best_network]["joint_success_at_3"] if self.best_network else None
+        return {
+            "f1_macro": self.detector["f1_macro"].mean,
+            "joint_success_at_3": self.detector["joint_success_at_3"].mean,
+            "recall": {name: interval.mean for name, interval in self.recall().items()},
+            "ece": self.detector["ece"].mean,
+            "delta_joint_success_at_3": delta._asdict() if delta else None,
+            "delta_against": self.best_network,
+            "identity_encoder": identity,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the content of ``cv_summary.json``, apart from the configuration."""
+        return {
+            "avg_metrics": {
+                name: {"mean": i.mean, "std": self.std[name], "lo": i.lo, "hi": i.hi}
+                for name, i in self.detector.items()
+            },
+            "fold_results": [
+                {
+                    "seed": unit.seed, "repeat": unit.repeat, "fold": unit.fold, "num_train": len(unit.train),
+                    "num_test": len(unit.test), "num_purged": unit.purged, "best_epoch": outcome.best_epoch,
+                    "temperature": outcome.temperature, "seconds": outcome.seconds, **row,
+                }
+                for unit, outcome, row in zip(self.units, self.outcomes[DETECTOR], self.fold_scores, strict=True)
+            ],
+            "baselines": {
+                method: {name: _plain(interval) for name, interval in self.table[method].items()}
+                for method in self.differences
+            },
+            "differences": {
+                method: {name: _plain(interval) for name, interval in row.items()}
+                for method, row in self.differences.items()
+            },
+            "best_network_baseline": self.best_network,
+            "best_baseline": self.best_baseline,
+            "ece_before_temperature": self.ece_before,
+            "headline": self.headline(),
+        }  # fmt: skip
+
+    def headline(self) -> str:
+        """Return in one sentence whether the encoder adds anything, with its interval."""
+        against = "path_features" if "path_features" in self.differences else self.best_baseline
+        if against is None:
+            return "There is no baseline to compare with."
+        gain = self.differences[against]["joint_success_at_3"]
+        than = TITLES[against].split(",")[0]
+        text = f"{gain.mean:+.3f} Joint@3 [{gain.lo:+.3f}, {gain.hi:+.3f}] against {than}"
+        if gain.lo > 0:
+            return f"Gain: {text}; the 95 % interval is clear of 0."
+        if gain.hi < 0:
+            return f"Loss: {text}; the 95 % interval is clear of 0."
+        return f"No gain: {text}; the 95 % interval covers 0."
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the out-of-fold predictions, a row a window and repeat."""
+        out = []
+        keys = sorted({(unit.seed, unit.repeat) for unit in self.units})
+        found = self.predictions[DETECTOR]
+        for k, (seed, repeat) in enumerate(keys):
+            for i in range(len(self.labels)):
+                probability = found.probability[k, i]
+                start, end = (int(x) for x in found.predicted[k, i])
+                off = abs(start + end - int(self.labels.start[i]) - int(self.labels.end[i])) / 2
+                guess = int(probability.argmax())
+                out.append(
+                    {
+                        "window_id": str(self.labels.window_id[i]), "seed": seed, "repeat": repeat + 1,
+                        "label": self.labels.classes[self.labels.label[i]], "predicted": self.labels.classes[guess],
+                        **{f"p_{c}": round(float(p), 6) for c, p in zip(self.labels.classes, probability, strict=True)},
+                        "expansion_start": int(self.labels.start[i]), "expansion_end": int(self.labels.end[i]),
+                        "predicted_start": start, "predicted_end": end, "centre_error": off,
+                        "right": guess == int(self.labels.label[i]),
+                        "joint_success_at_3": guess == int(self.labels.label[i]) and off <= 3,
+                    }
+                )  # fmt: skip
+        return out
+
+
+def weigh(labels: LabelledSet, units: Sequence[Unit], outcomes: Mapping[str, list[Outcome]]) -> Evidence:
+    """Score the detector and every baseline, and their differences, with 95 % intervals over overlap groups."""
+    groups = overlap_groups(labels)
+    predictions = {name: pooled(rows, units, labels) for name, rows in outcomes.items()}
+    detector, uncalibrated = predictions[DETECTOR], pooled(outcomes[DETECTOR], units, labels, calibrated=False)
+    span = np.stack([labels.start, labels.end], 1)
+    folds = [
+        scores(labels.label[u.test], o.probability, o.predicted, span[u.test], labels.classes)
+        for u, o in zip(units, outcomes[DETECTOR], strict=True)
+    ]
+    all_scores = intervals(detector, groups)
+    others = [name for name in predictions if name != DETECTOR]
+    table = {DETECTOR: {name: all_scores[name] for name in SHOWN}}
+    for name in others:
+        statistics = predictions[name].statistics()
+        table[name] = {metric: bootstrap_interval(statistics[metric], groups) for metric in SHOWN}
+    ece = uncalibrated.statistics()["ece"]
+    return Evidence(
+        labels=labels,
+        units=list(units),
+        outcomes=dict(outcomes),
+        predictions=predictions,
+        uncalibrated=uncalibrated,
+        detector=all_scores,
+        std={name: _std([row[name] for row in folds]) for name in all_scores},
+        table=table,
+        differences={
+            name: {metric: paired_difference(detector, predictions[name], metric, groups) for metric in HEADLINE}
+            for name in others
+        },
+        ece_before=float(ece(np.ones((1, len(labels))))[0]),
+        fold_scores=folds,
+    )
+
+
+def _std(values: list[float]) -> float:
+    """Return the standard deviation over the folds where a score is defined (a fold may lack a class)."""
+    there = [value for value in values if not math.isnan(value)]
+    return float(np.std(there, ddof=1)) if len(there) > 1 else math.nan
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return dict(interval._asdict())

@@ -1,0 +1,176 @@
+"""Gates: what the evidence on a model's card must show before the model may be promoted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moola_mlflow.config import GatesConfig
+from moola_mlflow.errors import UserError
+from moola_mlflow.features.quality import check_quality
+
+RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    ">": (lambda value, limit: value > limit, "<="),
+    ">=": (lambda value, limit: value >= limit, "<"),
+    "<": (lambda value, limit: value < limit, ">="),
+    "=": (lambda value, limit: value == limit, "!="),
+}
+"""How a value must stand to its limit, and how one stands that does not."""
+
+COPIED = "an encoder was shown the steps it had to reconstruct (objective.hide_masked=false): it learned to copy"
+NO_GAIN = "no sure gain over the same network from scratch or with a random encoder"
+
+LEVELS = {"val_loss": (-5.0, -4.0), "val_mae": (0.002, 0.005)}
+"""Of the published system: at most the first is EXCELLENT, at most the second GOOD."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition, and the figure that meets it or does not."""
+
+    name: str
+    value: float
+    """NaN where the card holds no such figure, or none that is finite."""
+    limit: float
+    relation: str
+    """How the value must stand to the limit: one of ``RELATIONS``."""
+    why: str = ""
+    """What is wrong where it is missed, which the figure alone does not say."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the condition holds; a figure that is not there fails."""
+        return RELATIONS[self.relation][0](self.value, self.limit)  # no relation holds for NaN
+
+    def text(self) -> str:
+        """Return ``name value relation limit``; of a missed gate, by how much, or that its figure is missing."""
+        needed = f"{self.relation} {_shown(self.limit)}"
+        if math.isnan(self.value):
+            return f"{self.name} is missing or not finite, needed {needed}"
+        if self.passed:
+            return f"{self.name} {_shown(self.value)} {needed}"
+        relation, by = RELATIONS[self.relation][1], abs(self.value - self.limit)
+        shown = f"{self.name} {_shown(self.value)} {relation} {_shown(self.limit)} (by {_shown(by)})"
+        return f"{shown}: {self.why}" if self.why else shown
+
+
+def encoder_gates(card: Mapping[str, Any], config: GatesConfig) -> list[Gate]:
+    """Return the gates of an encoder, from its card.
+
+    The leak is gated where the objective hides; an objective that hides nothing has none.
+    """
+    copies, leak = copies_input(card), card.get("leak")
+    gates = [Gate("identity", math.nan if copies is None else float(copies), 0.0, "=", COPIED)]
+    if not copies and ("masked" in _terms(card) or leak is not None):
+        gates.append(Gate("leak", _number(leak), 0.0, "=", "hidden steps reach the encoder"))
+    return [
+        *gates,
+        Gate("probe_r2_gain", _number((card.get("probe") or {}).get("r2_gain")), config.probe_r2_gain, ">"),
+        Gate("skill", _number(card.get("val_skill")), config.skill, ">"),
+        _feature_gate(card.get("quality")),
+    ]
+
+
+def detector_gates(evidence: Mapping[str, Any] | None, config: GatesConfig) -> list[Gate]:
+    """Return the gates of a detector, from the evidence of its cross-validation."""
+    evidence = evidence or {}
+    identity, recall = evidence.get("identity_encoder"), evidence.get("recall")
+    gain = evidence.get("delta_joint_success_at_3")
+    low = gain.get("lo") if isinstance(gain, Mapping) else None
+    by_class = recall if isinstance(recall, Mapping) and recall else {"every class": None}
+    return [
+        Gate("f1_macro", _number(evidence.get("f1_macro")), config.f1_macro, ">="),
+        Gate("joint_success_at_3", _number(evidence.get("joint_success_at_3")), config.joint_success_at_3, ">="),
+        *(
+            Gate(f"recall/{label}", _number(value), config.recall, ">=", "the class collapsed")
+            for label, value in by_class.items()
+        ),
+        Gate("ece", _number(evidence.get("ece")), config.ece, "<"),
+        Gate("delta_joint_success_at_3_lo", _number(low), config.delta_joint_success_at_3, ">", NO_GAIN),
+        Gate("identity", float(identity) if isinstance(identity, bool) else math.nan, 0.0, "=", COPIED),
+    ]
+
+
+def copies_input(card: Mapping[str, Any]) -> bool | None:
+    """Return whether an encoder was trained to copy what it could see; None where its card does not say."""
+    terms = _terms(card)
+    return ("masked" in terms and card["objective"].get("hide_masked") is False) if terms else None
+
+
+def _terms(card: Mapping[str, Any]) -> list[str]:
+    """Return the names of the objectives in a name such as ``path+0.5*masked``."""
+    name = (card.get("objective") or {}).get("name") or ""
+    return [term.rpartition("*")[2].strip() for term in name.split("+")] if name else []
+
+
+def _feature_gate(report: Any) -> Gate:
+    """The features of the training windows are finite, within bounds and alive."""
+    try:
+        if not report["features"]:
+            return Gate("feature_faults", math.nan, 0.0, "=")
+        check_quality(report)
+    except UserError as e:
+        faults = str(e).removeprefix("feature quality: ").splitlines()
+        return Gate("feature_faults", float(len(faults)), 0.0, "=", "; ".join(faults))
+    except (KeyError, TypeError):  # no report, or one of another shape
+        return Gate("feature_faults", math.nan, 0.0, "=")
+    return Gate("feature_faults", 0.0, 0.0, "=")
+
+
+def all_passed(gates: Sequence[Gate]) -> bool:
+    """Return whether every gate is passed."""
+    return all(gate.passed for gate in gates)
+
+
+def missed(gates: Sequence[Gate]) -> list[str]:
+    """Return what each missed gate says: its figure, its limit, and by how much."""
+    return [gate.text() for gate in gates if not gate.passed]
+
+
+def summary(gates: Sequence[Gate]) -> str:
+    """Return ``passed``, or ``failed:`` with every missed gate."""
+    return "passed" if all_passed(gates) else f"failed: {'; '.join(missed(gates))}"
+
+
+def table(gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    """Return one row a gate, as plain JSON types."""
+    return [
+        {
+            "gate": gate.name,
+            "value": None if math.isnan(gate.value) else gate.value,
+            "needed": f"{gate.relation} {_shown(gate.limit)}",
+            "passed": gate.passed,
+        }
+        for gate in gates
+    ]
+
+
+def markdown(gates: Sequence[Gate]) -> str:
+    """Return the table of gates as Markdown."""
+    rows = [
+        f"| {gate.name} | {'missing' if math.isnan(gate.value) else _shown(gate.value)} "
+        f"| {gate.relation} {_shown(gate.limit)} | {'yes' if gate.passed else '**no**'} |"
+        for gate in gates
+    ]
+    return "\n".join(["| gate | value | needed | passed |", "|---|---|---|---|", *rows])
+
+
+def published_levels(val_loss: float, val_mae: float) -> dict[str, str]:
+    """Return the published levels of an identity objective's scores: EXCELLENT, GOOD or WARNING."""
+    return {name: _level(value, *LEVELS[name]) for name, value in (("val_loss", val_loss), ("val_mae", val_mae))}
+
+
+def _level(value: float, excellent: float, good: float) -> str:
+    return "EXCELLENT" if value <= excellent else "GOOD" if value <= good else "WARNING"
+
+
+def _number(value: Any) -> float:
+    there = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if there else math.nan
+
+
+def _shown(x: float) -> str:
+    """A limit reads as in the configuration (0.40), a count as a count, a measured figure has four digits."""
+    return f"{x:.0f}" if x == round(x) else f"{x:.2f}" if math.isclose(round(x, 2), x, rel_tol=1e-12) else f"{x:.4g}"

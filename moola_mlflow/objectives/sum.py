@@ -1,0 +1,123 @@
+"""A weighted sum of objectives: each part sees its own input in its own pass of one encoder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from moola_mlflow.batches import Batch
+from moola_mlflow.encoders.base import Encoder
+from moola_mlflow.objectives.base import Errors, Objective
+
+
+class WeightedSum(Objective):
+    """Objectives trained together, loss = sum of weight * loss.
+
+    The parts' inputs lie behind one another in the batch, so that the encoder runs once for all: what one part hides
+    another may see. The Huber that chooses the epoch is the weighted mean of the parts' Hubers. Targets and groups are
+    the parts', with the part's name in front where two parts share one; each part is a group too.
+
+    Shapes: drawn [B, T, P] of P parts; encodings [P * B, T, D], part after part.
+    """
+
+    def __init__(self, terms: Mapping[str, tuple[float, Objective]]) -> None:
+        super().__init__()
+        self.weights = {name: weight for name, (weight, _) in terms.items()}
+        self.terms = nn.ModuleDict({name: part for name, (_, part) in terms.items()})
+        self.identity = any(part.identity for part in self.parts())
+        self.checks_leak = any(part.checks_leak for part in self.parts())
+        used = Counter(name for part in self.parts() for name in {*part.targets, *part.groups})
+        used.update(self.weights)
+        self.renamed = {
+            name: {inner: f"{name}_{inner}" if used[inner] > 1 else inner for inner in (*part.targets, *part.groups)}
+            for name, part in self._named()
+        }
+        self.columns: dict[str, slice] = {}
+        self.groups, targets = {}, list[str]()
+        for name, part in self._named():
+            first, inner = len(targets), self.renamed[name]
+            targets += [inner[target] for target in part.targets]
+            self.columns[name] = slice(first, len(targets))
+            self.groups[name] = list(range(first, len(targets)))
+            self.groups |= {inner[group]: [first + i for i in members] for group, members in part.groups.items()}
+        self.targets = tuple(targets)
+
+    def parts(self) -> tuple[Objective, ...]:
+        return tuple(part for _, part in self._named())
+
+    def _named(self) -> Iterator[tuple[str, Objective]]:
+        for name, part in self.terms.items():
+            assert isinstance(part, Objective)
+            yield name, part
+
+    def _each(self, batch: Batch, drawn: Tensor, h_BTD: Tensor) -> Iterator[tuple[Objective, Tensor, Tensor]]:
+        """Yield each part with its encodings and what was drawn for it."""
+        split = h_BTD.unflatten(0, (len(self.terms), len(batch.x_BTF)))
+        yield from zip(self.parts(), split, drawn.unbind(-1), strict=True)
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        return torch.stack([part.draw(batch, generator) for part in self.parts()], -1)
+
+    def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
+        each = zip(self.parts(), drawn.unbind(-1), strict=True)
+        return torch.cat([part.encoder_input(encoder, batch, own, generator) for part, own in each])
+
+    def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
+        each = [part.errors(encoder, h, batch, own) for part, h, own in self._each(batch, drawn, h_BTD)]
+        return Errors(
+            torch.cat([errors.huber_K for errors in each]),
+            torch.cat([errors.absolute_K for errors in each]),
+            torch.cat([errors.count_K for errors in each]),
+        )
+
+    def huber(self, errors: Errors) -> Tensor:
+        hubers = [self.weights[name] * part.huber(errors.at(self.columns[name])) for name, part in self._named()]
+        return torch.stack(hubers).sum() / sum(self.weights.values())
+
+    def loss(self, errors: Errors) -> Tensor:
+        losses = [self.weights[name] * part.loss(errors.at(self.columns[name])) for name, part in self._named()]
+        return torch.stack(losses).sum()
+
+    def skills(self, model: Errors, rulers: dict[str, Errors]) -> dict[str, float]:
+        """Return 1 - sum of weight * H / sum of weight * H of each part's best ruler, and every skill of each part."""
+        out, ours, best = {"": 0.0}, 0.0, 0.0
+        for name, part in self._named():
+            own, mine = model.at(self.columns[name]), self._own_rulers(name, rulers)
+            ours += self.weights[name] * float(part.huber(own))
+            best += self.weights[name] * min(float(part.huber(errors)) for errors in mine.values())
+            found = part.skills(own, mine)
+            out[name] = found.pop("")
+            out |= {self.renamed[name][inner]: skill for inner, skill in found.items()}
+        out[""] = 1.0 - ours / best if best > 0 else 0.0
+        return out
+
+    def sigma(self) -> float | None:
+        return next((sigma for part in self.parts() if (sigma := part.sigma()) is not None), None)
+
+    def fit_targets(self, batches: Iterable[Batch]) -> None:
+        for part in self.parts():
+            part.fit_targets(batches)
+
+    def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+        for part in self.parts():
+            part.fit_rulers(encoder, batches, generator)
+
+    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+        """Return the errors of each part's rulers on that part's targets, named ``<part> <ruler>``."""
+        return {
+            f"{name} {ruler}": errors
+            for (name, part), own in zip(self._named(), drawn.unbind(-1), strict=True)
+            for ruler, errors in part.ruler_errors(encoder, batch, own).items()
+        }
+
+    @staticmethod
+    def _own_rulers(name: str, rulers: dict[str, Errors]) -> dict[str, Errors]:
+        return {ruler: errors for ruler, errors in rulers.items() if ruler.startswith(f"{name} ")}
+
+    def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        each = [part.shown(encoder, h, batch, own) for part, h, own in self._each(batch, drawn, h_BTD)]
+        predicted, target, where = (torch.cat(columns, -1) for columns in zip(*each, strict=True))
+        return predicted, target, where

@@ -1,0 +1,135 @@
+"""Independent tasks in worker processes: large tensors are mapped from files, and no worker is orphaned."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow import runtime
+from moola_mlflow.errors import TrainingError
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A tensor in a file, to be mapped by a worker."""
+
+    path: str
+
+
+_work: Callable[[Any, Any], Any]
+_context: Any
+
+
+def run_tasks(
+    work: Callable[[Any, Any], Any],
+    context: Any,
+    tasks: Sequence[Any],
+    workers: int,
+    heard: Callable[[int, Any], None],
+    should_stop: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Call ``work(context, task)`` for every task and ``heard(position, result)`` as results come.
+
+    With one worker it all happens in this process, in order; with more each process has one torch thread. ``context``
+    is made of lists, tuples and dataclasses, whose tensors workers map. ``work`` is a function of a module.
+
+    Raises: what ``work`` raises; TrainingError where a worker dies.
+    """
+    if workers <= 1 or len(tasks) <= 1:
+        for i, task in enumerate(tasks):
+            if should_stop():
+                return
+            heard(i, work(context, task))
+        return
+    with tempfile.TemporaryDirectory(prefix="moola-") as folder:
+        pool = ProcessPoolExecutor(
+            min(workers, len(tasks)), multiprocessing.get_context("spawn"), _begin,
+            (work, _spilled(context, Path(folder), {}), os.getpid()),
+        )  # fmt: skip
+        try:
+            _collect(pool, tasks, heard, should_stop)
+        except BrokenProcessPool as e:
+            raise TrainingError(
+                "a worker process died, most likely for want of memory; lower cv.workers, or give the machine more"
+            ) from e
+        finally:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:  # idle ones and, after a stop or an error, busy ones
+                process.terminate()
+            for process in processes:
+                process.join()
+
+
+def _collect(
+    pool: ProcessPoolExecutor,
+    tasks: Sequence[Any],
+    heard: Callable[[int, Any], None],
+    should_stop: Callable[[], str | None],
+) -> None:
+    waiting: dict[Future[Any], int] = {pool.submit(_do, task): i for i, task in enumerate(tasks)}
+    while waiting and not should_stop():
+        done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
+        for future in sorted(done, key=waiting.__getitem__):
+            heard(waiting.pop(future), future.result())
+
+
+def _begin(work: Callable[[Any, Any], Any], context: Any, parent: int) -> None:
+    """Set a worker up: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
+    global _work, _context
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    runtime.tune_allocator()
+    _work, _context = work, _restored(context)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _do(task: Any) -> Any:
+    return _work(_context, task)
+
+
+def _spilled(value: Any, folder: Path, seen: dict[int, Mapped]) -> Any:
+    """Return the value with its tensors written to files; one that occurs twice is written once."""
+    if isinstance(value, Tensor):
+        if id(value) not in seen:
+            path = folder / f"{len(seen)}.npy"
+            np.save(path, value.numpy(force=True))
+            seen[id(value)] = Mapped(str(path))
+        return seen[id(value)]
+    if isinstance(value, list | tuple):
+        return type(value)(_spilled(part, folder, seen) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _spilled(getattr(value, f.name), folder, seen) for f in fields(value)})
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, Mapped):
+        return torch.from_numpy(np.load(value.path, mmap_mode="c"))  # pages are shared until written to
+    if isinstance(value, list | tuple):
+        return type(value)(map(_restored, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _restored(getattr(value, f.name)) for f in fields(value)})
+    return value

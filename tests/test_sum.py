@@ -1,0 +1,176 @@
+"""Weighted sums of objectives: each part keeps its own semantics, and the figures are the stated combinations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moola_mlflow import checkpoint
+from moola_mlflow.bars import read_bars
+from moola_mlflow.batches import Batch, BatchSource, fit_scaling
+from moola_mlflow.config import BarsConfig, ObjectiveConfig, SplitConfig, resolve
+from moola_mlflow.encoders import Encoder, build_encoder
+from moola_mlflow.errors import UserError
+from moola_mlflow.features import Hybrid, compute_features, feature_names
+from moola_mlflow.objectives import Errors, Masked, WeightedSum, build_objective, leak
+from moola_mlflow.objectives.path import TARGETS
+from moola_mlflow.splits import split_by_time
+from moola_mlflow.trainer import Pretraining, Trainer
+from moola_mlflow.windows import make_windows
+
+NAMES = feature_names("relativity11")
+
+
+@pytest.fixture
+def batch(sample_prices: np.ndarray) -> Batch:
+    prices = sample_prices[:12]
+    return Batch(torch.from_numpy(compute_features(prices)), torch.from_numpy(prices), np.arange(12), 20)
+
+
+@pytest.fixture
+def encoder(batch: Batch) -> Encoder:
+    torch.manual_seed(0)
+    encoder = build_encoder("bilstm", len(NAMES), hidden=8, layers=2, dropout=0.0)
+    steps = batch.x_BTF[:, batch.warmup :].flatten(0, 1)
+    encoder.set_scaling(steps.mean(0), steps.std(0))
+    return encoder
+
+
+def build(name: str = "path+0.5*masked", **settings: object) -> WeightedSum:
+    torch.manual_seed(1)
+    built = build_objective(ObjectiveConfig(name=name, **settings), NAMES, 16)  # type: ignore[arg-type]
+    assert isinstance(built, WeightedSum)
+    return built
+
+
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("settings", [{}, {"uncertainty": True}])
+def test_the_gradient_is_the_weighted_sum_of_the_parts_gradients(
+    encoder: Encoder, batch: Batch, settings: dict[str, object]
+) -> None:
+    objective = build("0.7*path + 3*masked", **settings)
+    objective.loss(objective(encoder, batch, seeded())).backward()
+    found = {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad()
+    g = seeded()  # the sum draws for all parts first, then adds each part's jitter
+    drawn = [part.draw(batch, g) for part in objective.parts()]
+    for (name, part), own in zip(objective._named(), drawn, strict=True):
+        h_BTD = encoder.encode(part.encoder_input(encoder, batch, own, g))
+        (objective.weights[name] * part.loss(part.errors(encoder, h_BTD, batch, own))).backward()
+    assert objective.weights == {"path": 0.7, "masked": 3.0}
+    for name, p in encoder.named_parameters():
+        torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_path_part_sees_what_the_masked_part_hides(encoder: Encoder, batch: Batch) -> None:
+    objective = build().eval()
+    torch.nn.init.constant_(objective.terms["masked"].mask_token, 7.0)
+    drawn = objective.draw(batch, seeded())
+    of_path, of_masked = objective.encoder_input(encoder, batch, drawn, seeded()).detach().chunk(2)
+    assert torch.equal(of_path, encoder.standardise(batch.x_BTF))
+    assert (of_masked[drawn[..., 1]] == 7.0).all()
+    assert int(drawn[..., 1].sum()) == 12 * round(0.15 * 85)
+
+
+@torch.no_grad()
+def test_targets_groups_and_scores_are_those_of_the_parts(encoder: Encoder, batch: Batch) -> None:
+    objective = build().eval()
+    assert objective.targets == (*TARGETS, *NAMES)
+    assert set(objective.groups) == {"path", "masked", "past", "future", "candle", "state"}
+    assert [objective.targets[i] for i in objective.groups["candle"]] == list(NAMES[:5])
+    objective.fit_targets([batch])
+    objective.fit_rulers(encoder, [batch], seeded())
+    drawn = objective.draw(batch, seeded())
+    h_BTD = encoder.encode(objective.encoder_input(encoder, batch, drawn, seeded()))
+    errors, rulers = objective.errors(encoder, h_BTD, batch, drawn), objective.ruler_errors(encoder, batch, drawn)
+    hubers, best, overall = [], [], {}
+    for i, (name, part) in enumerate(objective._named()):
+        own = part.errors(encoder, h_BTD.chunk(2)[i], batch, drawn[..., i])
+        mine = part.ruler_errors(encoder, batch, drawn[..., i])
+        expected = part.skills(own, mine)
+        overall[name] = expected.pop("")
+        found = objective.skills(errors, rulers)
+        assert found[name] == overall[name]
+        assert {key: found[key] for key in expected} == expected
+        hubers.append(float(own.huber()))
+        best.append(min(float(e.huber()) for e in mine.values()))
+    assert float(objective.huber(errors)) == pytest.approx((hubers[0] + 0.5 * hubers[1]) / 1.5)
+    assert float(objective.loss(errors)) == pytest.approx(hubers[0] + 0.5 * hubers[1])
+    skill = 1 - (hubers[0] + 0.5 * hubers[1]) / (best[0] + 0.5 * best[1])
+    assert objective.skills(errors, rulers)[""] == pytest.approx(skill)
+    assert set(rulers) == {
+        *("path target mean", "path ridge"),
+        *(f"masked {ruler}" for ruler in ("feature mean", "last visible", "interpolation", "ridge")),
+    }
+
+
+def test_targets_that_two_parts_share_carry_their_parts_name() -> None:
+    parts = {name: (1.0, Masked(("a", "open_norm"), 4)) for name in ("one", "two")}
+    objective = WeightedSum(parts)
+    assert objective.targets == ("one_a", "one_open_norm", "two_a", "two_open_norm")
+    assert objective.groups["two_candle"] == [3]
+    errors = Errors(torch.ones(4), torch.ones(4), torch.ones(4))
+    found = objective.skills(errors, {f"{name} r": Errors(*(torch.full((2,), 2.0),) * 3) for name in parts})
+    assert set(found) == {"", *objective.groups, *objective.targets}
+
+
+def test_a_leak_of_one_part_is_a_leak_of_the_sum(encoder: Encoder, batch: Batch) -> None:
+    honest, identity = build(), build(hide_masked=False)
+    assert (honest.checks_leak, honest.identity) == (True, False)
+    assert leak(honest, encoder, batch, seeded) == 0.0
+    assert identity.identity
+    assert leak(identity, encoder, batch, seeded) > 0
+
+
+def test_one_name_with_weight_one_is_no_sum_and_white_space_does_not_matter() -> None:
+    assert isinstance(build_objective(ObjectiveConfig(name=" masked "), NAMES, 16), Masked)
+    assert build("  path +0.5 * masked").weights == {"path": 1.0, "masked": 0.5}
+    assert build("2*path").weights == {"path": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("path+", r"a term has no name\. Allowed: masked, path, or a sum such as path\+0\.5\*masked"),
+        ("", "a term has no name"),
+        ("0*path", "the weight of 'path' is '0'; allowed: a number above 0.*leave 'path' out"),
+        ("-1*path", "the weight of 'path' is '-1'"),
+        ("inf*path", "the weight of 'path' is 'inf'"),
+        ("much*path", "the weight of 'path' is 'much'"),
+        ("*path", "the weight of 'path' is ''"),
+        ("path+maskd", "'maskd' is unknown; did you mean 'masked'"),
+        ("path+path", r"'path' stands there twice.*such as 2\*path"),
+    ],
+)
+def test_a_sum_that_is_no_sum_is_refused_with_a_cure(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_objective(ObjectiveConfig(name=name), NAMES, 16)
+
+
+def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) -> None:
+    config = resolve({}, {"objective.name": "path+0.5*masked", "trainer.epochs": 3, "schedule.warmup_epochs": 1})
+    windows = make_windows(read_bars(BarsConfig(sample_bars=12_000)))
+    source = BatchSource(windows, "relativity11", Hybrid(), 20, torch.device("cpu"))
+    split = split_by_time(windows, SplitConfig())
+    torch.manual_seed(0)
+    encoder = build_encoder("bilstm", 11, 8, 1, 0.0)
+    encoder.set_scaling(*fit_scaling(source.features(split.train), 20))
+    model = Pretraining(encoder, build_objective(config.objective, source.names, 16))
+    trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(tmp_path))
+    trainer.fit_rulers()
+    assert trainer.leak() == 0.0
+    history = trainer.fit().progress.history
+    assert history[-1]["val/huber"] < history[0]["val/huber"]
+    scores = trainer.evaluate("test")
+    named = (*model.objective.targets, "path", "masked", "past", "future", "candle", "state")
+    assert {f"skill_{name}" for name in named} <= set(scores)
+    predicted, target, where = trainer.reconstruct(2)
+    assert predicted.shape == target.shape == where.shape == (2, 105, 21)
+    state = torch.load(tmp_path / checkpoint.LATEST)["model_state_dict"]
+    assert {"objective.terms.path.decoder.weight", "objective.terms.masked.mask_token"} <= set(state)
