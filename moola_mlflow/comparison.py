@@ -47,9 +47,10 @@ class Setting:
 
     @property
     def which(self) -> Inputs:
-        """What the networks read; a detector on path features alone is compared with networks that read both."""
+        """What the networks without pre-training read: what the detector reads, or, where it reads path features
+        alone, what a network would have in their place, an encoding."""
         inputs = self.config.finetune.inputs
-        return "both" if inputs == "path" else inputs
+        return "encoding" if inputs == "path" else inputs
 
     @property
     def kind(self) -> str:
