@@ -1,17 +1,22 @@
-"""Checkpoints: plain tensors and numbers, written atomically; best, latest and the top three by validation Huber."""
+"""Checkpoints: plain tensors and numbers, written atomically, checked by a hash; best, latest, top three, and the one
+before the latest, to fall back on."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from moola_mlflow.errors import TrainingError, UserError
 
 LATEST, BEST, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
+PREVIOUS = "checkpoint_previous.pt"
+HASH = "sha256"
 NUM_TOP = 3
 
 
@@ -21,14 +26,17 @@ def save(state: dict[str, Any], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as f:
-            torch.save(state, f)
+            torch.save({**state, HASH: digest(state)}, f)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as e:  # torch reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
-        raise TrainingError(f"the checkpoint '{path}' cannot be written: {e}; free space or correct the folder") from e
+        raise TrainingError(
+            f"the checkpoint '{path}' cannot be written: {e}; about {_size(state) / 1e6:.1f} MB are needed and "
+            f"{_free(path.parent)}; free space or correct the folder. An earlier checkpoint stays as it was"
+        ) from e
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -45,7 +53,48 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is not a readable checkpoint ({first}); use another, such as {BEST}") from e
     if not isinstance(state, dict) or "model_state_dict" not in state:
         raise UserError(f"'{path}' holds no model_state_dict; it is not a checkpoint of this project")
+    # torch does not check the sums in its own files: a flipped byte would pass as a weight.
+    if HASH in state and state.pop(HASH) != digest(state):
+        raise UserError(f"'{path}' is damaged: its content does not match the hash in it; use another, such as {BEST}")
     return state
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a state: of every key, number, text and tensor in it, in order."""
+    total = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        total.update(f"{type(part).__name__}:".encode())
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            total.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(part, dict):
+            for key, item in part.items():
+                add(key)
+                add(item)
+        elif isinstance(part, list | tuple):
+            for item in part:
+                add(item)
+        else:
+            total.update(repr(part).encode())
+
+    add(value)
+    return total.hexdigest()
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of the tensors in a state."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_size, parts))
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free"
+    except OSError:
+        return f"'{folder}' cannot be looked at"
 
 
 class CheckpointFolder:
@@ -64,7 +113,7 @@ class CheckpointFolder:
         rank = sum(other <= huber for other in self.ranking)
         if rank < NUM_TOP:
             self.ranking = [*self.ranking[:rank], huber, *self.ranking[rank:]][:NUM_TOP]
-        save({**state, "ranking": list(self.ranking)}, latest)
+        self._save_latest(state)
         if rank >= NUM_TOP:
             return
         try:
@@ -79,7 +128,62 @@ class CheckpointFolder:
 
     def save_interrupted(self, state: dict[str, Any]) -> None:
         """Save the state in the middle of an epoch: latest alone."""
-        save({**state, "ranking": list(self.ranking)}, self.folder / LATEST)
+        self._save_latest(state)
+
+    def _save_latest(self, state: dict[str, Any]) -> None:
+        latest = self.folder / LATEST
+        if latest.exists():
+            try:
+                _link(latest, self.folder / PREVIOUS)
+            except OSError as e:
+                raise TrainingError(f"the checkpoints in '{self.folder}' cannot be kept in order: {e}") from e
+        save({**state, "ranking": list(self.ranking)}, latest)
+
+    def load_latest(self) -> tuple[dict[str, Any], list[str]]:
+        """Return the newest state that can be read, and what to say of those that cannot.
+
+        Checkpoints of later epochs than its own leave the top three: those epochs will be trained again.
+
+        Raises: UserError where there is none.
+        """
+        warnings = []
+        for name in (LATEST, PREVIOUS, *(TOP.format(place) for place in range(1, NUM_TOP + 1))):
+            if not (self.folder / name).exists():
+                continue
+            try:
+                state = load(self.folder / name)
+            except UserError as e:
+                warnings.append(f"{e}. Falling back to the one before.")
+                continue
+            if name != LATEST:
+                self._forget_after(state["epoch"])
+            else:
+                self.ranking = list(state["ranking"])
+            return state, warnings
+        raise UserError(f"no readable checkpoint in '{self.folder}': " + (" ".join(warnings) or "there is none"))
+
+    def _forget_after(self, epoch: int) -> None:
+        """Rank anew what is readable and not later than an epoch."""
+        kept = []
+        for place in range(1, NUM_TOP + 1):
+            path = self.folder / TOP.format(place)
+            try:
+                state = load(path)
+                if state["epoch"] <= epoch:
+                    kept.append((state["metrics"]["val_huber"], path))
+                    continue
+            except UserError:
+                pass
+            path.unlink(missing_ok=True)
+        for place, (_, path) in enumerate(kept, 1):
+            os.replace(path, self.folder / TOP.format(place))
+        if kept:
+            _link(self.folder / TOP.format(1), self.folder / BEST)
+        self.ranking = [huber for huber, _ in kept]
+
+    def forget_previous(self) -> None:
+        """Remove the checkpoint to fall back on, when training has come to its end."""
+        (self.folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:

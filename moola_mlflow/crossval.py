@@ -24,6 +24,7 @@ from moola_mlflow.batches import fit_scaling
 from moola_mlflow.calibration import apply_temperature, temperature
 from moola_mlflow.config import CvConfig
 from moola_mlflow.encoders import Encoder
+from moola_mlflow.errors import TrainingError
 from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, predict
 from moola_mlflow.folds import inner_split, make_folds
 from moola_mlflow.labels import LabelledSet, check_enough, overlap_groups
@@ -228,7 +229,11 @@ def cross_validate(
         out[method][unit] = outcome
         on_outcome(methods[method].name, unit, outcome)
 
-    run_tasks(_run, (list(methods), targets, list(units)), tasks, workers, heard, should_stop)
+    try:
+        run_tasks(_run, (list(methods), targets, list(units)), tasks, workers, heard, should_stop)
+    except TrainingError:
+        if not should_stop():  # else the signal went to the whole process group, and the workers died of it first
+            raise
     complete = zip(methods, out, strict=True)
     return {method.name: [done[i] for i in range(len(units))] for method, done in complete if len(done) == len(units)}
 

@@ -140,12 +140,12 @@ class Evidence:
         }  # fmt: skip
 
     def headline(self) -> str:
-        """Return in one sentence whether the encoder adds anything, with its interval."""
-        against = "path_features" if "path_features" in self.differences else self.best_baseline
+        """Return in one sentence whether the detector beats the best that does without pre-training."""
+        against = self.best_baseline
         if against is None:
             return "There is no baseline to compare with."
         gain = self.differences[against]["joint_success_at_3"]
-        than = TITLES[against].split(",")[0]
+        than = f"the best baseline ({TITLES[against]})"
         text = f"{gain.mean:+.3f} Joint@3 [{gain.lo:+.3f}, {gain.hi:+.3f}] against {than}"
         if gain.lo > 0:
             return f"Gain: {text}; the 95 % interval is clear of 0."

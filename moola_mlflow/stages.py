@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from moola_mlflow.plots.quality import quality_figure
 from moola_mlflow.registry import load_encoder
 from moola_mlflow.tracking import Run
 from moola_mlflow.windows import Windows, make_windows
+
+CLASS_NAME = re.compile(r"[\w .:-]+(/[\w .:-]+)*")
+"""What MLflow takes as a part of a metric's name."""
 
 
 def load_bars(run: Run, config: Config, context: str) -> Bars:
@@ -77,6 +81,12 @@ def load_labels(run: Run, config: Config) -> LabelledSet:
         labels = sample_labels(config, config.labels.n, config.labels.seed)
     else:
         labels = read_labels(config.labels.path, config.windows.length)
+    for name in labels.classes:
+        if name == "macro" or not CLASS_NAME.fullmatch(name):
+            raise UserError(
+                f"labels: '{name}' cannot be a class, for metrics are called after it; allowed: letters, digits, "
+                "spaces and . _ - : /, and not 'macro'; rename it in the file"
+            )
     run.labels(labels, "finetune")
     counts = {f"labels/{name}": count for name, count in labels.counts().items()}
     run.metrics({"labels/used": len(labels), **counts})
@@ -91,7 +101,15 @@ def load_encoders(text: str) -> list[tuple[str, Encoder]]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(set(names)) < len(names):
         raise UserError(f"finetune.encoder='{text}' names an encoder twice; an ensemble needs different ones")
-    return [(name, load_encoder(name)) for name in names]
+    encoders = [(name, load_encoder(name)) for name in names]
+    known: dict[str, str] = {}
+    for name, encoder in encoders:
+        model_id = encoder.card.get("model_id")
+        if model_id in known:
+            raise UserError(f"finetune.encoder: '{known[model_id]}' and '{name}' are one encoder; give different ones")
+        if model_id:
+            known[model_id] = name
+    return encoders
 
 
 def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] | None:
@@ -104,7 +122,7 @@ def check_overlap(
 ) -> tuple[float | None, list[str]]:
     """Log the share of labelled windows within the time that an encoder was trained on, and return what to say of it.
 
-    Two samples of different seeds have equal times and no bar in common.
+    A sample has times like any other series, and no bar in common with it.
     """
     if labels.start_ns is None or labels.end_ns is None:
         return None, [
@@ -114,9 +132,10 @@ def check_overlap(
         ]
     inside = np.zeros(len(labels), bool)
     for _, encoder in encoders:
-        card = encoder.card
-        other_sample = labels.path == "sample" and card.get("data", {}).get("path") == "sample"
-        if "trained_from" not in card or (other_sample and card["data"]["sha256"] != labels.bars_sha256):
+        card, data = encoder.card, encoder.card.get("data", {})
+        synthetic = "sample" in (labels.path, data.get("path"))
+        other_series = synthetic and labels.bars_sha256 and labels.bars_sha256 != data.get("sha256")
+        if "trained_from" not in card or other_series:
             continue
         first, last = (
             np.datetime64(card[key].rstrip("Z"), "ns").astype(np.int64) for key in ("trained_from", "trained_until")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,8 @@ FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What a store, or the way to it, raises: no fault of this project's code."""
 
 
-def open_run(name: str, experiment: str, adopt: bool) -> Run:
-    """Adopt the launcher's run, or make one in an experiment, and make it MLflow's active run.
+def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None) -> Run:
+    """Go on with a run, adopt the launcher's, or make one in an experiment, and make it MLflow's active run.
 
     Raises: UserError saying what is wrong with the store, and the cure.
     """
@@ -36,10 +36,28 @@ def open_run(name: str, experiment: str, adopt: bool) -> Run:
         with _alone(path):
             if adopt:  # with MLFLOW_RUN_ID set, set_experiment would make start_run fail
                 return mlflow.start_run()
+            if run_id is not None:
+                return mlflow.start_run(run_id)
             mlflow.set_experiment(experiment)
             return mlflow.start_run(run_name=name)
     except FAILURES as e:
-        raise UserError(_diagnosis(uri, experiment, e)) from e
+        raise UserError(_diagnosis(uri, experiment, e, run_id)) from e
+
+
+def find_run(tags: Mapping[str, str]) -> Run | None:
+    """Return the oldest run, in whatever experiment, that has these tags. Raises: UserError as above."""
+    uri = mlflow.get_tracking_uri()
+    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    if path:
+        _check_sqlite(uri, path)
+    client, wanted = mlflow.MlflowClient(), " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    try:
+        with _alone(path):
+            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, wanted, max_results=1, order_by=["attributes.start_time ASC"])
+    except FAILURES as e:
+        raise UserError(_diagnosis(uri, "", e)) from e
+    return found[0] if found else None
 
 
 @contextmanager
@@ -65,8 +83,13 @@ def _check_sqlite(uri: str, path: Path) -> None:
             )
 
 
-def _diagnosis(uri: str, experiment: str, error: Exception) -> str:
+def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None = None) -> str:
     text = first_line(error)
+    if resumed and ("not found" in text or "deleted" in text):
+        return (
+            f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}; set "
+            f"MLFLOW_TRACKING_URI to its store, restore it, or go on in a run of its own with resume=new:{resumed}"
+        )
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id and "not found" in text:
         return f"MLFLOW_RUN_ID names a run that the store '{uri}' does not have: {text}; unset it or correct it"

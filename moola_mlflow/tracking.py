@@ -12,20 +12,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar
 
 import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-from moola_mlflow import lastword
+from moola_mlflow import lastword, runfolder
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.errors import GateError, TrainingError, UserError
 from moola_mlflow.labelfiles import LabelledSet
+from moola_mlflow.runfolder import RUNS
 from moola_mlflow.runtime import environment_text, launched
 from moola_mlflow.signals import Interrupted, undisturbed
 from moola_mlflow.store import FAILURES, first_line, open_run
@@ -33,10 +34,10 @@ from moola_mlflow.store import FAILURES, first_line, open_run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUNS = Path(".moola/runs")
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
 MAX_PARAM, MAX_NOTE, MAX_BATCH, MAX_METRICS = 6000, 5000, 100, 1000
 NOTE = "mlflow.note.content"
+T = TypeVar("T")
 PARENT = "mlflow.parentRunId"
 EXPERIMENT_KIND = "mlflow.experimentKind"
 # What MLflow calls a run that nobody named, such as `gifted-fox-12`.
@@ -50,15 +51,24 @@ class Run:
     message in the run's note.
     """
 
-    def __init__(self, stage: str, name: str, experiment: str = "moola") -> None:
-        """Adopt the launcher's run, or make one in an experiment. Raises: UserError where the store does not work."""
-        self._adopted = launched()
+    def __init__(self, stage: str, name: str, experiment: str = "moola", resume: str | None = None) -> None:
+        """Go on with a run, or adopt the launcher's, or make one in an experiment.
+
+        A run that the launcher made for a process that goes on with another ends FINISHED and names the other.
+
+        Raises: UserError where the store does not work, or the run to go on with is not there or is held.
+        """
+        self._adopted = launched() and resume is None
+        self._lock: IO[str] | None = None
         self._journal: TextIO | None = None
         self._note = ""
         self.id = ""
         try:
             with undisturbed():
-                run = open_run(name, experiment, self._adopted)
+                if resume is not None:
+                    self._hold(RUNS / resume)  # before the store is told that it runs
+                    _hand_over(resume)
+                run = open_run(name, experiment, self._adopted, resume)
                 self.id = run.info.run_id
             self._set_up(run, stage, name)
         except BaseException as e:
@@ -73,15 +83,21 @@ class Run:
         self.started_at = time.time()
         self._known_params = set(run.data.params)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._lock:
+                self._hold(self.folder)
             self._journal = open(self.folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         except OSError as e:
             raise UserError(f"cannot write {self.folder} in {Path.cwd()}: {e}; run in a folder you may write to") from e
         self._show_as_training()
         if self._adopted and GENERATED_NAME.fullmatch(run.info.run_name or ""):
             self.client.update_run(self.id, name=name)
+        self._write({"kind": "begin"})
         self.tags({"moola.stage": stage})
         self.beat()
+
+    def _hold(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = runfolder.hold(folder)
 
     def _show_as_training(self) -> None:
         """Have the UI open the experiment as model training, not as GenAI; a shared server's Default is left alone."""
@@ -118,8 +134,9 @@ class Run:
                     f"moola: the status {status} of run {self.id} could not be stored: {first_line(e)}", file=sys.stderr
                 )
             finally:
-                if self._journal:
-                    self._journal.close()
+                for held in (self._journal, self._lock):
+                    if held:
+                        held.close()
 
     def _write(self, record: dict[str, Any]) -> None:
         """Append one event to the journal before it is sent."""
@@ -172,6 +189,10 @@ class Run:
         rows = [Metric(key, float(value), now, step) for key, value in metrics.items()]
         self.client.log_batch(self.id, metrics=rows)
 
+    def steps(self, metric: str) -> set[int]:
+        """Return the steps at which the run has a value of a metric."""
+        return {point.step for point in self.client.get_metric_history(self.id, metric)}
+
     def bars(self, bars: Bars, context: str) -> None:
         """Log every data file as an input of the run."""
         self._inputs([(str(file.path), file.sha256, int(file.rows)) for file in bars.files], context)
@@ -179,7 +200,8 @@ class Run:
 
     def labels(self, labels: LabelledSet, context: str) -> None:
         """Log a labelled set as an input of the run."""
-        self._inputs([(str(labels.path), labels.sha256, len(labels))], context)
+        name = "sample labels" if str(labels.path) == "sample" else str(labels.path)
+        self._inputs([(name, labels.sha256, len(labels))], context)
         self.tags({"moola.data_sha256": labels.sha256, "moola.weak_labels": str(labels.weak).lower()})
 
     def _inputs(self, files: list[tuple[str, str, int]], context: str) -> None:
@@ -239,10 +261,30 @@ class Run:
         send(self.id, str(path), folder)
 
 
+def _hand_over(run_id: str) -> None:
+    """End the launcher's run, if there is one: what follows belongs to the run that goes on."""
+    if not launched():
+        return
+    own = mlflow.start_run()
+    client = mlflow.MlflowClient()
+    client.set_tag(own.info.run_id, "moola.resumed", run_id)
+    client.set_tag(own.info.run_id, NOTE, f"Went on with run `{run_id}`, which holds everything.")
+    mlflow.end_run("FINISHED")
+
+
 def record(stage: str, error: BaseException) -> None:
     """Leave a run that says how a command ended before its own run began."""
     run = Run(stage, run_name(stage, "invalid", 0))
     run.__exit__(type(error), error, None)
+
+
+def recorded(stage: str, step: Callable[[], T]) -> T:
+    """Do what comes before a run begins; where that fails, a run says why."""
+    try:
+        return step()
+    except UserError as e:
+        record(stage, e)
+        raise
 
 
 def run_name(stage: str, preset: str, seed: int) -> str:

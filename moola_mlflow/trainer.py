@@ -152,7 +152,7 @@ class Trainer:
     def fit(self) -> Fitted:
         """Train until the last epoch, patience, or a request to stop; checkpoint each epoch and at a stop."""
         progress, patience = self.progress, self.config.trainer.patience
-        while progress.epoch < self.config.trainer.epochs:
+        while progress.epoch < self.config.trainer.epochs and progress.epoch - 1 - progress.best_epoch < patience:
             started = time.perf_counter()
             reason = self._train_epoch()
             progress.elapsed_s += time.perf_counter() - started
@@ -162,8 +162,6 @@ class Trainer:
             self._finish_epoch(time.perf_counter() - started)
             if reason := self.should_stop():  # asked during evaluation; the epoch's checkpoint is written
                 return Fitted(progress, reason)
-            if progress.epoch - 1 - progress.best_epoch >= patience:
-                break
         return Fitted(progress, None)
 
     def _train_epoch(self) -> str | None:
@@ -320,6 +318,24 @@ class Trainer:
             "seed": self.config.trainer.seed,
             "run_id": self.run_id,
         }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state as if training had never stopped: weights, optimiser, schedule, generators and history.
+
+        Call it last before ``fit``: whatever draws random numbers in between would change what follows.
+        """
+        self.model.load_state_dict(state["model_state_dict"])
+        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+            group["lr"] = base * self._lr_factor(self.scheduler.last_epoch)
+        self.scaler.load_state_dict(state["scaler"])
+        self.draws.set_state(state["rng"]["draws"])
+        torch.set_rng_state(state["rng"]["torch"])
+        if self.device.type == "cuda" and state["rng"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+        progress = state["progress"]
+        self.progress = Progress(**{**progress, "train_sums": tuple(progress["train_sums"])})
 
     def _diagnosis(self, loss: float, norm: float, batch: Batch) -> str:
         """Say where a loss stopped being finite and what its input looked like."""

@@ -163,8 +163,8 @@ def is_identity(encoders: Sequence[Encoder]) -> bool:
 
 def version_tags(setting: Setting, evidence: Evidence, preset: str, gates: str) -> dict[str, str]:
     """Return the tags of a registered detector version."""
-    members = members_of(setting.encoder) if setting.encoder is not None else []
-    cards = [member.card for member in members]
+    encoder = {"path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
+    cards = [member.card for member in members_of(encoder)] if encoder is not None else []
     return {
         "preset": preset,
         "data_sha256": evidence.labels.sha256,

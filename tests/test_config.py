@@ -99,7 +99,7 @@ def test_the_mask_ratio_follows_the_strategy_unless_it_is_given() -> None:
         (["--register", "a/b"], r"registry.name='a/b'.*allowed: text that matches"),
         (["--windows.warmup", "105"], r"windows: warmup 105 leaves no valid step in a window of 105"),
         (["--split.train_end", "2024-12-31"], r"split: train_end, val_end and test_end come together"),
-        (["--resume", "auto"], r"tracking.resume='auto'.*allowed: never"),
+        (["--resume", "yes"], r"tracking.resume='yes'.*allowed: text that matches"),
         (["--config", "configs/stone.yaml"], r"no file 'configs/stone.yaml'; did you mean 'configs/stones.yaml'\?"),
         (["--epochs"], r"'--epochs' has no value"),
         (["--epochs", "--lr", "1"], r"'--epochs' has no value"),

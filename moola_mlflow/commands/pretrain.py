@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
-import numpy as np
-import torch
-
-from moola_mlflow import checkpoint, console, encoder_files, gates, registry, runtime, stages, tracking
-from moola_mlflow.batches import BatchSource, fit_scaling
+from moola_mlflow import checkpoint, console, encoder_files, gates, registry, resume, runtime, stages, tracking
+from moola_mlflow.batches import fit_scaling
 from moola_mlflow.config import Config
-from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import GateError, TrainingError
-from moola_mlflow.features import feature_names
+from moola_mlflow.errors import GateError
 from moola_mlflow.features.quality import quality_report
-from moola_mlflow.objectives import build_objective
 from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
+from moola_mlflow.pretraining import build_model, check_leak, check_names
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
+from moola_mlflow.resume import ResumePoint
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.tracking import Run
-from moola_mlflow.trainer import EpochEnded, Event, Pretraining, Trainer
+from moola_mlflow.trainer import EpochEnded, Event, Trainer
 
 NUM_PICTURED = 3
 
@@ -31,9 +28,12 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     started = time.perf_counter()
     runtime.tune_allocator()
     name = tracking.run_name("pretrain", preset, config.trainer.seed)
-    with Run("pretrain", name, config.tracking.experiment) as active:
+    point = tracking.recorded("pretrain", lambda: resume.find(config))
+    with Run(
+        "pretrain", name, config.tracking.experiment, point.run_id if point and not point.fork else None
+    ) as active:
         active.config(config)
-        _check_names(config)
+        check_names(config)
         threads = runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
         precision = runtime.pick_precision(config.runtime.precision, device)
@@ -51,7 +51,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             flush=True,
         )
         quality = quality_report(features[split.train], source.names, source.warmup, report["swing_flip_rate"])
-        model = _build(config, source, features[split.train]).to(device)
+        model = build_model(config, source, *fit_scaling(features[split.train], source.warmup)).to(device)
         del features  # the batches compute their own
         initial = frozen_copy(model.encoder)
         folder = active.folder / "checkpoints"
@@ -59,10 +59,14 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id)
         trainer.should_stop = interrupts.reason
         trainer.fit_rulers()
-        _check_leak(active, trainer)
+        active.tags({"moola.identity": str(model.objective.identity).lower()})
+        check_leak(trainer, active.metrics)
+        if point:
+            _go_on(active, trainer, point, bars.sha256)
         _fit(active, trainer, interrupts)
+        keeper.forget_previous()
         model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
-        results = score(trainer, initial, _check_leak(active, trainer), started)
+        results = score(trainer, initial, check_leak(trainer, active.metrics), started)
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
         card = encoder_card(trainer, results, bars, quality, active.id)
@@ -82,48 +86,36 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             raise GateError(f"gates {verdict}. The run is logged whole ({registered}); gates.mode is strict")
 
 
-def _check_names(config: Config) -> None:
-    """Refuse an unknown encoder, objective or feature set before any bar is read."""
-    names = feature_names(config.features.set)
-    build_encoder(config.encoder.name, len(names), hidden=1, layers=1, dropout=0.0)
-    build_objective(config.objective, names, encoding_size=1)
-
-
-def _build(config: Config, source: BatchSource, train_NTF: np.ndarray) -> Pretraining:
-    """Return encoder and objective, initialised from the seed, with the training windows' scaling."""
-    torch.manual_seed(config.trainer.seed)
-    parts = config.encoder
-    encoder = build_encoder(parts.name, len(source.names), parts.hidden, parts.layers, parts.dropout)
-    encoder.set_scaling(*fit_scaling(train_NTF, source.warmup))
-    return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
-
-
-def _check_leak(active: Run, trainer: Trainer) -> float | None:
-    """Log how far hidden input reaches the encoder; above 0 an objective that hides must not train.
-
-    None where the objective has no masks to look behind.
-    """
-    objective = trainer.model.objective
-    active.tags({"moola.identity": str(objective.identity).lower()})
-    if not objective.checks_leak:
-        return None
-    sensitivity = trainer.leak()
-    active.metrics({"leak/masked_sensitivity": sensitivity})
-    if sensitivity != 0 and not objective.identity:
-        raise TrainingError(
-            f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
-            "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"
-        )
-    return sensitivity
+def _go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> None:
+    """Take up the state that a run left; what its curves lack of finished epochs is logged now."""
+    point.check_data(sha256)
+    for text in point.warnings:
+        print(f"Warning: {text}", flush=True)
+    if point.fork:
+        shutil.copytree(point.folder / "checkpoints", trainer.folder.folder, dirs_exist_ok=True)
+        active.tags({"moola.forked_from": point.run_id})
+    trainer.folder.load_latest()
+    trainer.restore(point.state)
+    if point.drift:
+        active.tags({"moola.drift": point.drift_text()})
+    progress = trainer.progress
+    logged = active.steps("val/huber")
+    for epoch, metrics in enumerate(progress.history):
+        if epoch not in logged:
+            active.metrics(metrics, step=epoch)
+    print(f"Going on with run {point.run_id} at epoch {progress.epoch + 1}, step {progress.step + 1}", flush=True)
 
 
 def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
     every = trainer.config.tracking.figures_every
+    # Not empty where an older checkpoint had to be taken: those epochs come out the same, and have their points.
+    logged = active.steps("val/huber")
 
     def track(event: Event) -> None:
         if not isinstance(event, EpochEnded):
             return
-        active.metrics(event.metrics, step=event.epoch)
+        if event.epoch not in logged:
+            active.metrics(event.metrics, step=event.epoch)
         active.beat()
         if event.epoch % every == 0 or event.epoch == event.epochs - 1:
             names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"

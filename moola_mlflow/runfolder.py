@@ -1,0 +1,94 @@
+"""A run's folder on disk: who holds it, and what its journal says of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from moola_mlflow.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+RUNS = Path(".moola/runs")
+LOCK, HEARTBEAT, JOURNAL = "lock", "heartbeat.json", "journal.jsonl"
+# A beat of another machine that is younger than this means that it is at work.
+FRESH_S = 900
+
+
+@dataclass(frozen=True)
+class History:
+    """What a journal says: the last status (empty while it ran), and the data it was trained on."""
+
+    status: str = ""
+    data_sha256: str = ""
+
+
+def hold(folder: Path) -> IO[str]:
+    """Take a run's folder for this process; keep the result open, for closing it, or dying, lets go.
+
+    Raises: UserError where another process holds it.
+    """
+    lock = open(folder / LOCK, "a", encoding="utf-8")  # noqa: SIM115
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise UserError(_held(folder)) from None
+    return lock
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a run that a process of this machine holds, or that another machine was just at work on.
+
+    Raises: UserError.
+    """
+    if (folder / LOCK).exists():
+        hold(folder).close()
+    beat = read_beat(folder)
+    elsewhere = beat.get("host") not in (None, socket.gethostname())
+    if elsewhere and read_journal(folder).status == "" and time.time() - beat.get("beat_at", 0) < FRESH_S:
+        raise UserError(f"{_held(folder)} (its last beat is {time.time() - beat['beat_at']:.0f} s old)")
+
+
+def read_beat(folder: Path) -> dict[str, Any]:
+    """Return the last heartbeat, empty where there is none."""
+    try:
+        beat = json.loads((folder / HEARTBEAT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return beat if isinstance(beat, dict) else {}
+
+
+def read_journal(folder: Path) -> History:
+    """Return what the journal says; a line that was cut short by a crash is passed over."""
+    status = data = ""
+    try:
+        lines = (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return History()
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record.get("kind") == "begin":
+            status = ""
+        elif record.get("kind") == "status":
+            status = record["status"]
+        elif record.get("kind") == "tags":
+            data = record["tags"].get("moola.data_sha256", data)
+    return History(status, data)
+
+
+def _held(folder: Path) -> str:
+    beat = read_beat(folder)
+    who = f"process {beat['pid']} on {beat['host']}" if {"pid", "host"} <= beat.keys() else "another process"
+    return f"run {folder.name} is being trained by {who}; wait for it, or stop it first"

@@ -1,0 +1,148 @@
+"""Resuming through the command: the same run, the same weights, no gap and no double point."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow.entities import Run
+
+from tests.e2e.harness import QUICK, SMOKE, Store
+
+SMALL = {**QUICK, "config": SMOKE, "trainer.epochs": "12", "trainer.patience": "12", "register": "none"}
+TIMING = ("epoch_seconds", "windows_per_second", "total_seconds")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def weights(store: Store, run: Run) -> dict[str, torch.Tensor]:
+    path = store.artifact(run, "checkpoints/checkpoint_latest.pt")
+    return torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+
+
+def curves(store: Store, run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Every metric that was logged by epoch, as it came."""
+    names = [name for name in run.data.metrics if name not in TIMING and (name.startswith("train/") or name == "lr")]
+    names += [name for name in run.data.metrics if name.startswith("val/")]
+    return {name: [(p.step, p.value) for p in store.client.get_metric_history(run.info.run_id, name)] for name in names}
+
+
+def wait_for_epochs(store: Store, epochs: int, process) -> None:
+    """Wait until a journal holds so many epochs of the newest run."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = [p.read_text() for p in store.folder.glob(".moola/runs/*/journal.jsonl")]
+        if sum(text.count('"val/huber"') for text in lines) >= epochs:
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(store: Store, tmp_path: Path) -> None:
+    whole = Store(tmp_path / "whole")
+    whole.folder.mkdir()
+    assert whole.run("pretrain", SMALL).returncode == 0
+    rng, kills = random.Random(7), 0
+    for attempt in range(1, 21):
+        process = store.start("pretrain", {**SMALL, "resume": "auto"})
+        wait_for_epochs(store, attempt // 2, process)
+        time.sleep(rng.uniform(0, 0.5))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        if process.returncode == 0:
+            break
+    if process.returncode != 0:
+        assert store.run("pretrain", {**SMALL, "resume": "auto"}).returncode == 0
+    print(f"{kills} kills")
+    assert kills >= 5
+    finished = [run for run in store.runs() if run.info.status == "FINISHED"]
+    assert len(finished) == 1
+    (expected,) = whole.runs()
+    ours, theirs = weights(store, finished[0]), weights(whole, expected)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert curves(store, finished[0]) == curves(whole, expected)
+    assert finished[0].data.metrics["test/huber"] == expected.data.metrics["test/huber"]
+    assert finished[0].data.metrics["probe/r2_gain"] == expected.data.metrics["probe/r2_gain"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_resume_under_the_launcher_go_on_with_the_same_run(store: Store) -> None:
+    # The launcher works in the project's root, where its runs then are; 37 epochs are no other test's.
+    mine = {**SMALL, "trainer.epochs": "37", "trainer.patience": "37"}
+    assert store.runs() == []  # this makes the store, which two processes must not do at once
+    process = store.start("pretrain", mine, launcher=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(run.data.metrics.get("val/huber") for run in store.runs()):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    (stopped,) = store.runs()
+    deadline = time.monotonic() + 30  # the launcher's last word is corrected after it has gone
+    while time.monotonic() < deadline and stopped.info.status != "KILLED":
+        time.sleep(0.2)
+        (stopped,) = store.runs()
+    assert stopped.info.status == "KILLED"
+    done = store.run("pretrain", {**mine, "resume": "auto"}, launcher=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    runs = {run.info.run_id: run for run in store.runs()}
+    assert len(runs) == 2
+    original = runs.pop(stopped.info.run_id)
+    (launchers,) = runs.values()
+    assert (original.info.status, launchers.info.status) == ("FINISHED", "FINISHED")
+    assert launchers.data.tags["moola.resumed"] == original.info.run_id
+    steps = [step for step, _ in curves(store, original)["val/huber"]]
+    assert steps == list(range(37))
+
+
+def test_a_run_that_is_not_there_is_refused_and_recorded(store: Store) -> None:
+    refused = store.run("pretrain", {**SMALL, "resume": "1" * 32})
+    assert refused.returncode == 2
+    assert "can be continued where it was trained" in refused.stderr
+    (run,) = store.runs()
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_a_changed_key_is_refused_then_allowed_and_recorded_and_a_fork_names_its_parent(store: Store) -> None:
+    short = {**SMALL, "trainer.epochs": "2"}
+    assert store.run("pretrain", short).returncode == 0
+    (first,) = store.runs()
+    longer = {**short, "trainer.epochs": "3", "resume": first.info.run_id}
+    refused = store.run("pretrain", longer)
+    assert refused.returncode == 2
+    assert "trainer.epochs was 2, is 3" in refused.stderr
+    assert store.client.get_run(first.info.run_id).info.status == "FINISHED"  # untouched
+    allowed = store.run("pretrain", {**longer, "tracking.allow_drift": "trainer.epochs"})
+    assert allowed.returncode == 0, allowed.stderr[-2000:]
+    again = store.client.get_run(first.info.run_id)
+    assert again.data.tags["moola.drift"] == "trainer.epochs: 2 -> 3"
+    assert [step for step, _ in curves(store, again)["val/huber"]] == [0, 1, 2]
+    forked = store.run("pretrain", {**short, "trainer.epochs": "4", "resume": f"new:{first.info.run_id}"})
+    assert forked.returncode == 0, forked.stderr[-2000:]
+    fork = store.runs()[0]
+    assert fork.info.run_id != first.info.run_id
+    assert fork.data.tags["moola.forked_from"] == first.info.run_id
+    assert [step for step, _ in curves(store, fork)["val/huber"]] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_of_two_processes_that_resume_one_run_the_second_is_refused(store: Store) -> None:
+    process = store.start("pretrain", {**SMALL, "trainer.epochs": "200"})
+    wait_for_epochs(store, 1, process)
+    (running,) = store.runs()
+    second = store.run("pretrain", {**SMALL, "trainer.epochs": "200", "resume": running.info.run_id})
+    assert second.returncode == 2
+    assert f"being trained by process {process.pid}" in second.stderr
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert store.client.get_run(running.info.run_id).info.status == "KILLED"

@@ -1,0 +1,122 @@
+"""Checkpoints: what is damaged is noticed, and there is always one to fall back on."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from moola_mlflow import checkpoint
+from moola_mlflow.checkpoint import BEST, LATEST, PREVIOUS, TOP, CheckpointFolder
+from moola_mlflow.errors import TrainingError, UserError
+
+
+def state(epoch: int, huber: float = 1.0) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "model_state_dict": {"w": torch.full((50, 7), float(epoch)), "b": torch.tensor(0.5)},
+        "metrics": {"val_huber": huber},
+        "progress": {"history": [{"val/huber": huber}], "step": 0, "best_huber": float("inf")},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    keeper = CheckpointFolder(tmp_path)
+    for epoch, huber in enumerate((0.5, 0.3, 0.4, 0.6, 0.2)):
+        keeper.save_epoch(state(epoch, huber), huber)
+    return keeper
+
+
+def flip(path: Path, position: float = 0.5) -> None:
+    """Flip one bit of a tensor: links to the same file stay whole."""
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * position)] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+def test_what_is_loaded_is_what_was_saved_without_the_hash(tmp_path: Path) -> None:
+    checkpoint.save(state(3), tmp_path / "x.pt")
+    loaded = checkpoint.load(tmp_path / "x.pt")
+    assert loaded.keys() == state(3).keys()
+    assert torch.equal(loaded["model_state_dict"]["w"], state(3)["model_state_dict"]["w"])
+    assert checkpoint.HASH in torch.load(tmp_path / "x.pt", weights_only=True)
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    whole = {**state(3), "model_state_dict": {"w": torch.randn(200, 200)}}
+    checkpoint.save(whole, path)
+    plain = torch.load(path, weights_only=True)["model_state_dict"]["w"]
+    flip(path)
+    # torch itself says nothing, so the hash must.
+    assert not torch.equal(torch.load(path, weights_only=True)["model_state_dict"]["w"], plain)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("size", [0, 10, 1000])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x.pt"
+    checkpoint.save(state(3), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        checkpoint.load(path)
+
+
+def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: CheckpointFolder) -> None:
+    again = CheckpointFolder(folder.folder)
+    loaded, warnings = again.load_latest()
+    assert (loaded["epoch"], warnings) == (4, [])
+    assert again.ranking == folder.ranking == [0.2, 0.3, 0.4]
+
+
+def test_a_damaged_latest_falls_back_to_the_one_before_and_says_so(folder: CheckpointFolder) -> None:
+    (folder.folder / LATEST).unlink()
+    (folder.folder / LATEST).write_bytes(b"cut short")
+    again = CheckpointFolder(folder.folder)
+    loaded, warnings = again.load_latest()
+    assert loaded["epoch"] == 3
+    assert len(warnings) == 1
+    assert LATEST in warnings[0]
+    # Epoch 4 was the best; it will be trained again, so it must not stand in the ranks twice.
+    assert again.ranking == [0.3, 0.4]
+    assert checkpoint.load(folder.folder / BEST)["epoch"] == 1
+    assert not (folder.folder / TOP.format(3)).exists()
+    again.save_epoch(state(4, 0.2), 0.2)
+    assert checkpoint.load(folder.folder / BEST)["epoch"] == 4
+    assert [checkpoint.load(folder.folder / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [4, 1, 2]
+
+
+def test_with_both_newest_damaged_the_best_that_is_left_is_taken(folder: CheckpointFolder) -> None:
+    for name in (LATEST, PREVIOUS, TOP.format(1)):
+        flip(folder.folder / name, 0.1)
+    loaded, warnings = CheckpointFolder(folder.folder).load_latest()
+    assert loaded["epoch"] == 1
+    assert len(warnings) == 3
+
+
+def test_no_readable_checkpoint_is_an_error_that_lists_the_damage(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is none"):
+        CheckpointFolder(tmp_path).load_latest()
+    (tmp_path / LATEST).write_bytes(b"")
+    with pytest.raises(UserError, match=r"no readable checkpoint.*not a readable"):
+        CheckpointFolder(tmp_path).load_latest()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"No space left.*MB are needed and .* MB are free"):
+        folder.save_epoch(state(5, 0.1), 0.1)
+    monkeypatch.undo()
+    assert CheckpointFolder(folder.folder).load_latest()[0]["epoch"] == 4
+    assert not list(folder.folder.glob("*.tmp"))
