@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moola_mlflow.embedding import embed
     from moola_mlflow.features import compute_features
     from moola_mlflow.registry import load_detector, load_encoder
+    from moola_mlflow.study.rebuild import load_study
     from moola_mlflow.windows import Windows, make_windows
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "embed",
     "load_detector",
     "load_encoder",
+    "load_study",
     "make_windows",
     "read_bars",
 ]
@@ -38,6 +40,7 @@ _HOME = {
     "embed": "embedding",
     "load_detector": "registry",
     "load_encoder": "registry",
+    "load_study": "study.rebuild",
     "make_windows": "windows",
     "read_bars": "bars",
 }

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moola_mlflow import __version__, runtime
-from moola_mlflow.config import Config, allowed, dotted_keys, read_preset, resolve
+from moola_mlflow.config import Config, allowed, dotted_keys, laid_over, read_preset, resolve
 from moola_mlflow.errors import GateError, TrainingError, UserError, nearest
 from moola_mlflow.signals import Interrupted, Interrupts
 
@@ -36,13 +37,19 @@ SHORT = {
     "register": "registry.name",
     "gates": "gates.mode",
     "resume": "tracking.resume",
+    "n_trials": "sweep.n_trials",
+    "workers": "sweep.workers",
+    "study": "sweep.study",
+    "storage": "sweep.storage",
 }
 """Short parameters and the dotted keys they stand for."""
 
 ARGUMENTS = {
     "out": "Where to write the result.",
+    "fix": "true: do the cures that need no choice, such as closing runs whose process is gone [false]",
     "head": "Keep only the first so many bars.",
     "config": "A preset: a YAML file of sections and keys.",
+    "base": "The preset that is varied; the keys of config are laid over it.",
     "model": "A registered model; moola-detector where none is given.",
     "version": "Its version: a number or an alias; candidate where none is given, previous to roll back.",
     "alias": "The alias to move; champion where none is given.",
@@ -59,6 +66,7 @@ class EntryPoint:
     parameters: tuple[str, ...]
     config: str = ""
     example: str = ""
+    base: str = ""
 
 
 ENTRY_POINTS = {
@@ -87,16 +95,28 @@ ENTRY_POINTS = {
         "cross-validate a detector on labelled windows beside its baselines, and register it",
         (
             *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats"),
-            *("seed", "seeds", "device", "register"),
+            *("seed", "seeds", "device", "register", "gates"),
         ),
         config="configs/finetune.yaml",
         example="moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
+    ),
+    "sweep": EntryPoint(
+        "search batch size, learning rate or any other key with Optuna, each trial a child run",
+        ("config", "base", "n_trials", "workers", "study", "storage", "bars", "labels", "encoder", "device"),
+        config="configs/sweep.yaml",
+        example="moola sweep --n_trials 40 --workers 4 --base configs/path.yaml",
+        base="configs/stones.yaml",
     ),
     "promote": EntryPoint(
         "check the gates of a registered version and move an alias to it",
         ("model", "version", "alias", "force", "config"),
         config="configs/gates.yaml",
         example="moola promote --model moola-detector --version 3; back again: --version previous",
+    ),
+    "doctor": EntryPoint(
+        "look at environment, store, runs and aliases, and say what to do",
+        ("fix",),
+        example="moola doctor --fix true",
     ),
 }
 
@@ -201,9 +221,12 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     path = given.get("config") or (str(shipped(entry.config)) if entry.config else "")
     overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
-    config = resolve(read_preset(path) if path else {}, overrides)
+    preset = read_preset(path) if path else {}
     arguments = {key: given[key] for key in entry.parameters if key in given and key in ARGUMENTS and key != "config"}
-    return config, Path(path).stem if path else "default", arguments
+    if entry.base:
+        path = arguments["base"] = given.get("base") or str(shipped(entry.base))
+        preset = laid_over(read_preset(path), preset)
+    return resolve(preset, overrides), Path(path).stem if path else "default", arguments
 
 
 def shipped(preset: str) -> Path:
@@ -250,17 +273,16 @@ def overview() -> str:
 def help_text(name: str) -> str:
     """Return a command's parameters with their meaning and default, made from the configuration itself."""
     entry, fields = ENTRY_POINTS[name], dotted_keys()
-    preset: Mapping[str, Any] = {}
-    if entry.config and shipped(entry.config).is_file():
-        preset = resolve(read_preset(shipped(entry.config)), {}).flat()
-    defaults = {**Config().flat(), **preset}
+    presets = [read_preset(path) for name in (entry.base, entry.config) if name and (path := shipped(name)).is_file()]
+    defaults = resolve(functools.reduce(laid_over, presets, {}), {}).flat()
     lines = [f"moola {name}: {entry.summary}", "", f"Example: {entry.example}", "", "Short parameters:"]
     for key in entry.parameters:
         if key in SHORT:
             dotted = SHORT[key]
             lines.append(f"  --{key:<12} {fields[dotted].description} [{dotted}; {_shown(defaults[dotted])}]")
         else:
-            default = f" [{entry.config}]" if key == "config" and entry.config else ""
+            preset = {"config": entry.config, "base": entry.base}.get(key, "")
+            default = f" [{preset}]" if preset else ""
             lines.append(f"  --{key:<12} {ARGUMENTS[key]}{default}")
     lines += ["", "Every key of the configuration (default):"]
     lines += [

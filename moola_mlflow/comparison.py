@@ -84,7 +84,10 @@ def make_setting(
 
 
 def _architecture(labels: LabelledSet, config: Config) -> Encoder:
-    """Return the configured network, scaled by the labelled windows: nothing else is known of it."""
+    """Return the configured network, scaled by all labelled windows.
+
+    Nothing else is known of it. Only a frozen random encoder keeps this scaling, and has a small advantage by it.
+    """
     parts, num = config.encoder, len(feature_names(config.features.set))
     encoder = build_encoder(parts.name, num, parts.hidden, parts.layers, parts.dropout)
     encoder.card = describe(config, encoder)
@@ -120,7 +123,7 @@ def build_methods(setting: Setting, seed: int) -> list[Method]:
     The frozen random encoder is drawn from the seed. Of an ensemble, the network from scratch is one member's.
     """
     config, which = setting.config, setting.which
-    methods: list[Method] = [_detector(setting)]
+    methods: list[Method] = [detector_method(setting)]
     if setting.kind != "scratch":
         methods.append(_scratch("scratch", setting, which, config.finetune.head))
     methods.append(_scratch("pooled_scratch", setting, "encoding", "pooled"))
@@ -131,7 +134,7 @@ def build_methods(setting: Setting, seed: int) -> list[Method]:
     return [*methods, *(ClassicalMethod(name) for name in CLASSICAL)]
 
 
-def _detector(setting: Setting) -> Method:
+def detector_method(setting: Setting) -> Method:
     inputs = setting.config.finetune.inputs
     if setting.kind == "scratch":
         return _scratch(DETECTOR, setting, inputs, setting.config.finetune.head)
@@ -181,7 +184,7 @@ def refit(setting: Setting, epochs: int, seed: int) -> tuple[Encoder | None, Det
 
     Nothing is held out: nothing is chosen here.
     """
-    targets, method = Targets.of(setting.labels), _detector(setting)
+    targets, method = Targets.of(setting.labels), detector_method(setting)
     everything, none = np.arange(len(setting.labels)), np.zeros(0, np.int64)
     common = (targets.label, targets.start, targets.end, everything, none, targets.num_classes)
     if isinstance(method, HeadMethod):

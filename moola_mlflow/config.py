@@ -234,6 +234,8 @@ class FinetuneConfig(Section):
     """Gaussian noise on inputs in training, in units of each input's own spread."""
     mirror: bool = True
     """Turn half of the training windows upside down."""
+    tuned_on: str = ""
+    """SHA-256 of the labels on which a sweep chose this configuration; written by the sweep."""
 
 
 class CvConfig(Section):
@@ -396,7 +398,7 @@ class SweepConfig(Section):
 class GatesConfig(Section):
     mode: Literal["report", "strict"] = "report"
     """report: a missed gate is told and tagged; strict: the command also ends with exit code 3."""
-    probe_r2_gain: float = 0.05
+    probe_r2_gain: float = 0.067
     """Encoder: what training must add to the probe of the same network at random."""
     skill: float = 0.10
     """Encoder: least skill against the best ruler, validation windows."""

@@ -184,26 +184,39 @@ def fresh_copy(encoder: Encoder, seed: int) -> Encoder:
 def plan(labels: LabelledSet, cv: CvConfig, seeds: Sequence[int]) -> list[Unit]:
     """Return the units of all seeds: ``repeats`` x ``folds`` each, with their inner splits.
 
+    Purge and embargo hold across instruments: the same minutes of two contracts are the same market twice.
+
     Raises: UserError with the arithmetic where the labels are too few for the folds or for an inner split.
     """
     check_enough(labels, cv.folds)
     timed = labels.start_ns is not None
     kind = ("time" if timed else "stratified") if cv.kind == "auto" else cv.kind
-    instrument = None if labels.instrument is None else np.unique(labels.instrument, return_inverse=True)[1]
-    embargo_ns = cv.embargo_bars * MINUTE_NS
     groups, units = overlap_groups(labels), []
     for seed in seeds:
         folds = make_folds(
             labels.label, groups, cv.folds, cv.repeats, seed, kind=kind, start_ns=labels.start_ns,
-            end_ns=labels.end_ns, instrument=instrument, embargo_ns=embargo_ns, classes=labels.classes,
+            end_ns=labels.end_ns, embargo_ns=cv.embargo_bars * MINUTE_NS, classes=labels.classes,
         )  # fmt: skip
         for one in folds:
-            fit, held = inner_split(
-                labels.label, groups, one.train, seed + one.repeat * cv.folds + one.index, cv.inner_share,
-                start_ns=labels.start_ns, end_ns=labels.end_ns, instrument=instrument, embargo_ns=embargo_ns,
-            )  # fmt: skip
-            units.append(Unit(seed, one.repeat, one.index, cv.folds, one.train, one.test, fit, held, one.purged))
+            unit = Unit(seed, one.repeat, one.index, cv.folds, one.train, one.test, one.train, one.train, one.purged)
+            fit, held = split_inside(labels, groups, one.train, unit, cv)
+            units.append(replace(unit, fit=fit, held=held))
     return units
+
+
+def split_inside(
+    labels: LabelledSet, groups: np.ndarray, part: np.ndarray, unit: Unit, cv: CvConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split a part of a unit's training windows into those to fit and those held out, purged as between folds.
+
+    Raises: UserError where the windows are too few.
+    """
+    # Not the sum of the numbers: that would give units of neighbouring seeds one and the same split.
+    seed = int(np.random.SeedSequence([unit.seed, unit.repeat, unit.fold, len(part)]).generate_state(1)[0])
+    return inner_split(
+        labels.label, groups, part, seed, cv.inner_share,
+        start_ns=labels.start_ns, end_ns=labels.end_ns, embargo_ns=cv.embargo_bars * MINUTE_NS,
+    )  # fmt: skip
 
 
 def cross_validate(

@@ -163,16 +163,18 @@ def check_enough(labels: LabelledSet, folds: int) -> None:
         )
 
 
-def overlap_groups(labels: LabelledSet) -> np.ndarray:
+def overlap_groups(labels: LabelledSet, across_instruments: bool = False) -> np.ndarray:
     """Number the connected groups of windows that overlap, in order of their first window.
 
-    Where times are known, two windows of one instrument overlap when their spans meet. Otherwise they do when they
+    Where times are known, two windows of one instrument (or of any, with ``across_instruments``) overlap when their
+    spans meet. Otherwise they do when they
     share a run of 10 or more identical consecutive bars, at any offset: a shorter overlap is missed.
 
     Shapes: int64 [N].
     """
     if labels.start_ns is not None and labels.end_ns is not None:
-        edges = _edges_by_time(labels.start_ns, labels.end_ns, labels.instrument)
+        instrument = None if across_instruments else labels.instrument
+        edges = _edges_by_time(labels.start_ns, labels.end_ns, instrument)
     else:
         edges = _edges_by_runs(labels.ohlc)
     root = list(range(len(labels)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -132,6 +133,11 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
     return cards[0].parent
 
 
+def is_regular(version: ModelVersion) -> bool:
+    """Return whether an alias may name a version: a promotion put it there, or it has passed its gates."""
+    return "promoted_by" in version.tags or version.tags.get("gates", "").startswith(PASSED)
+
+
 def _warn_of_hand_moved_alias(uri: str) -> None:
     """Warn where an alias names a version that no promotion put there and that has not passed its gates."""
     name, at, alias = uri.removeprefix("models:/").partition("@")
@@ -141,7 +147,7 @@ def _warn_of_hand_moved_alias(uri: str) -> None:
         version = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException:
         return  # the download says what is wrong
-    if "promoted_by" not in version.tags and not version.tags.get("gates", "").startswith(PASSED):
+    if not is_regular(version):
         warnings.warn(
             f"alias '{alias}' of {name} was moved by hand to version {version.version}, which has not passed its gates "
             f"({version.tags.get('gates', 'never evaluated')}); promote it: moola promote --model {name} "

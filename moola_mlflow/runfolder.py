@@ -20,6 +20,8 @@ RUNS = Path(".moola/runs")
 LOCK, HEARTBEAT, JOURNAL = "lock", "heartbeat.json", "journal.jsonl"
 # A beat of another machine that is younger than this means that it is at work.
 FRESH_S = 900
+# More than a status line with the longest note.
+TAIL = 16_384
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,32 @@ def read_journal(folder: Path) -> History:
         elif record.get("kind") == "tags":
             data = record["tags"].get("moola.data_sha256", data)
     return History(status, data)
+
+
+def abandoned(root: Path = RUNS) -> list[str]:
+    """Return the runs of this machine whose process died without a word: no last status, and nobody holds them."""
+    return [folder.name for folder in sorted(root.glob("*")) if folder.is_dir() and _is_abandoned(folder)]
+
+
+def _is_abandoned(folder: Path) -> bool:
+    if not (folder / JOURNAL).exists() or read_beat(folder).get("host", socket.gethostname()) != socket.gethostname():
+        return False
+    with open(folder / JOURNAL, "rb") as f:  # the status is the last line of thousands
+        f.seek(max(0, f.seek(0, 2) - TAIL))
+        tail = f.read().decode(errors="replace")
+    if '"kind": "status"' in tail.rpartition('"kind": "begin"')[2]:
+        return False
+    try:
+        hold(folder).close()
+    except UserError:
+        return False
+    return True
+
+
+def close(folder: Path, status: str) -> None:
+    """Write the status of an abandoned run into its journal."""
+    with open(folder / JOURNAL, "a", encoding="utf-8") as f:
+        f.write("\n" + json.dumps({"at": time.time(), "kind": "status", "status": status, "note": "abandoned"}) + "\n")
 
 
 def _held(folder: Path) -> str:

@@ -131,15 +131,19 @@ def check_overlap(
             "start_time and end_time."
         ]
     inside = np.zeros(len(labels), bool)
+    unknown = [name for name, encoder in encoders if "trained_from" not in encoder.card]
+    if unknown:
+        return None, [
+            f"encoder '{unknown[0]}' does not say when its training bars were (a bare checkpoint): whether it has seen "
+            "the labelled windows is unknown; give the encoder folder or a registered version."
+        ]
     for _, encoder in encoders:
         card, data = encoder.card, encoder.card.get("data", {})
         synthetic = "sample" in (labels.path, data.get("path"))
-        other_series = synthetic and labels.bars_sha256 and labels.bars_sha256 != data.get("sha256")
-        if "trained_from" not in card or other_series:
-            continue
-        first, last = (
-            np.datetime64(card[key].rstrip("Z"), "ns").astype(np.int64) for key in ("trained_from", "trained_until")
-        )
+        if synthetic and labels.bars_sha256 and labels.bars_sha256 != data.get("sha256"):
+            continue  # another series
+        ends = (card["trained_from"], card["trained_until"])
+        first, last = (int(np.datetime64(text.rstrip("Z"), "ns").astype(np.int64)) for text in ends)
         inside |= (labels.start_ns <= last) & (labels.end_ns >= first)
     share = float(inside.mean())
     run.metrics({"data/pretrain_overlap": share})

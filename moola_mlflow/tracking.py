@@ -92,6 +92,7 @@ class Run:
         if self._adopted and GENERATED_NAME.fullmatch(run.info.run_name or ""):
             self.client.update_run(self.id, name=name)
         self._write({"kind": "begin"})
+        close_abandoned()
         self.tags({"moola.stage": stage})
         self.beat()
 
@@ -276,6 +277,25 @@ def record(stage: str, error: BaseException) -> None:
     """Leave a run that says how a command ended before its own run began."""
     run = Run(stage, run_name(stage, "invalid", 0))
     run.__exit__(type(error), error, None)
+
+
+def close_abandoned() -> list[str]:
+    """Mark runs as KILLED whose process died without a word (kill -9, power, no memory); return their ids.
+
+    Runs of another store are left alone. They can be resumed all the same.
+    """
+    client, closed = mlflow.MlflowClient(), []
+    for run_id in runfolder.abandoned():
+        try:
+            if client.get_run(run_id).info.status == "RUNNING":
+                note = f"The process died without a word. Go on: `moola pretrain --resume {run_id}`"
+                client.set_tag(run_id, NOTE, note)
+                client.set_terminated(run_id, "KILLED")
+                closed.append(run_id)
+            runfolder.close(RUNS / run_id, "KILLED")
+        except FAILURES:
+            continue
+    return closed
 
 
 def recorded(stage: str, step: Callable[[], T]) -> T:

@@ -22,6 +22,8 @@ ENTRY_POINTS = {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
         "register",
     },
+    "sweep": {"config", "base", "n_trials", "workers", "study", "storage"},
+    "doctor": {"fix"},
     "promote": {"model", "version", "alias", "force"},
     "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }
@@ -69,6 +71,8 @@ def test_the_launcher_passes_no_default_that_could_override_a_preset() -> None:
     assert defaults == {
         ("pretrain", "config"): "configs/stones.yaml",
         ("finetune", "config"): "configs/finetune.yaml",
+        ("sweep", "config"): "configs/sweep.yaml",
+        ("sweep", "base"): "configs/stones.yaml",
     }
     assert all((ROOT / path).is_file() for path in defaults.values())
 

@@ -52,10 +52,11 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             flush=True,
         )
         outcomes = _cross_validate(active, setting, units, seeds, workers, interrupts)
-        evidence = weigh(labels, units, outcomes)
+        evidence = weigh(labels, units, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
+        warnings += verdict.doubts(setting, evidence)
         if collapse := verdict.collapse_warning(evidence, config.gates.recall):
             warnings.append(collapse)
-        gates = detector_gates(evidence.gated(verdict.is_identity([e for _, e in encoders])), config.gates)
+        gates = detector_gates(evidence.gated(verdict.is_identity(setting)), config.gates)
         _log(active, config, evidence)
         active.json(table(gates), "gates.json")
         card = verdict.detector_card(setting, evidence, encoders, overlap, active.id)

@@ -215,7 +215,7 @@ def test_missed_gates_are_in_tag_note_and_artifact_with_what_to_do_instead(train
     assert [rows[name]["passed"] for name in ("identity", "leak", "feature_faults")] == [True, True, True]
     assert rows["probe_r2_gain"]["value"] == pytest.approx(run.data.metrics["probe/r2_gain"])
     assert not rows["probe_r2_gain"]["passed"]  # two epochs of masking add nothing
-    missed = f"probe_r2_gain {run.data.metrics['probe/r2_gain']:.4g} <= 0.05 (by "
+    missed = f"probe_r2_gain {run.data.metrics['probe/r2_gain']:.4g} <= 0.067 (by "
     assert version.tags["gates"].startswith(f"failed: {missed}")
     note = run.data.tags["mlflow.note.content"]
     assert f"**Gates missed:**\n\n- {missed}" in note

@@ -1,0 +1,1 @@
+"""The study of pre-training objectives: which encoders help a detector, and which label-free figure says so."""

@@ -1,0 +1,106 @@
+"""The detectors of the study: what reads an encoder, and what it says of labelled windows of fresh bars."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.objectives.second_labeller import second_labels
+from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, empty_encoder, encoder_of, inputs_of
+from moola_mlflow.bars import read_bars
+from moola_mlflow.config import BarsConfig, CvConfig
+from moola_mlflow.crossval import (
+    ClassicalMethod,
+    HeadMethod,
+    Method,
+    NetworkMethod,
+    Targets,
+    cross_validate,
+    plan,
+    pooled,
+)
+from moola_mlflow.features.path import path_features
+from moola_mlflow.finetune import HeadSettings, mirrored
+from moola_mlflow.labels import LabelledSet, weak_labels
+from moola_mlflow.metrics import Predictions
+
+SECOND_BARS = 1000
+"""The second labeller's bars have seeds this much higher: its windows never overlap the first one's."""
+SCRATCH_LR, ENCODER_LR = 1e-3, 1e-4
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One row of the table.
+
+    ``encoder`` names the variant that is read; ``ensemble`` reads the encodings of all seeds side by side.
+    ``against`` is the row of the same reader on a network at random.
+    """
+
+    name: str
+    encoder: str | None = None
+    path: bool = False
+    ensemble: bool = False
+    trained_on: bool = False
+    fresh: bool = False
+    head: str = "span"
+    classical: str | None = None
+    against: str | None = None
+    counts: tuple[int, ...] = (174,)
+    """Numbers of labels it is run with."""
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """One labelled set: which labeller, the seed of its bars, and how many windows."""
+
+    labeller: int
+    seed: int
+    count: int
+
+
+@functools.lru_cache(maxsize=32)
+def labelled(task: LabelTask, num_bars: int) -> LabelledSet:
+    """Label windows of sample bars that no encoder has seen; a process does it once."""
+    seed = task.seed + SECOND_BARS * (task.labeller - 1)
+    make = weak_labels if task.labeller == 1 else second_labels
+    return make(read_bars(BarsConfig(sample_bars=num_bars, sample_seed=seed)), task.count, seed)
+
+
+@torch.no_grad()
+def method(
+    reader: Reader, done: Sequence[Pretrained], labels: LabelledSet, seed: int, scale: Scale, settings: HeadSettings
+) -> Method:
+    """Return a reader's method on some labels; ``done`` holds the encoders of all variants and seeds."""
+    if reader.classical:
+        return ClassicalMethod(reader.classical)
+    settings = replace(settings, head=reader.head)
+    mine = [one for one in done if one.variant == reader.encoder and (reader.ensemble or one.seed == seed)]
+    if reader.trained_on:
+        variant = VARIANTS[str(reader.encoder)]
+        x, upside_down = (inputs_of(variant, ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc)))
+        encoder = empty_encoder(variant, scale.hidden) if reader.fresh else encoder_of(mine[0], scale.hidden)
+        settings = replace(settings, encoder_lr=SCRATCH_LR if reader.fresh else ENCODER_LR)
+        return NetworkMethod(reader.name, x, upside_down, settings, encoder, reader.fresh)
+
+    def inputs(ohlc_NT4: np.ndarray) -> Tensor:
+        parts = [encoder_of(one, scale.hidden)(inputs_of(VARIANTS[one.variant], ohlc_NT4)) for one in mine]
+        parts += [torch.from_numpy(path_features(ohlc_NT4))] * reader.path
+        return torch.cat(parts, -1)
+
+    return HeadMethod(reader.name, inputs(labels.ohlc), inputs(mirrored(labels.ohlc)), settings)
+
+
+def predictions(
+    reader: Reader, done: Sequence[Pretrained], labels: LabelledSet, seed: int, scale: Scale, settings: HeadSettings
+) -> Predictions:
+    """Return what a reader says of every labelled window, out of 5 purged folds by time; folds and fits by ``seed``."""
+    units = plan(labels, CvConfig(), [seed])
+    one = method(reader, done, labels, seed, scale, settings)
+    (outcomes,) = cross_validate([one], Targets.of(labels), units).values()
+    return pooled(outcomes, units, labels)

@@ -1,0 +1,36 @@
+"""doctor: look at environment, store, runs and aliases; say what to do, or do it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from moola_mlflow import runtime, tracking
+from moola_mlflow.config import Config
+from moola_mlflow.doctor import examine
+from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tracking import Run
+
+
+def run(config: Config, preset: str, interrupts: Interrupts, fix: str = "false") -> None:
+    """Print a line for everything looked at; with ``fix`` do the cures that need no choice.
+
+    Raises: TrainingError where something is left to be done.
+    """
+    if fix not in ("true", "false"):
+        raise UserError(f"fix='{fix}'; allowed: true | false")
+    left = 0
+    # A run of its own only where the launcher has made one: a look changes nothing.
+    with Run("doctor", tracking.run_name("doctor", "check", 0)) if runtime.launched() else nullcontext():
+        for finding in examine():
+            if not finding.cure:
+                print(f"ok      {finding.what}", flush=True)
+            elif fix == "true" and finding.fix:
+                finding.fix()
+                print(f"fixed   {finding.what}: {finding.cure}", flush=True)
+            else:
+                left += 1
+                by_itself = " (or fix=true)" if finding.fix else ""
+                print(f"WRONG   {finding.what}\n        cure: {finding.cure}{by_itself}", flush=True)
+        if left:
+            raise TrainingError(f"{left} things to do, listed above")

@@ -1,0 +1,134 @@
+"""sweep: an Optuna search whose trials are child runs; any number of workers, here and elsewhere, share one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import mlflow
+
+from moola_mlflow import runtime, tracking
+from moola_mlflow.config import Config, read_preset, resolve
+from moola_mlflow.signals import Interrupted, Interrupts
+from moola_mlflow.study import trialruns
+from moola_mlflow.study.finetune_trials import FinetuneTrials
+from moola_mlflow.study.joining import Beat, Joined, find_parent, join
+from moola_mlflow.study.pretrain_trials import PretrainTrials
+from moola_mlflow.study.processes import Job, run_workers
+from moola_mlflow.study.sharedrun import SharedRun
+from moola_mlflow.study.space import Space
+from moola_mlflow.study.storage import Coordination, locate
+from moola_mlflow.study.summary import console_lines, summarise
+from moola_mlflow.study.worker import Objective, Worker
+from moola_mlflow.tracking import Run
+
+
+def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> None:
+    """Search until as many trials as asked have ended well; begin the study, join it, or go on with it."""
+    runtime.tune_allocator()
+    name = tracking.run_name("sweep", preset, config.trainer.seed)
+    study = config.sweep.study or name
+    joined: Joined | None = None
+    adopted = runtime.launched()
+    try:
+        with ExitStack() as stack:
+            active: Run | None = None
+            if adopted or not find_parent(config.sweep.study):
+                active = stack.enter_context(Run("sweep", name, config.tracking.experiment))
+                active.config(_shareable(config))
+                space, coordination, objective, joined = _prepare(config, study, active)
+            else:
+                space, coordination, objective, joined = tracking.recorded(
+                    "sweep", lambda: _prepare(config, study, None)
+                )
+            if active is None or joined.run_id == active.id:
+                parent = active or stack.enter_context(SharedRun(joined.run_id))
+            else:  # the launcher's run, or one of two commands that began together
+                active.tags({"moola.stage": "sweep-worker", "moola.resumed": joined.run_id})
+                active.note(f"Worked on sweep `{study}`, run `{joined.run_id}`, which holds everything.")
+                parent = stack.enter_context(SharedRun(joined.run_id))
+            _log_input(parent, objective)
+            found = ", ".join(f"{number} {state.name.lower()}" for state, number in joined.queue.counts().items())
+            _say(f"Study {study}: {config.sweep.n_trials} trials wanted, there are {found or 'none'}")
+            _say(f"Run {joined.run_id}; workers coordinate in {coordination.shown}")
+            with interrupts.deferred(), Beat(parent, coordination):
+                _work(config, space, joined, study, objective, interrupts)
+                if interrupts.reason():
+                    _reconcile(joined)
+                else:
+                    _finish(parent, config, space, joined, base)
+    except Interrupted:
+        if joined is not None and not adopted and joined.queue.others_running():
+            joined.queue.client.update_run(joined.run_id, status="RUNNING")  # by others, who will end it
+        raise
+
+
+def _prepare(config: Config, study: str, active: Run | None) -> tuple[Space, Coordination, Objective, Joined]:
+    """Do what can be refused. Raises: UserError."""
+    space = Space.of(config)
+    url, warning = locate(config.sweep.storage, mlflow.get_tracking_uri())
+    if warning:
+        print(f"Warning: {warning}", flush=True)
+    coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
+    runtime.set_threads(config.runtime.threads)
+    objective = build_objective(config)  # before any trial: what is wrong with the base is told here, once
+    return space, coordination, objective, join(config, space, coordination, study, active)
+
+
+def _work(
+    config: Config, space: Space, joined: Joined, study: str, objective: Objective, interrupts: Interrupts
+) -> None:
+    if config.sweep.workers > 1:
+        job = Job(config, study, joined.experiment, joined.run_id, build_objective)
+        run_workers(job, config.sweep.workers, interrupts.reason, _say)
+        return
+    Worker(config, space, joined.queue, joined.experiment, joined.run_id, objective, interrupts.reason, _say).run()
+
+
+def _finish(parent: Run, config: Config, space: Space, joined: Joined, base: str) -> None:
+    """Whoever sees the study done logs its results; where two do, the second finds them logged."""
+    study = joined.queue.study
+    full = resolve(read_preset(base) if base else {}, {}).trainer.epochs
+    with joined.queue.exclusive():
+        seen = [len(joined.queue.trials()), sum(trial.state.is_finished() for trial in joined.queue.trials())]
+        if study.user_attrs.get("summarised") != seen:
+            summarise(parent, study, space, config, full)
+            study.set_user_attr("summarised", seen)
+    _reconcile(joined)
+    for line in console_lines(parent, study, config):
+        print(line, flush=True)
+
+
+def _reconcile(joined: Joined) -> None:
+    client = joined.queue.client
+    runs = trialruns.children(client, joined.experiment, joined.run_id)
+    trialruns.reconcile(client, runs, joined.queue.trials())
+
+
+def build_objective(config: Config) -> Objective:
+    """Return what a trial does, its data prepared. Raises: UserError for a base that cannot be trained."""
+    device = runtime.pick_device(config.runtime.device)
+    precision = runtime.pick_precision(config.runtime.precision, device)
+    if config.sweep.stage == "finetune":
+        return FinetuneTrials(config, device, precision)
+    trials = PretrainTrials(device, precision)
+    trials.data(config)
+    return trials
+
+
+def _log_input(parent: Run, objective: Objective) -> None:
+    if isinstance(objective, PretrainTrials):
+        parent.bars(objective.bars, "training")
+    elif isinstance(objective, FinetuneTrials):
+        parent.labels(objective.labels, "finetune")
+
+
+def _shareable(config: Config) -> Config:
+    """Return the configuration as it is logged: without the password of a storage."""
+    if not config.sweep.storage:
+        return config
+    shown = locate(config.sweep.storage, "")[0].render_as_string(hide_password=True)
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"storage": shown})})
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,114 @@
+"""A trial as a child run: its values, curves and how it ended, enough to make the trial again from the run alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from optuna.trial import FrozenTrial, TrialState
+
+from moola_mlflow.tracking import MAX_NOTE, NOTE, PARENT
+
+STAGE, STUDY = "moola.stage", "moola.study"
+TRIAL, STATE, RETRY, RETRY_OF = "moola.trial", "moola.trial_state", "moola.retry", "moola.retry_of"
+VALUE, EPOCH_VALUE, SECONDS = "sweep/value", "sweep/epoch_value", "sweep/seconds"
+STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+PAGE = 1000
+GONE = "**Failed:** the process that ran it is gone; it is tried again."
+
+
+@dataclass
+class TrialRun:
+    """The child run of a trial while it runs."""
+
+    client: mlflow.MlflowClient
+    id: str
+
+    @classmethod
+    def start(
+        cls, client: mlflow.MlflowClient, experiment: str, parent: str, number: int, tags: Mapping[str, Any]
+    ) -> TrialRun:
+        """Make the run, RUNNING."""
+        all_tags = {PARENT: parent, STAGE: "trial", TRIAL: str(number), **{key: str(v) for key, v in tags.items()}}
+        run = client.create_run(
+            experiment, start_time=int(time.time() * 1000), tags=all_tags, run_name=f"trial-{number:03d}"
+        )
+        return cls(client, run.info.run_id)
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log the values that were drawn; ``repr`` keeps every digit of a float."""
+        rows = [Param(key, repr(value) if isinstance(value, float) else str(value)) for key, value in params.items()]
+        self.client.log_batch(self.id, params=rows)
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log figures in one batch; what is not finite is left out."""
+        now = int(time.time() * 1000)
+        rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
+        self.client.log_batch(self.id, metrics=rows)
+
+    def end(self, state: TrialState, note: str = "", *, status: str = "", retry: bool = False) -> None:
+        """Say how the trial ended, in words too."""
+        end_run(self.client, self.id, state, note, status=status, retry=retry)
+
+
+def end_run(
+    client: mlflow.MlflowClient,
+    run_id: str,
+    state: TrialState,
+    note: str = "",
+    *,
+    status: str = "",
+    retry: bool = False,
+) -> None:
+    """End a trial's run; ``status`` where it is not the one that goes with the state, ``retry``: will be repeated."""
+    tags = [RunTag(STATE, state.name)]
+    tags += [RunTag(NOTE, note[:MAX_NOTE])] * bool(note) + [RunTag(RETRY, "true")] * retry
+    client.log_batch(run_id, tags=tags)
+    client.set_terminated(run_id, status or STATUS[state])
+
+
+def children(client: mlflow.MlflowClient, experiment: str, parent: str) -> list[Run]:
+    """Return the runs of a sweep's trials by number, of equal numbers the one that began first."""
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment], f"tags.`{PARENT}` = '{parent}'", max_results=PAGE, order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )  # fmt: skip
+        runs += [run for run in page if TRIAL in run.data.tags]
+        token = page.token
+        if not token:
+            return sorted(runs, key=lambda run: (number_of(run), run.info.start_time))
+
+
+def number_of(run: Run) -> int:
+    """Return the number of the trial that a run belongs to."""
+    return int(run.data.tags[TRIAL])
+
+
+def reconcile(client: mlflow.MlflowClient, runs: list[Run], trials: list[FrozenTrial]) -> int:
+    """End the runs that are RUNNING though their trial is not; return how many.
+
+    A trial that was told its end before its run was keeps that end; a run that no trial stands for has failed.
+    """
+    ended = 0
+    by_run = {trial.user_attrs.get("run_id"): trial for trial in trials}
+    for run in runs:
+        if run.info.status != "RUNNING":
+            continue
+        trial = by_run.get(run.info.run_id)
+        if trial is not None and trial.state == TrialState.RUNNING:
+            continue
+        if trial is None or not trial.state.is_finished():
+            end_run(client, run.info.run_id, TrialState.FAIL, GONE, retry=True)
+        else:
+            reason = trial.user_attrs.get("reason", "")
+            end_run(client, run.info.run_id, trial.state, f"**Failed:** {reason}" if reason else "")
+        ended += 1
+    return ended

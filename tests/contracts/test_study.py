@@ -1,0 +1,224 @@
+"""A study behaves as Optuna documents, in the database that workers share and rebuilt from the runs alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from moola_mlflow.config import Config, resolve
+from moola_mlflow.study.joining import join
+from moola_mlflow.study.queue import TrialQueue
+from moola_mlflow.study.rebuild import load_study
+from moola_mlflow.study.space import Space
+from moola_mlflow.study.storage import Coordination, locate
+from moola_mlflow.study.worker import Outcome, Reporter, Worker
+from moola_mlflow.tracking import Run
+
+SPACE = {
+    "trainer.batch_size": [16, 32, 64],
+    "optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "encoder.hidden": {"low": 4, "high": 16, "step": 4},
+    "encoder.dropout": {"low": 0.0, "high": 0.8, "when": {"trainer.batch_size": [16, 32]}},
+}
+
+
+def configured(**sweep: object) -> Config:
+    given = {"space": SPACE, "n_trials": 8, "startup_trials": 3, "pruner": "none", "study": "contract", **sweep}
+    return resolve({"sweep": given}, {})
+
+
+def parabola(config: Config, report: Reporter) -> Outcome:
+    """A trial without training: three epochs that approach a value."""
+    value = abs(config.optimizer.lr - 0.01) + config.encoder.hidden / 1000
+    for step in range(3):
+        report.epoch(step, value + 1 / (step + 1), {"lr": config.optimizer.lr})
+    return Outcome(value, seconds=config.encoder.hidden / 10)
+
+
+class Bench:
+    """A sweep of trivial trials in this process."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.space = config, Space.of(config)
+        url, _ = locate("", mlflow.get_tracking_uri())
+        self.coordination = Coordination(url, 1, 2)
+
+    def sweep(self, objective: Callable[[Config, Reporter], Outcome] = parabola) -> tuple[TrialQueue, str]:
+        with Run("sweep", "bench") as run:
+            joined = join(self.config, self.space, self.coordination, self.config.sweep.study, run)
+            Worker(self.config, self.space, joined.queue, joined.experiment, joined.run_id, objective).run()
+        return joined.queue, joined.run_id
+
+
+@pytest.fixture
+def stored(workdir: Path) -> tuple[TrialQueue, str]:
+    return Bench(configured()).sweep()
+
+
+@pytest.fixture(params=["the shared database", "the runs alone"])
+def study(stored: tuple[TrialQueue, str], request: pytest.FixtureRequest) -> optuna.Study:
+    queue, run_id = stored
+    return queue.study if request.param == "the shared database" else load_study(run_id)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    warnings.filterwarnings("ignore", message=".*supposed to be used with Study.optimize")
+
+
+def test_trials_are_in_order_with_values_parameters_and_epochs(study: optuna.Study) -> None:
+    assert [trial.number for trial in study.trials] == list(range(8))
+    for trial in study.trials:
+        assert trial.state == TrialState.COMPLETE
+        assert trial.value == abs(trial.params["optimizer.lr"] - 0.01) + trial.params["encoder.hidden"] / 1000
+        assert trial.intermediate_values == {step: trial.value + 1 / (step + 1) for step in range(3)}
+        assert ("encoder.dropout" in trial.params) == (trial.params["trainer.batch_size"] != 64)
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
+
+
+def test_both_studies_are_equal(stored: tuple[TrialQueue, str]) -> None:
+    queue, run_id = stored
+    for one, other in zip(queue.study.trials, load_study(run_id).trials, strict=True):
+        assert (one.number, one.state, one.values, one.params) == (
+            other.number,
+            other.state,
+            other.values,
+            other.params,
+        )
+        assert (one.distributions, one.intermediate_values) == (other.distributions, other.intermediate_values)
+        assert one.user_attrs["run_id"] == other.user_attrs["run_id"]
+        assert one.user_attrs["seconds"] == other.user_attrs["seconds"]
+
+
+def test_the_best_trial_is_the_best(study: optuna.Study) -> None:
+    assert study.direction.name == "MINIMIZE"
+    assert study.best_value == min(trial.value for trial in study.trials if trial.value is not None)
+    assert study.best_params == study.best_trial.params
+
+
+def test_ask_and_tell_go_on_with_the_next_number(study: optuna.Study) -> None:
+    trial = study.ask()
+    assert trial.number == 8
+    trial.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True)
+    trial.report(1.0, 0)
+    study.tell(trial, -1.0)
+    assert study.best_trial.number == 8
+    failed = study.ask()
+    study.tell(failed, state=TrialState.FAIL)
+    assert [trial.state for trial in study.trials[8:]] == [TrialState.COMPLETE, TrialState.FAIL]
+
+
+def test_enqueued_points_come_next_with_their_values(study: optuna.Study) -> None:
+    study.enqueue_trial({"optimizer.lr": 0.01}, user_attrs={"why": "a guess"})
+    trial = study.ask()
+    assert trial.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True) == 0.01
+    assert trial.user_attrs == {"why": "a guess"}
+
+
+def test_user_attributes_stay(study: optuna.Study) -> None:
+    study.set_user_attr("who", ["a", 1])
+    trial = study.ask()
+    trial.set_user_attr("note", {"x": 1})
+    study.tell(trial, 1.0)
+    assert study.user_attrs["who"] == ["a", 1]
+    assert study.trials[-1].user_attrs == {"note": {"x": 1}}
+
+
+def test_importance_and_dataframe_work(study: optuna.Study) -> None:
+    importance = optuna.importance.get_param_importances(study)
+    assert {"trainer.batch_size", "optimizer.lr", "encoder.hidden"} <= set(importance)
+    assert sum(importance.values()) == pytest.approx(1)
+    assert len(study.trials_dataframe()) == 8
+
+
+def test_a_study_can_be_optimised_further_by_optuna(study: optuna.Study) -> None:
+    study.optimize(lambda trial: trial.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True), n_trials=2)
+    assert [trial.number for trial in study.trials] == list(range(10))
+
+
+def test_the_same_seed_draws_the_same_points(workdir: Path) -> None:
+    first, _ = Bench(configured(study="one")).sweep()
+    second, _ = Bench(configured(study="two")).sweep()
+    other, _ = Bench(configured(study="three", seed=5)).sweep()
+    params = [[trial.params for trial in queue.study.trials] for queue in (first, second, other)]
+    assert params[0] == params[1] != params[2]
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_failed_trials_are_replaced_until_too_many_failed(workdir: Path, failing: bool) -> None:
+    from moola_mlflow.errors import TrainingError
+
+    calls = []
+
+    def objective(config: Config, report: Reporter) -> Outcome:
+        calls.append(config)
+        if failing or len(calls) <= 2:
+            raise TrainingError("train/loss is nan")
+        return parabola(config, report)
+
+    bench = Bench(configured(max_failures=3, n_trials=4))
+    if failing:
+        with pytest.raises(TrainingError, match=r"4 trials failed by themselves, sweep.max_failures allows 3"):
+            bench.sweep(objective)
+        return
+    queue, run_id = bench.sweep(objective)
+    assert [trial.state.name for trial in queue.study.trials] == ["FAIL", "FAIL", *["COMPLETE"] * 4]
+    run = mlflow.MlflowClient().get_run(queue.study.trials[0].user_attrs["run_id"])
+    assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FAILED", "**Failed:** train/loss is nan")
+    assert [trial.state for trial in load_study(run_id).trials] == [trial.state for trial in queue.study.trials]
+
+
+def test_pruned_trials_count_and_their_runs_are_killed(workdir: Path) -> None:
+    def objective(config: Config, report: Reporter) -> Outcome:
+        value = float(report.trial.number)
+        for step in range(3):
+            report.epoch(step, value, {})
+        return Outcome(value, 1.0)
+
+    queue, run_id = Bench(configured(pruner="median", prune_startup=2, prune_after=0)).sweep(objective)
+    assert [trial.state.name for trial in queue.study.trials] == ["COMPLETE"] * 2 + ["PRUNED"] * 6
+    again = load_study(run_id)
+    assert [(t.state, t.value) for t in again.trials] == [(t.state, t.value) for t in queue.study.trials]
+    run = mlflow.MlflowClient().get_run(queue.study.trials[5].user_attrs["run_id"])
+    assert run.info.status == "KILLED"
+
+
+def test_a_grid_visits_every_combination_once(workdir: Path) -> None:
+    space = {"trainer.batch_size": [16, 64], "encoder.dropout": {"low": 0.1, "high": 0.3, "step": 0.1,
+                                                                "when": {"trainer.batch_size": 16}}}  # fmt: skip
+    queue, _ = Bench(configured(space=space, sampler="grid", n_trials=20)).sweep()
+    points = {tuple(trial.params.values()) for trial in queue.study.trials}
+    assert points == {(16, 0.1), (16, 0.2), (16, 0.3), (64,)}
+    assert len(queue.study.trials) == 4
+
+
+def test_trials_that_were_interrupted_are_repeated_with_their_values_after_the_database_is_gone(workdir: Path) -> None:
+    bench = Bench(configured(n_trials=3))
+
+    class Dead(BaseException):
+        """What a killed process looks like to its own code: nothing is told to anybody."""
+
+    def objective(config: Config, report: Reporter) -> Outcome:
+        if report.trial.number == 1:
+            raise Dead
+        return parabola(config, report)
+
+    with pytest.raises(Dead):
+        bench.sweep(objective)
+    client = mlflow.MlflowClient()
+    (parent,) = client.search_runs(["1"], "tags.`moola.stage` = 'sweep'")
+    client.set_tag(parent.info.run_id, "moola.coordinator", "{}")
+    (workdir / "mlruns" / "optuna.db").unlink()
+    queue, run_id = Bench(configured(n_trials=3)).sweep()
+    assert run_id == parent.info.run_id
+    trials = queue.study.trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[2].params == trials[1].params
+    assert client.get_run(trials[1].user_attrs["run_id"]).info.status == "FAILED"

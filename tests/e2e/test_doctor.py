@@ -1,0 +1,113 @@
+"""doctor: what is wrong is found, each thing with its cure, and what needs no choice is done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from moola_mlflow import runfolder
+from tests.e2e.harness import QUICK, SMOKE, Store
+
+SMALL = {**QUICK, "config": SMOKE, "register": "none"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def kill_in_the_middle(store: Store) -> str:
+    """Start a training and kill -9 it; return its run's id."""
+    process = store.start("pretrain", {**SMALL, "trainer.epochs": "500"})
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(store.folder.glob(".moola/runs/*/checkpoints/*.pt")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (run,) = store.runs()
+    assert run.info.status == "RUNNING"
+    return str(run.info.run_id)
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_gone_is_found_and_closed_and_can_still_be_resumed(store: Store) -> None:
+    run_id = kill_in_the_middle(store)
+    told = store.run("doctor", {})
+    assert told.returncode == 1
+    assert f"run {run_id}" in told.stdout
+    assert "its process is gone" in told.stdout
+    assert store.client.get_run(run_id).info.status == "RUNNING"  # a look changes nothing
+    fixed = store.run("doctor", {"fix": "true"})
+    assert "fixed   run" in fixed.stdout
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    assert "its process is gone" not in store.run("doctor", {}).stdout
+    overrides = {"trainer.epochs": "500", "resume": run_id}
+    process = store.start("pretrain", {**SMALL, **overrides})
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and store.client.get_run(run_id).info.status != "RUNNING":
+        time.sleep(0.2)
+    assert f"run {run_id}" in store.run("doctor", {}).stdout  # alive, and said to be
+    assert "its process is gone" not in store.run("doctor", {}).stdout
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert store.client.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_the_next_start_closes_a_run_whose_process_is_gone(store: Store) -> None:
+    run_id = kill_in_the_middle(store)
+    assert store.run("features", {"bars.sample_bars": "12000"}).returncode == 0
+    closed = store.client.get_run(run_id)
+    assert closed.info.status == "KILLED"
+    assert f"--resume {run_id}" in closed.data.tags["mlflow.note.content"]
+    assert [run for run in store.runs() if run.info.status == "RUNNING"] == []
+
+
+@pytest.mark.slow
+def test_moved_artifacts_and_aliases_moved_by_hand_are_found(store: Store) -> None:
+    assert store.run("pretrain", {**SMALL, "register": "moola-encoder"}).returncode == 0
+    assert "are not there" not in store.run("doctor", {}).stdout
+    store.client.set_registered_model_alias("moola-encoder", "champion", "1")
+    shutil.move(store.folder / "mlruns", store.folder / "elsewhere")
+    told = store.run("doctor", {}).stdout
+    assert "alias 'champion' of moola-encoder was moved by hand to version 1" in told
+    assert "the artifacts of 1 finished runs are not there" in told
+    assert f"ln -s {store.folder}/mlruns" in told
+
+
+def test_a_store_that_does_not_answer_is_told_with_its_cure(store: Store) -> None:
+    environment = {**store.environment, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        store.command("doctor", {}, launcher=False),
+        cwd=store.folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "does not answer" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_folder_is_abandoned_when_nobody_holds_it_and_its_journal_has_no_end(tmp_path: Path) -> None:
+    def journal(name: str, *lines: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / runfolder.JOURNAL).write_text("".join(f"{line}\n" for line in lines))
+        return folder
+
+    begin, end = '{"kind": "begin"}', '{"kind": "status", "status": "FINISHED"}'
+    journal("ended", begin, end)
+    journal("again", begin, end, begin)
+    journal("cut", begin, '{"kind": "metri')
+    journal("long", begin, *['{"kind": "metrics", "metrics": {"a": 1}}'] * 2000, end)
+    held = runfolder.hold(journal("held", begin))
+    assert runfolder.abandoned(tmp_path) == ["again", "cut"]
+    held.close()
+    assert runfolder.abandoned(tmp_path) == ["again", "cut", "held"]
+    runfolder.close(tmp_path / "cut", "KILLED")
+    assert runfolder.abandoned(tmp_path) == ["again", "held"]
+    assert runfolder.read_journal(tmp_path / "cut").status == "KILLED"

@@ -1,0 +1,163 @@
+"""Sweeps over machines' borders: a real PostgreSQL, an MLflow server over http, and several commands on one study."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from harness import QUICK, ROOT, SMOKE, Store
+from test_sweep import assert_done, children_of, parent_of
+
+pytestmark = pytest.mark.slow
+TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml"), "trainer.epochs": "1"}
+
+
+@dataclass
+class Served(Store):
+    """A store at an address; commands run in a folder of their own."""
+
+    address: str = ""
+
+    @property
+    def uri(self) -> str:
+        return self.address
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binaries() -> Path | None:
+    """The folder of PostgreSQL's programs; packages keep them out of the PATH."""
+    if found := shutil.which("initdb"):
+        return Path(found).parent
+    return max((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """The URL of an empty database on a server of its own, which takes no root."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL's initdb is neither in the PATH nor in /usr/lib/postgresql/*/bin")
+    pytest.importorskip("psycopg", reason="the extra 'postgresql' is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="moola-pg-", dir="/tmp")), free_port()
+    as_user: dict[str, object] = {"cwd": folder}
+    if os.getuid() == 0:
+        names = {entry.pw_name: entry for entry in pwd.getpwall()}
+        user = names.get("postgres") or names["nobody"]
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        as_user |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    words = [programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "moola", "--no-sync"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
+    words = [programs / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
+    try:
+        url = f"postgresql+psycopg://moola@127.0.0.1:{port}/postgres"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+                with engine.connect() as connection:
+                    connection.execute(sqlalchemy.text("CREATE DATABASE moola"))
+                engine.dispose()
+                break
+            except sqlalchemy.exc.OperationalError:
+                assert time.monotonic() < deadline, "PostgreSQL did not start within 60 s"
+                time.sleep(0.2)
+        yield url.removesuffix("postgres") + "moola"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def served(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """An MLflow server over http that keeps its runs in that database."""
+    folder, port = tmp_path_factory.mktemp("served"), free_port()
+    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2",
+             "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]  # fmt: skip
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    with open(folder / "server.log", "w", encoding="utf-8") as log:
+        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2)
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (folder / "server.log").read_text()[-3000:]
+                time.sleep(0.3)
+        yield Served(folder, address)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def test_four_workers_share_a_study_through_postgresql_and_an_http_server(served: Served, database: str) -> None:
+    given = {**TINY, "storage": database, "study": "four", "n_trials": "12", "workers": "4"}
+    done = served.run("sweep", given)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, runs = assert_done(served, "four", 12)
+    assert sorted(int(run.data.tags["moola.trial"]) for run in runs) == list(range(12))
+    with sqlalchemy.create_engine(database).connect() as connection:
+        trials = connection.execute(sqlalchemy.text("SELECT count(*) FROM optuna.trials")).scalar()
+        tables = connection.execute(
+            sqlalchemy.text("SELECT count(*) FROM pg_tables WHERE tablename = 'alembic_version'")
+        ).scalar()
+    assert trials >= 12
+    assert tables == 2  # MLflow's and Optuna's, each in its schema
+
+
+def test_two_launched_commands_work_on_one_sweep(served: Served, database: str, tmp_path: Path) -> None:
+    given = {**TINY, "storage": database, "study": "pair", "n_trials": "10", "tracking.experiment": "pair"}
+    there = Served(tmp_path, served.address)  # as on another machine: nothing but the two addresses is shared
+    processes = [store.start("sweep", given, launcher=True) for store in (served, there)]
+    said = [process.communicate(timeout=400)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    parent, runs = assert_done(served, "pair", 10)
+    assert len(runs) == 10
+    helpers = [run for run in served.runs() if run.data.tags.get("moola.resumed") == parent.info.run_id]
+    assert [run.info.status for run in helpers] == ["FINISHED"]
+    assert all("Trial " in text for text in said)  # both had a part
+
+
+def test_a_server_without_storage_is_served_by_one_machine_with_a_warning(served: Served) -> None:
+    done = served.run("sweep", {**TINY, "study": "alone", "n_trials": "2"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Warning: the tracking store gives no database" in done.stdout
+    assert (served.folder / "mlruns" / "optuna.db").is_file()
+    assert_done(served, "alone", 2)
+
+
+def test_beside_a_postgresql_store_the_study_is_in_its_schema(database: str, tmp_path: Path) -> None:
+    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE beside"))  # a server's experiments keep artifacts with it
+    own = database.removesuffix("moola") + "beside"
+    store = Served(tmp_path, own)
+    done = store.run("sweep", {**TINY, "study": "beside", "n_trials": "2"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_done(store, "beside", 2)
+    assert not (tmp_path / "mlruns" / "optuna.db").exists()
+    with sqlalchemy.create_engine(own).connect() as connection:
+        names = connection.execute(sqlalchemy.text("SELECT study_name FROM optuna.studies")).scalars().all()
+    assert "beside" in names
+    assert len(children_of(store, parent_of(store, "beside"))) == 2

@@ -1,0 +1,299 @@
+"""What is compared with what: equal inputs, mirrored windows and epochs for all networks, and a refit that serves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_labels import small_labels
+from small_models import small_encoder
+
+from moola_mlflow.batches import fit_scaling
+from moola_mlflow.comparison import CLASSICAL, Setting, build_methods, head_settings, make_setting, refit
+from moola_mlflow.config import Config, resolve
+from moola_mlflow.crossval import ClassicalMethod, HeadMethod, Method, NetworkMethod, Outcome, Unit, fresh_copy, plan
+from moola_mlflow.detection import PatternDetector, detector_inputs
+from moola_mlflow.detector_files import load_detector_folder, save_detector
+from moola_mlflow.encoders import Encoder
+from moola_mlflow.encoders.ensemble import Ensemble
+from moola_mlflow.errors import UserError
+from moola_mlflow.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh
+from moola_mlflow.features import compute_features
+from moola_mlflow.finetune import mirrored
+from moola_mlflow.verdict import detector_card, version_tags
+
+LABELS = small_labels(24, seed=4)
+CPU = torch.device("cpu")
+SMALL = {
+    "trainer.epochs": 2,
+    "encoder.hidden": 3,
+    "encoder.layers": 1,
+    "optimizer.lr": 4e-3,
+    "labels.path": "l.parquet",
+}
+KINDS = ("path", "frozen", "unfrozen", "scratch", "ensemble", "ensemble trained on")
+
+
+def encoders_of(kind: str) -> list[Encoder]:
+    trained = {"trained_from": "2020-01-01T00:00:00Z", "trained_until": "2021-01-01T00:00:00Z"}
+    one = small_encoder(hidden=4, seed=1, **trained)
+    other = small_encoder("relativity10", 3, 2, **{**trained, "trained_until": "2022-01-01T00:00:00Z"})
+    return {"scratch": [], "path": []}.get(kind, [one, other] if kind.startswith("ensemble") else [one])
+
+
+def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> Setting:
+    """A setting of each kind; further keys with two underscores for the dot."""
+    chosen = {"path": {"finetune.inputs": "path"}, "unfrozen": {"finetune.freeze": False}}
+    chosen["ensemble trained on"] = chosen["unfrozen"]
+    given = {key.replace("__", "."): value for key, value in keys.items()}
+    config: Config = resolve({}, {**SMALL, **chosen.get(kind, {}), **given})
+    return make_setting(LABELS, encoders_of(kind) if encoders is None else encoders, config, CPU, "fp32")
+
+
+def methods(given: Setting, seed: int = 17) -> dict[str, Method]:
+    return {method.name: method for method in build_methods(given, seed)}
+
+
+def kind_of(method: Method) -> str:
+    if isinstance(method, NetworkMethod):
+        return "fresh network" if method.fresh else "network"
+    return "head" if isinstance(method, HeadMethod) else "classical"
+
+
+# Which methods -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_detector_comes_first_and_every_baseline_that_has_a_meaning_beside_it(kind: str) -> None:
+    found = {name: kind_of(method) for name, method in methods(setting(kind)).items()}
+    detector = {"unfrozen": "network", "ensemble trained on": "network", "scratch": "fresh network"}.get(kind, "head")
+    expected = {DETECTOR: detector, "scratch": "fresh network", "pooled_scratch": "fresh network"}
+    expected |= {"random_encoder": "head", "path_features": "head", **dict.fromkeys(CLASSICAL, "classical")}
+    if kind == "scratch":
+        del expected["scratch"]
+    if kind == "path":
+        del expected["path_features"]
+    assert found == expected
+    assert list(found) == list(expected)
+    assert set(found) <= set(TITLES)
+
+
+@pytest.mark.parametrize(("kind", "inputs"), list(product(("frozen", "ensemble"), ("encoding", "both"))))
+def test_a_frozen_detector_reads_what_it_will_read_when_it_serves(kind: str, inputs: str) -> None:
+    given = setting(kind, finetune__inputs=inputs)
+    detector = methods(given)[DETECTOR]
+    assert isinstance(detector, HeadMethod)
+    assert torch.equal(detector.inputs, detector_inputs(given.encoder, inputs, LABELS.ohlc))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "frozen encoding"])
+def test_every_network_without_pretraining_reads_what_the_detector_reads_or_an_encoding_in_its_place(kind: str) -> None:
+    given = setting("frozen", finetune__inputs="encoding") if kind == "frozen encoding" else setting(kind)
+    alone = kind in ("frozen encoding", "path")
+    found, path = methods(given), 0 if alone else 56
+    assert given.which == ("encoding" if alone else "both")
+    for name in NETWORKS:
+        method = found.get(name)
+        if isinstance(method, NetworkMethod):
+            assert method.features.shape[-1] == given.architecture.input_size + path
+        elif isinstance(method, HeadMethod):
+            assert method.inputs.shape[-1] == (given.encoder or given.architecture).output_size + path
+    pooled = found["pooled_scratch"]
+    assert isinstance(pooled, NetworkMethod)
+    assert (pooled.settings.head, pooled.features.shape[-1]) == ("pooled", pooled.encoder.input_size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_network_gets_the_windows_upside_down_or_none_does(kind: str) -> None:
+    given, plain = setting(kind), setting(kind, finetune__mirror=False)
+    upside_down = methods(replace(given, labels=replace(LABELS, ohlc=mirrored(LABELS.ohlc))))
+    for name, method in methods(given).items():
+        if isinstance(method, ClassicalMethod):
+            continue
+        read = "inputs" if isinstance(method, HeadMethod) else "features"
+        assert method.mirrored is not None
+        assert torch.equal(method.mirrored, getattr(upside_down[name], read)), name
+        assert not torch.equal(method.mirrored, getattr(method, read))
+        assert method.settings.mirror
+    assert all(getattr(method, "mirrored", None) is None for method in methods(plain).values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_network_gets_the_detectors_epochs_batches_and_patience(kind: str) -> None:
+    keys = {"trainer__epochs": 7, "trainer__batch_size": 11, "trainer__patience": 3, "finetune__class_balanced": True}
+    found = [
+        method.settings for method in methods(setting(kind, **keys)).values() if not isinstance(method, ClassicalMethod)
+    ]
+    assert len(found) >= 4
+    assert {(s.epochs, s.batch_size, s.patience, s.class_balanced, s.lr) for s in found} == {(7, 11, 3, True, 4e-3)}
+
+
+def test_learning_rates_follow_what_is_trained() -> None:
+    config = setting("unfrozen", optimizer__lr=1e-4, finetune__head_lr=4e-3, finetune__unfreeze_at=10).config
+    tuned, fresh = head_settings(config), head_settings(config, fresh=True)
+    assert (tuned.lr, tuned.encoder_lr, tuned.unfreeze_at) == (4e-3, 1e-4, 10)
+    assert (fresh.lr, fresh.encoder_lr, fresh.unfreeze_at) == (4e-3, 1e-3, 0)
+    assert head_settings(setting("unfrozen", finetune__encoder_lr=2e-5).config).encoder_lr == 2e-5
+
+
+@pytest.mark.parametrize("kind", ["frozen", "ensemble", "path"])
+def test_the_random_encoder_is_the_detectors_with_other_weights_and_follows_the_seed(kind: str) -> None:
+    given = setting(kind)
+    one, same, other = (methods(given, seed)["random_encoder"].inputs for seed in (5, 5, 6))
+    size = (given.encoder or given.architecture).output_size
+    random = fresh_copy(given.encoder or given.architecture, 5)
+    assert torch.equal(one, detector_inputs(random, "encoding" if kind == "path" else "both", LABELS.ohlc))
+    assert torch.equal(one, same)
+    assert not torch.equal(one[..., :size], other[..., :size])
+    assert torch.equal(one[..., size:], other[..., size:])  # the path features
+    if given.encoder is not None:
+        pretrained = methods(given)[DETECTOR].inputs
+        assert not torch.equal(one[..., :size], pretrained[..., :size])
+        assert torch.equal(one[..., size:], pretrained[..., size:])
+
+
+def test_a_network_from_scratch_knows_of_the_pretrained_one_only_its_architecture() -> None:
+    given = setting("frozen")
+    scratch = methods(given)["scratch"]
+    assert isinstance(scratch, NetworkMethod)
+    changed = setting("frozen", [small_encoder(hidden=4, seed=9)])
+    other = methods(changed)["scratch"]
+    assert isinstance(other, NetworkMethod)
+    one, two = scratch.start(np.arange(12), 3).state_dict(), other.start(np.arange(12), 3).state_dict()
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+# What cannot be put together ---------------------------------------------------------------------------------------
+
+
+def test_an_encoder_of_other_windows_and_an_unknown_head_are_refused_with_the_cure() -> None:
+    longer = small_encoder()
+    longer.card = {**longer.card, "window": {"length": 210, "stride": 52, "warmup": 20}}
+    with pytest.raises(UserError, match="windows of 210 bars, the labels hold 105; take an encoder trained with"):
+        setting("frozen", [small_encoder(), longer])
+    with pytest.raises(UserError, match=r"finetune.head='spam' is unknown; did you mean 'span'\?"):
+        setting("path", finetune__head="spam")
+
+
+# The refit ---------------------------------------------------------------------------------------------------------
+
+
+def served(given: Setting, epochs: int = 2, seed: int = 17) -> PatternDetector:
+    encoder, head = refit(given, epochs, seed)
+    return PatternDetector(head, encoder, given.config.finetune.inputs, LABELS.classes, 1.4, {})
+
+
+@pytest.mark.parametrize(("kind", "head"), [*product(KINDS, ["span"]), ("frozen", "pooled"), ("unfrozen", "pooled")])
+def test_a_refit_detector_finds_the_same_after_it_was_saved_and_loaded(tmp_path: Path, kind: str, head: str) -> None:
+    given = setting(kind, finetune__head=head)
+    detector = served(given)
+    save_detector(detector, tmp_path / "d")
+    loaded, fresh = load_detector_folder(tmp_path / "d"), small_labels(9, seed=99).ohlc
+    for ohlc in (LABELS.ohlc, fresh):
+        one, other = detector.predict(ohlc), loaded.predict(ohlc)
+        np.testing.assert_array_equal(one.probability, other.probability)
+        np.testing.assert_array_equal(one.start, other.start)
+        np.testing.assert_array_equal(one.end, other.end)
+    assert np.isfinite(one.probability).all()
+    assert detector.head.head.lengths == (
+        int((LABELS.end - LABELS.start + 1).min()), int((LABELS.end - LABELS.start + 1).max())
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["frozen", "ensemble"])
+def test_a_refit_on_frozen_encoders_leaves_them_to_the_last_bit(kind: str) -> None:
+    given = setting(kind)
+    assert given.encoder is not None
+    before = {name: tensor.clone() for name, tensor in given.encoder.state_dict().items()}
+    encoder, _ = refit(given, 2, 17)
+    assert encoder is given.encoder
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["unfrozen", "ensemble trained on"])
+def test_a_refit_that_trains_on_changes_a_copy_of_the_encoder_and_keeps_its_scaling(kind: str) -> None:
+    given = setting(kind)
+    assert given.encoder is not None
+    before = {name: tensor.clone() for name, tensor in given.encoder.state_dict().items()}
+    encoder, _ = refit(given, 2, 17)
+    assert encoder is not None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in given.encoder.state_dict().items())
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, before[name]) == (name.rpartition(".")[2] in ("mean", "std")), name
+    assert isinstance(encoder, Ensemble) == (kind != "unfrozen")
+    assert not encoder.training
+
+
+def test_a_refit_from_scratch_has_the_configured_architecture_and_the_scaling_of_all_labels() -> None:
+    encoder, _ = refit(setting("scratch"), 1, 17)
+    assert encoder is not None
+    assert (encoder.output_size, encoder.card["features"]["set"]) == (6, "relativity11")
+    mean, std = fit_scaling(compute_features(LABELS.ohlc, "relativity11"), 20)
+    torch.testing.assert_close(encoder.mean, torch.as_tensor(mean))
+    torch.testing.assert_close(encoder.std, torch.as_tensor(std))
+
+
+def test_a_detector_on_path_features_needs_no_encoder() -> None:
+    assert refit(setting("path"), 1, 17)[0] is None
+    assert refit(setting("path", [small_encoder()]), 1, 17)[0] is None
+
+
+@pytest.mark.parametrize("kind", ["path", "scratch"])
+def test_a_refit_takes_the_epochs_it_is_given_and_follows_its_seed(kind: str) -> None:
+    given = setting(kind)
+    one, same, other, longer = (
+        served(given, epochs, seed).predict(LABELS.ohlc).probability
+        for epochs, seed in ((1, 17), (1, 17), (1, 18), (2, 17))
+    )
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, longer)
+
+
+# Card and tags -----------------------------------------------------------------------------------------------------
+
+
+def evidence() -> Evidence:
+    units = plan(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+
+    def said(unit: Unit) -> Outcome:
+        probability = np.eye(2)[LABELS.label[unit.test]] * 0.8 + 0.1
+        return Outcome(probability, probability, np.stack([LABELS.start, LABELS.end], 1)[unit.test], 1.0, 1)
+
+    return weigh(LABELS, units, {name: [said(unit) for unit in units] for name in (DETECTOR, "scratch")})
+
+
+@pytest.mark.parametrize(
+    ("kind", "features", "until"),
+    [
+        ("path", "path", "unknown"),
+        ("path with an encoder", "path", "unknown"),
+        ("scratch", "relativity11", "unknown"),
+        ("frozen", "relativity11", "2021-01-01T00:00:00Z"),
+        ("ensemble", "relativity11,relativity10", "2022-01-01T00:00:00Z"),
+    ],
+)
+def test_a_versions_tags_say_what_the_detector_reads_and_until_when_its_encoders_were_trained(
+    kind: str, features: str, until: str
+) -> None:
+    given = setting("path", encoders_of("frozen")) if kind == "path with an encoder" else setting(kind)
+    tags = version_tags(given, evidence(), "preset", "passed")
+    assert (tags["features"], tags["trained_until"], tags["window"]) == (features, until, "105")
+    assert (tags["f1_macro"], tags["joint_success_at_3"], tags["weak_labels"]) == ("1.0000", "1.0000", "false")
+
+
+def test_the_card_names_encoders_labels_and_evidence_in_plain_json() -> None:
+    given = setting("ensemble")
+    named = list(zip(("a", "b"), encoders_of("ensemble"), strict=True))
+    card = json.loads(json.dumps(detector_card(given, evidence(), named, 0.25, "r"), allow_nan=False))
+    assert [row["uri"] for row in card["encoders"]] == ["a", "b"]
+    assert (card["kind"], card["pretrain_overlap"], card["epochs"]) == ("frozen", 0.25, 2)
+    assert card["labels"]["counts"] == {"consolidation": 12, "retracement": 12}
+    assert card["evidence"]["f1_macro"] == 1.0
+    assert card["evidence"]["identity_encoder"] is False

@@ -1,0 +1,79 @@
+"""The search space: what is refused, and how it is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from moola_mlflow.config import resolve
+from moola_mlflow.errors import UserError
+from moola_mlflow.study.space import Space, trial_config
+
+LR = {"optimizer.lr": {"low": "1e-4", "high": "1e-2", "log": True}}
+
+
+def space(tree: object, **sweep: object) -> Space:
+    return Space.of(resolve({"sweep": {"space": tree, **sweep}}, {}))
+
+
+@pytest.mark.parametrize(
+    ("tree", "sweep", "message"),
+    [
+        ({}, {}, "sweep.space is empty"),
+        ({"optimizer.rl": [1]}, {}, "did you mean 'optimizer.lr'?"),
+        ({"sweep.n_trials": [1]}, {}, "'sweep.n_trials' cannot be searched"),
+        ({"optimizer.lr": {"low": 1, "high": 0.1}}, {}, "is empty"),
+        ({"optimizer.lr": {"low": 0, "high": 0.1, "log": True}}, {}, "log needs low above 0"),
+        ({"optimizer.lr": {"low": 1e-3}}, {}, "give low and high, or choices"),
+        ({"optimizer.lr": {"low": -1, "high": 0.1}}, {}, "optimizer.lr at -1.0"),
+        ({"encoder.hidden": {"low": 1.5, "high": 4}}, {}, "is a whole number"),
+        ({"encoder.name": {"low": 1, "high": 4}}, {}, "is no number"),
+        ({"trainer.batch_size": []}, {}, "choices need at least one value"),
+        ({"trainer.batch_size": [8, 8]}, {}, "a choice is given twice"),
+        ({"objective.mask_ratio": [0.1]}, {}, "changes what val/huber is measured on"),
+        ({**LR, "encoder.hidden": {"choices": [4], "when": {"encoder.nam": "x"}}}, {}, "did you mean 'encoder.name'?"),
+        ({"encoder.hidden": {"choices": [4], "when": {"encoder.layers": 1}},
+          "encoder.layers": {"choices": [1], "when": {"encoder.hidden": 4}}}, {}, "in a circle"),
+        (LR, {"enqueue": [{"optimizer.lr": 1.0}]}, "sweep.enqueue: optimizer.lr=1.0 is outside"),
+        (LR, {"enqueue": [{"encoder.hidden": 4}]}, "'encoder.hidden' is not searched"),
+        ({"trainer.epochs": [1, 2]}, {"budget": "windows", "budget_amount": 10}, "do not search it"),
+    ],
+)  # fmt: skip
+def test_a_space_that_makes_no_sense_is_refused_with_the_cure(
+    tree: object, sweep: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        space(tree, **sweep)
+
+
+def test_a_space_is_read_back_whole_from_its_text() -> None:
+    one = space(
+        {**LR, "trainer.batch_size": [16, 32], "encoder.hidden": {"low": 4, "high": 16, "step": 4},
+         "finetune.head_lr": {"choices": [None, 0.1], "when": {"trainer.batch_size": 16}}}
+    )  # fmt: skip
+    assert Space.from_json(one.to_json()) == one
+    text = {"optimizer.lr": repr(0.1 + 0.2), "trainer.batch_size": "16", "finetune.head_lr": "None", "other": "x"}
+    assert one.read(text) == {"optimizer.lr": 0.1 + 0.2, "trainer.batch_size": 16, "finetune.head_lr": None}
+    with pytest.raises(UserError, match="no choice"):
+        one.read({"trainer.batch_size": "17"})
+
+
+def test_a_key_is_drawn_after_those_it_depends_on_and_fixed_keys_decide_at_once() -> None:
+    one = space({"encoder.hidden": {"choices": [4], "when": {"trainer.batch_size": [16]}},
+                 "trainer.batch_size": [16, 32],
+                 "encoder.layers": {"choices": [1], "when": {"encoder.name": "other"}}})  # fmt: skip
+    assert list(one.distributions).index("trainer.batch_size") < list(one.distributions).index("encoder.hidden")
+    assert one.active("encoder.hidden", {"trainer.batch_size": 16})
+    assert not one.active("encoder.hidden", {"trainer.batch_size": 32})
+    assert not one.active("encoder.layers", {})
+
+
+def test_a_trials_configuration_is_the_base_with_its_values() -> None:
+    base = resolve({"trainer": {"epochs": 3}}, {})
+    config = trial_config(base, {"optimizer.lr": 0.01, "finetune.head_lr": None, "objective.mask_strategy": "patch"})
+    assert (config.trainer.epochs, config.optimizer.lr, config.finetune.head_lr) == (3, 0.01, None)
+    assert config.objective.mask_ratio == 0.4  # the strategy's own, not the base's
+
+
+def test_a_grid_needs_countable_keys() -> None:
+    with pytest.raises(UserError, match=r"sweep.sampler=grid: optimizer.lr needs choices"):
+        space(LR).grid()
