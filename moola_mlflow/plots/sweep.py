@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from moola_mlflow.plots.training import blank
 
@@ -116,7 +117,7 @@ def trial_curves_figure(trials: Sequence[Tried], target: str, best: int) -> Figu
         if trial.number == best:
             style = {"color": "tab:red", "linewidth": 2, "label": f"trial {best}, the best"}
         ax.plot(steps, [trial.curve[step] for step in steps], marker=".", **style)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _done(figure, ax, "every trial's curve; dotted ones were pruned", "epoch", target)
 
 

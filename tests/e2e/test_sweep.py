@@ -12,7 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 import mlflow
+import optuna
 import pytest
+import sqlalchemy
 import yaml
 from harness import QUICK, ROOT, SMOKE, Store
 from mlflow.entities import Run
@@ -23,7 +25,7 @@ from moola_mlflow.study.storage import machine
 TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml")}
 FAST_DEATH = {"sweep.heartbeat_s": "1", "sweep.grace_s": "4"}
 # Long enough to be killed in the middle, with as many epochs in every trial.
-SLOW_TRIALS = {"trainer.epochs": "30", "trainer.patience": "30", "sweep.pruner": "none"}
+SLOW_TRIALS = {"trainer.epochs": "60", "trainer.patience": "60", "sweep.pruner": "none"}
 
 
 def parent_of(store: Store, study: str) -> Run:
@@ -41,6 +43,7 @@ def states(runs: list[Run]) -> Counter[str]:
 
 def assert_done(store: Store, study: str, n_trials: int) -> tuple[Run, list[Run]]:
     """One parent, FINISHED; ``n_trials`` well-ended children, numbers distinct, nothing RUNNING."""
+    mlflow.set_tracking_uri(store.uri)  # another test's store may have been the last
     parent = parent_of(store, study)
     runs = children_of(store, parent)
     numbers = [int(run.data.tags["moola.trial"]) for run in runs]
@@ -80,6 +83,7 @@ def test_twenty_trials_are_twenty_children_of_one_run(swept: Store) -> None:
 
 @pytest.mark.slow
 def test_the_parent_shows_best_table_figures_and_the_command_that_goes_on(swept: Store) -> None:
+    mlflow.set_tracking_uri(swept.uri)
     parent = parent_of(swept, "twenty")
     study = moola_mlflow.load_study(parent.info.run_id)
     table = json.loads(swept.artifact(parent, "trials.json").read_text())
@@ -139,7 +143,18 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
 
 
-def wait_until(true: object, seconds: float = 120) -> None:
+def in_hand(store: Store, study: str) -> dict[int, str]:
+    """Process id of a worker -> run of the trial it is in the middle of."""
+    path = store.folder / "mlruns" / "optuna.db"
+    try:
+        trials = optuna.load_study(study_name=study, storage=f"sqlite:///{path}").trials if path.is_file() else []
+    except (KeyError, RuntimeError, sqlalchemy.exc.OperationalError):  # not made yet
+        return {}
+    live = [t for t in trials if t.state.name == "RUNNING" and t.intermediate_values]
+    return {trial.user_attrs["worker"][1]: trial.user_attrs["run_id"] for trial in live}
+
+
+def wait_until(true: object, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not come to that"
@@ -149,27 +164,20 @@ def wait_until(true: object, seconds: float = 120) -> None:
 @pytest.mark.slow
 def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "killed", "n_trials": "10", "workers": "4"}
+    given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "killed", "n_trials": "8", "workers": "4"}
     process = store.start("sweep", given)
-
-    def running() -> dict[int, Run]:
-        """Worker's process id -> the trial it has in hand, past its first epoch."""
-        live = [run for run in store.runs() if run.data.tags.get("moola.stage") == "trial"]
-        live = [run for run in live if run.info.status == "RUNNING" and "sweep/epoch_value" in run.data.metrics]
-        return dict(enumerate(live))
-
-    wait_until(lambda: len(running()) >= 3)
-    os.kill(workers_of(process)[0], signal.SIGKILL)
+    wait_until(lambda: len(in_hand(store, "killed")) >= 2)
+    os.kill(next(iter(in_hand(store, "killed"))), signal.SIGKILL)
     wait_until(lambda: states([r for r in store.runs() if r.data.tags.get("moola.stage") == "trial"])["FAIL"] >= 1)
     wait_until(lambda: len(workers_of(process)) == 4)  # another has taken its place
-    wait_until(lambda: len(running()) >= 2)
-    doomed = {run.info.run_id for run in running().values()}
+    wait_until(lambda: len(in_hand(store, "killed")) >= 2)
+    doomed = set(in_hand(store, "killed").values())
     os.killpg(process.pid, signal.SIGKILL)  # all at once, as a machine that loses power
     process.wait(30)
     assert any(run.info.status == "RUNNING" for run in store.runs())
     done = store.run("sweep", given)
     assert done.returncode == 0, done.stderr[-3000:]
-    parent, runs = assert_done(store, "killed", 10)
+    parent, runs = assert_done(store, "killed", 8)
     by_id = {run.info.run_id: run for run in runs}
     dead = [by_id[run_id] for run_id in doomed if by_id[run_id].data.tags["moola.trial_state"] == "FAIL"]
     assert dead
@@ -180,7 +188,7 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(
     for run in dead:
         again = retried[run.data.tags["moola.trial"]]
         assert again.data.params == run.data.params
-    assert parent.data.metrics["sweep/complete"] == 10
+    assert parent.data.metrics["sweep/complete"] == 8
 
 
 @pytest.mark.slow
@@ -312,4 +320,3 @@ def test_a_notebook_loads_the_study_by_its_run(swept: Store) -> None:
     words = [sys.executable, "-c", READ, parent.info.run_id]
     done = subprocess.run(words, cwd=swept.folder, env=swept.environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == [str(int(parent.data.metrics["sweep/best_trial"])), "20", "twenty"], done.stderr
-    assert mlflow.get_tracking_uri() == swept.uri
