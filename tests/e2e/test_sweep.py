@@ -137,6 +137,18 @@ def test_a_deleted_database_comes_back_from_the_runs(tmp_path: Path) -> None:
     assert len(children_of(store, parent_of(store, "again"))) == 20
 
 
+def started(store: Store, given: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a sweep and wait until its stores are made: two that make a SQLite store together leave it half made."""
+    process = store.start("sweep", given)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "workers coordinate in" in line:
+            return process
+    raise AssertionError("".join(lines))
+
+
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """Process ids of a command's workers."""
     found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
@@ -165,7 +177,7 @@ def wait_until(true: object, seconds: float = 240) -> None:
 def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
     given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "killed", "n_trials": "8", "workers": "4"}
-    process = store.start("sweep", given)
+    process = started(store, given)
     wait_until(lambda: len(in_hand(store, "killed")) >= 2)
     os.kill(next(iter(in_hand(store, "killed"))), signal.SIGKILL)
     wait_until(lambda: states([r for r in store.runs() if r.data.tags.get("moola.stage") == "trial"])["FAIL"] >= 1)
@@ -196,7 +208,7 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(
 def test_ctrl_c_leaves_nothing_running_and_the_sweep_goes_on_later(tmp_path: Path, workers: str) -> None:
     store = Store(tmp_path)
     given = {**TINY, **SLOW_TRIALS, "study": "stopped", "n_trials": "3", "workers": workers}
-    process = store.start("sweep", given)
+    process = started(store, given)
     wait_until(lambda: any("sweep/epoch_value" in run.data.metrics for run in store.runs()))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(90) == 130
