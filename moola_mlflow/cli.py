@@ -67,6 +67,8 @@ class EntryPoint:
     config: str = ""
     example: str = ""
     base: str = ""
+    underlay: bool = False
+    """Whether a preset of one's own lies over the default one: it then need not repeat what the command needs."""
 
 
 ENTRY_POINTS = {
@@ -98,6 +100,7 @@ ENTRY_POINTS = {
             *("seed", "seeds", "device", "register", "gates"),
         ),
         config="configs/finetune.yaml",
+        underlay=True,
         example="moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
     ),
     "sweep": EntryPoint(
@@ -223,6 +226,8 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
     preset = read_preset(path) if path else {}
     arguments = {key: given[key] for key in entry.parameters if key in given and key in ARGUMENTS and key != "config"}
+    if entry.underlay and path:
+        preset = laid_over(read_preset(shipped(entry.config)), preset)
     if entry.base:
         path = arguments["base"] = given.get("base") or str(shipped(entry.base))
         preset = laid_over(read_preset(path), preset)

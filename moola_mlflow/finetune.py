@@ -267,8 +267,8 @@ class _Loop:
             total += float(loss.detach()) * len(index_B)
         if not math.isfinite(total):
             raise TrainingError(
-                f"fine-tuning's loss is {total} in epoch {epoch}; try a lower finetune.lr than {settings.lr:g}, and "
-                f"look for inputs that are not finite"
+                f"fine-tuning's loss is {total} in epoch {epoch}; try a lower optimizer.lr (or finetune.head_lr) than "
+                f"{settings.lr:g}, and look for inputs that are not finite"
             )
         return total / len(fit_M)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ def run_tasks(
     with tempfile.TemporaryDirectory(prefix="moola-") as folder:
         pool = ProcessPoolExecutor(
             min(workers, len(tasks)), multiprocessing.get_context("spawn"), _begin,
-            (work, _spilled(context, Path(folder), {}), os.getpid()),
+            (work, _written(_spilled(context, Path(folder), {}), Path(folder)), os.getpid()),
         )  # fmt: skip
         try:
             _collect(pool, tasks, heard, should_stop)
@@ -83,21 +85,45 @@ def _collect(
     heard: Callable[[int, Any], None],
     should_stop: Callable[[], str | None],
 ) -> None:
-    waiting: dict[Future[Any], int] = {pool.submit(_do, task): i for i, task in enumerate(tasks)}
+    with _interrupts_blocked():  # the first submission starts the workers
+        waiting: dict[Future[Any], int] = {pool.submit(_do, task): i for i, task in enumerate(tasks)}
     while waiting and not should_stop():
         done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
         for future in sorted(done, key=waiting.__getitem__):
             heard(waiting.pop(future), future.result())
 
 
-def _begin(work: Callable[[Any, Any], Any], context: Any, parent: int) -> None:
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start children with SIGINT blocked: one that is still importing would die of a Ctrl-C, and its parent wait."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _written(context: Any, folder: Path) -> str:
+    """Write a context into the private temporary folder, for this program's own workers alone; return the path.
+
+    Through the pipe to a worker it would block its parent for ever where the worker dies before it reads.
+    """
+    path = folder / "context"
+    path.write_bytes(pickle.dumps(context))
+    return str(path)
+
+
+def _begin(work: Callable[[Any, Any], Any], context: str, parent: int) -> None:
     """Set a worker up: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
     global _work, _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     runtime.tune_allocator()
-    _work, _context = work, _restored(context)
+    _work, _context = work, _restored(pickle.loads(Path(context).read_bytes()))
 
 
 def _watch(parent: int) -> None:

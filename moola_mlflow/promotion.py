@@ -23,6 +23,8 @@ from moola_mlflow.registry import CANDIDATE
 from moola_mlflow.synthetic import generate
 
 CHAMPION, PREVIOUS = "champion", "previous"
+KIND = "card_of"
+"""Key under which a fetched card says whose it is: detector or encoder."""
 MAX_TAG = 5000
 SMOKE_SEED = 5
 
@@ -93,7 +95,7 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
     for card in (DETECTOR_CARD, CARD):  # in this order: a detector holds encoders
         if found := sorted(folder.rglob(card), key=lambda path: len(path.parts)):
             try:
-                return folder, {"kind": Path(card).stem, **json.loads(found[0].read_text(encoding="utf-8"))}
+                return folder, {**json.loads(found[0].read_text(encoding="utf-8")), KIND: Path(card).stem}
             except (OSError, ValueError, TypeError) as e:
                 raise UserError(f"'{uri}': {card} cannot be read: {e}; register the model anew") from e
     raise UserError(
@@ -102,9 +104,14 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
     )
 
 
+def was_promoted(name: str, version: str) -> bool:
+    """Return whether a promotion has put an alias on a version before; one moved by hand does not count."""
+    return "promoted_by" in mlflow.MlflowClient().get_model_version(name, version).tags
+
+
 def judge(card: dict[str, Any], config: GatesConfig) -> list[Gate]:
     """Return the gates of a fetched version's card."""
-    if card["kind"] == Path(DETECTOR_CARD).stem:
+    if card[KIND] == Path(DETECTOR_CARD).stem:
         return gates.detector_gates(card.get("evidence"), config)
     return gates.encoder_gates(card, config)
 

@@ -127,6 +127,11 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
         local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(f"{kind} '{uri}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}") from e
+    if card == CARD and any(local.rglob(DETECTOR_CARD)):
+        raise UserError(
+            f"{kind} '{uri}' is a detector: the encoder in it may have been fitted to labels that you would score on; "
+            "give the encoder that it was made from"
+        )
     cards = sorted(local.rglob(card), key=lambda path: len(path.parts))  # an encoder inside of a detector lies deeper
     if not cards:
         raise UserError(f"'{uri}' holds no {card}; it is not one of this project's {kind}s")

@@ -84,6 +84,11 @@ def find(config: Config, root: Path = runfolder.RUNS) -> ResumePoint | None:
         )
     state, warnings = CheckpointFolder(folder / "checkpoints").load_latest()
     history = runfolder.read_journal(folder)
+    if history.status == "FINISHED" and state["epoch"] + 1 >= config.trainer.epochs:
+        raise UserError(
+            f"run {run_id} is finished: all {state['epoch'] + 1} epochs are trained; to train longer raise "
+            "trainer.epochs" + ("" if kind == "new" else " and allow it with tracking.allow_drift=trainer.epochs")
+        )
     return ResumePoint(run_id, folder, state, history.data_sha256, kind == "new", drift, warnings)
 
 

@@ -122,22 +122,20 @@ class Run:
 
     def finish(self, status: str, note: str | None = None) -> None:
         """Set the final status and, where given, the note; a store that fails now is told, not raised."""
+        steps: list[Callable[[], object]] = [
+            lambda: mlflow.end_run(status),  # first: MLflow would end a run that is left active as FINISHED
+            lambda: lastword.leave(self.id, status) if status == "KILLED" and self._adopted else None,
+            lambda: mlflow.MlflowClient().set_tag(self.id, NOTE, note[:MAX_NOTE]) if note is not None else None,
+            lambda: self._write({"kind": "status", "status": status, "note": note}),
+            *(held.close for held in (self._journal, self._lock) if held),
+        ]
         with undisturbed():
-            try:
-                if note is not None:
-                    mlflow.MlflowClient().set_tag(self.id, NOTE, note[:MAX_NOTE])
-                self._write({"kind": "status", "status": status, "note": note})
-                mlflow.end_run(status)
-                if status == "KILLED" and self._adopted:
-                    lastword.leave(self.id, status)
-            except FAILURES as e:
-                print(
-                    f"moola: the status {status} of run {self.id} could not be stored: {first_line(e)}", file=sys.stderr
-                )
-            finally:
-                for held in (self._journal, self._lock):
-                    if held:
-                        held.close()
+            for step in steps:
+                try:
+                    step()
+                except FAILURES as e:
+                    said = f"the status {status} of run {self.id} could not be stored whole: {first_line(e)}"
+                    print(f"moola: {said}", file=sys.stderr)
 
     def _write(self, record: dict[str, Any]) -> None:
         """Append one event to the journal before it is sent."""
@@ -288,7 +286,9 @@ def close_abandoned() -> list[str]:
     for run_id in runfolder.abandoned():
         try:
             if client.get_run(run_id).info.status == "RUNNING":
-                note = f"The process died without a word. Go on: `moola pretrain --resume {run_id}`"
+                note = "The process died without a word."
+                if (RUNS / run_id / "checkpoints").is_dir():
+                    note += f" Go on: `moola pretrain --resume {run_id}`"
                 client.set_tag(run_id, NOTE, note)
                 client.set_terminated(run_id, "KILLED")
                 closed.append(run_id)

@@ -21,7 +21,7 @@ from moola_mlflow.batches import Batch, BatchSource
 from moola_mlflow.checkpoint import CheckpointFolder
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.objectives import Errors, Objective, leak
 from moola_mlflow.runtime import generator
 from moola_mlflow.splits import Split
@@ -324,8 +324,14 @@ class Trainer:
 
         Call it last before ``fit``: whatever draws random numbers in between would change what follows.
         """
-        self.model.load_state_dict(state["model_state_dict"])
-        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        try:
+            self.model.load_state_dict(state["model_state_dict"])
+            self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        except (RuntimeError, ValueError) as e:
+            raise UserError(
+                "this configuration makes another network than the checkpoint holds, so training cannot go on from it: "
+                f"{' '.join(str(e).split())[:300]}; keep encoder.*, features.set and objective.* as they were"
+            ) from e
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
             group["lr"] = base * self._lr_factor(self.scheduler.last_epoch)

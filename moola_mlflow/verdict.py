@@ -143,7 +143,7 @@ def detector_card(
             for uri, encoder in encoders
         ],
         "pretrain_overlap": overlap,
-        "kind": setting.kind,
+        "fitted": setting.kind,
         "finetune": config.finetune.model_dump(mode="json"),
         "cv": config.cv.model_dump(mode="json"),
         "epochs": evidence.epochs(),

@@ -293,7 +293,7 @@ def test_the_card_names_encoders_labels_and_evidence_in_plain_json() -> None:
     named = list(zip(("a", "b"), encoders_of("ensemble"), strict=True))
     card = json.loads(json.dumps(detector_card(given, evidence(), named, 0.25, "r"), allow_nan=False))
     assert [row["uri"] for row in card["encoders"]] == ["a", "b"]
-    assert (card["kind"], card["pretrain_overlap"], card["epochs"]) == ("frozen", 0.25, 2)
+    assert (card["fitted"], card["pretrain_overlap"], card["epochs"]) == ("frozen", 0.25, 2)
     assert card["labels"]["counts"] == {"consolidation": 12, "retracement": 12}
     assert card["evidence"]["f1_macro"] == 1.0
     assert card["evidence"]["identity_encoder"] is False

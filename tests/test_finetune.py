@@ -189,7 +189,7 @@ def test_inputs_are_the_encoding_the_path_features_or_both() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_loss_that_is_not_finite_ends_the_fit_with_a_message() -> None:
     data, index = Set(), np.arange(60)
-    with pytest.raises(TrainingError, match=r"finetune\.lr"):
+    with pytest.raises(TrainingError, match=r"optimizer\.lr"):
         data.fit(index, NONE, inputs_NTP=data.inputs * torch.nan)
 
 

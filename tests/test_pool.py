@@ -99,3 +99,40 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: object) -> None:
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
+
+
+def measure(context: Context, task: int) -> int:
+    return sum(part.numel() for part in context.parts)
+
+
+def test_a_worker_that_dies_before_it_reads_does_not_hang_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than a pipe holds: the parent would wait for ever for a reader that is gone.
+    context = Context([torch.zeros(1000)] * 3000, 1.0)
+    code = textwrap.dedent("""
+        import os, signal, sys
+        import torch
+        from multiprocessing import popen_spawn_posix
+        from moola_mlflow import pool
+        from tests.test_pool import Context, measure
+
+        launch = popen_spawn_posix.Popen._launch
+
+        def launch_and_kill(self, process):
+            launch(self, process)
+            os.kill(self.pid, signal.SIGKILL)
+
+        if __name__ == "__main__":
+            popen_spawn_posix.Popen._launch = launch_and_kill
+            context = Context([torch.zeros(1000) + i for i in range(3000)], 1.0)
+            try:
+                pool.run_tasks(measure, context, [0, 1, 2], 2, print)
+            except pool.TrainingError as e:
+                print("told:", e)
+    """)
+    assert measure(context, 0) == 3_000_000
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": root},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "told: a worker process died" in done.stdout, done.stderr[-2000:]

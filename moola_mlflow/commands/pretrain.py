@@ -32,7 +32,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     with Run(
         "pretrain", name, config.tracking.experiment, point.run_id if point and not point.fork else None
     ) as active:
-        active.config(config)
+        if not point:
+            active.config(config)
         check_names(config)
         threads = runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
@@ -63,6 +64,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         check_leak(trainer, active.metrics)
         if point:
             _go_on(active, trainer, point, bars.sha256)
+            active.config(config)  # not before: a run that cannot go on so must stay as it was
         _fit(active, trainer, interrupts)
         keeper.forget_previous()
         model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
@@ -91,11 +93,11 @@ def _go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> No
     point.check_data(sha256)
     for text in point.warnings:
         print(f"Warning: {text}", flush=True)
-    if point.fork:
+    trainer.restore(point.state)
+    if point.fork:  # only now that the state is known to fit
         shutil.copytree(point.folder / "checkpoints", trainer.folder.folder, dirs_exist_ok=True)
         active.tags({"moola.forked_from": point.run_id})
     trainer.folder.load_latest()
-    trainer.restore(point.state)
     if point.drift:
         active.tags({"moola.drift": point.drift_text()})
     progress = trainer.progress

@@ -37,7 +37,7 @@ def run(
         to = found.resolve(version)
         before = found.aliases.get(alias)
         # What `previous` names was champion before: to go back to it must not wait for evidence.
-        back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before
+        back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before and promotion.was_promoted(model, to)
         active.tags({"version": to, "moola.from": before or "none", "moola.to": to})
         if back:
             active.tags({"moola.rollback": "true"})

@@ -57,6 +57,13 @@ class Bench:
 
 
 @pytest.fixture
+def workdir(workdir: Path) -> Path:
+    """The shared fixture, and MLflow told so: what an earlier test told it counts more than the environment."""
+    mlflow.set_tracking_uri(f"sqlite:///{workdir}/mlflow.db")
+    return workdir
+
+
+@pytest.fixture
 def stored(workdir: Path) -> tuple[TrialQueue, str]:
     return Bench(configured()).sweep()
 

@@ -390,7 +390,7 @@ def test_phase_2_trains_the_encoder_on_from_its_epoch(other: Store) -> None:
         finetune(other, config=phase_2, epochs="3", finetune__unfreeze_at="0", encoder="one", register="none"),
     )
     assert (run.data.params["finetune.freeze"], run.data.params["optimizer.lr"]) == ("False", "0.0001")
-    assert card_of(other, run)["kind"] == "unfrozen"
+    assert card_of(other, run)["fitted"] == "unfrozen"
     kept = load_file(other.artifact(run, "detector") / "encoders" / "0" / "weights.safetensors")
     given = load_file(other.folder / "one" / "weights.safetensors")
     assert not any(torch.equal(kept[name], given[name]) for name in given if "weight" in name)
@@ -407,7 +407,7 @@ def test_phase_2_trains_the_encoder_on_from_its_epoch(other: Store) -> None:
 def test_without_an_encoder_the_configured_network_is_trained_from_scratch(other: Store) -> None:
     run = newest(other, finetune(other, encoder="", register="scratch"))
     card = card_of(other, run)
-    assert (card["kind"], card["encoders"], card["architecture"]["num_inputs"]) == ("scratch", [], 6 + 56)
+    assert (card["fitted"], card["encoders"], card["architecture"]["num_inputs"]) == ("scratch", [], 6 + 56)
     assert "baseline/scratch/f1_macro" not in run.data.metrics
     assert "baseline/path_features/f1_macro" in run.data.metrics
     assert run.data.metrics["data/pretrain_overlap"] == 0
@@ -420,13 +420,29 @@ def test_without_an_encoder_the_configured_network_is_trained_from_scratch(other
 def test_path_features_alone_make_a_detector_without_an_encoder(other: Store) -> None:
     run = newest(other, finetune(other, **{"finetune.inputs": "path", "register": "path"}))
     card = card_of(other, run)
-    assert (card["kind"], card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == ("path", 0, 56)
+    assert (card["fitted"], card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == ("path", 0, 56)
     assert "baseline/path_features/f1_macro" not in run.data.metrics
     assert version_of(other, "path").tags["features"] == "path"
     assert len(moola_mlflow.load_detector("models:/path/1").predict(small_labels(4).ohlc)) == 4
 
 
 @pytest.mark.slow
+def test_promote_judges_a_registered_detector_by_its_own_gates_and_no_one_reads_it_as_an_encoder(other: Store) -> None:
+    assert finetune(other, finetune__inputs="path", register="judged").code == 0
+    refused = command(other, "promote", model="judged", gates__delta_joint_success_at_3="2")
+    assert refused.code == 3
+    assert "delta_joint_success_at_3_lo" in refused.err
+    assert "probe_r2_gain" not in refused.err
+    # With limits that any detector meets, what is left is whether it serves.
+    low = {f"gates__{name}": "-1" for name in ("f1_macro", "joint_success_at_3", "recall", "delta_joint_success_at_3")}
+    promoted = command(other, "promote", model="judged", gates__ece="2", **low)
+    assert promoted.code == 0, promoted.err
+    assert other.client.get_model_version_by_alias("judged", "champion")
+    leak = finetune(other, encoder="models:/judged@candidate")
+    assert leak.code == 2
+    assert "is a detector" in leak.err
+
+
 def test_seeds_and_repeats_repeat_the_whole_and_count_a_window_once(other: Store) -> None:
     given = {"finetune.inputs": "path", "register": "none"}
     done = finetune(other, seeds="13,17", repeats="2", **given)
