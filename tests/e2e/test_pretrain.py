@@ -28,6 +28,7 @@ from moola_mlflow.features import compute_features, feature_names
 from moola_mlflow.objectives import Masked
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import split_by_time
+from moola_mlflow.tracking import NOTE
 from moola_mlflow.windows import make_windows, utc
 
 PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
@@ -379,7 +380,7 @@ def test_a_launcher_that_dies_does_not_leave_its_child_training(tmp_path: Path) 
     process.kill()
     process.wait(60)
     deadline = time.monotonic() + 60
-    while store.runs()[0].info.status == "RUNNING" and time.monotonic() < deadline:
+    while NOTE not in store.runs()[0].data.tags and time.monotonic() < deadline:  # the note is the last that it writes
         time.sleep(0.2)
     assert_killed_with_checkpoint(store, ROOT)
 
@@ -397,7 +398,7 @@ def wait_for_epoch(process: subprocess.Popen[str]) -> None:
 def assert_killed_with_checkpoint(store: Store, folder: Path) -> None:
     (run,) = store.runs()
     assert run.info.status == "KILLED"
-    assert "Interrupted" in run.data.tags["mlflow.note.content"]
+    assert "Interrupted" in run.data.tags[NOTE]
     state = torch.load(
         folder / ".moola" / "runs" / run.info.run_id / "checkpoints" / "checkpoint_latest.pt", map_location="cpu"
     )
