@@ -1,6 +1,15 @@
 """moola_mlflow: from one-minute futures bars to a promoted encoder and a calibrated pattern detector.
 
-The names below are loaded on first use, so that importing the package costs nothing.
+    import moola_mlflow as moola
+
+    bars = moola.read_bars(moola.BarsConfig(path="bars.parquet"))
+    windows = moola.make_windows(bars)
+    encoder = moola.load_encoder("models:/moola-encoder@candidate")
+    embeddings = moola.embed(encoder, windows.gather([0, 1, 2]))
+    hits = moola.detect(bars, moola.load_detector("models:/moola-detector@candidate"))
+
+The names below are loaded on first use, so that importing the package costs nothing: neither torch nor MLflow is
+loaded before a name that needs it. ``features`` and ``windows`` are modules.
 """
 
 from __future__ import annotations
@@ -9,11 +18,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moola_mlflow import features, windows
     from moola_mlflow.bars import Bars, read_bars
     from moola_mlflow.config import BarsConfig
     from moola_mlflow.embedding import embed
     from moola_mlflow.features import compute_features
     from moola_mlflow.registry import load_detector, load_encoder
+    from moola_mlflow.scan import detect
     from moola_mlflow.study.rebuild import load_study
     from moola_mlflow.windows import Windows, make_windows
 
@@ -24,12 +35,15 @@ __all__ = [
     "BarsConfig",
     "Windows",
     "compute_features",
+    "detect",
     "embed",
+    "features",
     "load_detector",
     "load_encoder",
     "load_study",
     "make_windows",
     "read_bars",
+    "windows",
 ]
 
 _HOME = {
@@ -37,6 +51,7 @@ _HOME = {
     "BarsConfig": "config",
     "Windows": "windows",
     "compute_features": "features",
+    "detect": "scan",
     "embed": "embedding",
     "load_detector": "registry",
     "load_encoder": "registry",
@@ -44,9 +59,16 @@ _HOME = {
     "make_windows": "windows",
     "read_bars": "bars",
 }
+_MODULES = ("features", "windows")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"moola_mlflow.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'moola_mlflow' has no attribute '{name}'")
     return getattr(importlib.import_module(f"moola_mlflow.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

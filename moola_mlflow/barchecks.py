@@ -177,5 +177,9 @@ def _reason(raw: RawBars, row: int, fault: Fault, zone: str) -> str:
     cure = "sort the file by time"
     if raw.ids is None and raw.symbols is None:
         cure += ", add a symbol column if it holds several instruments, set bars.timezone if a clock went back"
+    if fault == Fault.REPEATED_TIME and "publisher_id" in raw.columns:
+        one, other = raw.cell("publisher_id", row), raw.cell("publisher_id", int(before))
+        if one != other:
+            cure = f"the two come from publishers {other} and {one}: ask Databento for one publisher"
     at = pd.Timestamp(raw.time_ns[before], tz="UTC")
     return f"time '{time}' {what} row {before + 1} of the same instrument ({at}); {cure}"

@@ -159,8 +159,11 @@ def _gather(arrays: list[np.ndarray], rows: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _instruments(raws: list[RawBars], sound: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the instrument key and the symbol of each row of all files, and the symbols' names."""
+def check_naming(raws: list[RawBars]) -> str:
+    """Return the column that names the instruments of all files: instrument_id, symbol or no.
+
+    Raises: UserError where they have different ones.
+    """
     naming = ["instrument_id" if r.ids is not None else "symbol" if r.symbols is not None else "no" for r in raws]
     if other := [k for k, kind in enumerate(naming) if kind != naming[0]]:
         k = other[0]
@@ -168,15 +171,21 @@ def _instruments(raws: list[RawBars], sound: list[np.ndarray]) -> tuple[np.ndarr
             f"{raws[0].path} has {naming[0]} column and {raws[k].path} has {naming[k]} column: instruments of the two "
             "cannot be matched; give both files the same columns, or read them apart"
         )
+    return naming[0]
+
+
+def _instruments(raws: list[RawBars], sound: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the instrument key and the symbol of each row of all files, and the symbols' names."""
+    naming = check_naming(raws)
     code_of: dict[str, int] = {}
     symbols = []
     for raw, rows in zip(raws, sound, strict=True):
         codes = np.array([code_of.setdefault(name, len(code_of)) for name in raw.names] + [-1])
         symbols.append(np.full(len(rows), -1) if raw.symbols is None else codes[raw.symbols[rows]])
     symbol = symbols[0] if len(symbols) == 1 else np.concatenate(symbols)
-    if naming[0] == "no":
+    if naming == "no":
         return np.zeros(len(symbol), np.int64), np.zeros(len(symbol), np.int64), [UNNAMED]
-    if naming[0] == "symbol":
+    if naming == "symbol":
         # A key from the symbol alone is the same whatever other instruments the files hold.
         key_of = np.array([zlib.crc32(name.encode()) for name in code_of] + [0], np.int64)
         if len(set(key_of.tolist())) < len(key_of):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import io
 import re
+import urllib.parse
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from moola_mlflow.bardbn import read_dbn
+from moola_mlflow.barlimits import Unpacked, check_parquet
 from moola_mlflow.bartimes import localise, parse_times
 from moola_mlflow.errors import UserError, nearest
 
@@ -23,7 +28,7 @@ PARQUET = (".parquet", ".pq")
 CSV = (".csv", ".csv.gz", ".csv.zst")
 TEXT = (*CSV, ".txt", ".txt.gz", ".txt.zst")
 DBN = (".dbn", ".dbn.zst")
-KNOWN = f"known: {', '.join((*PARQUET, *TEXT))}"
+KNOWN = f"known: {', '.join((*PARQUET, *TEXT, *DBN))}"
 
 PRICES = ("open", "high", "low", "close")
 # '' and __index_level_0__ are how pandas writes an index without a name to CSV and to parquet.
@@ -34,8 +39,11 @@ ALIASES = {
     "instrument_id": ("instrument_id",),
     "symbol": ("symbol", "ticker", "instrument"),
     "rtype": ("rtype",),
+    "publisher_id": ("publisher_id",),
 }
 HEAD_BYTES = 65_536
+Roles = dict[str, list[str]]
+"""Names of the columns that hold a role: time, open, symbol ..."""
 FIXED_POINT = 1e9  # Databento writes integer prices in units of 1e-9
 UNDEFINED_PRICE = 2**63 - 1
 DATE_ONLY = re.compile(r"\d{8}|\d{4}[-./]\d\d?[-./]\d\d?|\d\d?[-./]\d\d?[-./]\d{4}")
@@ -93,6 +101,12 @@ class RawBars:
         return text
 
 
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def find_files(path: str) -> list[Path]:
     """Return the bars files that a path, folder or glob names, sorted by name.
 
@@ -108,10 +122,8 @@ def _found(target: Path, path: str) -> list[Path]:
     if target.is_file():
         return [target]
     if target.is_dir():
-        # .txt is left to globs: in a folder it is as likely a README.
-        found = sorted(
-            p for p in target.iterdir() if _is(p, (*PARQUET, *CSV, *DBN)) and p.name[0] != "." and p.is_file()
-        )
+        # .txt is left to globs: in a folder it is as likely a README. Folders within count where it has no file itself.
+        found = _bars_files(target.iterdir()) or _bars_files(target.rglob("*"))
         if not found:
             raise UserError(f"bars: folder '{path}' holds no bars file ({KNOWN}; for .txt use a glob: '{path}/*.txt')")
         return found
@@ -125,28 +137,30 @@ def _found(target: Path, path: str) -> list[Path]:
     raise UserError(f"bars: no file '{path}'{hint} Give a file, a folder, a glob, or 'sample'")
 
 
+def _bars_files(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if _is(p, (*PARQUET, *CSV, *DBN)) and p.name[0] != "." and p.is_file())
+
+
 def read_file(path: Path, zone: str) -> RawBars:
     """Read one file of any known form.
 
     Raises: UserError where the file as a whole cannot be read: unknown form, damaged, empty, a column missing.
     """
-    if _is(path, DBN):
-        raise UserError(
-            f"{path}: DBN is not read yet; convert it to parquet with the package databento: "
-            "databento.DBNStore.from_file(path).to_df().to_parquet('bars.parquet')"
-        )
-    if not _is(path, (*PARQUET, *TEXT)):
+    if not _is(path, (*PARQUET, *TEXT, *DBN)):
         raise UserError(f"{path}: unknown suffix '{path.suffix}'; {KNOWN}")
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
+        if _is(path, DBN):
+            table = read_dbn(path)
+            return _normalise(path, table, find_columns(table.column_names, str(path)), zone)
         return _read_parquet(path, zone) if _is(path, PARQUET) else _read_text(path, zone)
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: is not UTF-8 text (byte {e.object[e.start]:#04x}); save it as UTF-8 CSV") from None
     except PermissionError:
         raise UserError(f"{path}: may not be read; give yourself permission, for example chmod u+r") from None
     except (pa.ArrowException, OSError, csv.Error) as e:
-        kind = "parquet" if _is(path, PARQUET) else "text with columns"
+        kind = "parquet" if _is(path, PARQUET) else "DBN" if _is(path, DBN) else "text with columns"
         first = " ".join(str(e).split())[:300]
         raise UserError(f"{path}: cannot be read as {kind} ({first}); the file is damaged, export it again") from None
 
@@ -192,15 +206,34 @@ def _read_parquet(path: Path, zone: str) -> RawBars:
     with path.open("rb") as f:
         if f.read(4) != b"PAR1":
             raise UserError(f"{path}: is not parquet in spite of its name; if it is text, name it .csv")
-    columns = find_columns(pq.read_schema(path).names, str(path))
+    schema = pq.read_schema(path)
+    columns = find_columns(schema.names, str(path))
+    used = [name for names in columns.values() for name in names]
+    for name in used:
+        if pa.types.is_nested(kind := schema.field(name).type):
+            raise UserError(f"{path}: column '{name}' holds {kind}; a bar has one number, text or time there")
+    check_parquet(path, used)
     # Symbols repeat on every row: reading them as a dictionary is many times faster than as text.
     with pq.ParquetFile(path, read_dictionary=columns.get("symbol")) as file:
-        table = file.read(columns=[name for names in columns.values() for name in names])
-    return _normalise(path, table, columns, zone)
+        table = file.read(columns=used)
+    return _normalise(path, *_with_partition(path, table, columns), zone)
+
+
+def _with_partition(path: Path, table: pa.Table, columns: Roles) -> tuple[pa.Table, Roles]:
+    """Add the instrument that a folder's name gives (symbol=ES): tools that partition files leave the column out."""
+    for part in path.parts[:-1]:
+        name, equals, value = part.partition("=")
+        for role in ("instrument_id", "symbol"):
+            if equals and name.lower() in ALIASES[role] and role not in columns:
+                text = pa.array([urllib.parse.unquote(value)]).dictionary_encode()
+                index = pa.array(np.zeros(table.num_rows, np.int32))
+                column = pa.DictionaryArray.from_arrays(index, text.dictionary)
+                table, columns = table.append_column(f"{part}/", column), {**columns, role: [f"{part}/"]}
+    return table, columns
 
 
 def _read_text(path: Path, zone: str) -> RawBars:
-    with pa.input_stream(str(path)) as stream:
+    with io.BufferedReader(Unpacked(path)) as stream:
         head = stream.read(HEAD_BYTES)
     if b"\0" in head:
         raise UserError(f"{path}: is not plain text (it holds zero bytes); save it as UTF-8 CSV")
@@ -242,7 +275,7 @@ def _read_text(path: Path, zone: str) -> RawBars:
         pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip_ragged),
         pa.csv.ConvertOptions(column_types=texts, include_columns=[c for named in columns.values() for c in named]),
     )
-    with pa.input_stream(str(path)) as stream:
+    with io.BufferedReader(Unpacked(path)) as stream:
         table = pa.csv.read_csv(stream, *options)
     return _normalise(path, table, columns, zone, head_lines, ragged)
 
@@ -276,7 +309,8 @@ def _normalise(
     num_rows = table.num_rows
     if num_rows == 0 and not ragged:
         raise UserError(f"{path}: holds no rows")
-    one = {role: _decoded(table[names[0]]) for role, names in columns.items() if role not in ("time", "symbol")}
+    unused = ("time", "symbol", "publisher_id")
+    one = {role: _decoded(table[names[0]]) for role, names in columns.items() if role not in unused}
     _check_one_minute(one.get("rtype"), path)
 
     nameless = np.zeros(num_rows, bool)
@@ -287,7 +321,11 @@ def _normalise(
         nameless = ~((keys == np.floor(keys)) & (np.abs(keys) < 2**53))
         ids = np.where(nameless, 0, keys).astype(np.int64)
     if "symbol" in columns:
-        symbols, names = _symbols(table[columns["symbol"][0]])
+        column = table[columns["symbol"][0]]
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_temporal(kind) or pa.types.is_binary(kind) or pa.types.is_boolean(kind):
+            raise UserError(f"{path}: column '{columns['symbol'][0]}' holds {kind}; a symbol is text or a number")
+        symbols, names = _symbols(column)
         nameless = nameless | ((symbols < 0) if ids is None else False)
 
     prices = np.empty((4, num_rows))

@@ -29,6 +29,10 @@ class Batch:
     index: np.ndarray
     warmup: int
 
+    def rows(self, rows: slice) -> Batch:
+        """Return some of the windows."""
+        return Batch(self.x_BTF[rows], self.prices_BT4[rows], self.index[rows], self.warmup)
+
     def valid_T(self) -> Tensor:
         """Return which steps may carry a loss. Shapes: bool [T]."""
         return torch.arange(self.x_BTF.shape[1], device=self.x_BTF.device) >= self.warmup

@@ -8,17 +8,20 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow import __version__, runtime
+from moola_mlflow import __version__, completion, runtime
 from moola_mlflow.config import Config, allowed, dotted_keys, laid_over, read_preset, resolve
-from moola_mlflow.errors import GateError, TrainingError, UserError, nearest
+from moola_mlflow.errors import GateError, TrainingError, UserError, nearest, shown
 from moola_mlflow.signals import Interrupted, Interrupts
 
+# How long other processes of a training wait for the first one to say what is wrong.
+SPEAK_S = 60
 SHORT = {
     "bars": "bars.path",
     "features": "features.set",
@@ -36,6 +39,7 @@ SHORT = {
     "seeds": "cv.seeds",
     "register": "registry.name",
     "gates": "gates.mode",
+    "detector": "detect.detector",
     "resume": "tracking.resume",
     "n_trials": "sweep.n_trials",
     "workers": "sweep.workers",
@@ -47,6 +51,7 @@ SHORT = {
 ARGUMENTS = {
     "out": "Where to write the result.",
     "fix": "true: do the cures that need no choice, such as closing runs whose process is gone [false]",
+    "run_dir": "The folder of a run that the store lacks a part of: .moola/runs/RUN_ID. The name may be left out.",
     "head": "Keep only the first so many bars.",
     "config": "A preset: a YAML file of sections and keys.",
     "base": "The preset that is varied; the keys of config are laid over it.",
@@ -54,6 +59,8 @@ ARGUMENTS = {
     "version": "Its version: a number or an alias; candidate where none is given, previous to roll back.",
     "alias": "The alias to move; champion where none is given.",
     "force": "true promotes a version that misses gates, and says so on it.",
+    "run_id": "A pretrain run, or a finetune run whose pretrain run is then reported on.",
+    "run_ids": "Two to eight runs of one stage, separated by commas; differences are to the first.",
 }
 """Parameters of a command that are not keys of the configuration."""
 
@@ -67,11 +74,19 @@ class EntryPoint:
     config: str = ""
     example: str = ""
     base: str = ""
+    lone: str = ""
+    """The parameter whose name may be left out."""
     underlay: bool = False
     """Whether a preset of one's own lies over the default one: it then need not repeat what the command needs."""
 
 
 ENTRY_POINTS = {
+    "main": EntryPoint(
+        "the tour: every command once on sample bars, in under five minutes",
+        ("seed",),
+        config="configs/tour.yaml",
+        example="mlflow run .",
+    ),
     "data": EntryPoint(
         "read, check and canonicalise bars; write one parquet",
         ("bars", "out", "head"),
@@ -116,6 +131,27 @@ ENTRY_POINTS = {
         config="configs/gates.yaml",
         example="moola promote --model moola-detector --version 3; back again: --version previous",
     ),
+    "detect": EntryPoint(
+        "scan bars with a registered detector: a table of found patterns, charts of the best",
+        ("bars", "detector", "out"),
+        example="moola detect --bars bars.parquet --bars.instrument front --detector models:/moola-detector@champion",
+    ),
+    "report": EntryPoint(
+        "Markdown and self-contained HTML report of a pretrain run and its fine-tuning runs",
+        ("run_id", "out"),
+        example="moola report --run_id 0123456789abcdef0123456789abcdef --out report",
+    ),
+    "compare": EntryPoint(
+        "two or more runs side by side: parameters that differ, metrics, curves, paired differences",
+        ("run_ids", "out"),
+        example="moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210",
+    ),
+    "sync": EntryPoint(
+        "send to the store what it missed of a run while it did not answer",
+        ("run_dir",),
+        example="moola sync .moola/runs/RUN_ID",
+        lone="run_dir",
+    ),
     "doctor": EntryPoint(
         "look at environment, store, runs and aliases, and say what to do",
         ("fix",),
@@ -132,6 +168,9 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
+    if words[0] == "completion":
+        print(completion.bash({name: entry.parameters for name, entry in ENTRY_POINTS.items()}, dotted_keys()), end="")
+        return 0
     if words[0] in ("-V", "--version"):
         print(f"moola_mlflow {__version__}")
         return 0
@@ -146,6 +185,8 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
             _record(words[0], e)
         return e.exit_code
     except UserError as e:
+        if runtime.rank():  # the first process has the same mistake before it, and is to record it before all are ended
+            time.sleep(SPEAK_S)
         _say(str(e))
         return 2
     except TrainingError as e:
@@ -160,13 +201,13 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
     except Exception as e:
         # A store that fails in the middle of a run is no bug of ours; its words come from deep inside and suffice.
         if not _is_a_stores(e):
-            traceback.print_exc()
+            print(shown(traceback.format_exc()), file=sys.stderr, end="")
         _say(f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}")
         return 1
 
 
 def _say(message: str) -> None:
-    print(f"moola: {message}", file=sys.stderr, flush=True)
+    print(f"moola: {shown(message)}", file=sys.stderr, flush=True)
 
 
 def _cure(package: str | None) -> str:
@@ -196,6 +237,8 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
 
 def _record(stage: str, error: BaseException) -> None:
     """A command that ends before its run begins leaves one that says why, as the launcher's does."""
+    if runtime.rank():  # of several processes the first one tells
+        return
     runtime.prepare_environment()
     from moola_mlflow import tracking  # imported late: mlflow takes seconds
 
@@ -213,6 +256,8 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     Raises: UserError naming the key, the value, what is allowed and the nearest valid key.
     """
     entry = ENTRY_POINTS[name]
+    if entry.lone and words and not words[0].startswith("--"):
+        words = [f"--{entry.lone}", *words]
     given = {key: value for key, value in _pairs(words).items() if value != ""}
     known = {*entry.parameters, "config", *dotted_keys()}
     for key, value in given.items():
@@ -221,7 +266,8 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
                 f"unknown parameter '{key}' (value '{value}'){nearest(key, known)} "
                 f"Every key of this command: moola {name} --help"
             )
-    path = given.get("config") or (str(shipped(entry.config)) if entry.config else "")
+    named = given.get("config") or entry.config
+    path = str(shipped(named)) if named else ""
     overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
     preset = read_preset(path) if path else {}
@@ -229,15 +275,15 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     if entry.underlay and path:
         preset = laid_over(read_preset(shipped(entry.config)), preset)
     if entry.base:
-        path = arguments["base"] = given.get("base") or str(shipped(entry.base))
+        path = arguments["base"] = str(shipped(given.get("base") or entry.base))
         preset = laid_over(read_preset(path), preset)
     return resolve(preset, overrides), Path(path).stem if path else "default", arguments
 
 
 def shipped(preset: str) -> Path:
-    """Return a default preset in the working folder, or else in the checkout that holds this package."""
-    here = Path(preset)
-    return here if here.is_file() else Path(__file__).resolve().parent.parent / preset
+    """Return a preset in the working folder, or else in the checkout that holds this package."""
+    here, there = Path(preset), Path(__file__).resolve().parent.parent / preset
+    return there if there.is_file() and not here.is_file() else here
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
@@ -271,7 +317,8 @@ def overview() -> str:
     rows = [f"  {name:<{width}}  {entry.summary}" for name, entry in ENTRY_POINTS.items()]
     return "\n".join(
         ["moola: from one-minute bars to a registered encoder, every number tracked", "", *rows, "",
-         "moola NAME --help shows a command's parameters; mlflow run . -e NAME -P key=value does the same."]
+         "moola NAME --help shows a command's parameters; mlflow run . -e NAME -P key=value does the same.",
+         "source <(moola completion) completes commands and keys in bash."]
     )  # fmt: skip
 
 

@@ -27,6 +27,15 @@ from moola_mlflow.features.path import path_features
 from moola_mlflow.finetune import HeadSettings, Inputs, fit_detector, fit_head, mirrored
 from moola_mlflow.labels import LabelledSet
 
+UNREAD = (
+    *("bars.path", "bars.instrument", "bars.timezone", "bars.stamp", "bars.repair", "windows.stride", "split."),
+    *("objective.", "schedule.", "tracking.resume", "tracking.allow_drift", "tracking.figures_every", "sweep."),
+)
+"""Keys and sections (``name.``) that no fine-tuning reads."""
+ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
+"""What a given encoder brings with it."""
+SAMPLES_OWN = ("labels.n", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
+"""What only labels made from sample bars are made by."""
 CLASSICAL = ("majority", "logistic", "boosting", "rule")
 
 
@@ -62,6 +71,31 @@ class Setting:
         return "frozen" if self.config.finetune.freeze else "unfrozen"
 
 
+def refuse_unread(config: Config) -> None:
+    """Refuse keys that were given and that no fine-tuning reads. Raises: UserError naming each."""
+    wrong = {key: value for key, value in config.given().items() if key.startswith(UNREAD)}
+    if wrong:
+        shown = ", ".join(f"{key}={value}" for key, value in wrong.items())
+        raise UserError(
+            f"finetune does not read {shown}: it reads labelled windows, an encoder as it was trained, and a head's "
+            "own schedule; remove what belongs to another command (bars and objectives to `pretrain`, sweep to `sweep`)"
+        )
+
+
+def without_effect(config: Config) -> list[str]:
+    """Return what to say of given keys that other keys leave without effect."""
+    out, given = [], config.given()
+    for condition, keys, why in (
+        (bool(config.finetune.encoder.strip()), ENCODERS_OWN, "a given encoder brings its own"),
+        (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
+        (config.finetune.freeze, ("finetune.unfreeze_at",), "the encoder is frozen (finetune.freeze)"),
+    ):
+        idle = [f"{key}={value}" for key, value in given.items() if key.startswith(keys)]
+        if condition and idle:
+            out.append(f"without effect: {', '.join(idle)}; {why}.")
+    return out
+
+
 def make_setting(
     labels: LabelledSet, encoders: Sequence[Encoder], config: Config, device: torch.device, precision: str
 ) -> Setting:
@@ -69,6 +103,7 @@ def make_setting(
     head = config.finetune.head
     if head not in HEADS:
         raise UserError(f"finetune.head='{head}' is unknown{nearest(head, HEADS)} Allowed: {', '.join(HEADS)}")
+    head_settings(config)
     for encoder in encoders:
         length = encoder.card["window"]["length"]
         if length != labels.ohlc.shape[1]:
@@ -98,14 +133,24 @@ def _architecture(labels: LabelledSet, config: Config) -> Encoder:
 
 
 def head_settings(config: Config, *, fresh: bool = False, head: str | None = None) -> HeadSettings:
-    """Return how heads are fitted; ``fresh`` for an encoder trained from random initialisation."""
+    """Return how heads are fitted; ``fresh`` for an encoder trained from random initialisation.
+
+    Raises: UserError where an encoder that is to be trained on would never be.
+    """
     tuned, trainer, lr = config.finetune, config.trainer, config.optimizer.lr
+    trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and tuned.inputs != "path"
+    if trained_on and not fresh and tuned.unfreeze_at >= trainer.epochs:
+        raise UserError(
+            f"finetune.unfreeze_at={tuned.unfreeze_at} lies beyond the {trainer.epochs} epochs (trainer.epochs), "
+            f"counted from 0: the encoder would stay frozen; allowed: 0 to {trainer.epochs - 1}, or freeze_encoder=true"
+        )
     return HeadSettings(
         epochs=trainer.epochs,
         batch_size=trainer.batch_size,
         lr=tuned.head_lr or lr,
         weight_decay=config.optimizer.weight_decay,
         patience=trainer.patience,
+        clip_norm=trainer.clip_norm,
         gamma=tuned.gamma,
         class_balanced=tuned.class_balanced,
         jitter_sigma=tuned.jitter_sigma,

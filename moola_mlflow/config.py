@@ -15,9 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from moola_mlflow.errors import UserError, nearest
+
+MAX_YAML_BYTES = 2**20
+MAX_YAML_NODES = 20_000
+"""Values that a preset may unfold to: a reference to a reference to a reference is a bomb."""
+MAX_DIGITS = 300
+"""Python does not print whole numbers of more than some thousand digits, not even in a message."""
 
 
 class Section(BaseModel):
@@ -27,6 +33,8 @@ class Section(BaseModel):
 
 
 class BarsConfig(Section):
+    """Where bars come from, and how they are read."""
+
     path: str = "sample"
     """A file, a folder, a glob, or `sample` for the embedded synthetic series."""
     instrument: str | None = None
@@ -47,7 +55,7 @@ class BarsConfig(Section):
 
 class FeaturesConfig(Section):
     set: str = "relativity11"
-    """relativityN: the first N rows of the feature table, 10 or more."""
+    """relativityN: the first N rows of the feature table, 10 or more; +NAME adds those of features/NAME.py."""
     hybrid_lookback: int = Field(0, ge=0)
     """Bars after a leg's extreme within which the hybrid rule may end it; 0 = primary rule alone."""
     hybrid_min_retrace: float = Field(0.5, gt=0)
@@ -63,6 +71,25 @@ class WindowsConfig(Section):
     """Bars between the starts of neighbouring windows."""
     warmup: int = Field(20, ge=0)
     """First steps of a window that are never a loss position."""
+    weights: dict[str, float] = {}
+    """How often windows of an instrument (symbol or id) are drawn for training; those not named: 1."""
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):  # from the command line
+            try:
+                value = read_yaml(value)
+            except (yaml.YAMLError, ValueError, RecursionError) as e:
+                raise ValueError("write YAML such as {ES: 2, NQ: 0.5}") from e
+        return {str(name): weight for name, weight in value.items()} if isinstance(value, Mapping) else value
+
+    @field_validator("weights")
+    @classmethod
+    def _not_negative(cls, value: dict[str, float]) -> dict[str, float]:
+        if any(weight < 0 or weight > 1e6 for weight in value.values()):
+            raise ValueError("a weight is a number from 0 (never drawn) to 1000000")
+        return value
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> WindowsConfig:
@@ -168,6 +195,8 @@ class TrainerConfig(Section):
     """Epochs without a better validation Huber before training stops."""
     seed: int = Field(17, ge=0, lt=2**32)
     """Seed of weights, masks, jitter and shuffling."""
+    nan_retry: bool = False
+    """Whether a loss that is no number sends training back to its last good epoch, once, at half the learning rate."""
 
 
 class RuntimeConfig(Section):
@@ -176,7 +205,11 @@ class RuntimeConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto = bf16 autocast where the hardware has it, fp16 on older GPUs, fp32 otherwise."""
     threads: int = Field(0, ge=0, le=1024)
-    """torch threads; 0 = OMP_NUM_THREADS if set, else one: more may be slower, see docs/pretraining.md."""
+    """torch threads of each part of a batch; 0 = one: more may be slower, see docs/performance.md."""
+    shards: int = Field(0, ge=0, le=1024)
+    """Parts of a batch that are trained side by side; 0: one a core (or OMP_NUM_THREADS), of 16 windows or more."""
+    tune: Literal["on", "off"] = "on"
+    """off: plain PyTorch (its own allocation, dropout, threads and, where precision is auto, fp32), to compare with."""
 
 
 class TrackingConfig(Section):
@@ -264,7 +297,7 @@ class CvConfig(Section):
             value = tuple(map(int, words))
         if isinstance(value, list | tuple) and any(isinstance(s, int) and not 0 <= s < 2**32 for s in value):
             raise ValueError("a seed is a whole number from 0 to 4294967295")
-        if isinstance(value, list | tuple) and len(set(value)) < len(value):
+        if isinstance(value, list | tuple) and len(set(map(repr, value))) < len(value):
             raise ValueError("a seed is given twice: a second pass over the same folds adds nothing")
         return value
 
@@ -334,7 +367,7 @@ class SweepConfig(Section):
     """median: stop a trial that is worse than the median of the others at its epoch; hyperband; none."""
     prune_after: int = Field(3, ge=0)
     """Epochs (folds, for finetune) that no trial is pruned before."""
-    prune_startup: int = Field(5, ge=0)
+    prune_startup: int = Field(3, ge=0)
     """Trials that run whole before the median prunes."""
     budget: Literal["epochs", "windows", "seconds"] = "epochs"
     """What every trial gets equally: trainer.epochs, or budget_amount of windows trained on or of seconds."""
@@ -356,8 +389,8 @@ class SweepConfig(Section):
     def _from_text(cls, value: Any) -> Any:
         if isinstance(value, str):  # from the command line
             try:
-                value = yaml.safe_load(value)
-            except yaml.YAMLError as e:
+                value = read_yaml(value)
+            except (yaml.YAMLError, ValueError, RecursionError) as e:
                 raise ValueError("write YAML such as {optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}") from e
         return value
 
@@ -393,6 +426,21 @@ class SweepConfig(Section):
     def direction(self) -> Literal["minimize", "maximize"]:
         """Which way is better."""
         return "minimize" if self.target == "val/huber" else "maximize"
+
+
+class DetectConfig(Section):
+    detector: str = "models:/moola-detector@champion"
+    """Detector that reads the bars: models:/ or runs:/ URI, or a folder."""
+    stride: int = Field(21, ge=1, lt=2**31)
+    """Bars between two windows that are read; one that ends at a segment's last bar is read too."""
+    min_probability: float = Field(0.8, ge=0, le=1)
+    """Least calibrated probability of a hit: a detector names a class in every window."""
+    min_span_score: float = Field(0.8, ge=0, le=1)
+    """Least share of the span head's belief within 3 bars of the span's centre; heads without one are not asked."""
+    margin: int = Field(20, ge=0)
+    """Bars that a window must hold on either side of a hit's span: those that the class is read from."""
+    top: int = Field(50, ge=0, le=1000)
+    """Charts on the page, of the most probable hits."""
 
 
 class GatesConfig(Section):
@@ -434,6 +482,7 @@ class Config(Section):
     cv: CvConfig = CvConfig()
     sweep: SweepConfig = SweepConfig()
     gates: GatesConfig = GatesConfig()
+    detect: DetectConfig = DetectConfig()
 
     @model_validator(mode="after")
     def _patch_fits(self) -> Config:
@@ -451,6 +500,17 @@ class Config(Section):
         """Return every leaf under its dotted name, in the order of the tree."""
         return {f"{s}.{k}": v for s, section in self.model_dump(mode="json").items() for k, v in section.items()}
 
+    def given(self) -> dict[str, Any]:
+        """Return the keys that a preset or the command line has set to another value than the default."""
+        default = Config().flat()
+        named = {f"{name}.{key}" for name in Config.model_fields for key in getattr(self, name).model_fields_set}
+        return {key: value for key, value in self.flat().items() if key in named and value != default[key]}
+
+    def without(self, *unused: str) -> Config:
+        """Return the same tree whose ``flat`` leaves out keys, or whole sections (``name.``), that a command does not
+        read: it then logs no parameter that had no effect, while its file and hash hold everything."""
+        return _Shown.model_construct(**dict(self)).hiding(unused)
+
     def to_yaml(self) -> str:
         """Return the whole resolved tree as YAML that can be read back as a preset."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -460,6 +520,17 @@ class Config(Section):
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
 
 
+class _Shown(Config):
+    _unused: tuple[str, ...] = PrivateAttr(())
+
+    def hiding(self, unused: tuple[str, ...]) -> Config:
+        self._unused = unused
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        return {key: value for key, value in super().flat().items() if not key.startswith(self._unused)}
+
+
 def dotted_keys() -> dict[str, Any]:
     """Return every dotted key with its pydantic field, in the order of the tree."""
     return {
@@ -467,6 +538,25 @@ def dotted_keys() -> dict[str, Any]:
         for section, top in Config.model_fields.items()
         for name, field in typing.cast(type[Section], top.annotation).model_fields.items()
     }
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML without building objects of other types, or references that unfold to more than a preset holds.
+
+    Raises: yaml.YAMLError, ValueError or RecursionError where it is none, or unfolds to too much.
+    """
+    tree = yaml.safe_load(text)
+    waiting, seen = [tree], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > MAX_YAML_NODES:
+            raise ValueError(f"it unfolds to more than {MAX_YAML_NODES:,} values")
+        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+            raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
+        if isinstance(value, dict | list | set | tuple):
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
+    return tree
 
 
 def read_preset(path: str | Path) -> dict[str, Any]:
@@ -489,7 +579,9 @@ def _parsed(path: Path) -> dict[str, Any]:
             + (f" There are: {', '.join(there)}" if there else "")
         )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes; a preset has at most {MAX_YAML_BYTES:,}")
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as e:  # ValueError: no UTF-8, or a date that does not exist
         first = str(e).replace("\n", " ")
         raise UserError(
@@ -529,7 +621,8 @@ def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any
     for key, value in flat.items():
         if key not in valid:
             raise UserError(
-                f"unknown key '{key}' (value {value!r}){nearest(key, valid)} Every key: moola pretrain --help"
+                f"unknown key {_shown(key)} (value {_shown(value)}){nearest(key[:200], valid)} "
+                "Every key: moola pretrain --help"
             )
         section, name = key.split(".")
         optional = type(None) in typing.get_args(valid[key].annotation)
@@ -549,9 +642,14 @@ def _explain(error: Any, valid: Mapping[str, Any]) -> str:
     field = valid[key]
     if len(error["loc"]) > 2:  # inside a mapping or a list: what was expected there is in pydantic's words
         inner = ".".join(str(part) for part in error["loc"][2:])
-        return f"{key}, {inner}: {error['msg'].removeprefix('Value error, ')} (given {error['input']!r})"
-    text = f"{key}={error['input']!r}: {error['msg']}; allowed: {allowed(field)}"
+        return f"{key}, {inner}: {error['msg'].removeprefix('Value error, ')} (given {_shown(error['input'])})"
+    text = f"{key}={_shown(error['input'])}: {error['msg']}; allowed: {allowed(field)}"
     return f"{text}. {field.description}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def allowed(field: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moola_mlflow.trainer import EpochEnded, Event
+from moola_mlflow.trainer import EpochEnded, Event, MemoryRanOut, WentBack
 
 
 def epoch_line(event: EpochEnded) -> str:
@@ -17,6 +17,15 @@ def epoch_line(event: EpochEnded) -> str:
         f"Epoch {event.epoch + 1:3d} | Train Loss: {m['train/loss']:.6f} | Val Loss: {m['val/loss']:.6f} | "
         f"LR: {m['lr']:.6f} | Time: {m['epoch_seconds']:.1f}s | "
         f"Huber: {m['val/huber']:.6f} | Skill: {m['val/skill']:.4f}"
+    )
+
+
+def told(event: WentBack | MemoryRanOut) -> str:
+    """Return what a user should know of a training that had to change its way."""
+    if isinstance(event, MemoryRanOut):
+        return f"Memory ran out: batches are computed {event.micro_batch} windows at a time; each step stays the same."
+    return (
+        f"{event.error}\nGoing back to the start of epoch {event.epoch + 1} at {event.lr_scale:g} of the learning rate."
     )
 
 
@@ -46,7 +55,11 @@ class TrainingDisplay:
         self.progress.stop()
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, EpochEnded):
+        if isinstance(event, WentBack | MemoryRanOut):
+            self.progress.stop()
+            print(told(event), flush=True)
+            self.progress.start()
+        elif not isinstance(event, EpochEnded):
             self.progress.update(self.task, completed=event.epoch * self.steps + event.step)
         elif self.console.is_terminal:
             m = event.metrics

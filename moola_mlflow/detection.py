@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.calibration import apply_temperature
-from moola_mlflow.detector import Detector
+from moola_mlflow.detector import Detector, Output, SpanHead, span_scores
 from moola_mlflow.embedding import check_windows
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import members_of
 from moola_mlflow.features import Hybrid, compute_features
 from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
-from moola_mlflow.finetune import Inputs, select_inputs
+from moola_mlflow.finetune import HIT_BARS, Inputs, select_inputs
 
 CHUNK = 512
 """Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 70 MB."""
@@ -32,13 +32,16 @@ class Found:
     """What a detector finds in each window.
 
     Shapes: label text [N], probability float64 [N, C] in the order of the detector's classes (calibrated), start and
-    end int64 [N]: first and last step of the expansion.
+    end int64 [N]: first and last step of the expansion, span_score float64 [N].
     """
 
     label: np.ndarray
     probability: np.ndarray
     start: np.ndarray
     end: np.ndarray
+    span_score: np.ndarray
+    """Share of the span head's belief that lies on spans with a centre within 3 bars of this one's: 0 to 1, not
+    calibrated; NaN where the head has none."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -77,23 +80,48 @@ class PatternDetector:
         return self.head.head.num_steps
 
     @torch.no_grad()
-    def predict(self, ohlc_NT4: np.ndarray) -> Found:
+    def predict(self, ohlc_NT4: np.ndarray, precision: str = "fp32") -> Found:
         """Return class, calibrated probabilities and span of each window; the batch's size changes nothing.
+
+        With ``precision`` bf16 the encoder is faster, and probabilities differ from those served and from those that
+        the temperature was fitted to: by 0.0004 on average where that was measured, by 0.02 at most.
 
         Shapes: [N, T, 4], any N, T as in training. Raises: UserError for malformed windows.
         """
         ohlc = check_windows(ohlc_NT4, self.length)
         # An empty first part, so that no windows give empty columns.
-        parts = [(np.zeros((0, len(self.classes))), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+        none: tuple[np.ndarray, ...] = (np.zeros((0, len(self.classes))), *np.zeros((2, 0), np.int64), np.zeros(0))
+        parts = [none]
         with evaluating([self.head]):
             for lo in range(0, len(ohlc), CHUNK):
                 part = ohlc[lo : lo + CHUNK]
-                output = self.head(detector_inputs(self.encoder, self.inputs, part, self.head.mean.device))
+                device = self.head.mean.device
+                output = self.head(detector_inputs(self.encoder, self.inputs, part, device, precision))
                 start, end = self.head.decode(output)
-                parts.append((output.class_logits.cpu().numpy(), start.cpu().numpy(), end.cpu().numpy()))
-        logits_NC, start_N, end_N = (np.concatenate(column) for column in zip(*parts, strict=True))
+                score = span_score(self.head, output, start, end)
+                columns = (output.class_logits, start, end, score)
+                parts.append(tuple(column.numpy(force=True) for column in columns))
+        logits_NC, start_N, end_N, score_N = (np.concatenate(column) for column in zip(*parts, strict=True))
         probability_NC = apply_temperature(logits_NC, self.temperature)
-        return Found(np.array(self.classes)[probability_NC.argmax(1)], probability_NC, start_N, end_N)
+        label_N = np.array(self.classes)[probability_NC.argmax(1)]
+        return Found(label_N, probability_NC, start_N, end_N, score_N)
+
+
+def span_score(detector: Detector, output: Output, start_N: Tensor, end_N: Tensor) -> Tensor:
+    """Return how much of a span head's belief lies near the span that it found; NaN of a head without spans.
+
+    The belief is the softmax of log p_start + log p_end over the spans it may choose; near is a centre within 3 bars.
+
+    Shapes: start and end [N] -> float64 [N].
+    """
+    if not isinstance(detector.head, SpanHead):
+        return torch.full(start_N.shape, torch.nan, dtype=torch.float64)
+    belief_NST = span_scores(*output.pointers, detector.head.lengths).double()
+    num_lengths, num_steps = belief_NST.shape[1:]
+    length_S1 = torch.arange(num_lengths, device=start_N.device)[:, None] + detector.head.lengths[0]
+    twice_centre_ST = 2 * torch.arange(num_steps, device=start_N.device) + length_S1 - 1
+    near_NST = (twice_centre_ST - (start_N + end_N)[:, None, None]).abs() <= 2 * HIT_BARS
+    return (belief_NST.flatten(1).softmax(1) * near_NST.flatten(1)).sum(1)
 
 
 def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
@@ -129,10 +157,12 @@ def detector_inputs(
     which: Inputs,
     ohlc_NT4: np.ndarray,
     device: torch.device | str = "cpu",
+    precision: str = "fp32",
 ) -> Tensor:
     """Return what a head reads of raw windows: frozen encodings, path features, or both.
 
-    The encoder runs in evaluation mode where its weights are; only the result goes to ``device``.
+    The encoder runs in evaluation mode where its weights are, under autocast where ``precision`` is bf16; only the
+    result goes to ``device``.
 
     Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError where an encoding is asked for and there is no encoder.
     """
@@ -143,12 +173,18 @@ def detector_inputs(
     with evaluating([reads] if reads is not None else []):
         for lo in range(0, len(ohlc_NT4), CHUNK):
             part = ohlc_NT4[lo : lo + CHUNK]
-            encoding = reads(encoder_features(reads, part).to(reads.mean.device)) if reads is not None else None
+            encoding = _encoded(reads, part, precision) if reads is not None else None
             path = torch.from_numpy(path_features(part)) if which != "encoding" else None
             if encoding is not None and path is not None:
                 path = path.to(encoding.device)
             inputs_NTP[lo : lo + len(part)] = select_inputs(which, encoding, path)
     return inputs_NTP
+
+
+def _encoded(encoder: Encoder, ohlc_NT4: np.ndarray, precision: str) -> Tensor:
+    device = encoder.mean.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return encoder(encoder_features(encoder, ohlc_NT4).to(device)).float()
 
 
 @contextmanager

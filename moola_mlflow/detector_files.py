@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -55,14 +57,13 @@ def load_detector_folder(path: Path) -> PatternDetector:
         encoders = [_encoder(path / ENCODERS / str(i)) for i in range(int(architecture["num_encoders"]))]
         low, high = architecture["lengths"]
         classes = tuple(str(name) for name in card["classes"])
-        head = Detector(
-            architecture["head"],
-            int(architecture["num_inputs"]),
-            len(classes),
-            (int(low), int(high)),
-            int(card["window"]["length"]),
-        )
-        head.load_state_dict(load_file(path / WEIGHTS))
+        num_inputs, num_steps = int(architecture["num_inputs"]), int(card["window"]["length"])
+        make = partial(Detector, architecture["head"], num_inputs, len(classes), (int(low), int(high)), num_steps)
+        tensors = load_file(path / WEIGHTS)
+        with torch.device("meta"):  # shapes are compared first, without memory: a file may claim any size
+            make().load_state_dict({name: tensor.to("meta") for name, tensor in tensors.items()})
+        head = make()
+        head.load_state_dict(tensors)
         return PatternDetector(
             head.eval(), _joined(encoders), card["inputs"], classes, float(card["temperature"]), card
         )
@@ -70,7 +71,7 @@ def load_detector_folder(path: Path) -> PatternDetector:
         raise
     except FileNotFoundError as e:
         raise UserError(f"'{path}' is not a detector folder: it lacks {Path(e.filename or WEIGHTS).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, SafetensorError) as e:
         raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
 
 
@@ -80,7 +81,7 @@ def read_card(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"'{path.parent}' is not a detector folder: it lacks {path.name}") from None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"'{path}' is not readable JSON: {e}") from e
     if not isinstance(card, dict):
         raise UserError(f"'{path}' holds a {type(card).__name__}; expected an object with the model's description")

@@ -16,7 +16,7 @@ import mlflow
 from mlflow.entities import Run
 
 from moola_mlflow import registry, runfolder, tracking
-from moola_mlflow.store import FAILURES, first_line
+from moola_mlflow.store import FAILURES, first_line, shown_uri
 
 PACKAGE = "moola-mlflow"
 LITTLE_DISK = 2e9
@@ -44,11 +44,11 @@ def examine() -> Iterator[Finding]:
         runs = _runs()
     except FAILURES as e:
         yield Finding(
-            f"the store '{mlflow.get_tracking_uri()}' does not answer: {first_line(e)}",
+            f"the store '{shown_uri()}' does not answer: {first_line(e)}",
             "start its server, or correct MLFLOW_TRACKING_URI (sqlite:///mlflow.db is the default)",
         )
         return
-    yield Finding(f"store {mlflow.get_tracking_uri()}: {len(runs)} runs looked at")
+    yield Finding(f"store {shown_uri()}: {len(runs)} runs looked at")
     yield from _stale(runs)
     yield from _artifacts(runs)
     yield from _aliases()

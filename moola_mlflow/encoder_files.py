@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow import checkpoint
-from moola_mlflow.config import Config, resolve
+from moola_mlflow.config import Config, EncoderConfig, resolve
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.errors import UserError
 from moola_mlflow.features import feature_names
@@ -64,38 +65,43 @@ def _from_folder(folder: Path) -> Encoder:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
-        architecture = card["architecture"]
-        encoder = build_encoder(
-            architecture["name"],
-            architecture["input_size"],
-            architecture["hidden"],
-            architecture["layers"],
-            architecture["dropout"],
-        )
+        parts = {name: card["architecture"][name] for name in EncoderConfig.model_fields}
+        config = EncoderConfig.model_validate(parts)
+        input_size = int(card["architecture"]["input_size"])
     except FileNotFoundError as e:
         raise UserError(f"'{folder}' is not an encoder folder: it lacks {Path(e.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
-        raise UserError(f"'{folder}' is not a readable encoder folder: {e!r}") from e
-    return _filled(encoder, tensors, card, str(folder))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError, SafetensorError) as e:
+        raise UserError(f"'{folder}' is not a readable encoder folder: {' '.join(repr(e).split())}") from e
+    return _filled(config, input_size, tensors, card, str(folder))
 
 
 def _from_checkpoint(path: Path) -> Encoder:
     state = checkpoint.load(path)
     config = resolve(state["config"], {})
     names = feature_names(config.features.set)
-    parts = config.encoder
-    encoder = build_encoder(parts.name, len(names), parts.hidden, parts.layers, parts.dropout)
     prefix = "encoder."
     tensors = {k.removeprefix(prefix): v for k, v in state["model_state_dict"].items() if k.startswith(prefix)}
-    encoder = _filled(encoder, tensors, {}, str(path))
+    encoder = _filled(config.encoder, len(names), tensors, {}, str(path))
     encoder.card = {**describe(config, encoder), "run_id": state["run_id"], "epochs": state["epoch"] + 1}
     return encoder
 
 
-def _filled(encoder: Encoder, tensors: dict[str, Any], card: dict[str, Any], source: str) -> Encoder:
+def _filled(
+    config: EncoderConfig, input_size: int, tensors: dict[str, Any], card: dict[str, Any], source: str
+) -> Encoder:
+    """Build an encoder around tensors. Shapes are compared first, without memory: a file may claim any size."""
     try:
+        with torch.device("meta"):
+            _build(config, input_size).load_state_dict({name: one.to("meta") for name, one in tensors.items()})
+        encoder = _build(config, input_size)
         encoder.load_state_dict(tensors)
-    except RuntimeError as e:
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, AttributeError, TypeError) as e:
         raise UserError(f"'{source}' does not fit its own description: {' '.join(str(e).split())}") from e
     encoder.card = card
     return encoder.eval()
+
+
+def _build(config: EncoderConfig, input_size: int) -> Encoder:
+    return build_encoder(config.name, input_size, config.hidden, config.layers, config.dropout)

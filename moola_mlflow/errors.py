@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+SECRET = re.compile(r"(?<=://)[^/\s@'\"]+@")
+"""User and password in an address."""
 
 
 class UserError(ValueError):
@@ -26,3 +30,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else "."
+
+
+def shown(text: str) -> str:
+    """Return a text without the user and password of the addresses in it.
+
+    >>> shown("http://me:secret@host:5000/api does not answer")
+    'http://host:5000/api does not answer'
+    """
+    return SECRET.sub("", text)

@@ -14,7 +14,15 @@ import numpy as np
 
 from moola_mlflow.crossval import Outcome, Unit, pooled
 from moola_mlflow.labels import LabelledSet, overlap_groups
-from moola_mlflow.metrics import Interval, Predictions, bootstrap_interval, intervals, paired_difference, scores
+from moola_mlflow.metrics import (
+    Interval,
+    Predictions,
+    bootstrap_interval,
+    ece_if_calibrated,
+    intervals,
+    paired_difference,
+    scores,
+)
 
 DETECTOR = "detector"
 NETWORKS = ("scratch", "random_encoder")
@@ -55,6 +63,8 @@ class Evidence:
     differences: dict[str, dict[str, Interval]]
     """How much better the detector is than each baseline."""
     ece_before: float
+    ece_if_calibrated: float
+    """What a perfectly calibrated detector with these probabilities averages on so many windows."""
     num_groups: int
     """Groups of overlapping windows, which intervals resample."""
     pretrained: bool = True
@@ -95,6 +105,7 @@ class Evidence:
             out |= {f"cv/{name}": interval.mean, f"cv/{name}_lo": interval.lo, f"cv/{name}_hi": interval.hi}
             out[f"cv/{name}_std"] = self.std[name]
         out["cv/ece_before_temperature"] = self.ece_before
+        out["cv/ece_if_calibrated"] = self.ece_if_calibrated
         for prefix, best in (("delta", self.best_network), ("delta_best", self.best_baseline)):
             for name in HEADLINE:
                 if baseline := best(name):
@@ -153,6 +164,7 @@ class Evidence:
             "num_groups": self.num_groups,
             "pretrained": self.pretrained,
             "ece_before_temperature": self.ece_before,
+            "ece_if_calibrated": self.ece_if_calibrated,
             "headline": self.headline(),
         }  # fmt: skip
 
@@ -182,11 +194,15 @@ class Evidence:
             return f"Loss: {text}; the 95 % interval of the first is clear of 0 ({chosen})."
         return f"No gain: {text}; the 95 % interval of the first covers 0."
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the out-of-fold predictions, a row a window and repeat."""
+    def baseline_rows(self) -> list[dict[str, Any]]:
+        """Return what every baseline said out of fold, with ``method`` before the columns of ``rows``."""
+        return [{"method": name, **row} for name in self.predictions if name != DETECTOR for row in self.rows(name)]
+
+    def rows(self, method: str = DETECTOR) -> list[dict[str, Any]]:
+        """Return a method's out-of-fold predictions, a row a window and repeat."""
         out = []
         keys = sorted({(unit.seed, unit.repeat) for unit in self.units})
-        found = self.predictions[DETECTOR]
+        found = self.predictions[method]
         for k, (seed, repeat) in enumerate(keys):
             for i in range(len(self.labels)):
                 probability = found.probability[k, i]
@@ -243,6 +259,7 @@ def weigh(
             for name in others
         },
         ece_before=float(ece(np.ones((1, len(labels))))[0]),
+        ece_if_calibrated=ece_if_calibrated(detector.probability),
         num_groups=len(np.unique(groups)),
         pretrained=pretrained,
         fold_scores=folds,

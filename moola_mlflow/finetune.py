@@ -31,7 +31,7 @@ Index = np.ndarray
 # Purposes of seeds, so that no two streams share one.
 WEIGHTS, DRAWS = 40, 41
 CHUNK = 256
-CLIP_NORM = 1.0
+# Of a head's own schedule: a few hundred steps, on which `schedule.*`, counted in epochs, would be coarse.
 WARMUP_STEPS = 5
 FINAL_FRACTION = 0.05
 HIT_BARS = 3
@@ -48,6 +48,8 @@ class HeadSettings:
     weight_decay: float = 1e-2
     patience: int = 8
     """Epochs without a better held-out score after which fitting ends."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
     gamma: float = 0.0
     """Of the focal class loss; 0 is cross-entropy."""
     class_balanced: bool = False
@@ -261,7 +263,7 @@ class _Loop:
             loss = self.detector.combined(self.detector.losses(output, label_B, span, settings.gamma))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
             optimizer.step()
             schedule()
             total += float(loss.detach()) * len(index_B)

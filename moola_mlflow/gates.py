@@ -10,6 +10,7 @@ from typing import Any
 from moola_mlflow.config import GatesConfig
 from moola_mlflow.errors import UserError
 from moola_mlflow.features.quality import check_quality
+from moola_mlflow.markup import markdown_text
 
 RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     ">": (lambda value, limit: value > limit, "<="),
@@ -150,7 +151,7 @@ def table(gates: Sequence[Gate]) -> list[dict[str, Any]]:
 def markdown(gates: Sequence[Gate]) -> str:
     """Return the table of gates as Markdown."""
     rows = [
-        f"| {gate.name} | {'missing' if math.isnan(gate.value) else _shown(gate.value)} "
+        f"| {markdown_text(gate.name)} | {'missing' if math.isnan(gate.value) else _shown(gate.value)} "
         f"| {gate.relation} {_shown(gate.limit)} | {'yes' if gate.passed else '**no**'} |"
         for gate in gates
     ]

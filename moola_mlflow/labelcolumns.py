@@ -16,6 +16,8 @@ from moola_mlflow.bartimes import parse_times
 from moola_mlflow.errors import UserError
 
 TIMES = ("start_time", "end_time")
+# A limit-down day of an index moves 300 ticks; a zero or a shifted decimal point moves thousands.
+FARTHEST = 1000
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,48 @@ def read_prices(table: pa.Table, length: int, check: Rows) -> np.ndarray:
         ),
     )
     return ohlc
+
+
+def refuse_broken_windows(ohlc_NT4: np.ndarray, check: Rows) -> None:
+    """Refuse windows that nothing can be read from: none of the checks of single bars sees them.
+
+    Shapes: [N, T, 4].
+    """
+    range_NT = ohlc_NT4[..., 1] / 2 - ohlc_NT4[..., 2] / 2  # halves: 1e308 and -1e308 may be in one bar
+    check.refuse(
+        (ohlc_NT4 == ohlc_NT4[:, :1, :1]).all(axis=(1, 2)),
+        lambda i: (
+            f"all prices of the window are {ohlc_NT4[i, 0, 0]:.12g}: nothing moves in it; remove the row or give the "
+            "window's prices"
+        ),
+    )
+    usual_N = np.median(range_NT, axis=1)
+    usual_N = np.where(usual_N > 0, usual_N, np.inf)  # a window that mostly stands still has no usual range
+    middle_N = np.median(ohlc_NT4.reshape(len(ohlc_NT4), -1), axis=1)[:, None, None]
+    far_NT4 = np.abs(ohlc_NT4 / 2 - middle_N / 2) > (FARTHEST * usual_N)[:, None, None]
+
+    def told(i: int) -> str:
+        t, k = np.argwhere(far_NT4[i])[0]
+        return (
+            f"bar {t} of features (from 0): {PRICES[k]} {ohlc_NT4[i, t, k]:.12g} is more than {FARTHEST:,} of the "
+            f"window's usual bar ranges away from its prices around {middle_N[i, 0, 0]:.12g}; correct it or remove "
+            "the row"
+        )
+
+    check.refuse(far_NT4.any(axis=(1, 2)), told)
+
+
+def refuse_conflicts(ohlc_NT4: np.ndarray, names: list[str], check: Rows) -> None:
+    """Refuse a window that is there twice with different classes. Shapes: [N, T, 4], N names."""
+    first: dict[bytes, int] = {}
+    same_N = [first.setdefault((window + 0.0).tobytes(), i) for i, window in enumerate(ohlc_NT4)]
+    check.refuse(
+        np.array([names[i] != names[k] for i, k in enumerate(same_N)], bool),
+        lambda i: (
+            f"the same prices are row {same_N[i] + 1} (window_id '{check.ids[same_N[i]]}'), labelled "
+            f"'{names[same_N[i]]}' there and '{names[i]}' here; decide for one and remove the other row"
+        ),
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:

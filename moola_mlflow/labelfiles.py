@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from moola_mlflow.barlimits import check_parquet
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.labelcolumns import (
     TIMES,
@@ -24,6 +25,8 @@ from moola_mlflow.labelcolumns import (
     read_prices,
     read_texts,
     read_times,
+    refuse_broken_windows,
+    refuse_conflicts,
 )
 
 LENGTH = 105
@@ -76,6 +79,14 @@ def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
 
     Raises: UserError naming the first bad row (from 1), its window_id, the value and the cure.
     """
+    try:
+        return _read(path, length)
+    except pa.ArrowException as e:  # a column of a type that nobody thought of
+        first = " ".join(str(e).split())[:200]
+        raise UserError(f"labels: '{path}' cannot be read ({first}); see docs/labels.md for its columns") from None
+
+
+def _read(path: str | Path, length: int) -> LabelledSet:
     table, notes = _table(Path(path))
     if table.num_rows == 0:
         raise UserError(f"labels: '{path}' holds no rows; label some windows, or make labels with 'moola label'")
@@ -96,6 +107,8 @@ def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
             f"expansion_start {start[i]} is not before expansion_end {end[i]}; both count bars from 0 and are inclusive"
         ),
     )
+    refuse_broken_windows(ohlc, check)
+    refuse_conflicts(ohlc, [classes[k] for k in label.tolist()], check)
     start_ns, end_ns = read_times(table, check)
     instrument = read_instruments(table, check)
     weak = bool(notes.get("weak")) or _is_weak(table)
@@ -164,6 +177,7 @@ def _table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         there = sorted(str(p) for p in path.parent.glob("*.parquet")) if path.parent.is_dir() else []
         raise UserError(f"labels: no file '{path}'{nearest(str(path), there)} 'moola label' makes one from bars")
     try:
+        check_parquet(path)
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as e:
         raise UserError(f"labels: '{path}' cannot be read as parquet: {e}; labels come as a parquet file") from None

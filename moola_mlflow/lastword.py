@@ -21,16 +21,17 @@ POLL_S = 0.05
 def leave(run_id: str, status: str) -> None:
     """Start the process that restores a status, and return once it is watching."""
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "moola_mlflow.lastword", run_id, status, str(os.getppid()), mlflow.get_tracking_uri()],
+        [sys.executable, "-m", "moola_mlflow.lastword", run_id, status, str(os.getppid())],
+        env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},  # not where `ps` shows its password
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     assert watcher.stdout is not None
     watcher.stdout.readline()
 
 
-def watch(run_id: str, status: str, launcher: int, uri: str) -> None:
+def watch(run_id: str, status: str, launcher: int) -> None:
     """Restore the status whenever it is another one, until the launcher is gone."""
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient()
     client.get_run(run_id)  # opens the store before the launcher is let go
     print("watching", flush=True)
     deadline = time.monotonic() + PATIENCE_S
@@ -54,4 +55,4 @@ def _alive(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    watch(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    watch(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -16,18 +16,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")
+MARKDOWN_SIGNS = re.compile(r"[\\`*{}\[\]|~<>&]|(?<![^\W_])_|_(?![^\W_])")
+"""What means something anywhere in a line; round brackets and ``!`` do only beside square ones."""
+MARKDOWN_STARTS = re.compile(r"^(?:#|=|--|[-+](?!\S)|\d+(?=[.)](?!\S)))")
+"""What means something at its start alone: headings, rules, lists."""
+INTERVAL = re.compile(r"\\\[([-+]?[\d.]+, [-+]?[\d.]+)\\\](?![(:\\])")
+"""An interval such as [0.1, 0.2], which nothing behind it makes a link: its brackets may stay."""
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --strong: #1565c0; }
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --strong: light-dark(#1565c0, #82b1ff);
+  --good: light-dark(#1b7a36, #7fd99a); --bad: light-dark(#b3261e, #ff9d94); --warn: light-dark(#9a6700, #f0c674); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; border-bottom: 1px solid var(--line); margin-top: 2.2rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; border-bottom: 1px solid var(--line); margin-top: 2.2rem; padding-bottom: .2rem; }
+h3 { font-size: 1.05rem; margin-top: 1.6rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem 1rem .3rem .4rem; text-align: left; vertical-align: top; }
 th { background: var(--soft); } td { font-variant-numeric: tabular-nums; }
-img { max-width: 100%; height: auto; background: #fff; } figure { margin: 1rem 0; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; } figure { margin: 1rem 0; }
 figcaption { font-size: .88rem; opacity: .8; } code, pre { background: var(--soft); font-size: .9em; }
-pre { padding: .8rem; overflow-x: auto; }
-blockquote { border-left: 4px solid var(--strong); margin: 1rem 0; padding: .2rem 1rem; }
+code { padding: .1em .3em; border-radius: 4px; overflow-wrap: anywhere; } td code { overflow-wrap: break-word; }
+td:first-child { white-space: nowrap; } pre code { padding: 0; background: none; }
+pre { padding: .8rem; overflow-x: auto; border-radius: 6px; } pre code { overflow-wrap: normal; }
+blockquote { border-left: 4px solid var(--strong); margin: 1rem 0; padding: .2rem 1rem; background: var(--soft); }
+.good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
+blockquote.good { border-color: var(--good); color: inherit; font-weight: inherit; }
+blockquote.bad { border-color: var(--bad); color: inherit; font-weight: inherit; }
+blockquote.warn { border-color: var(--warn); }
+details { margin: 1rem 0; } summary { cursor: pointer; color: var(--strong); }
+nav { font-size: .92rem; }
+nav a { color: var(--strong); margin-right: 1rem; text-decoration: none; white-space: nowrap; }
 """
 
 
@@ -38,7 +55,17 @@ def html_text(text: object) -> str:
 
 def markdown_text(text: object) -> str:
     """Return text that stands in one line of Markdown as the characters it has: no markup, no HTML, no line break."""
-    return MARKDOWN_SIGNS.sub(r"\\\1", " ".join(str(text).split()))
+    line = MARKDOWN_SIGNS.sub(r"\\\g<0>", " ".join(str(text).split()))
+    line = MARKDOWN_STARTS.sub(lambda m: f"{m[0]}\\" if m[0].isdigit() else f"\\{m[0]}", line)
+    return INTERVAL.sub(r"[\1]", line)
+
+
+def markdown_code(text: object, in_table: bool = False) -> str:
+    """Return text as code in one line of Markdown; in a table a bar would end the cell even there."""
+    line = " ".join(str(text).split())
+    line = line.replace("|", "\\|") if in_table else line
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line or not line else f"{fence}{line}{fence}"
 
 
 def page(title: str, body: str) -> str:

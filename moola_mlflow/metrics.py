@@ -18,6 +18,8 @@ from moola_mlflow.errors import TrainingError
 Statistic = Callable[[np.ndarray], np.ndarray]
 ECE_BINS = 5
 RESAMPLES = 2000
+FEW_UNITS = 20
+"""With fewer groups of windows intervals are widened: they may then reach beyond what a score can be."""
 # Weights held at a time: 16 MB.
 CHUNK_CELLS = 2_000_000
 
@@ -126,6 +128,24 @@ def ece(label: np.ndarray, probability: np.ndarray, bins: int = ECE_BINS) -> flo
     return float(_ece(probability.max(1), probability.argmax(1) == label, bins)(np.ones((1, len(label))))[0])
 
 
+def ece_if_calibrated(probability_KNC: np.ndarray, draws: int = 200, seed: int = 0) -> float:
+    """Return the calibration error that a detector with these probabilities would show if they were exactly right.
+
+    The truth is drawn from the probabilities themselves, ``draws`` times for each of K repeats: what remains is the
+    luck of N windows. An error near it says nothing against a detector.
+
+    Shapes: [K, N, C].
+    """
+    rng, out = np.random.default_rng(seed), []
+    for probability_NC in probability_KNC:
+        confidence_N = probability_NC.max(1)
+        ones = np.ones((1, len(confidence_N)))
+        out += [
+            _ece(confidence_N, rng.random(len(confidence_N)) < confidence_N, ECE_BINS)(ones)[0] for _ in range(draws)
+        ]
+    return float(np.mean(out))
+
+
 def bootstrap_interval(
     statistic: Statistic, unit_ids: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
 ) -> Interval:
@@ -185,7 +205,7 @@ def _units(predictions: Predictions, groups: np.ndarray | None) -> np.ndarray:
 def _intervals(
     stats: Mapping[str, Statistic], unit_ids: np.ndarray, resamples: int, seed: int, level: float = 0.95
 ) -> dict[str, Interval]:
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in stats}
+    factor, drawn = _widening(len(np.unique(unit_ids)), level), {name: list[np.ndarray]() for name in stats}
     for weights in _resampled(unit_ids, resamples, seed):
         for name, statistic in stats.items():
             drawn[name].append(statistic(weights))
@@ -193,9 +213,30 @@ def _intervals(
     for name, parts in drawn.items():
         values = np.concatenate(parts)
         values = values[~np.isnan(values)]
-        ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else (np.nan, np.nan)
-        out[name] = Interval(float(stats[name](ones)[0]), float(ends[0]), float(ends[1]))
+        mean = float(stats[name](ones)[0])
+        ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else np.full(2, np.nan)
+        if factor != 1:
+            ends = mean + factor * (ends - mean)
+        out[name] = Interval(mean, float(ends[0]), float(ends[1]))
     return out
+
+
+def _widening(num_units: int, level: float) -> float:
+    """Return by what the two sides of a percentile interval are multiplied; NaN for one unit, which has no spread.
+
+    Resamples of few units vary too little, by sqrt((n - 1) / n), and treat the spread as if it were known. Percentiles
+    further out do not help: of 3 units no resample lies beyond the largest.
+
+    Source: T. Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 5.
+    """
+    if num_units >= FEW_UNITS:
+        return 1.0
+    if num_units < 2:
+        return np.nan
+    from scipy.stats import norm, t
+
+    tail = (1 + level) / 2
+    return float(np.sqrt(num_units / (num_units - 1)) * t.ppf(tail, num_units - 1) / norm.ppf(tail))
 
 
 def _resampled(unit_ids: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from moola_mlflow import stages
+from moola_mlflow import distributed, runtime, stages
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.batches import BatchSource, fit_scaling
+from moola_mlflow.batches import BatchSource
+from moola_mlflow.checkpoint import CheckpointFolder
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError
 from moola_mlflow.features import feature_names
-from moola_mlflow.features.quality import check_quality, quality_report
+from moola_mlflow.features.quality import check_quality
 from moola_mlflow.objectives import build_objective
+from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import Split, split_by_time
+from moola_mlflow.survey import survey
 from moola_mlflow.trainer import Pretraining, Trainer
 
 SECTIONS = ("bars", "features", "windows", "split")
@@ -46,10 +51,34 @@ def prepare(config: Config, device: torch.device) -> TrainingData:
     windows = stages.cut_windows(bars, config)
     split = split_by_time(windows, config.split)
     source = stages.batch_source(windows, config, device)
-    train = source.features(split.train)
-    quality = quality_report(train, source.names, source.warmup, source.flip_rate())
+    train = survey(source, split.train)
+    quality = train.report(source.flip_rate())
     check_quality(quality)
-    return TrainingData(bars, source, split, *fit_scaling(train, source.warmup), quality)
+    return TrainingData(bars, source, split, *train.scaling(), quality)
+
+
+def follow(config: Config, interrupts: Interrupts) -> None:
+    """Train as one of several processes that is not the first: it neither tracks nor writes.
+
+    Raises: UserError; PeerLost; Interrupted.
+    """
+    tuned = config.runtime.tune == "on"
+    runtime.set_threads(config.runtime.threads)
+    device = runtime.pick_device(config.runtime.device)
+    precision = runtime.pick_precision(config.runtime.precision, device, tuned)
+    check_names(config)
+    data = prepare(config, device)
+    model = build_model(config, data.source, data.mean, data.std).to(device)
+    world = distributed.join(device)
+    nowhere = CheckpointFolder(Path(os.devnull))
+    trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
+    trainer.should_stop = interrupts.reason
+    trainer.fit_rulers()
+    if state := world.share_state(None):
+        trainer.restore(state)
+    with interrupts.deferred():
+        trainer.fit()
+    world.leave()
 
 
 def check_names(config: Config) -> None:

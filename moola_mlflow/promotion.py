@@ -19,7 +19,7 @@ from moola_mlflow.detector_files import DETECTOR_CARD
 from moola_mlflow.encoder_files import CARD
 from moola_mlflow.errors import GateError, UserError, nearest
 from moola_mlflow.gates import Gate
-from moola_mlflow.registry import CANDIDATE
+from moola_mlflow.registry import CANDIDATE, check_whole, quietly
 from moola_mlflow.synthetic import generate
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -89,7 +89,8 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
     """
     uri = f"models:/{name}/{version}"
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
+        with quietly():
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(f"'{uri}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}") from e
     for card in (DETECTOR_CARD, CARD):  # in this order: a detector holds encoders
@@ -102,6 +103,11 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
         f"'{uri}' holds neither {DETECTOR_CARD} nor {CARD}: it is no model of this project and carries no evidence; "
         "register one with `moola finetune` or `moola pretrain`"
     )
+
+
+def check_candidate(name: str, version: str) -> None:
+    """Refuse a version that was left half-made. Raises: UserError."""
+    check_whole(mlflow.MlflowClient().get_model_version(name, version), CANDIDATE)
 
 
 def was_promoted(name: str, version: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,26 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from moola_mlflow import ui
+from moola_mlflow.config import DetectConfig
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import DETECTOR_CARD, load_detector_folder
 from moola_mlflow.encoder_files import CARD, load_from_path
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import UserError
+from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.lineage import model_id_of
+from moola_mlflow.scan import SCAN_PARAMETERS
+from moola_mlflow.signals import undisturbed
 
 PACKAGE = Path(__file__).resolve().parent
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
 CANDIDATE = "candidate"
 PASSED = "passed"
+KIND = "moola.kind"
+"""Tag of a version: encoder or detector."""
+EVENT = "moola.event"
+"""Tag of what an event of a run's journal has made: it is looked for before another one is made."""
+BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def requirements(*further: str) -> list[str]:
@@ -34,20 +46,24 @@ def requirements(*further: str) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
-def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str]) -> str:
-    """Register an encoder folder as a new version with alias ``candidate``; return the version."""
+def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "") -> str:
+    """Register an encoder folder as a new version with alias ``candidate``; return the version.
+
+    A second call with an equal ``key`` makes no second version.
+    """
     signature = ModelSignature(
         inputs=_windows(card),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card["architecture"]["output_size"]))]),
         params=ParamSchema([ParamSpec("pool", DataType.string, "mean")]),
     )
-    return _log("encoder", name, folder, signature, requirements(), tags)
+    return _log("encoder", name, folder, signature, requirements(), tags, key)
 
 
-def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str]) -> str:
+def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "") -> str:
     """Register a detector folder as a new version with alias ``candidate``; return the version.
 
-    ``card`` is that of ``detector.json``, with ``classes`` and ``window``.
+    ``card`` is that of ``detector.json``, with ``classes`` and ``window``. The outputs are those of windows; of a table
+    of bars they are the columns of ``scan.COLUMNS``, for which the parameters are.
     """
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -55,8 +71,13 @@ def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, 
         ColSpec(DataType.long, "expansion_start"),
         ColSpec(DataType.long, "expansion_end"),
     ]
-    signature = ModelSignature(inputs=_windows(card), outputs=Schema(columns))
-    return _log("detector", name, folder, signature, requirements("pandas"), tags)
+    # No inputs: MLflow can declare windows or a table, and would refuse the other. The model checks both itself.
+    parameters = [
+        ParamSpec(option, DataType.long if isinstance(default, int) else DataType.double, default)
+        for option, default in DetectConfig().model_dump(include=set(SCAN_PARAMETERS)).items()
+    ]
+    signature = ModelSignature(outputs=Schema(columns), params=ParamSchema(parameters))
+    return _log("detector", name, folder, signature, requirements("pandas", "pyarrow"), tags, key)
 
 
 def _windows(card: dict[str, Any]) -> Schema:
@@ -64,9 +85,36 @@ def _windows(card: dict[str, Any]) -> Schema:
 
 
 def _log(
-    kind: str, name: str, folder: Path, signature: ModelSignature, packages: Sequence[str], tags: dict[str, str]
+    kind: str,
+    name: str,
+    folder: Path,
+    signature: ModelSignature,
+    packages: Sequence[str],
+    tags: dict[str, str],
+    key: str,
 ) -> str:
-    """The model is code plus safetensors: nothing in it is unpickled, and it loads outside the checkout."""
+    """The model is code plus safetensors: nothing in it is unpickled, and it loads outside the checkout.
+
+    A version is made with its tags in one request: there is none without its evidence, whatever breaks in between. The
+    alias follows undisturbed, so that ``candidate`` is the newest version or, after a crash, the one before.
+    """
+    check_kind(name, kind)
+    complete = {KIND: kind, **{tag: str(value) for tag, value in tags.items()}, **({EVENT: key} if key else {})}
+    there = _versions(name, key)
+    uri = _logged(key) or (_log_model(kind, folder, signature, packages, key) if not there else "")
+    client = mlflow.MlflowClient()
+    with undisturbed():
+        version = there[0] if there else str(mlflow.register_model(uri, name, tags=complete).version)
+        for double in _versions(name, key):  # a request whose answer was lost is sent again, by MLflow too
+            if double != version:
+                client.delete_model_version(name, double)
+        client.set_registered_model_alias(name, CANDIDATE, version)
+        ui.describe(client, kind, name, version, complete)
+    return version
+
+
+def _log_model(kind: str, folder: Path, signature: ModelSignature, packages: Sequence[str], key: str) -> str:
+    """Log a model to the active run and return its URI."""
     with warnings.catch_warnings():
         # MLflow asks for an example of the input, which the signature describes already.
         warnings.filterwarnings("ignore", message=".*input example")
@@ -77,14 +125,67 @@ def _log(
             code_paths=[str(PACKAGE)],
             signature=signature,
             pip_requirements=list(packages),
-            registered_model_name=name,
+            tags={EVENT: key} if key else None,
         )
-    version = str(info.registered_model_version)
+    return str(info.model_uri)
+
+
+def _versions(name: str, key: str) -> list[str]:
+    """Return the versions that an event has made, the first one first."""
+    if not key:
+        return []
+    wanted = f"name = {_quoted(name)} and tags.`{EVENT}` = '{key}'"
+    return sorted((str(found.version) for found in mlflow.MlflowClient().search_model_versions(wanted)), key=int)
+
+
+def _logged(key: str) -> str:
+    """Return the URI of the whole model that an event has logged to the active run; halves of it are deleted."""
+    run = mlflow.active_run()
+    if not key or run is None:
+        return ""
     client = mlflow.MlflowClient()
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, str(value))
-    client.set_registered_model_alias(name, CANDIDATE, version)
-    return version
+    for model in client.search_logged_models([run.info.experiment_id], f"tags.`{EVENT}` = '{key}'"):
+        if model.status == mlflow.entities.LoggedModelStatus.READY:
+            return str(model.model_uri)
+        client.delete_logged_model(model.model_id)
+    return ""
+
+
+def check_kind(name: str, kind: str) -> None:
+    """Refuse to register an encoder under a name that holds detectors, or the other way round.
+
+    Raises: UserError: whoever loads that name's newest version would get another kind of model.
+    """
+    held = _kind_of(name)
+    if name != "none" and held not in (None, kind):
+        raise UserError(
+            f"registry.name='{name}' holds {held}s, and this is {'an' if kind == 'encoder' else 'a'} {kind}; give "
+            f"another name, such as register=moola-{kind}"
+        )
+
+
+def _kind_of(name: str) -> str | None:
+    """Return what a registered name holds, None where there is no version or it does not say."""
+    client = mlflow.MlflowClient()
+    try:
+        newest = client.search_model_versions(f"name = {_quoted(name)}", max_results=1)
+    except MlflowException:
+        return None
+    if not newest:
+        return None
+    version = newest[0]
+    if KIND in version.tags:
+        return version.tags[KIND]
+    try:  # made before versions had the tag: the logged model is called after its kind
+        model_id = model_id_of(version)
+        called = client.get_logged_model(model_id).name if model_id else None
+    except MlflowException:
+        return None
+    return called if called in ("encoder", "detector") else None
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "'" in name else f"'{name}'"
 
 
 def load_encoder(uri: str | Path) -> Encoder:
@@ -122,11 +223,14 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
                 f"runs:/<run id>/{kind}{others}"
             )
         return path
-    _warn_of_hand_moved_alias(uri)
+    _check_alias(uri)
     try:
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
+        with quietly():
+            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
-        raise UserError(f"{kind} '{uri}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}") from e
+        raise UserError(
+            f"{kind} '{uri}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}{_similar(uri)}"
+        ) from e
     if card == CARD and any(local.rglob(DETECTOR_CARD)):
         raise UserError(
             f"{kind} '{uri}' is a detector: the encoder in it may have been fitted to labels that you would score on; "
@@ -143,15 +247,63 @@ def is_regular(version: ModelVersion) -> bool:
     return "promoted_by" in version.tags or version.tags.get("gates", "").startswith(PASSED)
 
 
-def _warn_of_hand_moved_alias(uri: str) -> None:
-    """Warn where an alias names a version that no promotion put there and that has not passed its gates."""
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Fetch without MLflow's progress bars, unless the user has asked for them."""
+    if BAR in os.environ:
+        yield
+        return
+    os.environ[BAR] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(BAR, None)
+
+
+def _similar(uri: str) -> str:
+    """Return the registered name, or of a known name the alias or version, that a ``models:/`` URI may have meant."""
+    if not uri.startswith("models:/"):
+        return ""
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    name, _, number = name.partition("/")
+    client = mlflow.MlflowClient()
+    try:
+        names = [model.name for model in client.search_registered_models(max_results=1000)]
+        if name not in names:
+            return f"{nearest(name, names)} Registered: {', '.join(names[:20]) or 'none'}"
+        aliases = sorted(client.get_registered_model(name).aliases)
+        versions = [str(v.version) for v in client.search_model_versions(f"name = {_quoted(name)}")]
+    except MlflowException:
+        return ""
+    there = f"{name} has versions {', '.join(sorted(versions, key=int)) or 'none'} and aliases {', '.join(aliases)}"
+    return f"{nearest(alias or number, [*aliases, *versions])} {there}"
+
+
+def check_whole(version: ModelVersion, alias: str) -> None:
+    """Refuse a version that was made without its evidence. Raises: UserError with the cure."""
+    if not version.tags:
+        raise UserError(
+            f"version {version.version} of {version.name}, which alias '{alias}' names, has no tags: its registration "
+            "was interrupted, or another program made it; register anew with `moola pretrain` or `moola finetune`, or "
+            "name another version"
+        )
+
+
+def _check_alias(uri: str) -> None:
+    """Warn where an alias names a version that no promotion put there and that has not passed its gates.
+
+    Raises: UserError where ``candidate`` names a half-made version.
+    """
     name, at, alias = uri.removeprefix("models:/").partition("@")
-    if not uri.startswith("models:/") or not at or alias == CANDIDATE:
+    if not uri.startswith("models:/") or not at:
         return
     try:
         version = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException:
         return  # the download says what is wrong
+    if alias == CANDIDATE:
+        check_whole(version, alias)
+        return
     if not is_regular(version):
         warnings.warn(
             f"alias '{alias}' of {name} was moved by hand to version {version.version}, which has not passed its gates "

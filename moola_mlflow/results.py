@@ -18,6 +18,7 @@ from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import Gate
+from moola_mlflow.markup import markdown_code
 from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import utc
@@ -135,12 +136,14 @@ def encoder_card(
     ``quality`` is the feature quality report of the training windows alone: what later data is compared with.
     """
     windows, train, config = trainer.source.windows, trainer.split.train, trainer.config
+    synthetic = config.bars.path == "sample"
     return {
         "model_id": f"moola-encoder-{run_id}",
         "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
         "data": {
             "path": config.bars.path,
             "sha256": bars.sha256,
+            **({"sample_seed": config.bars.sample_seed, "sample_bars": config.bars.sample_bars} if synthetic else {}),
             "files": [{"name": Path(f.path).name, "sha256": f.sha256} for f in bars.files],
         },
         "trained_from": utc(int(windows.start_ns[train].min())),
@@ -201,7 +204,7 @@ def note(results: Results, preset: str, uri: str, checked: Sequence[Gate]) -> st
     return (
         f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch + 1} of {len(results.history)}.\n\n"
         f"{meaning}\n\n{probed}\n\n{_gate_note(checked)}\n\n"
-        f"Preset `{preset}`, objective `{config.objective.name}`, bars `{config.bars.path}`, "
+        f"Preset {markdown_code(preset)}, objective `{config.objective.name}`, bars {markdown_code(config.bars.path)}, "
         f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
         f"Next: `{BETTER if no_gain else 'moola_mlflow.load_encoder(' + repr(uri) + ')'}`\n"
     )

@@ -30,7 +30,7 @@ def prepare_environment(threads: int = 0) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # MLflow's own defaults block a call to a dead server for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if threads:
@@ -43,14 +43,20 @@ def tune_allocator() -> bool:
     PyTorch on the CPU allocates and frees megabytes a step. glibc returns them to the kernel at once, and every page
     must then be faulted in again: measured here, a third of the time of an LSTM step. Other allocators ignore this.
     """
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
+    # One arena for all threads: the others' heaps end at 64 MiB and go back to the kernel.
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20), (M_ARENA_MAX, 1))
     taken = [mallopt(name, value) for name, value in settings]
     return all(taken)
+
+
+def rank() -> int:
+    """Return this process's rank among those that ``torchrun`` started; 0 where it did not."""
+    return int(os.environ.get("RANK") or 0)
 
 
 def launched() -> bool:
@@ -59,15 +65,20 @@ def launched() -> bool:
 
 
 def set_threads(threads: int = 0) -> int:
-    """Set torch's intra-op threads (0 = OMP_NUM_THREADS if set, else one) and return their number.
+    """Set torch's intra-op threads (0 = one) and return their number.
 
     An LSTM's steps are small: two threads meet hundreds of times a window, and on a shared machine the waiting costs
-    more than the second core gives (docs/pretraining.md has the figures).
+    more than the second core gives (docs/performance.md). Training uses cores by sharing out its batches instead.
     """
     import torch
 
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or 1)
+    torch.set_num_threads(threads or 1)
     return torch.get_num_threads()
+
+
+def allowed_cores() -> int:
+    """Return the cores that training may use: OMP_NUM_THREADS where it is set, as in workers, else all usable ones."""
+    return int(os.environ.get("OMP_NUM_THREADS") or 0) or usable_cores()
 
 
 def usable_cores() -> int:
@@ -85,20 +96,36 @@ def pick_device(name: str) -> torch.device:
     there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] * torch.cuda.is_available()
     there += ["mps"] * torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if "cuda:0" in there else "mps" if "mps" in there else "cpu")
+        return own_device(torch.device("cuda" if "cuda:0" in there else "mps" if "mps" in there else "cpu"))
     if name not in there and not (name == "cuda" and "cuda:0" in there):
         raise UserError(f"runtime.device='{name}' is not on this machine; there is: {', '.join(there)} (or auto)")
-    return torch.device(name)
+    return own_device(torch.device(name))
 
 
-def pick_precision(wanted: str, device: torch.device) -> str:
-    """Return ``bf16``, ``fp16`` or ``fp32`` for the wanted precision on a device; ``auto`` asks the hardware."""
+def own_device(device: torch.device) -> torch.device:
+    """Return this process's GPU, where ``torchrun`` started several processes and no number was asked for."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK")
+    if device.type != "cuda" or device.index is not None or number is None:
+        return device
+    torch.cuda.set_device(int(number))
+    return torch.device("cuda", int(number))
+
+
+def pick_precision(wanted: str, device: torch.device, tuned: bool = True) -> str:
+    """Return ``bf16``, ``fp16`` or ``fp32`` for the wanted precision on a device.
+
+    ``auto`` asks the hardware, or is fp32 where nothing is to be tuned.
+    """
     import torch
 
     if wanted != "auto":
         if wanted == "fp16" and device.type == "cpu":
             raise UserError("runtime.precision='fp16' needs a GPU; allowed on the CPU: auto, bf16, fp32")
         return wanted
+    if not tuned:
+        return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if device.type == "cpu" and cpu_has_bf16():
@@ -116,16 +143,22 @@ def cpu_has_bf16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def generator(*seeds: int) -> torch.Generator:
-    """Return a CPU generator seeded from several numbers, so that streams of one seed differ by purpose.
+def generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator seeded from several numbers, so that streams of one seed differ by purpose.
 
     Numbers should be equally many everywhere: trailing zeros do not count.
     """
-    import numpy as np
     import torch
 
+    return torch.Generator(device).manual_seed(mixed_seed(*seeds))
+
+
+def mixed_seed(*seeds: int) -> int:
+    """Return 64 bits that follow from several numbers."""
+    import numpy as np
+
     state = np.random.SeedSequence(list(seeds)).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+    return int(state[0]) << 32 | int(state[1])
 
 
 def environment_text() -> str:

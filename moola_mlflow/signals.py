@@ -86,5 +86,9 @@ class Interrupts:
 
 
 def undisturbed() -> AbstractContextManager[None]:
-    """Hold a first signal back while a run is opened or ended, so that its status is never left half written."""
-    return Interrupts.current.deferred() if Interrupts.current else nullcontext()
+    """Hold a first signal back while a run is opened or ended, so that its status is never left half written.
+
+    Signals come to the main thread alone: in any other there is nothing to hold back, nor anybody to raise it to.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    return Interrupts.current.deferred() if Interrupts.current and main else nullcontext()

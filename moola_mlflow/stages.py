@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +11,23 @@ import numpy as np
 import torch
 
 from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.barstamps import stamp_warning
 from moola_mlflow.batches import BatchSource
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.errors import UserError
-from moola_mlflow.features import Hybrid
+from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate
 from moola_mlflow.features.quality import check_quality, quality_metrics, quality_report, quality_table
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
+from moola_mlflow.lineage import log_model_inputs, resolve_origin
 from moola_mlflow.plots.quality import quality_figure
 from moola_mlflow.registry import load_encoder
+from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
-from moola_mlflow.windows import Windows, make_windows
+from moola_mlflow.windows import Windows, make_windows, weighed
 
-CLASS_NAME = re.compile(r"[\w .:-]+(/[\w .:-]+)*")
-"""What MLflow takes as a part of a metric's name."""
+CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*")
+"""What MLflow takes as a part of a metric's name, where `.` and `..` would name another."""
 
 
 def load_bars(run: Run, config: Config, context: str) -> Bars:
@@ -32,12 +36,16 @@ def load_bars(run: Run, config: Config, context: str) -> Bars:
     run.bars(bars, context)
     if bars.dropped:
         run.metrics({f"bars/dropped_{kind}": count for kind, count in bars.dropped.items()})
+    if warning := stamp_warning(bars.time_ns, bars.instrument, config.bars.stamp):
+        run.tags({"moola.bars_warning": warning})
+        print(f"Warning: {warning}", flush=True)
     return bars
 
 
 def cut_windows(bars: Bars, config: Config) -> Windows:
     """Cut the configured windows."""
-    return make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
+    windows = make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
+    return weighed(windows, config.windows.weights)
 
 
 def hybrid(config: Config) -> Hybrid:
@@ -51,28 +59,57 @@ def batch_source(windows: Windows, config: Config, device: torch.device) -> Batc
     return BatchSource(windows, config.features.set, hybrid(config), config.windows.warmup, device)
 
 
-def check_features(
-    run: Run, source: BatchSource, reference: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], np.ndarray]:
+def check_features(run: Run, source: BatchSource, reference: dict[str, Any] | None = None) -> dict[str, Any]:
     """Log the feature quality report of all windows, then refuse features that cannot be learned from.
 
     ``reference`` is the report of an encoder's training windows, against which drift is measured.
 
-    Shapes: returns the report, and the raw features float32 [N, T, F] it was made from.
     Raises: UserError after the report has been logged.
     """
-    features = source.features(np.arange(len(source.windows)))
-    report = quality_report(features, source.names, source.warmup, source.flip_rate(), reference)
-    run.metrics(quality_metrics(report))
-    run.json(report, "features/quality.json")
-    run.table(quality_table(report), "features/quality_table.json")
-    run.figure(quality_figure(report, features), "figures/feature_quality.png")
+    seen = survey(source, np.arange(len(source.windows)))
+    report = seen.report(source.flip_rate(), reference)
+    _log_quality(run, report, seen.features)
     if report["warnings"]:
         run.tags({"moola.warnings": " ".join(report["warnings"])})
     for warning in report["warnings"]:
         print(f"Warning: {warning}", flush=True)
     check_quality(report)
-    return report, features
+    return report
+
+
+def check_label_features(
+    run: Run, labels: LabelledSet, config: Config, encoders: Sequence[tuple[str, Encoder]]
+) -> list[str]:
+    """Log the feature quality report of the labelled windows as an encoder reads them, and return what to say of it.
+
+    Of several encoders that read different features all are checked, and the first is reported, with its drift.
+
+    Raises: UserError after the report has been logged.
+    """
+    own = {"set": config.features.set, "hybrid": dataclasses.asdict(hybrid(config))}
+    specs = [encoder.card["features"] for _, encoder in encoders] or [own]
+    warmup, reports = config.windows.warmup, []
+    for i, spec in enumerate(spec for k, spec in enumerate(specs) if spec not in specs[:k]):
+        variant = Hybrid(**spec["hybrid"])
+        features = compute_features(labels.ohlc, spec["set"], variant)
+        flips = flip_rate(labels.ohlc, warmup, variant)
+        known = training_quality(encoders) if i == 0 else None
+        reports.append(quality_report(features, feature_names(spec["set"]), warmup, flips, known))
+        if i == 0:
+            _log_quality(run, reports[0], features)
+    for report in reports:
+        try:
+            check_quality(report)
+        except UserError as e:
+            raise UserError(f"labels '{labels.path}': {e}") from None
+    return list(reports[0]["warnings"])
+
+
+def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None:
+    run.metrics(quality_metrics(report))
+    run.json(report, "features/quality.json")
+    run.table(quality_table(report), "features/quality_table.json")
+    run.figure(quality_figure(report, features), "figures/feature_quality.png")
 
 
 def load_labels(run: Run, config: Config) -> LabelledSet:
@@ -110,6 +147,22 @@ def load_encoders(text: str) -> list[tuple[str, Encoder]]:
         if model_id:
             known[model_id] = name
     return encoders
+
+
+def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
+    """Log which versions stand behind the encoders' names, and which runs made them: an alias may move tomorrow.
+
+    Tags, with commas between the members of an ensemble: ``moola.encoder`` (``models:/name/version`` for an alias),
+    ``moola.encoder_run_id``, ``moola.encoder_model_id``; where MLflow knows the model it is an input of the run.
+    """
+    if not encoders:
+        return
+    origins = [resolve_origin(name, encoder.card) for name, encoder in encoders]
+    tags = {"moola.encoder": ",".join(origin.uri for origin in origins)}
+    tags["moola.encoder_run_id"] = ",".join(origin.run_id for origin in origins if origin.run_id)
+    tags["moola.encoder_model_id"] = ",".join(origin.model_id for origin in origins if origin.model_id)
+    run.tags({key: text for key, text in tags.items() if text})
+    log_model_inputs(run.id, [origin.model_id for origin in origins if origin.model_id])
 
 
 def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] | None:

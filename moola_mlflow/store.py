@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
+import mlflow.tracking.fluent
+import requests
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.errors import UserError, shown
 
 try:
     import fcntl
@@ -21,14 +24,30 @@ except ImportError:  # Windows
 
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What a store, or the way to it, raises: no fault of this project's code."""
+UNANSWERED = re.compile(r"API request to (\w+://[^/\s]+)\S* failed with (?:timeout )?exception")
+TRY_AGAIN = {408, 429, 500, 502, 503, 504}
+"""HTTP codes by which a server says that it cannot now."""
+UNREACHABLE = (
+    ConnectionError,
+    TimeoutError,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.RetryError,
+    requests.exceptions.ChunkedEncodingError,
+)
+
+
+class Outage(UserError):
+    """The store is somewhere else and does not answer now: nothing is wrong with what the user gave."""
 
 
 def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None) -> Run:
     """Go on with a run, adopt the launcher's, or make one in an experiment, and make it MLflow's active run.
 
-    Raises: UserError saying what is wrong with the store, and the cure.
+    Raises: UserError saying what is wrong with the store, and the cure; Outage where a server does not answer.
     """
     uri = mlflow.get_tracking_uri()
+    hush(uri)
     path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     if path:
         _check_sqlite(uri, path)
@@ -41,7 +60,60 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
             mlflow.set_experiment(experiment)
             return mlflow.start_run(run_name=name)
     except FAILURES as e:
-        raise UserError(_diagnosis(uri, experiment, e, run_id)) from e
+        kind = Outage if is_outage(e) else UserError
+        raise kind(_diagnosis(uri, experiment, e, run_id)) from e
+
+
+@contextmanager
+def active(run_id: str) -> Iterator[None]:
+    """Have a run be MLflow's active run in this thread, as parts of MLflow ask for it."""
+    current = mlflow.active_run()
+    if current is not None and current.info.run_id == run_id:
+        yield
+        return
+    mlflow.start_run(run_id, nested=True, log_system_metrics=False)
+    try:
+        yield
+    finally:
+        _pop(run_id)
+
+
+def _pop(run_id: str) -> None:
+    stack = mlflow.tracking.fluent._active_run_stack.get()
+    stack[:] = [run for run in stack if run.info.run_id != run_id]
+
+
+def let_go(run_id: str) -> None:
+    """Make a run no longer MLflow's active one, without a word to the store: ``mlflow.end_run`` would wait for it."""
+    _pop(run_id)
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    if monitor := mlflow.tracking.fluent.run_id_to_system_metrics_monitor.pop(run_id, None):
+        monitor.finish()
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error says that the store cannot be reached, or cannot answer, at the moment."""
+    if not isinstance(error, MlflowException):
+        return isinstance(error, UNREACHABLE)
+    text, cause = str(error), error.__cause__ or error.__context__
+    if text.startswith("API request to") and " failed with " in text:
+        if found := re.search(r"failed with error code (\d+)", text):
+            return int(found[1]) in TRY_AGAIN
+        if isinstance(cause, requests.exceptions.SSLError):
+            return False
+        return isinstance(cause, UNREACHABLE)
+    return isinstance(error, RestException) and error.get_http_status_code() in TRY_AGAIN
+
+
+def shown_uri() -> str:
+    """Return the store's address as it may be shown and kept."""
+    return shown(mlflow.get_tracking_uri())
+
+
+def hush(uri: str) -> None:
+    """Keep the links that MLflow prints to itself where they would show a password."""
+    if shown(uri) != uri:
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
 def find_run(tags: Mapping[str, str]) -> Run | None:
@@ -60,6 +132,36 @@ def find_run(tags: Mapping[str, str]) -> Run | None:
     return found[0] if found else None
 
 
+def check_run(run_id: str) -> Run | None:
+    """Return a run that is to be added to, None for an empty id, once it is clear that the store works.
+
+    Raises: UserError where the store does not work, or has not got the run.
+    """
+    uri = mlflow.get_tracking_uri()
+    hush(uri)
+    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    if path:
+        _check_sqlite(uri, path)
+    client = mlflow.MlflowClient()
+    try:
+        with _alone(path):
+            client.search_experiments(max_results=1)
+        run = client.get_run(run_id) if run_id else None
+    except FAILURES as e:
+        text = first_line(e)
+        if run_id and "not found" in text:
+            raise UserError(
+                f"the store '{shown_uri()}' has no run {run_id}; set MLFLOW_TRACKING_URI to the store that it began in"
+            ) from e
+        raise UserError(_diagnosis(uri, "", e)) from e
+    if run is not None and run.info.lifecycle_stage == "deleted":
+        raise UserError(
+            f"run {run_id} was deleted from the store '{shown_uri()}'; restore it first: "
+            f"mlflow runs restore --run-id {run_id}"
+        )
+    return run
+
+
 @contextmanager
 def _alone(path: Path | None) -> Iterator[None]:
     """Let one process at a time open a SQLite store: two that create its tables together leave it half made."""
@@ -68,7 +170,18 @@ def _alone(path: Path | None) -> Iterator[None]:
         return
     with open(path.with_name(f"{path.name}.lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a crash
+        if not path.exists():
+            _make_private(path)
         yield
+
+
+def _make_private(path: Path) -> None:
+    """Make a new SQLite store and the folder of artifacts beside it, readable by their owner alone."""
+    with suppress(OSError):  # whatever is wrong with the place, MLflow will say
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        artifacts = path.parent / "mlruns"
+        artifacts.mkdir(mode=0o700, exist_ok=True)
+        artifacts.chmod(0o700)
 
 
 def _check_sqlite(uri: str, path: Path) -> None:
@@ -84,7 +197,7 @@ def _check_sqlite(uri: str, path: Path) -> None:
 
 
 def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None = None) -> str:
-    text = first_line(error)
+    text, uri = first_line(error), shown(uri)
     if resumed and ("not found" in text or "deleted" in text):
         return (
             f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}; set "
@@ -107,5 +220,8 @@ def first_line(error: BaseException) -> str:
     """Return the first line of the error that caused the others: wrappers of a database hide its words."""
     while isinstance(error, SQLAlchemyError) and (inner := error.__cause__ or getattr(error, "orig", None)):
         error = inner
-    text = str(error).strip()
+    text = shown(str(error).strip())
+    if found := UNANSWERED.match(text):
+        why = re.search(r"(\[Errno [^\]]+\] [^\"')]+|[Rr]ead timed out|timed out|too many \d+ error responses)", text)
+        return f"{found[1]} does not answer" + (f": {why[1]}" if why else "")
     return text.splitlines()[0] if text else type(error).__name__

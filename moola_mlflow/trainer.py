@@ -1,11 +1,13 @@
 """The training loop: one encoder, one objective, events out, and nothing in but ``should_stop``.
 
-Randomness: the order of windows comes from (seed, epoch); masks, jitter and dropout from generators whose states
-are part of every checkpoint. Evaluation draws its masks from a fixed seed, so all epochs are scored on the same steps.
+Randomness: the order of windows comes from (seed, epoch), dropout from (seed, epoch, step), masks and jitter from a
+generator whose state is part of every checkpoint. Evaluation draws its masks from a fixed seed, so all epochs are
+scored on the same steps. Nothing depends on how a batch is shared out between threads and processes (``sharding.py``).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from moola_mlflow import diagnosis, encoders, sharding
 from moola_mlflow.batches import Batch, BatchSource
 from moola_mlflow.checkpoint import CheckpointFolder
 from moola_mlflow.config import Config
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import TrainingError, UserError
-from moola_mlflow.objectives import Errors, Objective, leak
-from moola_mlflow.runtime import generator
+from moola_mlflow.diagnosis import NumbersWrong
+from moola_mlflow.distributed import PeerLost, World
+from moola_mlflow.errors import UserError
+from moola_mlflow.objectives import Errors, leak
+from moola_mlflow.runtime import generator, mixed_seed
+from moola_mlflow.sharding import Engine, Pretraining
 from moola_mlflow.splits import Split
 
 # Purposes of seeds, so that no two streams share one.
-ORDER, DRAWS, EVALUATION, RULERS, LEAK, PICTURES = range(6)
+ORDER, DRAWS, EVALUATION, RULERS, LEAK, PICTURES, DROPOUT = range(7)
 EVALUATION_BATCH = 256
 EPOCH_SCORES = ("loss", "loss_profiled", "huber", "mae", "skill", "sigma")
 
@@ -51,7 +56,24 @@ class StepEnded:
     steps: int
 
 
-Event = EpochEnded | StepEnded
+@dataclass(frozen=True)
+class WentBack:
+    """Training met numbers that are none, and goes on from its last good epoch at a lower rate."""
+
+    epoch: int
+    """The epoch that is trained again."""
+    lr_scale: float
+    error: NumbersWrong
+
+
+@dataclass(frozen=True)
+class MemoryRanOut:
+    """Batches are computed in smaller pieces from now on; the step stays the same."""
+
+    micro_batch: int
+
+
+Event = EpochEnded | StepEnded | WentBack | MemoryRanOut
 
 
 def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
@@ -72,14 +94,6 @@ class Passes:
         return self.source.batches(self.index, EVALUATION_BATCH)
 
 
-class Pretraining(nn.Module):
-    """Encoder and objective as one module, so that a checkpoint's keys begin with ``encoder.`` or ``objective.``."""
-
-    def __init__(self, encoder: Encoder, objective: Objective) -> None:
-        super().__init__()
-        self.encoder, self.objective = encoder, objective
-
-
 @dataclass
 class Progress:
     """Where a run is: the part of a checkpoint that is not tensors of the model."""
@@ -93,6 +107,8 @@ class Progress:
     """Loss times count, absolute error and count over the steps done in this epoch."""
     lr: float = 0.0
     """Learning rate of the last step."""
+    lr_scale: float = 1.0
+    """What the schedule's rate is multiplied by: halved when training went back."""
     elapsed_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -118,6 +134,7 @@ class Trainer:
         folder: CheckpointFolder,
         *,
         run_id: str = "",
+        world: World | None = None,
         subscribers: Sequence[Callable[[Event], None]] = (),
         should_stop: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -133,90 +150,181 @@ class Trainer:
             [{"params": matrices, "weight_decay": optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=optimizer.lr,
             betas=(0.9, 0.999),
+            fused=self.device.type in ("cpu", "cuda") and config.runtime.tune == "on",
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.draws = generator(trainer.seed, DRAWS)
+        # On a GPU it draws there: what is drawn here would have to be carried over, step by step.
+        self.draws = self._generator(DRAWS)
+        tuned = config.runtime.tune == "on"
+        if not tuned:
+            encoders.dropout.use_torch(model)
+        self.engine = Engine(
+            model, self.autocast, self.device,
+            sharding.num_parts(config.runtime.shards, trainer.batch_size, self.device, tuned),
+            world, lambda rows: self._emit(MemoryRanOut(rows)),
+        )  # fmt: skip
+        self.watched = self.device.type == "cpu"
+        """Whether every step's loss is looked at when it is made: on a GPU the host would have to wait for it."""
+        self._good: dict[str, Any] | None = None
         self._rulers: dict[str, dict[str, Errors]] = {}
 
     def _lr_factor(self, step: int) -> float:
         total = self.steps * self.config.trainer.epochs
         warmup = min(round(self.config.schedule.warmup_epochs * self.steps), total // 2)
-        return lr_factor(step, total, warmup, self.config.schedule.final_fraction)
+        return self.progress.lr_scale * lr_factor(step, total, warmup, self.config.schedule.final_fraction)
+
+    def _generator(self, *purpose: int) -> torch.Generator:
+        device = self.device if self.device.type == "cuda" else "cpu"
+        return generator(self.config.trainer.seed, *purpose, device=device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which encoders and decoders run."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
+        # Without its cache, which all threads share: every weight is cast once a pass anyway.
+        enabled = self.precision != "fp32"
+        return torch.autocast(self.device.type, dtype, enabled=enabled, cache_enabled=False)
 
     def fit(self) -> Fitted:
-        """Train until the last epoch, patience, or a request to stop; checkpoint each epoch and at a stop."""
-        progress, patience = self.progress, self.config.trainer.patience
-        while progress.epoch < self.config.trainer.epochs and progress.epoch - 1 - progress.best_epoch < patience:
+        """Train until the last epoch, patience, or a request to stop; checkpoint each epoch and at a stop.
+
+        Raises: NumbersWrong; PeerLost, after the state of the last whole step is saved.
+        """
+        world, patience = self.engine.world, self.config.trainer.patience
+        world.share([*self.model.state_dict().values()])
+        self._keep()
+        while (done := self.progress.epoch) < self.config.trainer.epochs and (
+            done - 1 - self.progress.best_epoch < patience
+        ):
             started = time.perf_counter()
-            reason = self._train_epoch()
-            progress.elapsed_s += time.perf_counter() - started
-            if reason:
-                self.folder.save_interrupted(self.state())
-                return Fitted(progress, reason)
-            self._finish_epoch(time.perf_counter() - started)
-            if reason := self.should_stop():  # asked during evaluation; the epoch's checkpoint is written
-                return Fitted(progress, reason)
-        return Fitted(progress, None)
+            try:
+                reason = self._train_epoch()
+                self.progress.elapsed_s += time.perf_counter() - started
+                if reason:
+                    self._save(None)
+                    return Fitted(self.progress, reason)
+                self._finish_epoch(started)
+            except NumbersWrong as e:
+                self._go_back(e)
+            except PeerLost:
+                self._save(None)
+                raise
+            if reason := world.agree(self.should_stop()):  # asked during evaluation; the epoch's checkpoint is written
+                return Fitted(self.progress, reason)
+        return Fitted(self.progress, None)
 
     def _train_epoch(self) -> str | None:
         """Run the steps left in this epoch; return why to stop, if asked to."""
-        progress, model = self.progress, self.model.train()
+        progress, seed = self.progress, self.config.trainer.seed
+        self.model.train()
         size = self.config.trainer.batch_size
-        order = np.random.default_rng([self.config.trainer.seed, ORDER, progress.epoch]).permutation(self.split.train)
+        rng = np.random.default_rng([seed, ORDER, progress.epoch])
+        order = self.source.windows.shuffled(self.split.train, rng)
+        sums = torch.tensor(progress.train_sums, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
+        sums = sums.to(self.device)
+        first_bad = torch.full((), -1, device=self.device)
+        reason = None
         for batch in self.source.batches(order, size, first=progress.step):
-            with self.autocast():
-                errors = model.objective(model.encoder, batch, self.draws)
-            loss = model.objective.loss(errors)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), self.config.trainer.clip_norm)
+            loss, norm, done = self._step(batch)
             # With a loss scale an infinite gradient is a skipped step, not an error.
-            if not math.isfinite(float(loss.detach() + (0.0 if self.scaler.is_enabled() else norm))):
-                raise TrainingError(self._diagnosis(float(loss.detach()), float(norm), batch))
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            progress.lr = self.optimizer.param_groups[0]["lr"]
-            self.scheduler.step()
-            done = errors.detach()
+            seen = loss if self.scaler.is_enabled() else loss + norm
+            if self.watched and not math.isfinite(float(seen)):
+                raise self._wrong(float(loss), float(norm), batch)
+            # On a GPU the host would wait for every answer: the first bad step is noted there and asked for once.
+            first_bad = torch.where((first_bad < 0) & ~seen.isfinite(), progress.step, first_bad)
+            self._update()
             count = done.count_K.sum()
-            sums = (loss.detach() * count, done.absolute_K.sum(), count)
-            progress.train_sums = tuple(a + float(b) for a, b in zip(progress.train_sums, sums, strict=True))  # type: ignore[assignment]
+            sums += torch.stack([loss * count, done.absolute_K.sum(), count]).to(sums.dtype)
             progress.step += 1
             self._emit(StepEnded(progress.epoch, progress.step, self.steps))
-            if reason := self.should_stop():
-                return reason
-        return None
+            if reason := self.engine.world.agree(self.should_stop()):
+                break
+        if (bad := int(first_bad)) >= 0:
+            progress.step = bad
+            batch = next(self.source.batches(order[: (bad + 1) * size], size, first=bad))
+            raise self._wrong(math.nan, None, batch)
+        progress.train_sums = tuple(sums.tolist())
+        return reason
 
-    def _finish_epoch(self, seconds: float) -> None:
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Errors]:
+        """Leave clipped gradients in the parameters; return loss, gradient norm and summed errors."""
+        progress, objective = self.progress, self.model.objective
+        key = mixed_seed(self.config.trainer.seed, DROPOUT, progress.epoch, progress.step)
+        kept: list[Any] = []
+        self.optimizer.zero_grad(set_to_none=True)
+
+        def slope(errors: Errors) -> Tensor:
+            loss = objective.loss(errors)
+            self.scaler.scale(loss).backward()  # the objective's own parameters have their gradients from here
+            kept.extend((loss.detach(), errors.detach()))
+            return loss
+
+        found = self.engine.step(batch, self.draws, key, slope)
+        for parameter, gradient in zip(self.engine.parameters, found.by_parameter, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.engine.parameters, self.config.trainer.clip_norm)
+        self._drawn = found.state
+        return kept[0], norm, kept[1]
+
+    def _update(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.progress.lr = self.optimizer.param_groups[0]["lr"]
+        self.scheduler.step()
+        self.draws.set_state(self._drawn)  # last: a step that fails half-way has not been
+
+    def _finish_epoch(self, started: float) -> None:
         progress = self.progress
         loss, absolute, count = progress.train_sums
+        trained = time.perf_counter() - started
+        scores = self.evaluate("val")
         metrics = {
             "train/loss": loss / max(count, 1),
             "train/mae": absolute / max(count, 1),
-            **{f"val/{name}": value for name, value in self.evaluate("val").items() if name in EPOCH_SCORES},
+            **{f"val/{name}": value for name, value in scores.items() if name in EPOCH_SCORES},
             "lr": progress.lr,
-            "epoch_seconds": seconds,
-            "windows_per_second": len(self.split.train) / seconds,
+            "epoch_seconds": trained,
+            "windows_per_second": len(self.split.train) / trained,
         }
         if not math.isfinite(metrics["val/huber"]):
-            raise TrainingError(
+            raise NumbersWrong(
                 f"val/huber is {metrics['val/huber']} after epoch {progress.epoch}, the training loss was finite; "
-                "lower optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept"
+                "lower optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept",
+                {"epoch": progress.epoch, "step": progress.step, "scores": scores},
             )
         improved = metrics["val/huber"] < progress.best_huber
         if improved:
             progress.best_huber, progress.best_epoch = metrics["val/huber"], progress.epoch
         progress.history.append(metrics)
         progress.epoch, progress.step, progress.train_sums = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
-        self.folder.save_epoch(self.state(), metrics["val/huber"])
+        self._save(metrics["val/huber"])
+        self._keep()
         self._emit(EpochEnded(progress.epoch - 1, self.config.trainer.epochs, metrics, improved))
+
+    def _save(self, huber: float | None) -> None:
+        """Save the state of a finished epoch, or, without its Huber, of one in progress; rank 0 alone writes."""
+        if self.engine.world.rank:
+            return
+        if huber is None:
+            self.folder.save_interrupted(self.state())
+        else:
+            self.folder.save_epoch(self.state(), huber)
+
+    def _keep(self) -> None:
+        """Keep the last good state in memory, where training may have to go back to it."""
+        if self.config.trainer.nan_retry:
+            self._good = copy.deepcopy(self.state())
+
+    def _go_back(self, error: NumbersWrong) -> None:
+        """Restore the last good epoch and halve the rate, once; raise where that is not wanted or has been done."""
+        if self._good is None or self.progress.lr_scale < 1:
+            raise error
+        self.restore(self._good)
+        self.progress.lr_scale = 0.5
+        self._set_rate()
+        self._emit(WentBack(self.progress.epoch, self.progress.lr_scale, error))
 
     @torch.no_grad()
     def evaluate(self, part: str) -> dict[str, float]:
@@ -225,20 +333,16 @@ class Trainer:
         Returns loss, huber, mae (raw feature units), loss_profiled, skill, skill_<group>, sigma where learned, and
         mae_<target> and skill_<target>.
         """
-        model, objective = self.model.eval(), self.model.objective
-        draws = generator(self.config.trainer.seed, EVALUATION, part == "test")
+        objective = self.model.eval().objective
+        draws = self._generator(EVALUATION, part == "test")
         needs_rulers = part not in self._rulers
         total: Errors | None = None
         rulers: dict[str, Errors] = {}
         for batch in self.source.batches(getattr(self.split, part), EVALUATION_BATCH):
-            drawn = objective.draw(batch, draws)
-            with self.autocast():
-                h_BTD = model.encoder.encode(objective.encoder_input(model.encoder, batch, drawn, draws))
-                errors = objective.errors(model.encoder, h_BTD, batch, drawn)
+            errors, by_ruler = self.engine.evaluate(batch, draws, needs_rulers)
             total = errors if total is None else total + errors
-            if needs_rulers:
-                for name, ruler in objective.ruler_errors(model.encoder, batch, drawn).items():
-                    rulers[name] = rulers[name] + ruler if name in rulers else ruler
+            for name, ruler in by_ruler.items():
+                rulers[name] = rulers[name] + ruler if name in rulers else ruler
         assert total is not None, "a split is never empty"
         if needs_rulers:
             self._rulers[part] = rulers
@@ -267,7 +371,7 @@ class Trainer:
         model = self.model.eval()
         order = self.split.val[np.linspace(0, len(self.split.val) - 1, num_windows).astype(int)]
         batch = next(iter(self.source.batches(order, num_windows)))
-        draws = generator(self.config.trainer.seed, PICTURES)
+        draws = self._generator(PICTURES)
         drawn = model.objective.draw(batch, draws)
         with self.autocast():
             h_BTD = model.encoder.encode(model.objective.encoder_input(model.encoder, batch, drawn, draws))
@@ -284,7 +388,7 @@ class Trainer:
         objective, batches = self.model.objective, Passes(self.source, self.split.train)
         with torch.no_grad():
             objective.fit_targets(batches)
-            objective.fit_rulers(self.model.encoder, batches, generator(self.config.trainer.seed, RULERS))
+            objective.fit_rulers(self.model.encoder, batches, self._generator(RULERS))
 
     def leak(self) -> float:
         """Return how far validation encodings move when the input at hidden steps is replaced by noise."""
@@ -292,9 +396,7 @@ class Trainer:
         model, measured = self.model, []
         for context in (self.autocast, nullcontext):  # what bf16 rounds away is a leak all the same
             with context():
-                measured.append(
-                    leak(model.objective, model.encoder, batch, lambda: generator(self.config.trainer.seed, LEAK))
-                )
+                measured.append(leak(model.objective, model.encoder, batch, lambda: self._generator(LEAK)))
         return max(measured)
 
     def state(self) -> dict[str, Any]:
@@ -307,6 +409,7 @@ class Trainer:
             "optimizer_state_dict": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "scaler": self.scaler.state_dict(),
+            "shards": self.engine.parts * self.engine.world.size,
             "rng": {
                 "draws": self.draws.get_state(),
                 "torch": torch.get_rng_state(),
@@ -332,30 +435,42 @@ class Trainer:
                 "this configuration makes another network than the checkpoint holds, so training cannot go on from it: "
                 f"{' '.join(str(e).split())[:300]}; keep encoder.*, features.set and objective.* as they were"
             ) from e
+        progress = state["progress"]
+        history = list(progress["history"])
+        self.progress = Progress(**{**progress, "train_sums": tuple(progress["train_sums"]), "history": history})
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
-        for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
-            group["lr"] = base * self._lr_factor(self.scheduler.last_epoch)
+        self._set_rate()
+        if not self.config.runtime.shards:  # the same bits on another number of cores or processes
+            self.engine.use_parts(max(1, state.get("shards", 1) // self.engine.world.size))
         self.scaler.load_state_dict(state["scaler"])
         self.draws.set_state(state["rng"]["draws"])
         torch.set_rng_state(state["rng"]["torch"])
         if self.device.type == "cuda" and state["rng"]["cuda"]:
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
-        progress = state["progress"]
-        self.progress = Progress(**{**progress, "train_sums": tuple(progress["train_sums"])})
 
-    def _diagnosis(self, loss: float, norm: float, batch: Batch) -> str:
+    def _set_rate(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+            group["lr"] = base * self._lr_factor(self.scheduler.last_epoch)
+
+    def _wrong(self, loss: float, norm: float | None, batch: Batch) -> NumbersWrong:
         """Say where a loss stopped being finite and what its input looked like."""
-        times = self.source.windows.start_ns[batch.index]
-        first, last = (str(np.datetime64(int(t), "ns"))[:16] for t in (times.min(), times.max()))
-        z_BTF = self.model.encoder.standardise(batch.x_BTF).flatten(0, 1)
-        worst = z_BTF.abs().amax(0)
-        named = sorted(zip(self.source.names, worst.tolist(), strict=True), key=lambda row: -row[1])[:3]
-        return (
-            f"loss is {loss}, gradient norm {norm:.3g} at epoch {self.progress.epoch}, step {self.progress.step} "
-            f"of {self.steps} (batch of {len(batch.index)} windows starting {first} to {last} UTC); largest |z| of the "
-            f"input: {', '.join(f'{name} {value:.3g}' for name, value in named)}; lower optimizer.lr "
-            f"(now {self.config.optimizer.lr:g}) or trainer.clip_norm, or set runtime.precision=fp32"
+        start_ns = self.source.windows.start_ns
+        first, last = (
+            str(np.datetime64(int(t), "ns"))[:16]
+            for t in sorted(start_ns[batch.index])[:: max(1, len(batch.index) - 1)][:2]
         )
+        self.model.eval()
+        found = diagnosis.describe(
+            where={"epoch": self.progress.epoch, "step": self.progress.step},
+            loss=loss, norm=norm, model=self.model, batch=batch,
+            z_BTF=self.model.encoder.standardise(batch.x_BTF), names=self.source.names, start_ns=start_ns,
+            score=lambda one: self.model.objective(self.model.encoder, one, self._generator(EVALUATION)),
+        )  # fmt: skip
+        cure = (
+            f"lower optimizer.lr (now {self.config.optimizer.lr:g}) or trainer.clip_norm, set runtime.precision=fp32, "
+            "or let training go back by itself with trainer.nan_retry=true"
+        )
+        return NumbersWrong(diagnosis.in_words(found, self.steps, (first, last), cure), found)
 
     def _emit(self, event: Event) -> None:
         for subscriber in self.subscribers:

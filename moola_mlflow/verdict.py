@@ -8,18 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moola_mlflow import runtime
+from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.comparison import Setting
+from moola_mlflow.config import Config
 from moola_mlflow.crossval import Outcome, Unit
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import members_of
-from moola_mlflow.evidence import TITLES, Evidence
+from moola_mlflow.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.gates import Gate, copies_input
 from moola_mlflow.labels import LabelledSet
-from moola_mlflow.metrics import Interval
+from moola_mlflow.markup import markdown_code, markdown_text
+from moola_mlflow.metrics import FEW_UNITS, Interval
 from moola_mlflow.windows import utc
 
-# Under the hypothesis of no gain, 8.5 % of intervals over 5 groups lie above 0, 3.8 % over 12, instead of 2.5 %.
-FEW_GROUPS = 20
 WEAK = (
     "The labels are WEAK: a rule made them from prices. The scores say how well the rule is imitated, not that a "
     "market can be read."
@@ -35,7 +36,7 @@ def fold_line(unit: Unit, found: Mapping[str, float]) -> str:
 
 
 def fold_run(unit: Unit, outcome: Outcome, found: Mapping[str, float]) -> dict[str, Any]:
-    """Return name, tags, curves and final figures of a fold's child run."""
+    """Return name, tags, parameters, duration, curves and final figures of a fold's child run."""
     names = {"train_loss": "train/loss", "held_nll": "val/nll", "held_class_nll": "val/class_nll",
              "held_f1_macro": "val/f1_macro", "held_joint_at_3": "val/joint_success_at_3"}  # fmt: skip
     tags = {
@@ -51,9 +52,14 @@ def fold_run(unit: Unit, outcome: Outcome, found: Mapping[str, float]) -> dict[s
     return {
         "name": f"seed {unit.seed} repeat {unit.repeat + 1} fold {unit.fold + 1}",
         "tags": tags,
+        "params": {
+            "fold": unit.fold + 1, "repeat": unit.repeat + 1, "seed": unit.seed, "folds": unit.num_folds,
+            "draw": unit.draw,
+        },
+        "seconds": outcome.seconds,
         "series": [{names[key]: value for key, value in row.items() if key in names} for row in outcome.history],
         "final": final,
-    }
+    }  # fmt: skip
 
 
 def console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[str]:
@@ -70,7 +76,10 @@ def console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[str]:
         f1, joint = _interval(row["f1_macro"]), _interval(row["joint_success_at_3"])
         lines.append(f"  {TITLES[name]:<{wide}}  {f1:<22}  {joint:<22}  {beyond}".rstrip())
     ece = evidence.detector["ece"].mean
-    lines.append(f"  ECE {evidence.ece_before:.3f} before, {ece:.3f} after temperature {evidence.temperature():.2f}")
+    lines.append(
+        f"  ECE {evidence.ece_before:.3f} before, {ece:.3f} after temperature {evidence.temperature():.2f}; a "
+        f"perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} on so many windows"
+    )
     lines += [f"  {'met   ' if gate.passed else 'MISSED'}  {gate.text()}" for gate in gates]
     return [*lines, evidence.headline()]
 
@@ -85,24 +94,45 @@ def note(setting: Setting, evidence: Evidence, gates: Sequence[Gate], uri: str, 
         for name, row in evidence.table.items()
     ]
     missed = [gate.text() for gate in gates if not gate.passed]
-    passed = "All gates are met." if not missed else "Gates missed: " + "; ".join(missed) + "."
-    model, _, version = uri.removeprefix("models:/").partition("/")
-    following = (
-        f"mlflow run . -e promote -P model={model} -P version={version}"
-        if uri.startswith("models:/")
-        else "mlflow run . -e finetune with a register name"
-    )
-    told = "".join(f"\n\nWarning: {text}" for text in warnings)
+    passed = "All gates are met." if not missed else "Gates missed: " + markdown_text("; ".join(missed)) + "."
+    told = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
     return (
         f"**{evidence.headline()}**\n\n"
         f"F1 {_interval(d['f1_macro'])}, Joint@3 {_interval(d['joint_success_at_3'])}, ECE {d['ece'].mean:.3f} out of "
         f"fold. {passed}\n\n"
         "| method | F1 macro | Joint@3 | detector beyond it |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
-        f"{len(labels)} windows ({_counts(labels)}), {_folds(evidence)}, purged. Brackets are 95 % intervals over "
-        f"{evidence.num_groups} groups of overlapping windows.{' ' + WEAK if labels.weak else ''}{told}\n\n"
-        f"Detector: {_described(setting)}. Labels `{labels.path}`, encoder `{config.finetune.encoder or 'none'}`.\n\n"
-        f"Next: `{following}`\n"
+        f"{len(labels)} windows ({markdown_text(_counts(labels))}), {_folds(evidence)}, purged. Brackets are "
+        f"95 % intervals over {evidence.num_groups} groups of overlapping windows."
+        f"{' ' + WEAK if labels.weak else ''}{told}\n\n"
+        f"Detector: {_described(setting)}. Labels {markdown_code(labels.path)}, "
+        f"encoder {markdown_code(config.finetune.encoder or 'none')}.\n\n"
+        f"{following(evidence, gates, uri)}\n"
     )
+
+
+def following(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
+    """Return in one sentence what to do next: to promote is offered where every gate is met."""
+    model, _, version = uri.removeprefix("models:/").partition("/")
+    missed = [gate.name for gate in gates if not gate.passed]
+    if not missed and uri.startswith("models:/"):
+        return f"Next: `mlflow run . -e promote -P model={model} -P version={version}`"
+    if not missed:
+        return "Next: the same command with `-P register=moola-detector`, for this detector is not registered"
+    cures = {
+        "identity": "take an encoder of an objective that hides what it asks for (configs/path.yaml)",
+        "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
+    }
+    gain = "pre-train an encoder (configs/path.yaml) or leave it out (`-P finetune.inputs=path`)"
+    cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
+    cures |= {
+        gate.name: "label more of that class, or set finetune.class_balanced=true"
+        for gate in gates
+        if gate.name.startswith("recall/")
+    }
+    steps = list(
+        dict.fromkeys(cures.get(name, "label more windows, or compare other inputs and heads") for name in missed)
+    )
+    return f"Next, before it can be promoted: {'; '.join(steps)}"
 
 
 def _described(setting: Setting) -> str:
@@ -136,7 +166,7 @@ def detector_card(
         "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
         "labels": {
             "path": str(labels.path), "sha256": labels.sha256, "num": len(labels), "counts": labels.counts(),
-            "weak": labels.weak, "rule": labels.rule, **times,
+            "weak": labels.weak, "rule": labels.rule, **times, **_sample(labels, config),
         },
         "encoders": [
             {"uri": uri, "objective": encoder.card.get("objective", {}).get("name"), **_origin(encoder)}
@@ -153,6 +183,13 @@ def detector_card(
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},
     }  # fmt: skip
+
+
+def _sample(labels: LabelledSet, config: Config) -> dict[str, int]:
+    """Return which sample the labels come from: of another seed or length it is another series."""
+    if str(labels.path) != "sample":
+        return {}
+    return {"sample_seed": config.labels.sample_seed, "sample_bars": config.bars.sample_bars}
 
 
 def _origin(encoder: Encoder) -> dict[str, Any]:
@@ -195,10 +232,17 @@ def doubts(setting: Setting, evidence: Evidence) -> list[str]:
             "a sweep chose this configuration on these very labels: a window that one fold tests helped to choose in "
             "the others, so the scores are optimistic, by as much as 0.06 in F1; fresh labels give an honest figure."
         )
-    if evidence.num_groups < FEW_GROUPS:
+    if evidence.num_groups < FEW_UNITS:
         out.append(
-            f"only {evidence.num_groups} groups of windows do not overlap: intervals over so few are too narrow; label "
-            "windows further apart."
+            f"only {evidence.num_groups} groups of windows do not overlap: intervals over so few are widened by "
+            "Student's t, and still rough; label windows further apart."
+        )
+    warm = [outcome.temperature for outcome in evidence.outcomes[DETECTOR]]
+    stuck = sum(min(value / LOWEST, HIGHEST / value) < 1.001 for value in warm)
+    if stuck:
+        out.append(
+            f"the temperature of {stuck} of {len(warm)} folds is at an end of its search range ({LOWEST:g} to "
+            f"{HIGHEST:g}): probabilities there are not calibrated; label more windows, or raise cv.inner_share."
         )
     return out
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.errors import UserError
+from moola_mlflow.barstore import find_segments, take, take_runs
+from moola_mlflow.bartimes import MINUTE_NS
+from moola_mlflow.errors import UserError, nearest
 
-MINUTE_NS = 60_000_000_000
+__all__ = ["MINUTE_NS", "Windows", "make_windows", "segments", "utc", "weighed"]
 
 
 def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
@@ -17,13 +21,9 @@ def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
 
     Shapes: int64 [S, 2], first row and one past the last row of each segment.
     """
-    if len(bars) == 0:
-        return np.zeros((0, 2), np.int64)
-    gap = np.diff(bars.time_ns) > max_gap_minutes * MINUTE_NS
-    # `all` puts one instrument behind another, so time may also run backwards: that is an instrument change.
-    cuts = np.flatnonzero(gap | (np.diff(bars.instrument) != 0)) + 1
-    bounds = np.concatenate([[0], cuts, [len(bars)]])
-    return np.stack([bounds[:-1], bounds[1:]], axis=1).astype(np.int64)
+    if bars.index and bars.index[0] == max_gap_minutes:
+        return bars.index[1]
+    return find_segments(bars.time_ns, bars.instrument, max_gap_minutes)
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,46 @@ class Windows:
     bars: Bars
     length: int
     starts: np.ndarray
+    weights: np.ndarray | None = None
+    """How often each window is drawn for training, against the others; None: equally. Shapes: float64 [N]."""
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    @property
+    @cached_property
     def start_ns(self) -> np.ndarray:
         """Start time of each window's first bar. Shapes: int64 [N]. Units: ns since 1970 UTC."""
-        return self.bars.time_ns[self.starts]
+        return take(self.bars.time_ns, self.starts)
 
-    @property
+    @cached_property
     def end_ns(self) -> np.ndarray:
         """Start time of each window's last bar. Shapes: int64 [N]. Units: ns since 1970 UTC."""
-        return self.bars.time_ns[self.starts + self.length - 1]
+        return take(self.bars.time_ns, self.starts + self.length - 1)
 
     def gather(self, index: np.ndarray) -> np.ndarray:
         """Return the prices of some windows. Shapes: index int [B] -> float64 [B, T, 4], order o h l c."""
-        return self.bars.ohlc[self.starts[index][:, None] + np.arange(self.length)]
+        return take_runs(self.bars.ohlc, self.starts[index], self.length)
 
     def select(self, index: np.ndarray) -> Windows:
         """Return the windows at some positions, in that order."""
-        return Windows(self.bars, self.length, self.starts[index])
+        return Windows(
+            self.bars, self.length, self.starts[index], self.weights[index] if self.weights is not None else None
+        )
+
+    def shuffled(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return as many positions in random order, drawn by weight where windows have weights.
+
+        Each comes as often as its weight says, rounded up or down at random: a window of mean weight comes about once.
+
+        Shapes: index int [N] -> int [N].
+        """
+        order = rng.permutation(index)
+        if self.weights is None:
+            return order
+        until = np.cumsum(self.weights[order])
+        until *= len(order) / until[-1]
+        drawn = np.searchsorted(until, rng.random() + np.arange(len(order)), side="right")
+        return rng.permutation(order[np.minimum(drawn, len(order) - 1)])
 
 
 def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minutes: int = 5) -> Windows:
@@ -65,8 +84,9 @@ def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minute
     Raises: UserError with the arithmetic where no segment is long enough.
     """
     runs = segments(bars, max_gap_minutes)
-    starts = [np.arange(first, last - length + 1, stride) for first, last in runs]
-    flat = np.concatenate([*starts, np.zeros(0, np.int64)]).astype(np.int64)
+    count = np.maximum(0, (runs[:, 1] - runs[:, 0] - length) // stride + 1)  # windows of each segment
+    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    flat = np.repeat(runs[:, 0], count) + stride * nth
     if len(flat) == 0:
         longest = int((runs[:, 1] - runs[:, 0]).max(initial=0))
         raise UserError(
@@ -74,7 +94,31 @@ def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minute
             f"needs {length} contiguous bars; lower windows.length, raise bars.max_gap_minutes "
             f"(now {max_gap_minutes}) or give more bars"
         )
-    return Windows(bars, length, flat[np.argsort(bars.time_ns[flat], kind="stable")])
+    return Windows(bars, length, flat[np.argsort(take(bars.time_ns, flat), kind="stable")])
+
+
+def weighed(windows: Windows, weights: Mapping[str, float]) -> Windows:
+    """Return the windows with a weight for each instrument that is named by symbol or id; the others weigh 1.
+
+    Raises: UserError for an unknown instrument, or where every window weighs 0.
+    """
+    if not weights:
+        return windows
+    symbols = windows.bars.symbols
+    keys_of = {name: [key for key, symbol in symbols.items() if name in (symbol, str(key))] for name in weights}
+    for name, keys in keys_of.items():
+        if not keys:
+            raise UserError(
+                f"windows.weights: no instrument '{name}'{nearest(name, symbols.values())} "
+                f"There are: {', '.join(sorted(set(symbols.values()))[:12])}"
+            )
+    of_key = dict.fromkeys(symbols, 1.0) | {key: weights[name] for name, keys in keys_of.items() for key in keys}
+    known = np.array(sorted(of_key))
+    position = np.searchsorted(known, take(windows.bars.instrument, windows.starts))
+    weight = np.array([of_key[key] for key in known.tolist()])[position]
+    if not weight.any():
+        raise UserError(f"windows.weights={dict(weights)} leave no window; give one instrument a weight above 0")
+    return replace(windows, weights=weight)
 
 
 def utc(time_ns: int) -> str:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The public interface: entry points and their short parameters.
 ENTRY_POINTS = {
+    "main": {"seed"},
     "data": {"bars", "out", "head"},
     "features": {"bars", "features"},
     "label": {"bars", "n", "out", "seed"},
@@ -23,7 +24,11 @@ ENTRY_POINTS = {
         "register",
     },
     "sweep": {"config", "base", "n_trials", "workers", "study", "storage"},
+    "detect": {"bars", "detector", "out"},
+    "report": {"run_id", "out"},
+    "compare": {"run_ids", "out"},
     "doctor": {"fix"},
+    "sync": {"run_dir"},
     "promote": {"model", "version", "alias", "force"},
     "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from moola_mlflow import stages, tracking
 from moola_mlflow.config import Config
+from moola_mlflow.markup import markdown_code
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
@@ -25,14 +26,15 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         bars = stages.load_bars(active, config, "features")
         source = stages.batch_source(stages.cut_windows(bars, config), config, torch.device("cpu"))
         reference = stages.training_quality(stages.load_encoders(config.finetune.encoder))
-        report, _ = stages.check_features(active, source, reference)
+        report = stages.check_features(active, source, reference)
         _print(report["features"])
         summary = (
             f"{len(bars):,} bars, {report['num_windows']:,} windows; the zigzag's leg flips on "
             f"{report['swing_flip_rate']:.1%} of valid steps; no feature refused"
         )
         warnings = "".join(f"\n\nWarning: {warning}" for warning in report["warnings"])
-        active.note(f"**{summary}.**{warnings}\n\nBars `{config.bars.path}`. Picture: `figures/feature_quality.png`.")
+        where = f"Bars {markdown_code(config.bars.path)}. Picture: `figures/feature_quality.png`."
+        active.note(f"**{summary}.**{warnings}\n\n{where}")
         print(f"{summary}. Run {active.id}", flush=True)
 
 

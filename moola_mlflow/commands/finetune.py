@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from moola_mlflow import detector_files, registry, runtime, stages, tracking, verdict
-from moola_mlflow.comparison import Setting, build_methods, make_setting, refit
+from moola_mlflow.comparison import UNREAD, Setting, build_methods, make_setting, refit, refuse_unread, without_effect
 from moola_mlflow.config import Config
 from moola_mlflow.crossval import Outcome, Targets, Unit, cross_validate, plan
 from moola_mlflow.detection import PatternDetector
@@ -34,7 +34,9 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = tracking.run_name("finetune", preset, seeds[0])
     with Run("finetune", name, config.tracking.experiment) as active:
-        active.config(config)
+        active.config(config.without(*UNREAD))
+        refuse_unread(config)
+        registry.check_kind(config.registry.name, "detector")  # now, not after minutes of folds
         runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
         precision = runtime.pick_precision(config.runtime.precision, device)
@@ -43,9 +45,10 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         labels = stages.load_labels(active, config)
         units = plan(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
         encoders = stages.load_encoders(config.finetune.encoder)
+        stages.log_encoders(active, encoders)
         setting = make_setting(labels, [encoder for _, encoder in encoders], config, device, precision)
         overlap, warnings = stages.check_overlap(active, labels, encoders)
-        warnings = [*labels.warnings, *warnings]
+        warnings = [*labels.warnings, *warnings, *stages.check_label_features(active, labels, config, encoders)]
         print(
             f"{len(labels)} labelled windows: {labels.counts()}; {len(units)} folds in all; {device}, {precision}, "
             f"{workers} processes",
@@ -53,7 +56,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         )
         outcomes = _cross_validate(active, setting, units, seeds, workers, interrupts)
         evidence = weigh(labels, units, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
-        warnings += verdict.doubts(setting, evidence)
+        warnings += [*verdict.doubts(setting, evidence), *without_effect(config)]
         if collapse := verdict.collapse_warning(evidence, config.gates.recall):
             warnings.append(collapse)
         gates = detector_gates(evidence.gated(verdict.is_identity(setting)), config.gates)
@@ -70,7 +73,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             print(f"Warning: {text}", flush=True)
         print("\n".join([*verdict.console_lines(evidence, gates), f"Run {active.id}: {uri}"]), flush=True)
         if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
-            raise GateError(f"gates {summary(gates)}; everything is logged, and registered as asked")
+            raise GateError(f"gates {summary(gates)}; everything is logged, the detector is {uri}")
 
 
 def _cross_validate(
@@ -107,6 +110,7 @@ def _log(active: Run, config: Config, evidence: Evidence) -> None:
     active.metrics(evidence.metrics())
     active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, "cv_summary.json")
     active.table(evidence.rows(), "predictions.json")
+    active.table(evidence.baseline_rows(), "baseline_predictions.json")
     for name, figure in _figures(evidence).items():
         active.figure(figure, f"figures/{name}.png")
 
@@ -137,5 +141,5 @@ def _refit(active: Run, setting: Setting, evidence: Evidence, card: dict[str, ob
     if name == "none":
         return f"runs:/{active.id}/detector"
     tags = verdict.version_tags(setting, evidence, preset, gates)
-    saved = detector_files.read_card(folder / detector_files.DETECTOR_CARD)
-    return f"models:/{name}/{registry.log_detector(name, folder, saved, tags)}"
+    version = active.register("detector", name, folder, tags)
+    return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"

@@ -18,6 +18,7 @@ from moola_mlflow.labels import (
     sample_bars,
     write_labels,
 )
+from moola_mlflow.markup import markdown_code
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 from moola_mlflow.windows import utc
@@ -87,8 +88,9 @@ def _tell(active: Run, config: Config, patterns: Patterns, labels: LabelledSet, 
     summary = f"{len(labels):,} weak labels of {len(patterns.label):,} found: {counts}"
     warnings = "".join(f"\n\nWarning: {warning}" for warning in labels.warnings)
     active.note(
-        f"**{summary}.**\n\n{WEAK}{warnings}\n\nBars `{config.bars.path}`, content SHA-256 `{labels.sha256}`. "
-        f"File: `{path}`, an artifact of this run too."
+        f"**{summary}.**\n\n{WEAK}{warnings}\n\n"
+        f"Bars {markdown_code(config.bars.path)}, content SHA-256 `{labels.sha256}`. "
+        f"File: {markdown_code(path)}, an artifact of this run too."
     )
     for warning in labels.warnings:
         print(f"Warning: {warning}", flush=True)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 
-from moola_mlflow import checkpoint, console, encoder_files, gates, registry, resume, runtime, stages, tracking
-from moola_mlflow.batches import fit_scaling
+from moola_mlflow import (
+    checkpoint,
+    console,
+    distributed,
+    encoder_files,
+    gates,
+    resume,
+    runtime,
+    stages,
+    tracking,
+)
 from moola_mlflow.config import Config
+from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.errors import GateError
-from moola_mlflow.features.quality import quality_report
 from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
-from moola_mlflow.pretraining import build_model, check_leak, check_names
+from moola_mlflow.pretraining import build_model, check_leak, check_names, follow
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
 from moola_mlflow.resume import ResumePoint
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.signals import Interrupted, Interrupts
 from moola_mlflow.splits import split_by_time
+from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
-from moola_mlflow.trainer import EpochEnded, Event, Trainer
+from moola_mlflow.trainer import EpochEnded, Event, MemoryRanOut, Trainer, WentBack
 
 NUM_PICTURED = 3
 
@@ -26,7 +37,12 @@ NUM_PICTURED = 3
 def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     """Train an encoder on bars, score it on the held-out split, log everything and register a version."""
     started = time.perf_counter()
-    runtime.tune_allocator()
+    tuned = config.runtime.tune == "on"
+    if tuned:
+        runtime.tune_allocator()
+    if runtime.rank():
+        follow(config, interrupts)
+        return
     name = tracking.run_name("pretrain", preset, config.trainer.seed)
     point = tracking.recorded("pretrain", lambda: resume.find(config))
     with Run(
@@ -35,9 +51,9 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         if not point:
             active.config(config)
         check_names(config)
-        threads = runtime.set_threads(config.runtime.threads)
+        threads = runtime.set_threads(config.runtime.threads or (0 if tuned else runtime.allowed_cores()))
         device = runtime.pick_device(config.runtime.device)
-        precision = runtime.pick_precision(config.runtime.precision, device)
+        precision = runtime.pick_precision(config.runtime.precision, device, tuned)
         active.tags({"moola.device": device, "moola.precision": precision, "moola.threads": threads})
         bars = stages.load_bars(active, config, "training")
         windows = stages.cut_windows(bars, config)
@@ -45,19 +61,22 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
         active.metrics({"split/dropped": split.dropped})
         source = stages.batch_source(windows, config, device)
-        report, features = stages.check_features(active, source)
+        report = stages.check_features(active, source)
         print(
             f"{len(bars):,} bars, {len(windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
             f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, {threads} threads",
             flush=True,
         )
-        quality = quality_report(features[split.train], source.names, source.warmup, report["swing_flip_rate"])
-        model = build_model(config, source, *fit_scaling(features[split.train], source.warmup)).to(device)
-        del features  # the batches compute their own
+        train = survey(source, split.train)
+        quality = train.report(report["swing_flip_rate"])
+        model = build_model(config, source, *train.scaling()).to(device)
+        del train  # the batches compute their own
         initial = frozen_copy(model.encoder)
         folder = active.folder / "checkpoints"
         keeper = checkpoint.CheckpointFolder(folder)
-        trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id)
+        world = distributed.join(device)
+        trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
+        active.tags({"moola.shards": trainer.engine.parts, "moola.processes": world.size})
         trainer.should_stop = interrupts.reason
         trainer.fit_rulers()
         active.tags({"moola.identity": str(model.objective.identity).lower()})
@@ -65,7 +84,9 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         if point:
             _go_on(active, trainer, point, bars.sha256)
             active.config(config)  # not before: a run that cannot go on so must stay as it was
+        world.share_state(point.state if point else None)
         _fit(active, trainer, interrupts)
+        world.leave()
         keeper.forget_previous()
         model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
         results = score(trainer, initial, check_leak(trainer, active.metrics), started)
@@ -79,8 +100,11 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         uri, registered = f"runs:/{active.id}/encoder", "not registered"
         if config.registry.name != "none":
             tags = version_tags(card, preset, results, checked)
-            version = registry.log_encoder(config.registry.name, active.folder / "encoder", card, tags)
-            uri, registered = f"models:/{config.registry.name}/{version}", f"{config.registry.name} version {version}"
+            version = active.register("encoder", config.registry.name, active.folder / "encoder", tags)
+            registered = f"{config.registry.name}, by moola sync {active.folder}"
+            if version:
+                uri = f"models:/{config.registry.name}/{version}"
+                registered = f"{config.registry.name} version {version}"
         active.note(note(results, preset, uri, checked))
         verdict = gates.summary(checked)
         print(f"Test: {results.headline()}\nGates {verdict}\nRun {active.id}: {registered}", flush=True)
@@ -114,6 +138,11 @@ def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
     logged = active.steps("val/huber")
 
     def track(event: Event) -> None:
+        if isinstance(event, WentBack):
+            active.json(event.error.diagnosis, "diagnosis.json")
+            active.tags({"moola.nan_retry": f"epoch {event.epoch} again at {event.lr_scale:g} of the learning rate"})
+        if isinstance(event, MemoryRanOut):
+            active.tags({"moola.micro_batch": event.micro_batch})
         if not isinstance(event, EpochEnded):
             return
         if event.epoch not in logged:
@@ -127,8 +156,15 @@ def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
     display = console.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
     trainer.subscribers = (display, track)
     with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
-        if trainer.fit().stopped:
+        try:
+            stopped = trainer.fit().stopped
+        except NumbersWrong as e:
+            active.json(e.diagnosis, "diagnosis.json")
+            raise
+        if stopped:
             print(f"Stopped; the state of the training is in {trainer.folder.folder / checkpoint.LATEST}", flush=True)
+            if not interrupts.reason():  # another process was asked
+                raise Interrupted(signal.SIGTERM)
 
 
 def _log_results(active: Run, results: Results) -> None:

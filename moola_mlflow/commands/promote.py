@@ -15,6 +15,9 @@ from moola_mlflow.registry import CANDIDATE
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
+UNREAD = tuple(f"{name}." for name in Config.model_fields if name not in ("gates", "tracking", "runtime"))
+"""Sections that no promotion reads."""
+
 
 def run(
     config: Config,
@@ -27,7 +30,7 @@ def run(
 ) -> None:
     """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
     with Run("promote", tracking.run_name("promote", model, config.trainer.seed), config.tracking.experiment) as active:
-        active.config(config)
+        active.config(config.without(*UNREAD))
         given = {"model": model, "version": version, "alias": alias, "force": force}
         active.params(given)
         active.tags({key: given[key] for key in ("model", "version", "alias")})
@@ -35,6 +38,8 @@ def run(
         promotion.check_alias(alias)
         found = promotion.find_model(model)
         to = found.resolve(version)
+        if version == CANDIDATE:
+            promotion.check_candidate(model, to)
         before = found.aliases.get(alias)
         # What `previous` names was champion before: to go back to it must not wait for evidence.
         back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before and promotion.was_promoted(model, to)

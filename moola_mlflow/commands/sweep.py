@@ -7,7 +7,9 @@ from contextlib import ExitStack
 import mlflow
 
 from moola_mlflow import runtime, tracking
+from moola_mlflow.comparison import UNREAD
 from moola_mlflow.config import Config, read_preset, resolve
+from moola_mlflow.markup import markdown_code
 from moola_mlflow.signals import Interrupted, Interrupts
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.finetune_trials import FinetuneTrials
@@ -28,13 +30,13 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
     name = tracking.run_name("sweep", preset, config.trainer.seed)
     study = config.sweep.study or name
     joined: Joined | None = None
+    active: Run | None = None
     adopted = runtime.launched()
     try:
         with ExitStack() as stack:
-            active: Run | None = None
             if adopted or not find_parent(config.sweep.study):
                 active = stack.enter_context(Run("sweep", name, config.tracking.experiment))
-                active.config(_shareable(config))
+                active.config(_shareable(config).without(*_unread(config)))
                 space, coordination, objective, joined = _prepare(config, study, active)
             else:
                 space, coordination, objective, joined = tracking.recorded(
@@ -44,7 +46,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
                 parent = active or stack.enter_context(SharedRun(joined.run_id))
             else:  # the launcher's run, or one of two commands that began together
                 active.tags({"moola.stage": "sweep-worker", "moola.resumed": joined.run_id})
-                active.note(f"Worked on sweep `{study}`, run `{joined.run_id}`, which holds everything.")
+                active.note(f"Worked on sweep {markdown_code(study)}, run `{joined.run_id}`, which holds everything.")
                 parent = stack.enter_context(SharedRun(joined.run_id))
             _log_input(parent, objective)
             found = ", ".join(f"{number} {state.name.lower()}" for state, number in joined.queue.counts().items())
@@ -57,7 +59,9 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
                 else:
                     _finish(parent, config, space, joined, base)
     except Interrupted:
-        if joined is not None and not adopted and joined.queue.others_running():
+        # Of the launcher's own run a process of its own has the last word.
+        launchers = adopted and active is not None and joined is not None and joined.run_id == active.id
+        if joined is not None and not launchers and joined.queue.others_running():
             joined.queue.client.update_run(joined.run_id, status="RUNNING")  # by others, who will end it
         raise
 
@@ -100,8 +104,12 @@ def _finish(parent: Run, config: Config, space: Space, joined: Joined, base: str
 
 def _reconcile(joined: Joined) -> None:
     client = joined.queue.client
-    runs = trialruns.children(client, joined.experiment, joined.run_id)
-    trialruns.reconcile(client, runs, joined.queue.trials())
+
+    def step() -> None:
+        runs = trialruns.children(client, joined.experiment, joined.run_id)
+        trialruns.reconcile(client, runs, joined.queue.trials())
+
+    trialruns.patiently(step)
 
 
 def build_objective(config: Config) -> Objective:
@@ -128,6 +136,13 @@ def _shareable(config: Config) -> Config:
         return config
     shown = locate(config.sweep.storage, "")[0].render_as_string(hide_password=True)
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"storage": shown})})
+
+
+def _unread(config: Config) -> tuple[str, ...]:
+    """Return the sections that trials do not read, whose parameters would only mislead."""
+    if config.sweep.stage == "pretrain":
+        return ("labels.", "finetune.", "cv.")
+    return tuple(key for key in UNREAD if key != "sweep.")
 
 
 def _say(line: str) -> None:

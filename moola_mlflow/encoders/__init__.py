@@ -1,16 +1,18 @@
-"""Encoders by name. A new encoder is one file with a subclass of Encoder and one row here."""
+"""Encoders by name. A new encoder is one file in this folder with ``build``; it is named after the file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from moola_mlflow.discovery import found
+from moola_mlflow.encoders import dropout
 from moola_mlflow.encoders.base import Encoder
 from moola_mlflow.encoders.bilstm import BiLSTM
 from moola_mlflow.errors import UserError, nearest
 
-__all__ = ["ENCODERS", "BiLSTM", "Encoder", "build_encoder"]
+__all__ = ["ENCODERS", "BiLSTM", "Encoder", "build_encoder", "dropout"]
 
-ENCODERS: dict[str, Callable[[int, int, int, float], Encoder]] = {"bilstm": BiLSTM}
+ENCODERS: dict[str, Callable[[int, int, int, float], Encoder]] = found(__name__, __path__, "build")
 """Constructors: (num_features, hidden, layers, dropout) -> encoder."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from moola_mlflow.encoders.base import Encoder
+from moola_mlflow.encoders.dropout import Dropout
 
 
 class BiLSTM(Encoder):
@@ -18,10 +19,13 @@ class BiLSTM(Encoder):
         self.output_size = 2 * hidden
         sizes = [num_features] + [self.output_size] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True, bidirectional=True) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def encode(self, z_BTF: Tensor) -> Tensor:
         h_BTD = z_BTF
         for i, lstm in enumerate(self.layers):
             h_BTD, _ = lstm(self.dropout(h_BTD) if i else h_BTD)
         return h_BTD
+
+
+build = BiLSTM

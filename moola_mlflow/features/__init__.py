@@ -1,9 +1,17 @@
-"""Features of price windows: causal, free of price scale, numpy alone."""
+"""Features of price windows: causal, free of price scale, numpy alone.
 
+A new feature is one file in this folder with ``ROWS``, a tuple of ``Feature``; ``features.set`` adds it by the file's
+name, as in ``relativity11+efficiency``.
+"""
+
+from moola_mlflow.discovery import found
 from moola_mlflow.features.relativity import (
     FEATURE_SETS,
+    Feature,
+    State,
     compute_features,
     compute_swings,
+    extend,
     feature_bounds,
     feature_names,
     flip_rate,
@@ -12,7 +20,9 @@ from moola_mlflow.features.zigzag import Hybrid, Swings
 
 __all__ = [
     "FEATURE_SETS",
+    "Feature",
     "Hybrid",
+    "State",
     "Swings",
     "compute_features",
     "compute_swings",
@@ -20,3 +30,6 @@ __all__ = [
     "feature_names",
     "flip_rate",
 ]
+
+for _file, _rows in found(__name__, __path__, "ROWS").items():
+    extend(_file, _rows)

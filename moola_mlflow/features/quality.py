@@ -32,12 +32,14 @@ def quality_report(
     warmup: int,
     swing_flip_rate: float,
     reference: Mapping[str, Any] | None = None,
+    tally: Tally | None = None,
 ) -> dict[str, Any]:
     """Return each feature's figures over the valid steps, as plain JSON types.
 
     Shares of NaN are of the steps past the warm-up; every other share is of the feature's finite ones there.
     ``valid_share`` is of all steps. With ``reference``, the report of the data an encoder was trained on, each
-    feature that both hold gets ``psi``, see :func:`psi`.
+    feature that both hold gets ``psi``, see :func:`psi`. With ``tally`` the features are a sample of what it has seen:
+    quantiles, histogram and drift are the sample's, every other figure the tally's.
 
     Shapes: features [N, T, F], with F names. Units: raw feature units, shares in 0..1.
     Raises: UserError where no step is left.
@@ -65,8 +67,70 @@ def quality_report(
         "swing_flip_rate": float(swing_flip_rate),
         "features": rows,
     }
+    if tally is not None:
+        tally.correct(report)
     report["warnings"] = _warnings(report)
     return report
+
+
+class Tally:
+    """Figures of features that come part by part. Shapes: every array [F]."""
+
+    def __init__(self, names: Sequence[str], warmup: int) -> None:
+        self.warmup, self.num_windows, self.num_steps, self.num_valid = warmup, 0, 0, 0
+        self.lower, self.upper = feature_bounds(names).T
+        self.num_past, shape = 0, len(names)
+        self.count, self.nonzero, self.at_lower, self.at_upper = (np.zeros(shape, np.int64) for _ in range(4))
+        self.mean, self.square = np.zeros(shape), np.zeros(shape)
+        self.min, self.max = np.full(shape, np.inf), np.full(shape, -np.inf)
+
+    def add(self, features_NTF: NDArray[np.float32]) -> None:
+        """Take in some windows. Shapes: [N, T, F]."""
+        steps_PF = features_NTF[:, self.warmup :].reshape(-1, features_NTF.shape[2]).astype(np.float64)
+        there_PF = np.isfinite(steps_PF)
+        self.num_windows += features_NTF.shape[0]
+        self.num_steps += features_NTF.shape[0] * features_NTF.shape[1]
+        self.num_valid += int(there_PF.all(axis=1).sum())
+        self.num_past += len(steps_PF)
+        count = there_PF.sum(axis=0)
+        values_PF = steps_PF if there_PF.all() else np.where(there_PF, steps_PF, 0.0)
+        self.nonzero += np.count_nonzero(values_PF, axis=0)
+        self.at_lower += (there_PF & (values_PF <= self.lower)).sum(axis=0)
+        self.at_upper += (there_PF & (values_PF >= self.upper)).sum(axis=0)
+        self.min = np.minimum(self.min, np.where(there_PF, steps_PF, np.inf).min(axis=0, initial=np.inf))
+        self.max = np.maximum(self.max, np.where(there_PF, steps_PF, -np.inf).max(axis=0, initial=-np.inf))
+        # Means and squares about them are joined as Chan, Golub and LeVeque do: sums of squares would lose digits.
+        mean = values_PF.sum(axis=0) / np.maximum(count, 1)
+        square = np.where(there_PF, np.square(steps_PF - mean), 0.0).sum(axis=0)
+        total = np.maximum(self.count + count, 1)
+        step = mean - self.mean
+        self.square += square + step**2 * self.count * count / total
+        self.mean += step * count / total
+        self.count += count
+
+    def mean_and_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of each feature. Shapes: [F], [F]."""
+        return self.mean.copy(), np.sqrt(self.square / np.maximum(self.count, 1))
+
+    def correct(self, report: dict[str, Any]) -> None:
+        """Put these figures in the place of a sample's."""
+        mean, std = self.mean_and_std()
+        report.update(
+            num_windows=self.num_windows,
+            num_steps=self.num_steps,
+            num_valid_steps=self.num_valid,
+            valid_share=self.num_valid / self.num_steps,
+            quantiles_from_windows=report["num_windows"],
+        )
+        for f, row in enumerate(report["features"]):
+            row["nan"] = float(1 - self.count[f] / self.num_past)
+            if self.count[f]:
+                shares = {
+                    name: float(getattr(self, name)[f] / self.count[f]) for name in ("nonzero", "at_lower", "at_upper")
+                }
+                row.update(
+                    shares, mean=float(mean[f]), std=float(std[f]), min=float(self.min[f]), max=float(self.max[f])
+                )
 
 
 def _row(name: str, steps_P: NDArray[np.float32], bounds: list[float], earlier: Any) -> dict[str, Any]:

@@ -188,18 +188,40 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
 }
 """Each set is the table's first rows; a further row makes a further set."""
 
+OWN: dict[str, tuple[str, ...]] = {}
+"""Names of the features that each further file of this folder holds, by the file's name."""
+
+
+def extend(file: str, rows: tuple[Feature, ...]) -> None:
+    """Add the features of a file, which a set names after a ``+``.
+
+    Raises: ValueError where a name is taken.
+    """
+    for row in rows:
+        if row.name in _ROWS:
+            raise ValueError(f"features/{file}.py: a feature is already called '{row.name}'; choose another name")
+        _ROWS[row.name] = row
+    OWN[file] = tuple(row.name for row in rows)
+
 
 def feature_names(feature_set: str) -> tuple[str, ...]:
-    """Return the names of a set, in the order of the last axis.
+    """Return the names of a set, in the order of the last axis: those of the table, then those of files after a ``+``.
 
-    Raises: UserError for an unknown set.
+    Raises: UserError for an unknown set or file, and for one that stands there twice.
     """
-    if feature_set not in FEATURE_SETS:
+    base, *files = feature_set.split("+")
+    if base not in FEATURE_SETS:
         raise UserError(
             f"features.set={feature_set!r} is not a feature set; allowed: {', '.join(FEATURE_SETS)}"
-            f"{nearest(feature_set, FEATURE_SETS)}"
+            f"{nearest(base, FEATURE_SETS)}"
         )
-    return FEATURE_SETS[feature_set]
+    for file in files:
+        if file not in OWN or files.count(file) > 1:
+            raise UserError(
+                f"features.set={feature_set!r}: after a + stands the name of a file in moola_mlflow/features/ that "
+                f"holds ROWS, each once; there are: {', '.join(OWN) or 'none yet'}{nearest(file, OWN)}"
+            )
+    return (*FEATURE_SETS[base], *(name for file in files for name in OWN[file]))
 
 
 def feature_bounds(names: Iterable[str]) -> Floats:

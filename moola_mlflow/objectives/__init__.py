@@ -1,4 +1,4 @@
-"""Pre-training objectives by name. A new objective is one file with a subclass of Objective and one row here.
+"""Pre-training objectives by name. A new objective is one file in this folder with ``build``; it is named after it.
 
 A name may also be a weighted sum of registered ones, such as ``path+0.5*masked``.
 """
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from moola_mlflow.config import ObjectiveConfig
+from moola_mlflow.discovery import found
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.objectives.base import Errors, Objective, leak
 from moola_mlflow.objectives.masked import Masked
@@ -18,27 +19,8 @@ from moola_mlflow.objectives.sum import WeightedSum
 __all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "PricePath", "WeightedSum", "build_objective", "leak"]
 
 
-def _masked(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
-    assert config.mask_ratio is not None, "the configuration fills it in"
-    return Masked(
-        names,
-        encoding_size,
-        strategy=config.mask_strategy,
-        ratio=config.mask_ratio,
-        patch=config.mask_patch,
-        hide=config.hide_masked,
-        uncertainty=config.uncertainty,
-        log_sigma_min=config.log_sigma_min,
-        units=config.units,
-        jitter_sigma=config.jitter_sigma,
-    )
-
-
-def _path(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
-    return PricePath(encoding_size, config.jitter_sigma)
-
-
-OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = {"masked": _masked, "path": _path}
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = found(__name__, __path__, "build")
+"""Constructors: (its section of the configuration, names of the features, encoding size) -> objective."""
 
 
 def build_objective(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:

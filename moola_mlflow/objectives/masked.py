@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.batches import Batch
+from moola_mlflow.config import ObjectiveConfig
 from moola_mlflow.encoders.base import Encoder
 from moola_mlflow.objectives.base import Errors, Objective
 from moola_mlflow.objectives.rulers import Ridge, interpolate, last_visible, neighbours
@@ -128,3 +129,20 @@ class Masked(Objective):
         if self.units == "raw":
             predictions = {name: z * encoder.std + encoder.mean for name, z in predictions.items()}
         return {name: self._errors(encoder, z, batch, drawn) for name, z in predictions.items()}
+
+
+def build(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Masked:
+    """Return the objective of a configuration."""
+    assert config.mask_ratio is not None, "the configuration fills it in"
+    return Masked(
+        names,
+        encoding_size,
+        strategy=config.mask_strategy,
+        ratio=config.mask_ratio,
+        patch=config.mask_patch,
+        hide=config.hide_masked,
+        uncertainty=config.uncertainty,
+        log_sigma_min=config.log_sigma_min,
+        units=config.units,
+        jitter_sigma=config.jitter_sigma,
+    )

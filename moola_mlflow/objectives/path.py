@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.batches import Batch
+from moola_mlflow.config import ObjectiveConfig
 from moola_mlflow.encoders.base import Encoder
 from moola_mlflow.objectives.base import Errors, Objective
 from moola_mlflow.objectives.rulers import Ridge, window_around
@@ -149,3 +150,8 @@ class PricePath(Objective):
         ridge_BTK = torch.cat([ridge.predict(x_BTP.flatten(0, 1)) for ridge in self.ridges], dim=-1)
         predictions = {"target mean": torch.zeros_like(target_BTK), "ridge": ridge_BTK.view_as(target_BTK)}
         return {name: self._errors(z, target_BTK, there_BTK) for name, z in predictions.items()}
+
+
+def build(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> PricePath:
+    """Return the objective of a configuration."""
+    return PricePath(encoding_size, config.jitter_sigma)

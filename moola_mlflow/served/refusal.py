@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.errors import UserError
@@ -17,3 +19,33 @@ def bad_request() -> Iterator[None]:
         yield
     except UserError as e:
         raise MlflowException.invalid_parameter_value(str(e)) from e
+
+
+def as_numbers(ohlc: Any, length: int) -> np.ndarray:
+    """Return what shall be windows as an array, refusing text even where it reads as a number.
+
+    Raises: UserError naming the first cell that is no number, where the shape lets it be told.
+    """
+    wanted = f"windows must be numbers of shape [N, {length}, 4] (open, high, low, close)"
+    try:
+        array = np.asarray(ohlc)
+    except ValueError as e:  # rows of different lengths
+        raise UserError(f"{wanted}: {e}") from None
+    if array.dtype.kind in "iuf":
+        return array
+    # An array of text may hold numbers that stood beside one text: the cell that does not read as one is to blame.
+    cells: list[tuple[Any, Any]] = [*np.ndenumerate(array), ((), None)]
+    place, cell = next((pair for pair in cells[:-1] if not _reads_as_number(pair[1])), cells[0])
+    where = f"window {place[0]}, step {place[1]}: " if len(place) == 3 else ""
+    shown = repr(cell.item() if isinstance(cell, np.generic) else cell)[:80]
+    raise UserError(f"{where}{shown} is not a number; {wanted}")
+
+
+def _reads_as_number(cell: Any) -> bool:
+    if cell is None or isinstance(cell, bool | np.bool_):
+        return False
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -18,6 +18,8 @@ from moola_mlflow.pretraining import SECTIONS, TrainingData, build_model, check_
 from moola_mlflow.probe import frozen_copy, probe
 from moola_mlflow.results import encoder_card, score, version_tags
 from moola_mlflow.runfolder import RUNS
+from moola_mlflow.study import trialruns
+from moola_mlflow.study.trialruns import KEPT_ENCODER
 from moola_mlflow.study.worker import Outcome, Reporter, Stopped
 from moola_mlflow.trainer import EpochEnded, Event, Pretraining, Trainer
 
@@ -99,7 +101,7 @@ class PretrainTrials:
         best = checkpoint.load(folder / "checkpoints" / checkpoint.BEST)
         model.load_state_dict(best["model_state_dict"])
         value = gain() if probing else fitted.progress.best_huber
-        if config.sweep.register_best:
+        if config.sweep.register_best and report.is_best(value):
             self._keep_encoder(trainer, initial, leak, started, data, report, folder)
         epochs = len(fitted.progress.history)
         windows = epochs * len(data.split.train)
@@ -134,13 +136,18 @@ class PretrainTrials:
         self, trainer: Trainer, initial: Encoder, leak: float | None, started: float, data: TrainingData,
         report: Reporter, folder: Path,
     ) -> None:  # fmt: skip
-        """Upload the trial's encoder with its evidence: whoever ends the sweep may be on another machine."""
+        """Upload the best trial's encoder so far with its evidence: whoever ends the sweep may be on another machine.
+
+        The end of the sweep removes it again where a later trial was better.
+        """
         results = score(trainer, initial, leak, started)
         card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
         encoder_files.save_encoder(trainer.model.encoder, card, folder / "encoder")
         tags = version_tags(card, self.preset, results, gates.encoder_gates(card, trainer.config.gates))
         (folder / "encoder" / "version_tags.json").write_text(json.dumps(tags), encoding="utf-8")
-        report.run.client.log_artifacts(report.run.id, str(folder / "encoder"), "encoder")
+        send = report.run.client.log_artifacts
+        trialruns.patiently(lambda: send(report.run.id, str(folder / "encoder"), KEPT_ENCODER), report.should_stop)
+        report.trial.set_user_attr(KEPT_ENCODER, True)
 
 
 def with_epochs(config: Config, epochs: int) -> Config:

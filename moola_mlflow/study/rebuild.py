@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from moola_mlflow.errors import UserError
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.space import Space
-from moola_mlflow.study.trialruns import EPOCH_VALUE, RETRY, RETRY_OF, SECONDS, STATE, STUDY, VALUE
+from moola_mlflow.study.trialruns import EPOCH_VALUE, REASON, RETRY, RETRY_OF, SECONDS, STATE, STUDY, VALUE
 
 SPACE, DIRECTION, CONFIG = "moola.space", "moola.direction", "moola.sweep_sha256"
 
@@ -92,6 +92,8 @@ def _trial(client: mlflow.MlflowClient, run: Run, space: Space) -> FrozenTrial:
     attributes: dict[str, object] = {"run_id": run.info.run_id}
     if SECONDS in values:
         attributes["seconds"] = values[SECONDS]
+    if state == TrialState.FAIL and REASON in run.data.tags:
+        attributes["reason"] = run.data.tags[REASON]
     trial = create_trial(
         state=state,
         value=value,

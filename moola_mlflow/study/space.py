@@ -20,6 +20,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
+from moola_mlflow.comparison import UNREAD
 from moola_mlflow.config import Config, Dimension, dotted_keys, resolve
 from moola_mlflow.errors import UserError, nearest
 
@@ -170,6 +171,8 @@ def _check_key(key: str, config: Config) -> None:
     keys = [name for name in dotted_keys() if name.split(".")[0] not in CLOSED]
     if key not in keys:
         raise UserError(f"sweep.space: '{key}' cannot be searched{nearest(key, keys)} Every key: moola sweep --help")
+    if config.sweep.stage == "finetune" and key.startswith(UNREAD):
+        raise UserError(f"sweep.space: finetune does not read '{key}': every value would give one score; remove it")
     if config.sweep.target == "val/huber" and key.startswith(UNITS):
         raise UserError(
             f"sweep.space: '{key}' changes what val/huber is measured on, so its values would not compare; "

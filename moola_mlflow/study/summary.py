@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,19 @@ import mlflow
 import numpy as np
 import optuna
 import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow import registry
 from moola_mlflow.config import Config
+from moola_mlflow.markup import markdown_code
 from moola_mlflow.plots import sweep as plots
 from moola_mlflow.plots.sweep import Scale, Tried
+from moola_mlflow.store import FAILURES, active, is_outage
 from moola_mlflow.study.space import Space, trial_config
+from moola_mlflow.study.trialruns import KEPT_ENCODER
 from moola_mlflow.tracking import Run
 
 TABLE, BEST = "trials.json", "best_config.yaml"
@@ -42,7 +47,7 @@ def summarise(parent: Run, study: optuna.Study, space: Space, config: Config, fu
     parent.json(split_table(rows(trials, space)), TABLE)
     parent.tags({SHOWN: json.dumps([{"path": TABLE, "type": "table"}])})
     if not whole:
-        parent.note(f"No trial of study `{study.study_name}` was completed: {counts}.")
+        parent.note(f"No trial of study {markdown_code(study.study_name)} was completed: {counts}.")
         return
     best, front = study.best_trial, pareto_front(whole, direction)
     importance = importances(study)
@@ -52,6 +57,7 @@ def summarise(parent: Run, study: optuna.Study, space: Space, config: Config, fu
     parent.json({"trials": front, "importance": importance}, "pareto.json")
     path = best_config(parent, config, space, best, full_epochs)
     uri = register(parent, config, best) if config.sweep.register_best else ""
+    drop_encoders([trial for trial in trials if trial.number != best.number])
     parent.note(note(study, config, best, counts, front, importance, path, parent.id, uri))
 
 
@@ -161,19 +167,33 @@ def best_config(parent: Run, config: Config, space: Space, best: FrozenTrial, fu
 
 
 def register(parent: Run, config: Config, best: FrozenTrial) -> str:
-    """Register the encoder that the best trial uploaded as candidate; return its URI."""
-    folder = Path(
-        mlflow.artifacts.download_artifacts(
-            run_id=best.user_attrs["run_id"], artifact_path="encoder", dst_path=str(parent.folder / "best")
-        )
-    )
+    """Register the encoder that the best trial uploaded as candidate; return its URI, empty where it kept none."""
+    try:
+        with registry.quietly():
+            found = mlflow.artifacts.download_artifacts(
+                run_id=best.user_attrs["run_id"], artifact_path=KEPT_ENCODER, dst_path=str(parent.folder / "best")
+            )
+        folder = Path(found)
+    except (MlflowException, OSError) as e:
+        if is_outage(e):
+            raise
+        said = "it ran before sweep.register_best was set; train it with the command of the run's note"
+        print(f"Warning: the best trial, {best.number}, kept no encoder to register: {said}.", flush=True)
+        return ""
     tags = json.loads((folder / "version_tags.json").read_text(encoding="utf-8"))
     card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     name = config.registry.name
-    current = mlflow.active_run()
-    mine = current is not None and current.info.run_id == parent.id
-    with nullcontext() if mine else mlflow.start_run(run_id=parent.id, nested=True):
+    with active(parent.id):
         return f"models:/{name}/{registry.log_encoder(name, folder, card, {**tags, 'moola.sweep': parent.id})}"
+
+
+def drop_encoders(trials: Sequence[FrozenTrial]) -> None:
+    """Remove the uploaded encoders of trials that were the best for a while; a store that cannot keeps them."""
+    for trial in trials:
+        if trial.user_attrs.get(KEPT_ENCODER):
+            with suppress(*FAILURES, NotImplementedError):
+                root = mlflow.MlflowClient().get_run(trial.user_attrs["run_id"]).info.artifact_uri
+                get_artifact_repository(str(root)).delete_artifacts(KEPT_ENCODER)
 
 
 def note(
@@ -186,7 +206,7 @@ def note(
     budget = sweep.budget if sweep.budget_amount is None else f"{sweep.budget_amount:g} {sweep.budget}"
     parts = [
         f"**Best: trial {best.number}, {sweep.target} {best.value:.5g}** of {counts['complete']} complete, "
-        f"{counts['pruned']} pruned and {counts['fail']} failed trials of study `{study.study_name}` "
+        f"{counts['pruned']} pruned and {counts['fail']} failed trials of study {markdown_code(study.study_name)} "
         f"(equal {budget}).",
         f"| key | value |\n|---|---|\n{values}",
         f"Retrain it at full length: `mlflow run . -e {sweep.stage} -P config={path}`, or on another machine first "

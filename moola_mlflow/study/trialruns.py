@@ -4,56 +4,93 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
+from moola_mlflow.store import FAILURES, first_line, is_outage
 from moola_mlflow.tracking import MAX_NOTE, NOTE, PARENT
 
 STAGE, STUDY = "moola.stage", "moola.study"
 TRIAL, STATE, RETRY, RETRY_OF = "moola.trial", "moola.trial_state", "moola.retry", "moola.retry_of"
+REASON = "moola.reason"
+"""Why a trial failed by itself."""
 VALUE, EPOCH_VALUE, SECONDS = "sweep/value", "sweep/epoch_value", "sweep/seconds"
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 PAGE = 1000
+# How long a trial waits for a store that does not answer, and the longest pause between two tries.
+PATIENCE_S, PAUSE_S = 1800.0, 10.0
+MAX_REASON = 5000
+KEPT_ENCODER = "encoder"
+"""Artifact folder of a trial's run with its encoder, and the user attribute that says there is one."""
+T = TypeVar("T")
 GONE = "**Failed:** the process that ran it is gone; it is tried again."
+
+
+def patiently(step: Callable[[], T], should_stop: Callable[[], str | None] = lambda: None) -> T:
+    """Do what asks the store; where it does not answer, wait and try again: a trial is worth more than minutes.
+
+    Raises: what ``step`` raises where that is no outage, the outage lasts half an hour, or a stop is asked for.
+    """
+    began, pause_s = time.monotonic(), 0.5
+    while True:
+        try:
+            return step()
+        except FAILURES as e:
+            if not is_outage(e) or should_stop() or time.monotonic() - began > PATIENCE_S:
+                raise
+            if pause_s == 0.5:
+                print(
+                    f"The tracking store does not answer ({first_line(e)[:200]}); the trial waits for it.", flush=True
+                )
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_S)
 
 
 @dataclass
 class TrialRun:
-    """The child run of a trial while it runs."""
+    """The child run of a trial while it runs; it outlasts an outage of the store."""
 
     client: mlflow.MlflowClient
     id: str
+    should_stop: Callable[[], str | None] = lambda: None
 
     @classmethod
     def start(
-        cls, client: mlflow.MlflowClient, experiment: str, parent: str, number: int, tags: Mapping[str, Any]
-    ) -> TrialRun:
+        cls, client: mlflow.MlflowClient, experiment: str, parent: str, number: int, tags: Mapping[str, Any],
+        should_stop: Callable[[], str | None] = lambda: None,
+    ) -> TrialRun:  # fmt: skip
         """Make the run, RUNNING."""
         all_tags = {PARENT: parent, STAGE: "trial", TRIAL: str(number), **{key: str(v) for key, v in tags.items()}}
-        run = client.create_run(
-            experiment, start_time=int(time.time() * 1000), tags=all_tags, run_name=f"trial-{number:03d}"
+        now, name = int(time.time() * 1000), f"trial-{number:03d}"
+        run = patiently(
+            lambda: client.create_run(experiment, start_time=now, tags=all_tags, run_name=name), should_stop
         )
-        return cls(client, run.info.run_id)
+        return cls(client, run.info.run_id, should_stop)
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Log the values that were drawn; ``repr`` keeps every digit of a float."""
         rows = [Param(key, repr(value) if isinstance(value, float) else str(value)) for key, value in params.items()]
-        self.client.log_batch(self.id, params=rows)
+        patiently(lambda: self.client.log_batch(self.id, params=rows), self.should_stop)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log figures in one batch; what is not finite is left out."""
         now = int(time.time() * 1000)
         rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
-        self.client.log_batch(self.id, metrics=rows)
+        patiently(lambda: self.client.log_batch(self.id, metrics=rows), self.should_stop)
 
-    def end(self, state: TrialState, note: str = "", *, status: str = "", retry: bool = False) -> None:
+    def end(
+        self, state: TrialState, note: str = "", *, status: str = "", retry: bool = False, reason: str = ""
+    ) -> None:
         """Say how the trial ended, in words too."""
-        end_run(self.client, self.id, state, note, status=status, retry=retry)
+        patiently(
+            lambda: end_run(self.client, self.id, state, note, status=status, retry=retry, reason=reason),
+            self.should_stop,
+        )
 
 
 def end_run(
@@ -64,9 +101,12 @@ def end_run(
     *,
     status: str = "",
     retry: bool = False,
+    reason: str = "",
 ) -> None:
-    """End a trial's run; ``status`` where it is not the one that goes with the state, ``retry``: will be repeated."""
-    tags = [RunTag(STATE, state.name)]
+    """End a trial's run; ``status`` where it is not the one that goes with the state, ``retry``: will be repeated,
+    ``reason``: why it failed by itself."""
+    note = note or (f"**Failed:** {reason}" if reason else "")
+    tags = [RunTag(STATE, state.name), *[RunTag(REASON, reason[:MAX_REASON])] * bool(reason)]
     tags += [RunTag(NOTE, note[:MAX_NOTE])] * bool(note) + [RunTag(RETRY, "true")] * retry
     client.log_batch(run_id, tags=tags)
     client.set_terminated(run_id, status or STATUS[state])
@@ -108,7 +148,6 @@ def reconcile(client: mlflow.MlflowClient, runs: list[Run], trials: list[FrozenT
         if trial is None or not trial.state.is_finished():
             end_run(client, run.info.run_id, TrialState.FAIL, GONE, retry=True)
         else:
-            reason = trial.user_attrs.get("reason", "")
-            end_run(client, run.info.run_id, trial.state, f"**Failed:** {reason}" if reason else "")
+            end_run(client, run.info.run_id, trial.state, reason=trial.user_attrs.get("reason", ""))
         ended += 1
     return ended

@@ -49,6 +49,13 @@ class Reporter:
     target: str
     should_stop: Callable[[], str | None]
 
+    def is_best(self, value: float) -> bool:
+        """Whether no complete trial of the study, here or elsewhere, has a better value."""
+        whole = self.trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found = [trial.value for trial in whole if trial.value is not None]
+        lower = self.trial.study.direction == optuna.study.StudyDirection.MINIMIZE
+        return all(value <= other if lower else value >= other for other in found)
+
     def epoch(self, step: int, value: float, metrics: Mapping[str, float]) -> None:
         """Log an epoch and its value of what is searched for. Raises: TrialPruned where others promise more."""
         self.run.metrics({**metrics, self.target: value, EPOCH_VALUE: value}, step)
@@ -99,7 +106,7 @@ class Worker:
             trial = optuna.Trial(study, claimed._trial_id)
             first = claimed.system_attrs.get("failed_trial")
             tags = {} if first is None else {RETRY_OF: first}
-            run = TrialRun.start(queue.client, self.experiment, self.parent, trial.number, tags)
+            run = TrialRun.start(queue.client, self.experiment, self.parent, trial.number, tags, self.should_stop)
             try:
                 trial.set_user_attr("run_id", run.id)
                 self._train(trial, run)
@@ -134,7 +141,7 @@ class Worker:
                 traceback.print_exc()
             reason = str(e) if isinstance(e, UserError | TrainingError) else f"{type(e).__name__}: {first_line(e)}"
             queue.failed(trial, reason)
-            run.end(TrialState.FAIL, f"**Failed:** {reason}")
+            run.end(TrialState.FAIL, reason=reason)
             self._say(trial, f"failed: {reason}", params)
         else:
             run.metrics({**outcome.metrics, target: outcome.value, VALUE: outcome.value, SECONDS: outcome.seconds})

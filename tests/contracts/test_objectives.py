@@ -28,6 +28,7 @@ VARIANTS = {
     "path+masked identity": {"hide_masked": False},
 }
 """Settings by label; the first word names the objective."""
+VARIANTS |= {name: {} for name in OBJECTIVES} | {f"{name}+path": {} for name in OBJECTIVES if name != "path"}
 
 
 def test_every_registered_objective_stands_in_this_suite() -> None:

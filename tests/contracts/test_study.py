@@ -9,9 +9,13 @@ from pathlib import Path
 import mlflow
 import optuna
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from moola_mlflow.config import Config, resolve
+from moola_mlflow.errors import TrainingError
+from moola_mlflow.study import trialruns
 from moola_mlflow.study.joining import join
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.rebuild import load_study
@@ -53,6 +57,12 @@ class Bench:
         with Run("sweep", "bench") as run:
             joined = join(self.config, self.space, self.coordination, self.config.sweep.study, run)
             Worker(self.config, self.space, joined.queue, joined.experiment, joined.run_id, objective).run()
+        return joined.queue, joined.run_id
+
+    def rejoin(self, run_id: str) -> tuple[TrialQueue, str]:
+        """Join a sweep that is there without working on it."""
+        joined = join(self.config, self.space, self.coordination, self.config.sweep.study, None)
+        assert joined.run_id == run_id
         return joined.queue, joined.run_id
 
 
@@ -102,6 +112,58 @@ def test_both_studies_are_equal(stored: tuple[TrialQueue, str]) -> None:
         assert (one.distributions, one.intermediate_values) == (other.distributions, other.intermediate_values)
         assert one.user_attrs["run_id"] == other.user_attrs["run_id"]
         assert one.user_attrs["seconds"] == other.user_attrs["seconds"]
+
+
+def test_why_a_trial_failed_is_known_without_the_database(workdir: Path) -> None:
+    def fails_once(config: Config, report: Reporter) -> Outcome:
+        if report.trial.number == 2:
+            raise TrainingError("the loss is NaN in epoch 3")
+        return parabola(config, report)
+
+    queue, run_id = Bench(configured()).sweep(fails_once)
+    rebuilt = load_study(run_id)
+    for study in (queue.study, rebuilt):
+        assert [t.user_attrs.get("reason") for t in study.trials if t.state == TrialState.FAIL] == [
+            "the loss is NaN in epoch 3"
+        ]
+    Path("mlruns/optuna.db").unlink()
+    again, _ = Bench(configured(n_trials=9, max_failures=0)).rejoin(run_id)
+    with pytest.raises(TrainingError, match=r"1 trials failed by themselves.*the loss is NaN in epoch 3"):
+        again.claim()
+
+
+def test_a_trial_knows_whether_it_is_the_best_so_far(workdir: Path) -> None:
+    said: list[bool] = []
+
+    def asks(config: Config, report: Reporter) -> Outcome:
+        outcome = parabola(config, report)
+        said.append(report.is_best(outcome.value))
+        return outcome
+
+    queue, _ = Bench(configured()).sweep(asks)
+    values = [trial.value or 0.0 for trial in queue.study.trials]
+    assert said == [value == min(values[: i + 1]) for i, value in enumerate(values)]
+    assert 1 <= sum(said) < len(said)
+
+
+def test_a_step_waits_for_a_store_that_does_not_answer_and_for_nothing_else() -> None:
+    """The errors are real: nobody listens at the port."""
+    tried: list[int] = []
+
+    def step() -> str:
+        tried.append(1)
+        if len(tried) < 3:
+            requests.get("http://127.0.0.1:9", timeout=1)
+        return "done"
+
+    assert trialruns.patiently(step) == "done"
+    assert len(tried) == 3
+    tried.clear()
+    with pytest.raises(requests.exceptions.ConnectionError):
+        trialruns.patiently(step, should_stop=lambda: "SIGTERM")
+    assert len(tried) == 1
+    with pytest.raises(MlflowException, match="not found"):
+        trialruns.patiently(lambda: mlflow.MlflowClient().get_run("0" * 32))
 
 
 def test_the_best_trial_is_the_best(study: optuna.Study) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,9 @@ def test_the_features_command_reports_real_bars_and_warns_of_the_published_zigza
         ({"bars": "in.parquet", "out": "in.parquet"}, "is the input itself"),
         ({"bars": "in.parquet", "out": "out.csv"}, "ends in .parquet"),
         ({"bars": "in.parquet", "out": "in.parquet/x.parquet"}, "cannot be written"),
+        ({"bars": "in.parquet", "out": "in.parquet/"}, "is the input itself"),
+        ({"bars": ".", "out": "in.parquet"}, "is the input itself"),
+        ({"bars": "in.parquet", "out": "./"}, "is there and is no bar store"),
         ({"bars": "in.parquet", "head": "-5"}, "head='-5'"),
     ],
 )
@@ -113,6 +117,49 @@ def test_data_never_overwrites_its_input_or_promises_a_file_it_cannot_write(
     assert message in done.stderr
     assert (store.folder / "in.parquet").read_bytes() == before
     assert store.runs()[0].info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_a_folder_goes_once_into_a_store_and_trains_from_it_as_from_its_files(store: Store) -> None:
+    """Two instruments, two files each; with weights on one of them the training is another one."""
+    frame = generate(16_000, 5).reset_index()
+    for k, symbol in enumerate(("NQ", "ES")):
+        whole = frame.assign(symbol=symbol, instrument_id=k)
+        for part in (0, 1):
+            path = store.folder / "months" / symbol / f"{part}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole[part * 8000 : (part + 1) * 8000].set_index("ts_event").to_parquet(path)
+    done = store.run("data", {"bars": "months", "bars.instrument": "all", "out": "out/bars.moolabars"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "instruments: 2" in done.stdout
+    for bars in ({"bars": "out/bars.moolabars"}, {"bars": "months", "bars.instrument": "all"}):
+        done = store.run("pretrain", {**TRAIN, **bars, "register": "none"})
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert store.run("pretrain", {**TRAIN, **bars, "register": "none", "windows.weights": "{ES: 3}"}).returncode == 0
+    weighted, files, stored, data = store.runs()
+    assert len({run.data.tags["moola.data_sha256"] for run in (weighted, files, stored, data)}) == 1
+    assert stored.data.metrics["best_val_loss"] == files.data.metrics["best_val_loss"]
+    assert stored.data.metrics["best_val_loss"] != weighted.data.metrics["best_val_loss"]
+
+
+def test_data_shows_what_the_bars_hold_and_warns_of_stamps(store: Store) -> None:
+    late = generate(12_000, 5)
+    late.index = late.index + pd.Timedelta(minutes=1)
+    late.assign(symbol="<script>|[red]").to_parquet(store.folder / "in.parquet")
+    done = store.run("data", {"bars": "in.parquet", "bars.instrument": "front"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "set --bars.stamp end" in done.stdout
+    assert "<script>|[red]" in done.stdout
+    (run,) = store.runs()
+    assert "stamped with their end" in run.data.tags["moola.bars_warning"]
+    assert "<script>" not in run.data.tags["mlflow.note.content"]
+    summary = json.loads(store.artifact(run, "bars/summary.json").read_text())
+    assert [row["instrument"] for row in summary["instruments"]] == ["<script>|[red]"]
+    assert summary["bars"] == sum(row["bars"] for row in summary["instruments"]) == 12_000
+    assert summary["segments"] == run.data.metrics["bars/segments"] > 1
+    assert summary["longest_gaps"][0]["minutes"] > 60
+    for name in ("bars_coverage", "bars_price"):
+        assert store.artifact(run, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def bars_frame(num: int = 400) -> pd.DataFrame:

@@ -156,7 +156,7 @@ class Leaking(Masked):
 
 
 def test_an_objective_that_leaks_does_not_train(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moola_mlflow.objectives.Masked", Leaking)
+    monkeypatch.setattr("moola_mlflow.objectives.masked.Masked", Leaking)  # what its `build` makes
     store = Store(workdir)
     config = resolve({}, {**QUICK, "registry.name": "none", "trainer.epochs": "1"})
     with pytest.raises(TrainingError, match="leak/masked_sensitivity is"):

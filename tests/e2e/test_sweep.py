@@ -298,6 +298,8 @@ def test_the_winner_is_registered_when_asked_by_its_probe_and_equal_windows(tmp_
         assert ("objective.mask_ratio" in run.data.params) == (run.data.params["objective.name"] == "masked")
     version = store.client.get_model_version_by_alias("moola-encoder", "candidate")
     assert version.tags["moola.sweep"] == parent.info.run_id
+    kept = [run for run in runs if store.client.list_artifacts(run.info.run_id, "encoder")]
+    assert [run.data.tags["moola.trial"] for run in kept] == [parent.data.tags["moola.best_trial"]]
     assert moola_mlflow.load_encoder("models:/moola-encoder@candidate").card["run_id"] in {r.info.run_id for r in runs}
     best = yaml.safe_load(store.artifact(parent, "best_config.yaml").read_text())
     assert best["trainer"]["epochs"] == 2  # the base's own length

@@ -1,0 +1,329 @@
+"""The same pre-training three ways: a usual script, PyTorch Lightning with its MLflow logger, and this package.
+
+    pip install -e '.[bench]'
+    python -m benchmarks.peers [--rounds 5] [--epochs 5] [--threads 2] [--smoke] [--out benchmarks/results/peers.json]
+
+All train the network of configs/stones.yaml on the same windows for as many epochs, validate after each and log to a
+SQLite store: the usual script with a DataLoader of 4 workers, fp32 and ``.item()`` a batch; Lightning at its default
+settings; this package at its own. Rounds go A B C A B C, each run in a process of its own. Two speeds: of the whole
+process, imports and features included, and steady, of the epochs after the first. Features are ready in memory for the
+peers, which flatters them. At the end each network is scored on the validation windows by the same code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PEERS = ("usual script", "Lightning", "moola")
+WORKERS = 4
+
+
+def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
+    """Return configuration, data and a model: the same for all."""
+    import torch
+
+    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.pretraining import build_model, prepare
+
+    overrides = {
+        "bars.sample_bars": arguments.bars, "trainer.epochs": arguments.epochs, "encoder.hidden": arguments.hidden,
+        "trainer.patience": arguments.epochs,
+    }  # fmt: skip
+    config = resolve(read_preset(ROOT / "configs" / "stones.yaml"), overrides)
+    data = prepare(config, torch.device("cpu"))
+    return config, data, build_model(config, data.source, data.mean, data.std)
+
+
+class Plain:
+    """What a script has instead of a trainer: tensors in memory, a loss of a batch, a schedule."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
+
+        from moola_mlflow.batches import Batch
+        from moola_mlflow.encoders.dropout import use_torch
+        from moola_mlflow.runtime import generator
+        from moola_mlflow.trainer import lr_factor
+
+        self.config, self.data, self.model = prepared(arguments)
+        use_torch(self.model)
+        self.draws = generator(17, 1)
+        source, split = self.data.source, self.data.split
+        no_prices = torch.zeros(1)
+
+        def loader(part: Any, shuffle: bool) -> Any:
+            tensors = TensorDataset(torch.from_numpy(source.features(part)))
+            size = self.config.trainer.batch_size
+            return DataLoader(tensors, size, shuffle=shuffle, num_workers=WORKERS, persistent_workers=True)
+
+        def loss(x_BTF: Any) -> Any:
+            batch = Batch(x_BTF, no_prices, range(len(x_BTF)), source.warmup)  # type: ignore[arg-type]
+            return self.model.objective.loss(self.model.objective(self.model.encoder, batch, self.draws))
+
+        self.loss, self.train, self.val = loss, loader(split.train, True), loader(split.val, False)
+        total = len(self.train) * arguments.epochs
+        warmup = min(round(self.config.schedule.warmup_epochs * len(self.train)), total // 2)
+        self.factor = lambda step: lr_factor(step, total, warmup, self.config.schedule.final_fraction)
+
+    def optimizer(self) -> tuple[Any, Any]:
+        import torch
+
+        settings = self.config.optimizer
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
+
+
+def usual(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
+    """Train as most scripts do."""
+    import mlflow
+    import torch
+
+    plain = Plain(arguments)
+    optimizer, scheduler = plain.optimizer()
+    at = []
+    with mlflow.start_run():
+        for epoch in range(arguments.epochs):
+            at.append(time.perf_counter())
+            plain.model.train()
+            total = 0.0
+            for (x,) in plain.train:
+                optimizer.zero_grad()
+                loss = plain.loss(x)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(plain.model.parameters(), plain.config.trainer.clip_norm)
+                optimizer.step()
+                scheduler.step()
+                total += loss.item()
+            plain.model.eval()
+            with torch.no_grad():
+                val = sum(plain.loss(x).item() for (x,) in plain.val) / len(plain.val)
+            mlflow.log_metrics({"train_loss": total / len(plain.train), "val_loss": val}, step=epoch)
+    return plain, [*at, time.perf_counter()]
+
+
+def lightning(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
+    """Train with Lightning's Trainer at its default settings and its MLflow logger."""
+    import lightning as L
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    plain = Plain(arguments)
+    at: list[float] = []
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = plain.model
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            loss = plain.loss(batch[0])
+            self.log("train_loss", loss)
+            return loss
+
+        def validation_step(self, batch: Any, _: int) -> None:
+            self.log("val_loss", plain.loss(batch[0]))
+
+        def configure_optimizers(self) -> Any:
+            optimizer, scheduler = plain.optimizer()
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+        def on_train_epoch_start(self) -> None:
+            at.append(time.perf_counter())
+
+    trainer = L.Trainer(
+        max_epochs=arguments.epochs, gradient_clip_val=plain.config.trainer.clip_norm, accelerator="cpu",
+        logger=MLFlowLogger(tracking_uri=os.environ["MLFLOW_TRACKING_URI"]),
+    )  # fmt: skip
+    trainer.fit(Module(), plain.train, plain.val)
+    return plain, [*at, time.perf_counter()]
+
+
+def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
+    """Train with this package: its trainer, its checkpoints, its tracked run."""
+    from moola_mlflow import runtime
+
+    runtime.prepare_environment()
+    runtime.tune_allocator()
+    runtime.set_threads()
+    import torch
+
+    from moola_mlflow.checkpoint import CheckpointFolder
+    from moola_mlflow.tracking import Run
+    from moola_mlflow.trainer import EpochEnded, Trainer
+
+    config, data, model = prepared(arguments)
+    precision = runtime.pick_precision("auto", torch.device("cpu"))
+    with Run("pretrain", "peers") as active:
+        keeper = CheckpointFolder(active.folder / "checkpoints")
+        trainer = Trainer(model, data.source, data.split, config, precision, keeper, run_id=active.id)
+        trainer.fit_rulers()
+        at = [time.perf_counter()]
+
+        def track(event: Any) -> None:
+            if isinstance(event, EpochEnded):
+                active.metrics(event.metrics, step=event.epoch)
+                at.append(time.perf_counter())
+
+        trainer.subscribers = (track,)
+        trainer.fit()
+    return trainer, at
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """Be one peer: train, say when training was over and what it had cost, and score the network."""
+    import torch
+
+    if arguments.child != "moola":
+        torch.set_num_threads(arguments.threads)
+    trained, at = {"usual script": usual, "Lightning": lightning, "moola": moola}[arguments.child](arguments)
+    ended = time.time()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+
+    from moola_mlflow.checkpoint import CheckpointFolder
+    from moola_mlflow.trainer import Trainer
+
+    if not isinstance(trained, Trainer):
+        workers = [loader._iterator for loader in (trained.train, trained.val) if loader._iterator]
+        for iterator in workers:
+            iterator._shutdown_workers()  # their time counts only when they have ended
+        used[1] = resource.getrusage(resource.RUSAGE_CHILDREN)
+        keeper = CheckpointFolder(Path("judged"))
+        data = trained.data
+        trained = Trainer(trained.model, data.source, data.split, trained.config, "fp32", keeper)
+        trained.fit_rulers()
+    num_train = len(trained.split.train)
+    steady = (len(at) - 2) * num_train / (at[-1] - at[1])
+    print(
+        json.dumps(
+            {
+                "ended": ended, "cpu_s": sum(one.ru_utime + one.ru_stime for one in used), "steady": steady,
+                "windows": num_train * arguments.epochs, "val_huber": trained.evaluate("val")["huber"],
+            }
+        )
+    )  # fmt: skip
+
+
+class Memory(threading.Thread):
+    """The largest memory that a process and its children hold together, pages they share counted once each."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.peak, self.over = pid, 0, False
+
+    def run(self) -> None:
+        import psutil
+
+        while not self.over:
+            try:
+                whole = psutil.Process(self.pid)
+                held = [one.memory_full_info() for one in (whole, *whole.children(recursive=True))]
+                self.peak = max(self.peak, sum(getattr(info, "pss", info.rss) for info in held))
+            except psutil.Error:
+                pass
+            time.sleep(1.0)
+
+
+def measure(peer: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Run one peer in a process and a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment["OMP_NUM_THREADS"] = str(arguments.threads)
+        subprocess.run([sys.executable, "-c", "import mlflow; mlflow.search_experiments()"],
+                       env=environment, cwd=folder, check=True, capture_output=True)  # fmt: skip
+        words = [f"--{key}={getattr(arguments, key)}" for key in ("epochs", "bars", "hidden", "threads")]
+        began = time.time()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers", "--child", peer, *words],
+            cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        memory = Memory(process.pid)
+        memory.start()
+        out, errors = process.communicate()
+        memory.over = True
+        if process.returncode:
+            raise SystemExit(f"{peer}: {errors[-3000:]}")
+    found = json.loads(out.strip().splitlines()[-1])
+    return {
+        "whole": found["windows"] / (found["ended"] - began), "steady": found["steady"],
+        "per_cpu_s": found["windows"] / found["cpu_s"], "val_huber": found["val_huber"],
+        "peak_mb": memory.peak / 1e6, "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    """Return medians (smallest to largest) and ratios within each round."""
+    lines = [
+        "| | windows/s, whole process | steady | windows/CPU-s | peak MB | val Huber |",
+        "|---|---|---|---|---|---|",
+    ]
+    for peer, runs in rows.items():
+        cells = []
+        for key, digits in (("whole", 0), ("steady", 0), ("per_cpu_s", 0), ("peak_mb", 0), ("val_huber", 4)):
+            values = [run[key] for run in runs]
+            spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+            cells.append(f"{statistics.median(values):.{digits}f}{spread}")
+        lines.append(f"| {peer} | " + " | ".join(cells) + " |")
+    ours = rows["moola"]
+    for peer in PEERS[:-1]:
+        if peer in rows:
+            ratios = {
+                key: [a[key] / b[key] for a, b in zip(ours, rows[peer], strict=True)]
+                for key in ("whole", "steady", "per_cpu_s")
+            }
+            shown = [f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})" for r in ratios.values()]
+            lines.append(f"| moola / {peer} | " + " | ".join(shown) + " | | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--bars", type=int, default=200_000)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--smoke", action="store_true", help="the smallest run of everything: no figures to quote")
+    parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "peers.json")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rounds, arguments.epochs, arguments.bars, arguments.hidden = 1, 2, 12_000, 8
+    if arguments.child:
+        child(arguments)
+        return
+    rows: dict[str, list[dict[str, float]]] = {peer: [] for peer in arguments.peers}
+    for _ in range(arguments.rounds):
+        for peer in arguments.peers:
+            rows[peer].append(measure(peer, arguments))
+            print(f"{peer}: {rows[peer][-1]}", file=sys.stderr, flush=True)
+    if "moola" in rows:
+        print(table(rows))
+    import torch
+
+    about = {
+        "cores": len(os.sched_getaffinity(0)), "machine": platform.machine(), "python": platform.python_version(),
+        "torch": torch.__version__, "threads": arguments.threads, "epochs": arguments.epochs, "bars": arguments.bars,
+        "hidden": arguments.hidden, "smoke": arguments.smoke,
+    }  # fmt: skip
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"about": about, "runs": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What size costs: a folder of many instruments into a store, from there to windows, at 1, 10 and 100 million bars.
+
+    python -m benchmarks.scale [--bars 1000000 10000000 100000000] [--instruments 50] [--smoke]
+
+Each step is a process of its own, and so is its peak memory. Slopes are of log time and log memory over log bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.synthetic_months import machine, peak_mib, write_months
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+TRAINED_WINDOWS = 2048
+
+
+def step(name: str, *arguments: str) -> dict[str, float]:
+    """Run one step in a process of its own; return its figures."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--step", name, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def do_ingest(source: str, store: str) -> dict[str, float]:
+    from moola_mlflow.baringest import ingest
+    from moola_mlflow.config import BarsConfig
+
+    started = time.perf_counter(), time.process_time()
+    ingest(BarsConfig(path=source, instrument="all"), store)
+    return {"seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
+
+
+def do_read(store: str) -> dict[str, float]:
+    """Open, cut, split, look at every window's features and train a small network on some, as `pretrain` does."""
+    import torch
+
+    from moola_mlflow import runtime, stages
+    from moola_mlflow.bars import read_bars
+    from moola_mlflow.config import resolve
+    from moola_mlflow.pretraining import build_model
+    from moola_mlflow.splits import split_by_time
+    from moola_mlflow.survey import survey
+
+    runtime.tune_allocator()
+    torch.set_num_threads(1)
+    base = peak_mib()
+    config = resolve({}, {"bars.path": store, "encoder.hidden": "32"})
+    t0 = time.perf_counter()
+    bars = read_bars(config.bars)
+    t1 = time.perf_counter()
+    windows = stages.cut_windows(bars, config)
+    split = split_by_time(windows, config.split)
+    t2 = time.perf_counter()
+    source = stages.batch_source(windows, config, torch.device("cpu"))
+    seen = survey(source, split.train)
+    seen.report(0.1)
+    t3 = time.perf_counter()
+    model = build_model(config, source, *seen.scaling())
+    optimizer, draws = torch.optim.AdamW(model.parameters()), torch.Generator().manual_seed(0)
+    order = windows.shuffled(split.train, np.random.default_rng(0))[:TRAINED_WINDOWS]
+    for batch in source.batches(order, 64):
+        loss = model.objective.loss(model.objective(model.encoder, batch, draws))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    t4 = time.perf_counter()
+    return {
+        "open_seconds": t1 - t0, "cut_seconds": t2 - t1, "survey_seconds": t3 - t2, "windows": len(windows),
+        "train_windows_per_second": len(order) / (t4 - t3), "imports_mib": base, "seconds": t3 - t0,
+    }  # fmt: skip
+
+
+def slope(sizes: list[int], values: list[float]) -> float:
+    """Return the slope of log values over log sizes."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) if len(sizes) > 1 else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bars", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
+    parser.add_argument("--instruments", type=int, default=50)
+    parser.add_argument(
+        "--folder", help="where there is room: 100 million bars take 2 GB of parquet and 11 GB of store"
+    )
+    parser.add_argument("--smoke", action="store_true", help="60,000 and 240,000 bars")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        name, *rest = arguments.step
+        figures = {"ingest": do_ingest, "read": do_read}[name](*rest)
+        print(json.dumps({**figures, "peak_mib": peak_mib()}))
+        return
+    sizes = [60_000, 240_000] if arguments.smoke else arguments.bars
+    rows = []
+    for num_bars in sizes:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            source, store = Path(folder) / "months", str(Path(folder) / "bars.moolabars")
+            written = write_months(source, num_bars, min(arguments.instruments, max(2, num_bars // 60_000)))
+            row = {"bars": written, "ingest": step("ingest", str(source), store), "read": step("read", store)}
+        rows.append(row)
+        print(f"{written:,} bars: {json.dumps(row)}", file=sys.stderr, flush=True)
+    print("| bars | ingest, bars/s | its peak MiB | open to features, bars/s | its peak MiB | training, windows/s |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        taken, read = row["ingest"], row["read"]
+        print(
+            f"| {row['bars']:,} | {row['bars'] / taken['seconds']:,.0f} | {taken['peak_mib']:,} | "
+            f"{row['bars'] / read['seconds']:,.0f} | {read['peak_mib']:,} | {read['train_windows_per_second']:,.0f} |"
+        )
+    bars = [row["bars"] for row in rows]
+    slopes = {
+        f"{name}_{what}": slope(bars, [row[name][key] for row in rows])
+        for name in ("ingest", "read")
+        for what, key in (("time", "seconds"), ("memory", "peak_mib"))
+    }
+    print("slopes in log-log: " + ", ".join(f"{name} {value:.2f}" for name, value in slopes.items()))
+    if len(rows) > 1:
+        grown = [f"{name} {rows[-1][name]['peak_mib'] / rows[-2][name]['peak_mib']:.2f}" for name in ("ingest", "read")]
+        print(f"peak memory of the largest over the one before: {', '.join(grown)}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine(), "rows": rows, "slopes": slopes}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Many instruments' months as parquet files, for the benchmarks of size: one simulated month, shifted for each file."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moola_mlflow.synthetic import generate
+
+MONTH_BARS = 30_000
+MINUTE_NS = 60_000_000_000
+
+
+def write_months(folder: Path, num_bars: int, num_instruments: int) -> int:
+    """Write ``instrument/month.parquet`` files of about 30,000 bars each; return how many bars there are."""
+    base = generate(MONTH_BARS, 1)
+    time_ns = base.index.as_unit("ns").asi8
+    prices = base[["open", "high", "low", "close"]].to_numpy()
+    volume = base["volume"].to_numpy()
+    span = int(time_ns[-1] - time_ns[0]) // (1440 * MINUTE_NS) * 1440 * MINUTE_NS + 3 * 1440 * MINUTE_NS
+    written, month = 0, 0
+    while written < num_bars:
+        for key in range(1, num_instruments + 1):
+            size = min(MONTH_BARS, num_bars - written)
+            if size <= 0:
+                break
+            shift = 0.25 * ((key * 37 + month * 11) % 400)  # each file has prices of its own
+            path = folder / f"SYM{key:04}" / f"{month:04}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            columns: dict[str, Any] = {
+                "ts_event": pa.array(time_ns[:size] + month * span, pa.timestamp("ns", "UTC")),
+                "instrument_id": np.full(size, key, np.uint32),
+                **{name: prices[:size, k] + shift for k, name in enumerate(("open", "high", "low", "close"))},
+                "volume": volume[:size],
+                "symbol": pa.array([f"SYM{key:04}"] * size).dictionary_encode(),
+            }
+            pq.write_table(pa.table(columns), path)
+            written += size
+        month += 1
+    return written
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    import torch
+
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    versions["torch"] = torch.__version__
+    return {"cores": os.cpu_count(), "machine": platform.machine(), "load_at_end": load, **versions}
+
+
+def peak_mib() -> int:
+    """Return the peak of this process's resident memory. (getrusage would count the parent's before exec.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))

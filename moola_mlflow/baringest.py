@@ -1,0 +1,144 @@
+"""Many files of bars into one store, a file at a time: memory holds the largest file, not all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moola_mlflow.barchecks import REPAIR, Fault, check_rows
+from moola_mlflow.barchoice import Rows, check_naming, merge
+from moola_mlflow.barfiles import RawBars, file_sha256, find_files, read_file
+from moola_mlflow.barstore import BLOCK, COLUMNS, SPOOL, Columns, StoreWriter, release
+from moola_mlflow.bartimes import MINUTE_NS, check_zone
+from moola_mlflow.config import BarsConfig
+from moola_mlflow.errors import UserError
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One instrument's rows of one file. Units: ns since 1970 UTC; ``at`` is a row of the spool."""
+
+    key: int
+    file: int
+    first_ns: int
+    last_ns: int
+    at: int
+    size: int
+    name: str | None
+    """Its symbol at the end, None where the file has none."""
+
+
+def ingest(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
+    """Write all instruments of all files that a path names into a store, as ``read_bars`` would read them.
+
+    Raises: UserError where anything about them is wrong, with the file, the row, the value and the cure.
+    """
+    check_zone(config.timezone)
+    paths = find_files(config.path)
+    drop = config.repair == "drop"
+    dropped: Counter[str] = Counter()
+    sources: list[dict[str, Any]] = []
+    stretches: list[Stretch] = []
+    first: RawBars | None = None
+    with StoreWriter(out) as writer:
+        spool = Columns(writer.folder / SPOOL)
+        for file, path in enumerate(paths):
+            raw = read_file(path, config.timezone)
+            if config.stamp == "end":
+                raw = dataclasses.replace(raw, time_ns=raw.time_ns - MINUTE_NS)
+            first = first or dataclasses.replace(raw, table=raw.table.slice(0, 0))  # its columns alone are asked for
+            check_naming([first, raw])
+            rows, counts = check_rows(raw, drop, config.timezone)
+            dropped.update(counts)
+            merged, _ = merge([raw], [rows], drop)
+            stretches += _stretches(merged, file, spool.num_rows)
+            spool.append(merged.time_ns, merged.prices.T + 0.0, merged.volume, merged.instrument)
+            sources.append({"path": str(path), "sha256": file_sha256(path), "rows": len(raw) + len(raw.ragged)})
+        order = sorted(stretches, key=lambda s: (s.key, s.first_ns, s.file))
+        if not drop:
+            _refuse_overlap(order, paths)
+        if order == stretches and not _overlaps(order):
+            writer.adopt(spool)
+        elif repeated := _arrange(order, spool, writer.columns):
+            dropped.update({Fault.REPEATED_TIME.label: repeated})
+        if (num_bars := writer.columns.num_rows) < min_bars:
+            raise UserError(f"{config.path}: {num_bars:,} bars, fewer than the {min_bars} of a window; give more bars")
+        by_symbol = first is not None and first.ids is None and first.symbols is not None
+        more = {"dropped": dict(dropped), "sources": sources}
+        writer.finish(_symbols(stretches, order, by_symbol), config.max_gap_minutes, "all", more)
+
+
+def _stretches(rows: Rows, file: int, at: int) -> list[Stretch]:
+    """Return where each instrument lies within the rows of one file, which are laid by instrument and time."""
+    if len(rows) == 0:
+        return []
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(rows.instrument) != 0]))
+    ends = np.append(starts[1:], len(rows))
+    found = []
+    for lo, hi in zip(starts.tolist(), ends.tolist(), strict=True):
+        key, name = int(rows.instrument[lo]), rows.names[rows.symbol[hi - 1]]
+        times = int(rows.time_ns[lo]), int(rows.time_ns[hi - 1])
+        found.append(Stretch(key, file, *times, at + lo, hi - lo, None if name == str(key) else name))
+    return found
+
+
+def _overlaps(order: list[Stretch]) -> bool:
+    return any(b.key == a.key and b.first_ns <= a.last_ns for a, b in itertools.pairwise(order))
+
+
+def _refuse_overlap(order: list[Stretch], paths: list[Path]) -> None:
+    for one, other in itertools.pairwise(order):
+        if one.key == other.key and other.first_ns <= one.last_ns:
+            begins, until = (pd.Timestamp(ns, tz="UTC") for ns in (other.first_ns, one.last_ns))
+            raise UserError(
+                f"{paths[other.file]}: time {begins} lies inside {paths[one.file]}, which holds the same instrument "
+                f"until {until}; remove one of the files. {REPAIR}"
+            )
+
+
+def _arrange(order: list[Stretch], spool: Columns, to: Columns) -> int:
+    """Lay the spooled rows in the order of instrument and time; return how many repeated times were left out."""
+    columns = spool.finish()
+    repeated, position = 0, 0
+    while position < len(order):
+        group, until = [order[position]], order[position].last_ns
+        while (position := position + 1) < len(order) and order[position].key == group[0].key:
+            if order[position].first_ns > until:
+                break
+            group.append(order[position])
+            until = max(until, order[position].last_ns)
+        if len(group) == 1:
+            _copy(columns, group[0], to)
+            continue
+        # In the order of files, so that of two equal times the earlier file's row stays.
+        group.sort(key=lambda s: s.file)
+        parts = [np.concatenate([columns[name][s.at : s.at + s.size] for s in group]) for name in COLUMNS]
+        by_time = np.argsort(parts[0], kind="stable")
+        kept = by_time[np.concatenate([[True], np.diff(parts[0][by_time]) != 0])]
+        repeated += len(by_time) - len(kept)
+        to.append(*(part[kept] for part in parts))
+    return repeated
+
+
+def _copy(columns: dict[str, np.ndarray], stretch: Stretch, to: Columns) -> None:
+    for lo in range(stretch.at, stretch.at + stretch.size, BLOCK):
+        part = slice(lo, min(lo + BLOCK, stretch.at + stretch.size))
+        to.append(*(columns[name][part] for name in COLUMNS))
+        for array in columns.values():
+            release(array)
+
+
+def _symbols(stretches: list[Stretch], order: list[Stretch], by_symbol: bool) -> dict[int, str]:
+    """Return the symbol of each instrument: the latest; where that file has none, the one of the last file that has."""
+    known = {s.key: s.name for s in stretches if s.name is not None}
+    latest = {s.key: s.name for s in order}
+    if by_symbol and len({(s.key, s.name) for s in stretches}) > len(latest):
+        raise UserError("two symbols share a key; add an instrument_id column")
+    return {key: name if name is not None else known.get(key, str(key)) for key, name in latest.items()}

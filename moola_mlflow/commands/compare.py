@@ -1,0 +1,30 @@
+"""compare: two or more runs of one stage side by side, in the console and as a page."""
+
+from __future__ import annotations
+
+from moola_mlflow import compare, tracking
+from moola_mlflow.config import Config
+from moola_mlflow.document import output_folder
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tracking import Run
+
+FOLDER = "compare"
+
+
+def run(config: Config, preset: str, interrupts: Interrupts, run_ids: str = "", out: str = "") -> None:
+    """Say what differs between runs, log the page on a run of its own, and copy it to ``out`` where given."""
+    with Run(
+        "compare", tracking.run_name("compare", "runs", config.trainer.seed), config.tracking.experiment
+    ) as active:
+        active.params({"run_ids": run_ids, "out": out})
+        target = output_folder(out)
+        runs = compare.find_runs(run_ids)
+        document, short = compare.build(runs), compare.build(runs, short=True).markdown()
+        files = document.write(active.folder / FOLDER, FOLDER)
+        active.artifact(active.folder / FOLDER, FOLDER)
+        if target:
+            document.write(target, FOLDER)
+        active.tags({"moola.compared": ",".join(one.id for one in runs)})
+        active.note(short.partition("\n\n")[2])
+        copied = f", and in {target}" if target else ""
+        print(f"{short}\nWhole, with curves: {', '.join(files)} under {FOLDER}/{copied}\nRun {active.id}", flush=True)

@@ -1,0 +1,92 @@
+"""sync: what the store missed of a run while it did not answer, from the run's folder on disk."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import mlflow
+
+from moola_mlflow import journal, runfolder, runtime, tracking
+from moola_mlflow.config import Config
+from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.journal import Journal, Sent
+from moola_mlflow.outbox import Outbox
+from moola_mlflow.replay import Replayer
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.store import FAILURES, check_run, first_line, shown_uri
+from moola_mlflow.tracking import Run
+
+DIED = "The process died without a word."
+
+
+def run(config: Config, preset: str, interrupts: Interrupts, run_dir: str = "") -> None:
+    """Bring a run's journal to the store, and its files and models with it; nothing is doubled by doing it again."""
+    launched = runtime.launched()
+    with Run("sync", tracking.run_name("sync", "run", 0)) if launched else nullcontext() as active:
+        folder = _folder(run_dir)
+        runfolder.check_free(folder)
+        with runfolder.hold(folder):
+            told = _sync(folder, choose=not launched)
+        if active is not None:
+            active.note(told)
+        print(told, flush=True)
+
+
+def _folder(run_dir: str) -> Path:
+    """Return the folder that is meant. Raises: UserError."""
+    if not run_dir:
+        raise UserError("sync needs the folder of a run: moola sync .moola/runs/RUN_ID")
+    folder = Path(run_dir)
+    if not (folder / runfolder.JOURNAL).is_file():
+        raise UserError(f"run_dir='{run_dir}' is not the folder of a run: there is no {runfolder.JOURNAL} in it")
+    return folder
+
+
+def _sync(folder: Path, choose: bool) -> str:
+    sent = Sent.read(folder)
+    if sent is None:
+        raise UserError(
+            f"run_dir='{folder}' has no {journal.SENT}: its run was at work in a version that sent everything at once; "
+            "there is nothing to send"
+        )
+    if choose and "MLFLOW_TRACKING_URI" not in os.environ and sent.uri.startswith("http"):
+        mlflow.set_tracking_uri(sent.uri)  # where the run was meant to go
+    stored = check_run(sent.run_id)
+    missed, ended = journal.unsent(folder), runfolder.read_journal(folder).status
+    book = Journal(folder)
+    try:
+        if not ended:
+            ended = "KILLED"
+            book.append({"kind": "status", "status": ended, "note": DIED})
+        sent.uri, sent.offset = shown_uri(), min(sent.offset, book.size)
+        replayer = Replayer(mlflow.MlflowClient(), folder, sent.run_id, stored)
+        box = Outbox(book, replayer, sent)
+        done = box.close()
+    finally:
+        book.close()
+    if not done:
+        raise TrainingError(
+            f"{journal.unsent(folder)} of {missed} events of {folder} are still not in '{shown_uri()}': {box.trouble}; "
+            f"try again later: moola sync {folder}"
+        )
+    try:
+        _make_true(folder, replayer)
+    except FAILURES as e:
+        raise TrainingError(f"all events are sent, and then '{shown_uri()}' failed: {first_line(e)}; try again") from e
+    if box.refused:
+        raise TrainingError(
+            f"the store '{shown_uri()}' refuses {len(box.refused)} of {missed} events of {folder}, and has the rest: "
+            f"{'; '.join(map(first_line, box.refused))}"
+        )
+    return f"Run {replayer.run_id} is whole in '{shown_uri()}' and {ended}: {missed} events were missing"
+
+
+def _make_true(folder: Path, replayer: Replayer) -> None:
+    """Remove what was made twice, and set the status again where something else has been written over it."""
+    events = list(journal.read(folder))
+    replayer.remove_doubles(event.record["key"] for event in events if event.kind == "child")
+    last = [event for event in events if event.kind == "status"][-1]
+    if replayer.client.get_run(replayer.run_id).info.status != last.record["status"]:
+        replayer.client.set_terminated(replayer.run_id, last.record["status"], last.at_ms)

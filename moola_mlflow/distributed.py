@@ -1,0 +1,108 @@
+"""Processes that train one model together: started by ``torchrun``, each with its rows of every batch.
+
+Sums over processes are all that they exchange. Only rank 0 tracks and writes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from moola_mlflow.errors import TrainingError
+from moola_mlflow.runtime import rank
+
+# A living peer may be busy for long: rank 0 writes checkpoints and pictures. A dead one is noticed at once.
+TIMEOUT = dt.timedelta(minutes=30)
+T = TypeVar("T")
+
+
+class PeerLost(TrainingError):
+    """Another process of the training is gone."""
+
+
+@dataclass
+class World:
+    """The processes of a training; alone where nobody started several."""
+
+    rank: int = 0
+    size: int = 1
+    control: Any = None
+    """The group for what the host decides; not the GPU's, whose answers the host would have to wait for."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all processes, the same bits on each; in place. Raises: PeerLost."""
+        if self.size > 1:
+            _talk(lambda: dist.all_reduce(tensor))
+        return tensor
+
+    def agree(self, reason: str | None) -> str | None:
+        """Return why to stop where any process has a reason. Raises: PeerLost."""
+        if self.size == 1:
+            return reason
+        asked = torch.tensor([float(reason is not None)])
+        _talk(lambda: dist.all_reduce(asked, group=self.control))
+        return (reason or "another process was asked to stop") if asked.item() else None
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes rank 0's values, in place. Raises: PeerLost."""
+        if self.size > 1:
+            for tensor in tensors:
+                _talk(lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
+
+    def share_state(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return rank 0's state, or None where it has none; bytes that are read without executing anything."""
+        if self.size == 1:
+            return state
+        written = io.BytesIO()
+        if state is not None and self.rank == 0:
+            torch.save(state, written)
+        size = torch.tensor([len(written.getvalue())])
+        _talk(lambda: dist.broadcast(size, 0, group=self.control))
+        if not size.item():
+            return None
+        content = torch.empty(int(size.item()), dtype=torch.uint8)
+        if self.rank == 0:
+            content = torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
+        _talk(lambda: dist.broadcast(content, 0, group=self.control))
+        return state if self.rank == 0 else torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True)
+
+    def leave(self) -> None:
+        """Go on alone: what follows the training is rank 0's."""
+        if self.size > 1:
+            dist.destroy_process_group()
+        self.rank, self.size, self.control = 0, 1, None
+
+
+def join(device: torch.device) -> World:
+    """Join the other processes that ``torchrun`` started, or be alone.
+
+    Raises: PeerLost where they do not come.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of devices that are not named
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        _talk(lambda: dist.init_process_group(backend, timeout=TIMEOUT))
+        control = _talk(lambda: dist.new_group(backend="gloo", timeout=TIMEOUT))
+    return World(rank(), size, control)
+
+
+def _talk(exchange: Callable[[], T]) -> T:
+    try:
+        return exchange()
+    except RuntimeError as e:
+        raise PeerLost(
+            f"another process of this training is gone ({str(e).strip().splitlines()[0][:200]}); what was trained so "
+            "far is saved: start again with resume=auto"
+        ) from e

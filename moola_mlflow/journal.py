@@ -1,0 +1,173 @@
+"""A run's journal on disk: every event of the run, one JSON line each, and how much of it the store has acknowledged.
+
+Beside the journal lie ``sent.json``, written atomically, and ``outbox/``, where files wait until the store has them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from moola_mlflow.runfolder import JOURNAL
+
+SENT, OUTBOX = "sent.json", "outbox"
+OFFLINE = "offline-"
+"""How the id of a run begins whose store did not answer when it started; its folder keeps that name."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a journal; ``start`` and ``end`` are its offsets in bytes, ``end`` behind the line's end."""
+
+    record: dict[str, Any]
+    start: int
+    end: int
+
+    @property
+    def kind(self) -> str:
+        return str(self.record.get("kind", ""))
+
+    @property
+    def at_ms(self) -> int:
+        """When it happened, as MLflow counts time."""
+        return int(self.record.get("at", 0) * 1000)
+
+
+@dataclass
+class Sent:
+    """What the store has of a run: the journal up to an offset, under an id; ``uri`` is the store's, less passwords."""
+
+    offset: int = 0
+    run_id: str = ""
+    uri: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> Sent | None:
+        """Return what was last written, None where there is nothing (a run of a version that sent at once)."""
+        try:
+            found = json.loads((folder / SENT).read_text(encoding="utf-8"))
+            return cls(**{field.name: found[field.name] for field in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Write atomically. A power cut may bring an older state back: to send events twice changes nothing."""
+        temporary = folder / f"{SENT}.tmp"
+        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        os.replace(temporary, folder / SENT)
+
+
+class Journal:
+    """The journal of a run that is at work: appended to by one process, which holds the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it behind its last whole line. Raises: OSError."""
+        self.folder = folder
+        self._file = open(folder / JOURNAL, "ab")  # noqa: SIM115
+        self._lock = threading.Lock()
+        self.size = self._file.tell()
+        if self.size and _last_byte(folder / JOURNAL) != b"\n":  # cut short by a crash: what follows must not be glued
+            self._put(b"\n")
+        self.opened_at = self.size
+        """Events behind this offset are this process's own."""
+
+    def append(self, record: dict[str, Any]) -> int:
+        """Append an event and return the offset of its end; it is then safe from this process's death."""
+        line = json.dumps({"at": time.time(), **record}) + "\n"
+        with self._lock:
+            self._put(line.encode())
+            return self.size
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Make what was appended safe from a power cut too."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read(folder: Path, start: int = 0) -> Iterator[Event]:
+    """Yield the whole lines from an offset on; one that is damaged, or cut short at the end, is passed over."""
+    try:
+        file = open(folder / JOURNAL, "rb")  # noqa: SIM115
+    except OSError:
+        return
+    with file:
+        file.seek(start)
+        end = start
+        for line in file:
+            begin, end = end, end + len(line)
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield Event(record, begin, end)
+
+
+def steps(folder: Path, metric: str) -> set[int]:
+    """Return the steps at which the run has logged a metric, sent or not."""
+    return {
+        event.record["step"] for event in read(folder) if event.kind == "metrics" and metric in event.record["metrics"]
+    }
+
+
+def unsent(folder: Path) -> int:
+    """Return how many events the store has not acknowledged."""
+    sent = Sent.read(folder)
+    return sum(1 for _ in read(folder, sent.offset)) if sent else 0
+
+
+def stage(folder: Path, source: Path, name: str, key: str = "") -> str:
+    """Put a file, or a folder's files, into the outbox under a name; return the key of the place.
+
+    What becomes of the source later does not change what is sent. A checkpoint is only ever replaced, never written
+    into, and is large: it is linked where the disk can.
+    """
+    key = key or uuid.uuid4().hex
+    for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+        if path.is_dir():
+            continue
+        target = (
+            outbox(folder, key) / name / path.relative_to(source) if source.is_dir() else outbox(folder, key) / name
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (path.suffix == ".pt" and _linked(path, target)):
+            shutil.copyfile(path, target)
+    return key
+
+
+def outbox(folder: Path, key: str) -> Path:
+    """Return where the files of an event wait."""
+    return folder / OUTBOX / key
+
+
+def _linked(path: Path, target: Path) -> bool:
+    try:
+        os.link(path, target)
+    except OSError:
+        return False
+    return True
+
+
+def _last_byte(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)

@@ -1,0 +1,233 @@
+"""Sends a run's journal to the store: in the background to a server, at once to a database on this machine.
+
+Training never waits for a server. One that fails is left alone for growing pauses, then tried with one request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+import threading
+import time
+
+from mlflow.exceptions import MlflowException
+
+from moola_mlflow import journal
+from moola_mlflow.errors import UserError
+from moola_mlflow.journal import Event, Journal, Sent
+from moola_mlflow.replay import Replayer, groups, is_refusal
+from moola_mlflow.store import FAILURES, first_line
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+LAST_TRY_S = 5.0
+"""How long the end of a run waits for a store that did not answer before."""
+QUIET_S = 120.0
+"""How long it waits for one that did while nothing gets through: a hung server fails a request long before."""
+MOST_EVENTS = 500
+"""Read at a time: an outage of days must not fill the memory."""
+SLOW_S = 2.0
+"""MLflow may have repeated a request that took longer."""
+
+
+GONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""What a store says of a run that was deleted."""
+
+
+class Outbox:
+    """Brings the events of a journal to the store, in order, each acknowledged on disk before the next."""
+
+    def __init__(
+        self, book: Journal, replayer: Replayer, sent: Sent, *, background: bool = False, strict: bool = False,
+        down: str = "",
+    ) -> None:  # fmt: skip
+        """``background``: in a thread. ``strict``: ``push`` raises where the store fails. ``down``: how it just did."""
+        self._book, self._replayer, self._sent, self._strict = book, replayer, sent, strict
+        self._changed = threading.Condition()
+        self._closed = False
+        self._failures = 0
+        self._try_at, self._pause_s = 0.0, FIRST_PAUSE_S
+        self._error: Exception | None = None
+        self._doubtful: set[str] = set()
+        """Keys of child runs whose making may have been repeated."""
+        self.refused: list[Exception] = []
+        """What the store will never take of this run; ``push`` raises the first."""
+        self.trouble = ""
+        """Why the store takes nothing at the moment; empty where it does."""
+        self.gone = False
+        """Whether that is because the run was deleted from it."""
+        self._thread: threading.Thread | None = None
+        if down:
+            self._fail(UserError(down))
+        if background:
+            # urllib3 warns of every repeated request; that the server does not answer is said once, below.
+            logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+            self._thread = threading.Thread(target=self._work, name="moola-outbox", daemon=True)
+            self._thread.start()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something that the store has not acknowledged."""
+        return self._sent.offset < self._book.size
+
+    @property
+    def run_id(self) -> str:
+        """The run's id in the store, empty where it has none yet."""
+        return self._replayer.run_id
+
+    def version(self, key: str) -> str:
+        """Return the version that an event has registered, empty where it has not yet."""
+        return self._replayer.versions.get(key, "")
+
+    def push(self) -> None:
+        """Have sent what was appended. Raises: what the store has said against an event; a failure where ``strict``."""
+        if self._thread is not None:
+            with self._changed:
+                self._changed.notify_all()
+        elif self._strict or time.monotonic() >= self._try_at:
+            self._attempt()
+        if self.refused:
+            raise self.refused.pop(0)
+        if self._strict and self._error is not None:
+            raise self._error
+
+    def drain(self, limit_s: float = float("inf")) -> bool:
+        """Wait until all is sent, and return whether it is; where the store fails, return as soon as that is known."""
+        if self._thread is None:
+            self._attempt()
+            return not self.pending
+        with self._changed:
+            if self.trouble:
+                limit_s = min(limit_s, LAST_TRY_S)
+            self._try_at = 0.0
+            self._changed.notify_all()
+            failures, target, last = self._failures, self._book.size, self._sent.offset
+            begun = moved = time.monotonic()
+            while self._sent.offset < target and self._failures == failures and self._thread.is_alive():
+                now = time.monotonic()
+                if self._sent.offset != last:
+                    last, moved = self._sent.offset, now
+                if now - begun > limit_s or now - moved > QUIET_S:
+                    break
+                self._changed.wait(0.1)
+            return self._sent.offset >= target
+
+    def close(self, limit_s: float = float("inf")) -> bool:
+        """Send the rest, as ``drain`` does, and then nothing more; return whether the store has it all."""
+        try:
+            return self.drain(limit_s)
+        finally:
+            self.stop()
+            if not self.pending:
+                shutil.rmtree(self._book.folder / journal.OUTBOX, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not (self.pending and time.monotonic() >= self._try_at):
+                    self._changed.wait(max(self._try_at - time.monotonic(), 0.01) if self.pending else None)
+                if self._closed:
+                    return
+            self._attempt()
+
+    def _attempt(self) -> None:
+        """Send until there is nothing more, or the store fails."""
+        while self.pending and not self._closed:
+            events = list(itertools.islice(journal.read(self._book.folder, self._sent.offset), MOST_EVENTS))
+            if not events:  # nothing but damaged lines
+                self._acknowledge(self._book.size)
+                return
+            if not all(self._send(group) for group in groups(events)):
+                return
+        if self._doubtful and not self._closed:
+            self._remove_doubles()
+
+    def _send(self, group: list[Event]) -> bool:
+        """Send events together and, where the store finds fault with them, one by one; return whether to go on."""
+        if self._closed:
+            return False
+        error = self._error = self._try(group)
+        if error is None:
+            self._acknowledge(group[-1].end)
+            self._recover()
+            return True
+        # A run that could not be made (its experiment was deleted) must not be left out: all else is part of it.
+        if not is_refusal(error) or not self._replayer.run_id or self._is_gone(error):
+            self._fail(error)
+            return False
+        if len(group) > 1:
+            return all(self._send([event]) for event in group)
+        self._error = None
+        self.refused.append(error)  # to send it again would keep everything behind it waiting for ever
+        self._acknowledge(group[-1].end)
+        return True
+
+    def _try(self, group: list[Event]) -> Exception | None:
+        begun = time.monotonic()
+        try:
+            self._replayer.apply(group, fresh=group[0].start >= self._book.opened_at)
+        except (*FAILURES, UserError) as e:
+            self._doubt(group)
+            return e
+        except Exception as e:
+            if self._thread is None:
+                raise
+            self._doubt(group)  # an artifact store has errors of its own
+            return e
+        if time.monotonic() - begun > SLOW_S:
+            self._doubt(group)
+        return None
+
+    def _doubt(self, group: list[Event]) -> None:
+        self._doubtful |= {event.record["key"] for event in group if event.kind == "child"}
+
+    def _remove_doubles(self) -> None:
+        try:
+            self._replayer.remove_doubles(self._doubtful)
+            self._doubtful.clear()
+        except FAILURES:
+            pass  # the next attempt, or `moola sync`, does it
+
+    def _acknowledge(self, offset: int) -> None:
+        with self._changed:
+            if not self._closed:
+                self._sent.offset, self._sent.run_id = offset, self._replayer.run_id
+                self._sent.write(self._book.folder)
+            self._changed.notify_all()
+
+    def _is_gone(self, error: Exception) -> bool:
+        """Return whether the store does not have the run any more, or not now."""
+        if not isinstance(error, MlflowException) or not self._replayer.run_id:
+            return False
+        try:
+            return not self._replayer.is_there()
+        except FAILURES:
+            return True
+
+    def _fail(self, error: Exception) -> None:
+        """Leave the store alone for a while; say so once."""
+        first, text = not self.trouble, first_line(error)
+        self.trouble, self.gone = text, getattr(error, "error_code", "") in GONE and self._is_gone(error)
+        with self._changed:
+            self._pause_s = FIRST_PAUSE_S if first else min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._failures += 1
+            self._try_at = time.monotonic() + self._pause_s
+            self._changed.notify_all()
+        if first and not self._strict:
+            until = "has the run again" if self.gone else "answers"
+            print(
+                f"Warning: the tracking store does not take what is logged: {text}. The run goes on; everything is "
+                f"kept in {self._book.folder} and follows when the store {until}",
+                flush=True,
+            )
+
+    def _recover(self) -> None:
+        if self.trouble:
+            print("The tracking store takes what is logged again; what was kept follows", flush=True)
+        self.trouble, self.gone = "", False

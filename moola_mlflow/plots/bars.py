@@ -1,0 +1,124 @@
+"""Pictures of a bars table: which days are there, and the price with the bounds of its segments."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from moola_mlflow.bars import Bars
+from moola_mlflow.barstore import take
+from moola_mlflow.windows import utc
+
+ROLL, EDGE, LINE = "#c03028", "#b8860b", "#4878a8"
+MAX_YEARS = 12
+MAX_POINTS = 4000
+CLOSE_UP_BARS = 2000
+MAX_BOUNDS = 120
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def coverage_figure(days: np.ndarray, counts: np.ndarray, rolls: Sequence[tuple[int, str]]) -> Figure:
+    """Return a calendar: a strip a year, a column a week, a cell a day, coloured by its number of bars.
+
+    Days without bars are white; a day on which the series rolls has a red dot. The last twelve years are shown.
+
+    Shapes: days int64 [D] since 1970 UTC, counts [D]; rolls are times in ns since 1970 UTC with the new symbol.
+    """
+    dates = [dt.date(1970, 1, 1) + dt.timedelta(days=int(day)) for day in days]
+    years = sorted({date.year for date in dates})[-MAX_YEARS:]
+    figure = Figure(figsize=(14, 1.2 + 1.75 * len(years)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(years), 1, squeeze=False).ravel()
+    most = max(1, int(counts.max(initial=1)))
+    rolled = {dt.datetime.fromtimestamp(ns / 1e9, dt.UTC).date() for ns, _ in rolls}
+    for year, ax in zip(years, axes, strict=True):
+        cells = np.full((7, 54), np.nan)
+        first = dt.date(year, 1, 1).weekday()
+        for date, count in zip(dates, counts.tolist(), strict=True):
+            if date.year == year:
+                week = (date.timetuple().tm_yday - 1 + first) // 7
+                cells[date.weekday(), week] = count
+                if date in rolled:
+                    ax.plot(week, date.weekday(), "o", color=ROLL, markersize=4)
+        ax.imshow(cells, aspect="auto", cmap="viridis_r", vmin=0, vmax=most, interpolation="nearest")
+        ax.set_yticks(range(0, 7, 2), DAYS[::2], fontsize=9)
+        starts = [(dt.date(year, m, 1).timetuple().tm_yday - 1 + first) // 7 for m in range(1, 13)]
+        ax.set_xticks(starts, [f"{dt.date(year, m, 1):%b}" for m in range(1, 13)], fontsize=9)
+        ax.set_ylabel(str(year), fontsize=11)
+    figure.colorbar(axes[0].images[0], ax=axes.tolist(), label="bars a day (UTC)", shrink=0.9)
+    dots = f"; a red dot is a roll ({len(rolls):,})" if rolls else ""
+    figure.suptitle(f"{int(counts.sum()):,} bars on {len(days):,} days, white: none{dots}", fontsize=13)
+    return figure
+
+
+def price_figure(bars: Bars, runs: np.ndarray, symbol: str, rolls: Sequence[tuple[int, str]]) -> Figure:
+    """Return the price of one instrument or series, whole and its last bars close up, with segment bounds.
+
+    Both run bar by bar, so that nights and years without bars take no room. Above, high and low, with rolls and, where
+    they are few, the bounds of segments; below, the last closes, a dashed line where a segment ends.
+
+    Shapes: runs int64 [S, 2], the segments that are drawn, in order of time.
+    """
+    figure = Figure(figsize=(14, 8), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    whole, close_up = figure.subplots(2, 1)
+    sizes = runs[:, 1] - runs[:, 0]
+    _whole(whole, bars, runs, rolls)
+    behind = np.cumsum(sizes[::-1])[::-1] - sizes  # bars after each segment
+    shown = runs[behind < CLOSE_UP_BARS].copy()
+    shown[0, 0] = max(shown[0, 0], shown[0, 1] - (CLOSE_UP_BARS - behind[behind < CLOSE_UP_BARS][0]))
+    ends = np.cumsum(shown[:, 1] - shown[:, 0])
+    for (lo, hi), end in zip(shown.tolist(), ends.tolist(), strict=True):
+        close = take(bars.ohlc, np.arange(lo, hi))[:, 3]
+        close_up.plot(np.arange(end - len(close), end), close, color=LINE, linewidth=0.9)
+    for end in ends[:-1]:
+        close_up.axvline(end - 0.5, color=EDGE, linewidth=0.8, linestyle="--")
+    places = np.linspace(0, int(ends[-1]) - 1, 8).astype(int)
+    rows = np.concatenate([np.arange(lo, hi) for lo, hi in shown.tolist()])[places]
+    close_up.set_xticks(places, [utc(int(ns)) for ns in take(bars.time_ns, rows)], fontsize=8)
+    close_up.set_xlim(0, int(ends[-1]))
+    close_up.set_title(
+        f"the last {int(ends[-1]):,} bars; dashed: a segment ends, and no window crosses it", fontsize=11
+    )
+    figure.suptitle(f"{symbol}: {int(sizes.sum()):,} bars in {len(runs):,} segments", fontsize=13, parse_math=False)
+    return figure
+
+
+def _whole(ax: Axes, bars: Bars, runs: np.ndarray, rolls: Sequence[tuple[int, str]]) -> None:
+    sizes = runs[:, 1] - runs[:, 0]
+    before = np.cumsum(sizes) - sizes
+    width = max(1, int(sizes.sum()) // MAX_POINTS)
+    places, lows, highs = [], [], []
+    for (lo, hi), at in zip(runs.tolist(), before.tolist(), strict=True):
+        ohlc, cuts = take(bars.ohlc, np.arange(lo, hi)), np.arange(0, hi - lo, width)
+        places += [*(at + cuts), at + hi - lo]
+        lows += [*np.minimum.reduceat(ohlc[:, 2], cuts), np.nan]  # the line breaks where a segment ends
+        highs += [*np.maximum.reduceat(ohlc[:, 1], cuts), np.nan]
+    ax.fill_between(places, lows, highs, color=LINE, linewidth=0.9)
+    if len(runs) <= MAX_BOUNDS:
+        for at in before[1:]:
+            ax.axvline(at, color=EDGE, linewidth=0.5, linestyle="--", alpha=0.7)
+    starts = take(bars.time_ns, runs[:, 0])
+    for ns, name in rolls:
+        at = int(before[np.searchsorted(starts, ns)])
+        ax.axvline(at, color=ROLL, linewidth=1.0)
+        ax.annotate(
+            f" {name}",
+            (at, 0.97),
+            xycoords=("data", "axes fraction"),
+            fontsize=9,
+            color=ROLL,
+            va="top",
+            parse_math=False,
+        )
+    ticks = np.linspace(0, int(sizes.sum()) - 1, 10).astype(int)
+    rows = runs[at_tick := np.searchsorted(before, ticks, side="right") - 1, 0] + ticks - before[at_tick]
+    ax.set_xticks(ticks, [utc(int(ns))[:10] for ns in take(bars.time_ns, rows)], fontsize=8)
+    ax.set_xlim(0, int(sizes.sum()))
+    marks = ", dashed: a segment ends" if len(runs) <= MAX_BOUNDS else ""
+    ax.set_title(f"high and low, bar by bar{marks}{'; red: a roll, and what to' if rolls else ''}", fontsize=11)

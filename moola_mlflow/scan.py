@@ -1,0 +1,218 @@
+"""Sliding a detector over bars: every window once, hits above thresholds, of overlapping ones the most probable.
+
+A detector names a class and a span in every window, also where there is none: it was taught on windows that hold one,
+and knows no "nothing here" unless the labels had that class. The thresholds are all that stands against it. The class
+is read from the bars around the span, so a span at a window's edge is left to the next window, which holds them.
+
+Shape legend: N windows, H hits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bartable import bars_from_table
+from moola_mlflow.config import BarsConfig, DetectConfig, resolve
+from moola_mlflow.detection import CHUNK, Found, PatternDetector
+from moola_mlflow.detector_files import load_detector_folder
+from moola_mlflow.errors import UserError
+from moola_mlflow.windows import Windows, make_windows, segments
+
+COLUMNS = (
+    "instrument", "start", "end", "label", "probability", "span_score", "num_windows", "window_start", "window_end",
+    "expansion_start", "expansion_end",
+)  # fmt: skip
+"""Of the table of hits: times are the starts of a span's or window's first and last bar, pointers count bars in it."""
+
+SCAN_PARAMETERS = ("min_probability", "min_span_score", "margin", "stride")
+"""Keys of the section ``detect`` that decide which hits there are."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a detector found in bars.
+
+    Shapes: found over the N windows, above bool [N], kept int64 [H] (windows whose hit was kept, in order of time),
+    support int64 [H] (windows whose hit lies on this one's bars, itself among them).
+    """
+
+    windows: Windows
+    found: Found
+    above: np.ndarray
+    """Whether a window's hit passes the thresholds and has its margin."""
+    kept: np.ndarray
+    support: np.ndarray
+    num_bars_seen: int
+    """Bars that lie in some window; the others' segments are too short."""
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a hit, in order of time: ``COLUMNS``."""
+        bars, found, kept = self.windows.bars, self.found, self.kept
+        first, last = self.rows(kept)
+        starts = self.windows.starts[kept]
+        names = instrument_names(bars)
+        columns = {
+            "instrument": np.array([names[key] for key in bars.instrument[first].tolist()], dtype=object),
+            "start": _utc(bars.time_ns[first]),
+            "end": _utc(bars.time_ns[last]),
+            "label": found.label[kept].astype(object),
+            "probability": self.confidence()[kept],
+            "span_score": found.span_score[kept],
+            "num_windows": self.support,
+            "window_start": _utc(bars.time_ns[starts]),
+            "window_end": _utc(bars.time_ns[starts + self.windows.length - 1]),
+            "expansion_start": found.start[kept],
+            "expansion_end": found.end[kept],
+        }
+        return pd.DataFrame(columns, columns=list(COLUMNS))
+
+    def confidence(self) -> np.ndarray:
+        """Return the calibrated probability of the class that each window was given. Shapes: float64 [N]."""
+        return self.found.probability.max(1)
+
+    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the bars where the spans of some windows begin and end. Shapes: int64 [M] each."""
+        starts = self.windows.starts[index]
+        return starts + self.found.start[index], starts + self.found.end[index]
+
+
+def detect(
+    bars: Bars | pd.DataFrame | str | Path,
+    detector: PatternDetector | str | Path,
+    *,
+    min_probability: float | None = None,
+    min_span_score: float | None = None,
+    margin: int | None = None,
+    stride: int | None = None,
+    max_gap_minutes: int = 5,
+) -> pd.DataFrame:
+    """Slide a detector over bars and return one row a hit; needs no tracking store.
+
+    ``bars`` are those of ``read_bars``, a table with times and prices (see ``bars_from_table``), or a file of one
+    instrument. ``detector`` is a folder with ``detector.json`` or what ``load_detector`` returns. Thresholds and
+    stride default to those of the entry point. ``attrs`` of the result counts ``windows`` and ``windows_above``.
+
+    Raises: UserError where the bars, the folder or a threshold are not what they should be.
+    """
+    thresholds = {"min_probability": min_probability, "min_span_score": min_span_score, "margin": margin}
+    options = detect_options({**thresholds, "stride": stride})
+    if isinstance(detector, str | Path):
+        if str(detector).startswith(("models:/", "runs:/")):
+            raise UserError(f"detector '{detector}' is in a store; give moola_mlflow.load_detector('{detector}')")
+        detector = load_detector_folder(Path(detector))
+    if isinstance(bars, pd.DataFrame):
+        bars = bars_from_table(bars, detector.length)
+    elif isinstance(bars, str | Path):
+        bars = read_bars(BarsConfig(path=str(bars)), detector.length)
+    found = scan(bars, detector, options, max_gap_minutes)
+    table = found.table()
+    table.attrs = {"windows": len(found.windows), "windows_above": int(found.above.sum())}
+    return table
+
+
+def detect_options(given: dict[str, object]) -> DetectConfig:
+    """Return thresholds and stride, None for the default. Raises: UserError naming what is allowed."""
+    return resolve({}, {f"detect.{key}": value for key, value in given.items()}).detect
+
+
+def scan(
+    bars: Bars,
+    detector: PatternDetector,
+    options: DetectConfig,
+    max_gap_minutes: int = 5,
+    on_windows: Callable[[int, int], None] | None = None,
+    precision: str = "fp32",
+) -> Scan:
+    """Read every window of the bars once and merge what overlaps; ``on_windows`` is told how many of how many are done.
+
+    ``precision`` is that of ``PatternDetector.predict``.
+
+    Raises: UserError where no window fits.
+    """
+    if 2 * options.margin + detector.head.head.lengths[0] > detector.length:
+        raise UserError(
+            f"detect.margin={options.margin} on both sides leaves no room for a span in windows of {detector.length} "
+            "bars; lower it"
+        )
+    windows = scan_windows(bars, detector.length, options.stride, max_gap_minutes)
+    parts = []
+    for lo in range(0, len(windows), CHUNK):
+        index = np.arange(lo, min(lo + CHUNK, len(windows)))
+        parts.append(detector.predict(windows.gather(index), precision))
+        if on_windows is not None:
+            on_windows(lo + len(index), len(windows))
+    names = ("label", "probability", "start", "end", "span_score")
+    found = Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    confidence = found.probability.max(1)
+    inside = (found.start >= options.margin) & (found.end < detector.length - options.margin)
+    # A head without a span score is judged by its probability alone.
+    above = inside & (confidence >= options.min_probability) & ~(found.span_score < options.min_span_score)
+    candidates = np.flatnonzero(above)
+    kept, support = merge_overlaps(
+        windows.starts[candidates] + found.start[candidates],
+        windows.starts[candidates] + found.end[candidates],
+        confidence[candidates],
+        found.span_score[candidates],
+    )
+    seen = sum(int(hi - lo) for lo, hi in segments(bars, max_gap_minutes) if hi - lo >= detector.length)
+    order = np.argsort(bars.time_ns[windows.starts[candidates[kept]] + found.start[candidates[kept]]], kind="stable")
+    return Scan(windows, found, above, candidates[kept][order], support[order], seen)
+
+
+def scan_windows(bars: Bars, length: int, stride: int, max_gap_minutes: int = 5) -> Windows:
+    """Cut windows every ``stride`` bars from each segment's first bar on, and one that ends at its last bar.
+
+    Raises: UserError with the arithmetic where no segment is long enough.
+    """
+    windows = make_windows(bars, length, stride, max_gap_minutes)
+    last = [hi - length for lo, hi in segments(bars, max_gap_minutes) if hi - lo >= length]
+    starts = np.union1d(windows.starts, np.array(last, np.int64))
+    return Windows(bars, length, starts[np.argsort(bars.time_ns[starts], kind="stable")])
+
+
+def merge_overlaps(
+    first_H: np.ndarray, last_H: np.ndarray, confidence_H: np.ndarray, span_score_H: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep hits from the most probable to the least, each that shares no bar with one kept before.
+
+    Of equally probable hits the one with the higher span score is kept, then the earlier. Classes do not matter: a
+    bar belongs to one hit at most. Bars are counted by row, so hits of two segments never meet.
+
+    Shapes: rows of the first and last bar, confidence, span score [H] -> positions of the kept hits [K], and how
+    many hits share bars with each and were not kept for a better one's sake, itself included [K].
+    """
+    score_H = np.where(np.isnan(span_score_H), -1.0, span_score_H)
+    order = np.lexsort((first_H, -score_H, -confidence_H))
+    if len(order) == 0:
+        return order, order.copy()
+    origin = int(first_H.min())
+    owner = np.full(int(last_H.max()) - origin + 1, -1, np.int64)
+    kept: list[int] = []
+    support: list[int] = []
+    for hit in order.tolist():
+        bars = owner[first_H[hit] - origin : last_H[hit] - origin + 1]
+        taken = bars[bars >= 0]
+        if len(taken):
+            support[int(taken.min())] += 1  # the most probable of those it meets
+            continue
+        bars[:] = len(kept)
+        kept.append(hit)
+        support.append(1)
+    return np.array(kept, np.int64), np.array(support, np.int64)
+
+
+def instrument_names(bars: Bars) -> dict[int, str]:
+    """Return a name for each instrument key; keys that share a symbol have theirs behind it."""
+    shared = {symbol for symbol, count in Counter(bars.symbols.values()).items() if count > 1}
+    return {key: f"{name}.{key}" if name in shared else name for key, name in bars.symbols.items()}
+
+
+def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(time_ns.view("datetime64[ns]"), tz="UTC")

@@ -1,0 +1,56 @@
+"""A look at the features of all windows without holding them: exact figures from a stream, the rest from a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow.batches import CHUNK, BatchSource, fit_scaling
+from moola_mlflow.features import compute_features
+from moola_mlflow.features.quality import Tally, quality_report
+
+SAMPLE = 16_384
+"""Windows that are kept, evenly spaced: about 80 MB. Where there are no more, every figure is exact."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen of some windows' features. Shapes: features float32 [N, T, F], all of them or a sample."""
+
+    source: BatchSource
+    features: np.ndarray
+    tally: Tally | None
+    """Figures over all windows, None where ``features`` holds all of them."""
+
+    def report(self, swing_flip_rate: float, reference: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the feature quality report; with ``reference``, an earlier report, also the drift against it."""
+        names, warmup = self.source.names, self.source.warmup
+        return quality_report(self.features, names, warmup, swing_flip_rate, reference, self.tally)
+
+    def scaling(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each feature over the valid steps. Shapes: [F], [F]."""
+        if self.tally is None:
+            return fit_scaling(self.features, self.source.warmup)
+        mean, std = self.tally.mean_and_std()
+        return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
+def survey(source: BatchSource, order: np.ndarray) -> Survey:
+    """Look at the features of some windows. Shapes: order int [N], positions of windows."""
+    if len(order) <= SAMPLE:
+        return Survey(source, source.features(order), None)
+    kept = np.linspace(0, len(order) - 1, SAMPLE).astype(np.int64)
+    sample = np.empty((SAMPLE, source.windows.length, len(source.names)), np.float32)
+    tally = Tally(source.names, source.warmup)
+    for lo in range(0, len(order), CHUNK):
+        part = order[lo : lo + CHUNK]
+        features = compute_features(source.windows.gather(part), source.feature_set, source.hybrid)
+        tally.add(features)
+        first, last = np.searchsorted(kept, [lo, lo + len(part)])
+        sample[first:last] = features[kept[first:last] - lo]
+    return Survey(source, sample, tally)

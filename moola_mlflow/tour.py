@@ -1,0 +1,102 @@
+"""Commands run one after the other in processes of their own, with their runs nested under one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run as StoredRun
+
+from moola_mlflow.errors import TrainingError
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tracking import NOTE, Run
+
+REFUSED = 3
+"""Exit code of ``promote`` where the evidence does not suffice: a result, not a failure."""
+
+
+@dataclass
+class Tour:
+    """Runs commands in processes of their own and keeps what they left."""
+
+    active: Run
+    interrupts: Interrupts
+    folder: Path
+    num_steps: int
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    """Command, result and run of every step so far."""
+
+    def step(self, why: str, command: str, look: str, arguments: Mapping[str, object]) -> StoredRun:
+        """Run a command, print its result and where to look, and return its run.
+
+        Raises: TrainingError where it fails. That the evidence does not suffice for a promotion is no failure.
+        """
+        started, number = time.perf_counter(), len(self.rows) + 1
+        words = [command, *(f"--{key}={value}" for key, value in arguments.items())]
+        print(f"[{number}/{self.num_steps}] {why}\n  $ moola {' '.join(words)}", flush=True)
+        log = self.folder / f"{number:02d}-{command}.log"
+        code = self._process(words, log)
+        if code not in (0, REFUSED):
+            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
+            raise TrainingError(f"step {number}, {command}, ended with exit code {code}: {last}; all it said: {log}")
+        made = self._newest()
+        note = made.data.tags.get(NOTE, "")
+        result = f"Not done: {refusal(note)}" if code == REFUSED else headline(note)
+        seconds = time.perf_counter() - started
+        print(f"  {result}\n  look at: {look} of run {made.info.run_id} ({seconds:.0f} s)", flush=True)
+        self.rows.append((command, result, made.info.run_id))
+        return made
+
+    def _process(self, words: list[str], log: Path) -> int:
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+        context = {"mlflow.parentRunId": self.active.id}  # MLflow puts these tags on every run that is started
+        environment["MLFLOW_RUN_CONTEXT"] = json.dumps(context)
+        words = [sys.executable, "-m", "moola_mlflow", *words]
+        with open(log, "w", encoding="utf-8") as output, self.interrupts.deferred():
+            process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
+            try:
+                while process.poll() is None and not self.interrupts.reason():
+                    try:
+                        process.wait(0.2)
+                    except subprocess.TimeoutExpired:
+                        continue
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                code = process.wait()
+        return code
+
+    def _newest(self) -> StoredRun:
+        """Return the run that the last step made."""
+        wanted = f"tags.`mlflow.parentRunId` = '{self.active.id}'"
+        client, known = mlflow.MlflowClient(), {row[2] for row in self.rows}
+        found = client.search_runs([self.active.experiment_id], wanted, order_by=["attributes.start_time DESC"])
+        made = [run for run in found if run.info.run_id not in known]
+        if not made:
+            raise TrainingError(f"step {len(self.rows) + 1} left no run in experiment {self.active.experiment_id}")
+        return made[0]
+
+
+def headline(note: str) -> str:
+    """Return a note's first paragraph, which says the result, as plain text on one line."""
+    return _plain(note.strip().split("\n\n")[0]) or "done"
+
+
+def refusal(note: str) -> str:
+    """Return why a promotion was refused, with the gates that were missed, as plain text on one line."""
+    said, *rest = note.strip().split("\n\n")
+    missed = [line.removeprefix("- ") for paragraph in rest for line in paragraph.splitlines() if line.startswith("- ")]
+    return _plain(f"{said.removeprefix('**Failed:** ')} {'; '.join(missed)}")
+
+
+def _plain(markdown: str) -> str:
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(markdown.split()))  # links: what they say
+    return re.sub(r"\*\*|`|\\(?=[^\w\s])", "", text)

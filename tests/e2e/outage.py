@@ -1,0 +1,186 @@
+"""What the tests of outages share: a real `mlflow server` that can be killed and stopped, and what it must hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from harness import Store
+from mlflow.entities import Run as StoredRun
+
+from moola_mlflow import journal, runfolder
+
+IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """An `mlflow server` over http on this machine; its database outlives it."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, if it does not run, and wait until it answers."""
+        if self.process is None:
+            words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+                     "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
+                     "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+            environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # jobs of GenAI: four more processes
+            with open(self.folder / "server.log", "ab") as log:
+                self.process = subprocess.Popen(
+                    words, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5)
+                return
+            except OSError:
+                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()[-3000:]
+                time.sleep(0.2)
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the server and its workers."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signum)
+
+    def kill(self) -> None:
+        """Kill it, as a power cut does."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait(60)
+            self.process = None
+
+
+@dataclass
+class Served(Store):
+    """A store at an address; commands run in a folder of their own."""
+
+    address: str = ""
+
+    @property
+    def uri(self) -> str:
+        return self.address
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, **IMPATIENT}
+
+    def folders(self) -> list[Path]:
+        """The folders of the runs that were at work here."""
+        return sorted(path.parent for path in self.folder.glob(f".moola/runs/*/{runfolder.JOURNAL}"))
+
+
+def epochs_in(store: Store) -> int:
+    """Count the epochs in the journals of a store's folder."""
+    return sum(path.read_text().count('"val/huber"') for path in store.folder.glob(".moola/runs/*/journal.jsonl"))
+
+
+def wait_for(condition, process: subprocess.Popen[str] | None = None, seconds: float = 180) -> None:
+    """Wait until something is so, or a process has ended."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        if process is not None and process.poll() is not None:
+            return
+        time.sleep(0.02)
+
+
+def stored(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
+    """Return the run of a folder as the store has it."""
+    sent = journal.Sent.read(folder)
+    assert sent is not None
+    return client.get_run(sent.run_id)
+
+
+def assert_whole(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
+    """Assert that the store has every event of a run's journal once, at its own time; return the run."""
+    run, events = stored(client, folder), list(journal.read(folder))
+    assert journal.unsent(folder) == 0
+    assert not (folder / journal.OUTBOX).exists()
+    points: dict[str, set[tuple[int, int, float]]] = {}
+    params: set[str] = set()
+    tags: dict[str, str] = {}
+    names: set[str] = set()
+    for event in events:
+        record = event.record
+        for key, value in record.get("metrics", {}).items():
+            points.setdefault(key, set()).add((event.at_ms, record["step"], value))
+        if event.kind == "params":
+            params |= set(record["params"])
+        if event.kind == "tags":
+            tags |= record["tags"]
+        if event.kind == "artifacts":
+            names |= set(record["names"])
+    assert {key for key in run.data.metrics if "/fold" not in key} == set(points)
+    for key, expected in points.items():
+        there = [(p.timestamp, p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)]
+        assert sorted(there) == sorted(expected), key  # a list against a set: nothing twice
+    assert params <= set(run.data.params)
+    note = "mlflow.note.content"
+    assert {key: run.data.tags.get(key) for key in tags if key != note} == {k: v for k, v in tags.items() if k != note}
+    assert names <= everything(client, run.info.run_id)
+    digests = [file[1][:36] for event in events if event.kind == "inputs" for file in event.record["files"]]
+    assert sorted(given.dataset.digest for given in run.inputs.dataset_inputs) == sorted(set(digests))
+    ends = [event for event in events if event.kind == "status"]
+    assert (run.info.status, run.info.end_time) == (ends[-1].record["status"], ends[-1].at_ms)
+    wanted = [event for event in events if event.kind == "child"]
+    there = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+    children = [child for child in there if "moola.event" in child.data.tags]
+    assert sorted(child.data.tags["moola.event"] for child in children) == sorted(e.record["key"] for e in wanted)
+    for child in children:
+        (event,) = [event for event in wanted if event.record["key"] == child.data.tags["moola.event"]]
+        assert (child.info.status, child.info.end_time) == ("FINISHED", event.at_ms)
+        rows = [(key, step, value) for step, row in enumerate(event.record["series"]) for key, value in row.items()]
+        for wanted_key in {key for key, _, _ in rows}:
+            series = [(p.step, p.value) for p in client.get_metric_history(child.info.run_id, wanted_key)]
+            assert series == [(step, value) for key, step, value in rows if key == wanted_key and value is not None]
+    for event in events:
+        if event.kind == "register":
+            record = event.record
+            found = client.search_model_versions(f"name = '{record['name']}'")
+            mine = [version for version in found if version.tags.get("moola.event") == record["key"]]
+            assert [version.run_id for version in mine] == [run.info.run_id]
+            assert record["tags"].items() <= mine[0].tags.items()
+            logged = client.search_logged_models([run.info.experiment_id], f"tags.`moola.event` = '{record['key']}'")
+            assert len(logged) == 1
+    return run
+
+
+def everything(client: mlflow.MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
+    """Return the paths of a run's artifacts, folders too."""
+    found = set()
+    for item in client.list_artifacts(run_id, folder):
+        found |= {item.path} | (everything(client, run_id, item.path) if item.is_dir else set())
+    return found
+
+
+def text_of(folder: Path) -> str:
+    """Return all that is in the files of a folder, as text."""
+    return json.dumps([path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()])

@@ -1,0 +1,188 @@
+"""Ways to fine-tune: ensembles, other classes, other inputs, phase 2, seeds, gates, the launcher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from finetuning import (
+    NOTE,
+    SMALL,
+    card_of,
+    children,
+    command,
+    finetune,
+    new_store,
+    newest,
+    parents,
+    version_of,
+)
+from harness import ROOT, Store
+from safetensors.torch import load_file
+from small_labels import small_labels
+
+import moola_mlflow
+from moola_mlflow.labels import write_labels
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with two encoders, for runs whose tests look at their own run alone."""
+    return new_store(tmp_path_factory.mktemp("other"))
+
+
+@pytest.mark.slow
+def test_two_encoders_are_read_as_an_ensemble(other: Store) -> None:
+    run = newest(other, finetune(other, encoder="models:/moola-encoder/1, models:/moola-encoder/2", register="both"))
+    card = card_of(other, run)
+    assert [row["model_id"] for row in card["encoders"]] == ["one", "other"]
+    assert (card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == (2, 8 + 10 + 56)
+    version = version_of(other, "both")
+    assert version.tags["features"] == "relativity11,relativity10"
+    found = moola_mlflow.load_detector("models:/both/1").predict(small_labels(4).ohlc)
+    assert found.probability.shape == (4, 2)
+
+
+@pytest.mark.slow
+def test_three_classes_come_from_a_file(other: Store) -> None:
+    labels = small_labels(60, num_classes=3)
+    write_labels(labels, other.folder / "three.parquet")
+    run = newest(other, finetune(other, labels="three.parquet", encoder="one", register="three"))
+    assert {f"cv/recall_{name}" for name in labels.classes} <= set(run.data.metrics)
+    assert run.data.tags["moola.weak_labels"] == "false"
+    assert "WEAK" not in run.data.tags[NOTE]
+    gates = [row["gate"] for row in json.loads(other.artifact(run, "gates.json").read_text())]
+    assert [f"recall/{name}" for name in labels.classes] == [gate for gate in gates if gate.startswith("recall/")]
+    model = mlflow.pyfunc.load_model("models:/three/1")
+    said = model.predict(labels.ohlc[:5])
+    assert [c for c in said.columns if c.startswith("p_")] == [f"p_{name}" for name in labels.classes]
+    assert said.filter(like="p_").sum(axis=1).tolist() == pytest.approx([1] * 5)
+
+
+@pytest.mark.slow
+def test_labels_without_times_are_used_and_what_that_costs_is_told(other: Store) -> None:
+    write_labels(small_labels(60, times="none"), other.folder / "timeless.parquet")
+    done = finetune(other, labels="timeless.parquet", encoder="one", register="none")
+    run = newest(other, done)
+    warning = "the labels carry no times"
+    assert f"Warning: {warning}" in done.out
+    assert run.data.tags["moola.warnings"].startswith(warning)
+    assert f"Warning: {warning}" in run.data.tags[NOTE]
+    assert "data/pretrain_overlap" not in run.data.metrics
+    assert card_of(other, run)["pretrain_overlap"] is None
+
+
+@pytest.mark.slow
+def test_phase_2_trains_the_encoder_on_from_its_epoch(other: Store) -> None:
+    phase_2 = str(ROOT / "configs" / "phase2.yaml")
+    run = newest(
+        other,
+        finetune(other, config=phase_2, epochs="3", finetune__unfreeze_at="0", encoder="one", register="none"),
+    )
+    assert (run.data.params["finetune.freeze"], run.data.params["optimizer.lr"]) == ("False", "0.0001")
+    assert card_of(other, run)["fitted"] == "unfrozen"
+    kept = load_file(other.artifact(run, "detector") / "encoders" / "0" / "weights.safetensors")
+    given = load_file(other.folder / "one" / "weights.safetensors")
+    assert not any(torch.equal(kept[name], given[name]) for name in given if "weight" in name)
+    assert torch.equal(kept["mean"], given["mean"])
+    late = finetune(other, config=phase_2, epochs="2", finetune__unfreeze_at="2", encoder="one", register="none")
+    assert late.code == 2
+    assert "finetune.unfreeze_at=2 lies beyond the 2 epochs" in late.err
+    assert "allowed: 0 to 1" in late.err
+
+
+@pytest.mark.slow
+def test_without_an_encoder_the_configured_network_is_trained_from_scratch(other: Store) -> None:
+    run = newest(other, finetune(other, encoder="", register="scratch"))
+    card = card_of(other, run)
+    assert (card["fitted"], card["encoders"], card["architecture"]["num_inputs"]) == ("scratch", [], 6 + 56)
+    assert "baseline/scratch/f1_macro" not in run.data.metrics
+    assert "baseline/path_features/f1_macro" in run.data.metrics
+    assert run.data.metrics["data/pretrain_overlap"] == 0
+    version = version_of(other, "scratch")
+    assert (version.tags["features"], version.tags["trained_from"]) == ("relativity11", "unknown")
+    assert "encoder `none`" in run.data.tags[NOTE]
+
+
+@pytest.mark.slow
+def test_path_features_alone_make_a_detector_without_an_encoder(other: Store) -> None:
+    run = newest(other, finetune(other, **{"finetune.inputs": "path", "register": "path"}))
+    card = card_of(other, run)
+    assert (card["fitted"], card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == ("path", 0, 56)
+    assert "baseline/path_features/f1_macro" not in run.data.metrics
+    assert version_of(other, "path").tags["features"] == "path"
+    assert len(moola_mlflow.load_detector("models:/path/1").predict(small_labels(4).ohlc)) == 4
+
+
+@pytest.mark.slow
+def test_promote_judges_a_registered_detector_by_its_own_gates_and_no_one_reads_it_as_an_encoder(other: Store) -> None:
+    assert finetune(other, finetune__inputs="path", register="judged").code == 0
+    refused = command(other, "promote", model="judged", gates__delta_joint_success_at_3="2")
+    assert refused.code == 3
+    assert "delta_joint_success_at_3_lo" in refused.err
+    assert "probe_r2_gain" not in refused.err
+    # With limits that any detector meets, what is left is whether it serves.
+    low = {f"gates__{name}": "-1" for name in ("f1_macro", "joint_success_at_3", "recall", "delta_joint_success_at_3")}
+    promoted = command(other, "promote", model="judged", gates__ece="2", **low)
+    assert promoted.code == 0, promoted.err
+    assert other.client.get_model_version_by_alias("judged", "champion")
+    leak = finetune(other, encoder="models:/judged@candidate")
+    assert leak.code == 2
+    assert "is a detector" in leak.err
+
+
+def test_seeds_and_repeats_repeat_the_whole_and_count_a_window_once(other: Store) -> None:
+    given = {"finetune.inputs": "path", "register": "none"}
+    done = finetune(other, seeds="13,17", repeats="2", **given)
+    run = newest(other, done)
+    folds = children(other, run)
+    assert [(fold.data.tags["moola.seed"], fold.data.tags["moola.repeat"]) for fold in folds].count(("13", "2")) == 3
+    assert len(folds) == sum(line.startswith("Fold ") for line in done.out.splitlines()) == 12
+    summary = json.loads(other.artifact(run, "cv_summary.json").read_text())
+    assert [row["seed"] for row in summary["fold_results"]] == [13] * 6 + [17] * 6
+    assert "3 folds x 2 repeats x 2 seeds" in done.out
+    assert len(json.loads(other.artifact(run, "predictions.json").read_text())["data"]) == 240
+
+
+@pytest.mark.slow
+def test_fewer_windows_than_asked_for_are_all_used_with_a_warning(other: Store) -> None:
+    done = finetune(
+        other, labels__n="174", bars__sample_bars="12000", **{"finetune.inputs": "path", "register": "none"}
+    )
+    run = newest(other, done)
+    num = int(run.data.metrics["labels/used"])
+    assert num < 174
+    warning = f"{num} labelled windows found, fewer than the 174 asked for (n): all are used."
+    assert f"Warning: {warning}" in done.out
+    assert warning in run.data.tags["moola.warnings"]
+    assert warning in run.data.tags[NOTE]
+
+
+@pytest.mark.slow
+def test_strict_gates_end_with_3_and_everything_is_logged(other: Store) -> None:
+    done = finetune(other, **{"finetune.inputs": "path", "register": "strict", "gates": "strict"})
+    run = parents(other)[0]
+    assert (done.code, run.info.status) == (3, "FAILED")
+    assert "moola: gates failed: f1_macro" in done.err
+    assert run.data.tags[NOTE].startswith("**Failed:** gates failed:")
+    assert f"**{run.data.tags['moola.headline']}**" in run.data.tags[NOTE]
+    assert {"cv/f1_macro", "cv/delta_joint_success_at_3_lo", "total_seconds"} <= set(run.data.metrics)
+    assert other.artifact(run, "cv_summary.json").is_file()
+    assert version_of(other, "strict").tags["gates"] == run.data.tags["moola.gates"]
+    assert [fold.info.status for fold in children(other, run)] == ["FINISHED"] * 3
+
+
+@pytest.mark.slow
+def test_the_launchers_run_is_adopted_with_its_folds_beneath(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    done = store.run("finetune", {**SMALL, "encoder": str(tmp_path / "one")}, launcher=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = parents(store)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("finetune-finetune-17-20")
+    assert run.data.params["folds"] == run.data.params["cv.folds"] == "3"
+    assert [fold.info.status for fold in children(store, run)] == ["FINISHED"] * 3
+    assert version_of(store).run_id == run.info.run_id

@@ -1,0 +1,239 @@
+"""`mlflow models serve` as users start it: the numbers of `detect`, refusals with a reason, and many requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from harness import ROOT, Store
+from small_models import small_detector, windows
+
+from moola_mlflow import detect, load_detector, registry
+from moola_mlflow.detection import PatternDetector
+from moola_mlflow.detector_files import read_card, save_detector
+from moola_mlflow.synthetic import generate
+
+pytestmark = pytest.mark.slow
+
+URI = "models:/moola-detector@champion"
+PARAMS = {"min_probability": 0.5, "min_span_score": 0.05, "margin": 5}
+Answer = tuple[int, Any]
+
+
+@dataclass
+class Server:
+    """A scoring server in a process of its own."""
+
+    store: Store
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def ask(self, body: Any, kind: str = "application/json") -> Answer:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/invocations", data, {"Content-Type": kind})
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.load(refusal)
+
+    @property
+    def detector(self) -> PatternDetector:
+        mlflow.set_tracking_uri(self.store.uri)
+        return load_detector(URI)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("serving"))
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("made", f"{store.folder}/made"))
+    save_detector(small_detector("both", 2), store.folder / "detector")
+    with mlflow.start_run():
+        card = read_card(store.folder / "detector" / "detector.json")
+        registry.log_detector("moola-detector", store.folder / "detector", card, {"gates": "passed"})
+    store.client.set_registered_model_alias("moola-detector", "champion", "1")
+    return store
+
+
+@pytest.fixture(scope="module")
+def server(store: Store) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {key: value for key, value in store.environment.items() if key != "PYTHONPATH"}
+    log = store.folder / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", "-m", URI, "--env-manager", "local",
+             "--host", "127.0.0.1", "--port", str(port)],
+            cwd=store.folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}/ping", timeout=1)
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.2)
+        else:
+            pytest.fail(f"no answer in two minutes: {log.read_text()}")
+        yield Server(store, url, process)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def table(num: int = 700) -> pd.DataFrame:
+    """Bars with a gap, times as text."""
+    frame = generate(num, 21).reset_index()[["ts_event", "open", "high", "low", "close"]]
+    frame = frame.rename(columns={"ts_event": "time"})
+    late = frame.index >= 300
+    frame["time"] = (frame["time"] + pd.to_timedelta(np.where(late, 90, 0), unit="min")).map(lambda t: t.isoformat())
+    return frame
+
+
+@pytest.mark.parametrize("num", [1, 1000])
+def test_windows_get_the_librarys_numbers_one_or_a_thousand_at_a_time(server: Server, num: int) -> None:
+    ohlc = np.tile(windows(20), (50, 1, 1))[:num]
+    status, answer = server.ask({"inputs": ohlc.tolist()})
+    assert status == 200, answer
+    found, rows = server.detector.predict(ohlc), pd.DataFrame(answer["predictions"])
+    assert len(rows) == num
+    assert rows["label"].tolist() == found.label.tolist()
+    np.testing.assert_allclose(rows[["p_consolidation", "p_retracement"]], found.probability, atol=1e-5)
+    np.testing.assert_array_equal(rows[["expansion_start", "expansion_end"]], np.stack([found.start, found.end], 1))
+
+
+FORMS: dict[str, Callable[[pd.DataFrame], tuple[Any, str]]] = {
+    "records": lambda bars: ({"dataframe_records": bars.to_dict("records"), "params": PARAMS}, "application/json"),
+    "split": lambda bars: ({"dataframe_split": bars.to_dict("split"), "params": PARAMS}, "application/json"),
+    "columns": lambda bars: ({"inputs": bars.to_dict("list"), "params": PARAMS}, "application/json"),
+    "instances": lambda bars: ({"instances": bars.to_dict("records"), "params": PARAMS}, "application/json"),
+}
+
+
+def same(rows: list[dict[str, Any]], expected: pd.DataFrame) -> None:
+    frame = pd.DataFrame(rows)
+    for name in ("start", "end", "window_start", "window_end"):
+        frame[name] = pd.to_datetime(frame[name], utc=True).dt.as_unit("ns")
+    pd.testing.assert_frame_equal(frame, expected, check_dtype=False, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_of_bars_gets_the_rows_of_detect(server: Server, form: str) -> None:
+    status, answer = server.ask(*FORMS[form](table()))
+    assert status == 200, answer
+    expected = detect(table(), server.detector, **PARAMS)
+    assert len(expected) > 3
+    same(answer["predictions"], expected)
+    assert answer["predictions"][0]["start"].endswith("Z")
+
+
+def test_a_csv_file_gets_the_rows_of_detect_at_its_own_thresholds(server: Server) -> None:
+    bars = table(5000)
+    status, answer = server.ask(bars.to_csv(index=False), "text/csv")
+    assert status == 200, answer
+    expected = detect(bars, server.detector)
+    assert len(answer["predictions"]) == len(expected)
+
+
+def broken(row: int, **cells: Any) -> dict[str, Any]:
+    records = table(200).to_dict("records")
+    records[row] = {**records[row], **cells}
+    return {"dataframe_records": records}
+
+
+def window(cell: Any) -> dict[str, Any]:
+    ohlc = windows(2).tolist()
+    ohlc[1][4][0] = cell
+    return {"inputs": ohlc}
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "104 bars a window": ({"inputs": windows(2)[:, 1:].tolist()}, "windows have shape (2, 104, 4); allowed: [N, 105"),
+    "one window without its list": ({"inputs": windows(1)[0].tolist()}, "windows have shape (105, 4)"),
+    "a NaN": (window(float("nan")), "window 1, step 4 is not a bar"),
+    "a null": (window(None), "window 1, step 4: None is not a number"),
+    "a text": (window("cheap"), "window 1, step 4: 'cheap' is not a number"),
+    "numbers as text": ({"inputs": [[["1.5"] * 4] * 105]}, "window 0, step 0: '1.5' is not a number"),
+    "no JSON": ("{", "valid JSON"),
+    "a table of 104 bars": ({"dataframe_records": table(104).to_dict("records")}, "104 bars, fewer than the 105"),
+    "a row whose high is low": (broken(6, high=0.0), "row 7: high 0 is below max(open, close)"),
+    "a row with a text": (broken(6, close="cheap"), "row 7: close is not a finite number"),
+    "a row with a null": (broken(6, close=None), "row 7: close is not a finite number"),
+    "a time that is none": (broken(6, time="soon"), "row 7: time 'soon' does not parse"),
+    "a time twice": (broken(6, time=table(200)["time"][5]), "row 7: time"),
+    "no low": ({"dataframe_split": table(200).drop(columns="low").to_dict("split")}, "no column low"),
+    "an impossible threshold": ({**broken(0), "params": {"min_probability": 2.0}}, "detect.min_probability=2.0"),
+    "a threshold that is text": ({**broken(0), "params": {"min_probability": "high"}}, "min_probability"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_read_gets_400_with_the_reason_and_the_server_lives_on(server: Server, case: str) -> None:
+    payload, reason = BAD[case]
+    status, answer = server.ask(payload)
+    assert status == 400
+    assert reason in answer["message"]
+    assert server.ask({"inputs": windows(1).tolist()})[0] == 200
+    assert server.process.poll() is None
+
+
+def test_fifty_requests_at_once_are_all_answered_alike(server: Server) -> None:
+    payload = {"inputs": windows(3).tolist()}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(server.ask, [payload] * 50))
+    assert {status for status, _ in answers} == {200}
+    first = pd.DataFrame(answers[0][1]["predictions"])
+    for _, answer in answers:
+        pd.testing.assert_frame_equal(pd.DataFrame(answer["predictions"]), first, atol=1e-6)
+
+
+def test_the_example_client_prints_the_hits_and_a_refusal(server: Server) -> None:
+    folder = server.store.folder
+    table(5000).to_csv(folder / "bars.csv", index=False)
+    table(50).to_csv(folder / "few.csv", index=False)
+
+    def client(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        script = str(ROOT / "examples" / "serve_client.py")
+        return subprocess.run(
+            [sys.executable, script, name, "--url", server.url, *words], cwd=folder, capture_output=True, text=True
+        )
+
+    assert client("few.csv").stderr == "400: table: 50 bars, fewer than the 105 of a window; give more bars\n"
+    hits = detect(table(5000), server.detector)
+    done = client("bars.csv")
+    assert len(done.stdout.splitlines()) == (len(hits) + 1 if len(hits) else 0)
+    assert ("no hit above the thresholds" in done.stderr) == (len(hits) == 0)
+
+
+def test_a_dockerfile_of_the_model_is_written_without_docker(store: Store) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", "models", "generate-dockerfile", "-m", URI, "-d", "image",
+         "--env-manager", "local"],
+        cwd=store.folder, env=store.environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    image = store.folder / "image"
+    assert "model_dir" in (image / "Dockerfile").read_text()
+    assert list(image.rglob("detector.json"))
+    assert list(image.rglob("served/detector.py"))
+    assert "pyarrow==" in next(image.rglob("requirements.txt")).read_text()
+    assert not list(image.rglob("*.pkl"))

@@ -1,0 +1,169 @@
+"""Files and names that mean harm: nothing in them runs, nothing in them becomes markup, each is refused in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
+from small_models import small_detector, small_encoder
+
+from moola_mlflow import checkpoint
+from moola_mlflow.config import read_preset, resolve
+from moola_mlflow.detector_files import load_detector_folder, save_detector
+from moola_mlflow.encoder_files import load_from_path, save_encoder
+from moola_mlflow.errors import UserError
+from moola_mlflow.gates import Gate, markdown
+from moola_mlflow.stages import CLASS_NAME
+from moola_mlflow.tracking import Run
+
+
+class Payload:
+    """What unpickling would run."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> object:
+        return (os.mkdir, (str(self.target),))
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    torch.save({"epoch": 1, "model_state_dict": Payload(tmp_path / "ran")}, tmp_path / "x.pt")
+    for load in (checkpoint.load, load_from_path):
+        with pytest.raises(UserError):
+            load(tmp_path / "x.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_preset_that_carries_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    preset = tmp_path / "x.yaml"
+    preset.write_text(f"trainer: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_preset(preset)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    encoder = small_encoder()
+    save_encoder(encoder, encoder.card, root / "encoder")
+    save_detector(small_detector(), root / "detector")
+    return {"encoder": root / "encoder", "detector": root / "detector"}
+
+
+WHOLE = {
+    **{"nothing": b"", "null": b"null", "list": b"[]", "object": b"{}", "infinite": b'{"a":1e999}'},
+    **{"deep": b"[" * 100_000, "not text": b"\xff\xfe"},
+}
+LOAD = {"encoder": load_from_path, "detector": load_detector_folder}
+
+
+@pytest.mark.parametrize("hidden", [2**62, 10**9, 65_536, 0, -1, "8", None, [8], float("nan"), 1e300, True])
+def test_an_encoder_that_claims_another_size_is_refused_without_memory_for_it(
+    folders: dict[str, Path], tmp_path: Path, hidden: object
+) -> None:
+    card = json.loads((folders["encoder"] / "encoder.json").read_text())
+    card["architecture"]["hidden"] = hidden
+    (tmp_path / "encoder.json").write_text(json.dumps(card))
+    (tmp_path / "weights.safetensors").write_bytes((folders["encoder"] / "weights.safetensors").read_bytes())
+    if hidden == "8" and card["architecture"]["output_size"] == 16:
+        return  # a text that says the true number is the number
+    with pytest.raises(UserError):
+        load_from_path(tmp_path)
+
+
+@pytest.mark.parametrize("inputs", [2**40, -1, 0, "many", None])
+def test_a_detector_that_claims_another_size_is_refused_without_memory_for_it(
+    folders: dict[str, Path], tmp_path: Path, inputs: object
+) -> None:
+    copy = shutil.copytree(folders["detector"], tmp_path / "copy")
+    card = json.loads((copy / "detector.json").read_text())
+    card["architecture"]["num_inputs"] = inputs
+    (copy / "detector.json").write_text(json.dumps(card))
+    with pytest.raises(UserError):
+        load_detector_folder(copy)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "detector"])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_model_folder_loads_or_is_refused(
+    folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+) -> None:
+    source = folders[kind]
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    hurt = data.draw(st.sampled_from(files))
+    content = hurt.read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    damage = data.draw(st.sampled_from(["flip", "cut", "fill", "swap"]))
+    if damage == "flip":
+        content = content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :]
+    elif damage == "cut":
+        content = content[:at]
+    elif damage == "fill":
+        content = content[:at] + data.draw(st.binary(max_size=30)) + content[at:]
+    else:
+        content = WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))]
+    copy = tmp_path_factory.mktemp("copy")
+    for path in files:
+        target = copy / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if path == hurt else path.read_bytes())
+    with contextlib.suppress(UserError):
+        LOAD[kind](copy)
+
+
+@given(name=st.text(st.sampled_from("aZ9_ .:-/é\n<`'"), min_size=1, max_size=8))
+def test_a_class_that_is_accepted_is_a_name_that_mlflow_takes_too(name: str) -> None:
+    if CLASS_NAME.fullmatch(name):
+        _validate_metric_name(f"cv/recall/{name}")
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/../b", ".", "a/.", "<b>", "a\nb", "", "/a", "a//b"])
+def test_a_class_that_could_lead_elsewhere_is_none(name: str) -> None:
+    assert not CLASS_NAME.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b", "`x`", "[x](http://example.org)", "a\nb"])
+def test_a_class_of_any_name_stays_text_in_the_table_of_gates(name: str) -> None:
+    table = markdown([Gate(f"recall/{name}", 0.5, 0.3, ">=")])
+    assert len(table.splitlines()) == 3
+    row = table.splitlines()[-1]
+    assert "<script" not in row.replace("\\<", "")
+    assert row.replace("\\|", "").count("|") == 5
+    assert "](" not in row.replace("\\]", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_a_new_local_store_and_the_runs_folder_are_their_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mlflow.get_tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    old = os.umask(0o022)
+    try:
+        with Run("data", "private") as active:
+            active.text("words", "words.txt")
+    finally:
+        os.umask(old)
+        mlflow.set_tracking_uri(before)
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("mlflow.db", "mlruns", ".moola")}
+    assert modes == {"mlflow.db": 0o600, "mlruns": 0o700, ".moola": 0o700}
+
+
+def test_the_text_of_a_bad_value_is_cut_where_it_is_long() -> None:
+    with pytest.raises(UserError) as refused:
+        resolve({}, {"trainer.epochs": "9" * 100_000})
+    assert len(str(refused.value)) < 2_000

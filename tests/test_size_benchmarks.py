@@ -1,0 +1,34 @@
+"""The benchmarks of size run through at their smallest, and say what they promise to say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc"),
+]
+SAYS = {
+    "ingest": ("folder of 8 instruments to a store", "rows"),
+    "scale": ("slopes in log-log", "slopes"),
+    "five_years": ("start to registered encoder", "registered"),
+    "features": ("pandas loop with iloc", "share_of_epoch"),
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_the_smoke_size_of_a_benchmark_runs_and_leaves_its_result(tmp_path: Path, name: str) -> None:
+    line, key = SAYS[name]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--out", str(tmp_path / "result.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert line in done.stdout
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result[key]
+    assert result["machine"]["cores"] >= 1

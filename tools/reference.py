@@ -1,0 +1,126 @@
+"""Writes docs/reference.md from what the program itself reads: its entry points, its configuration, its presets.
+
+python tools/reference.py
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moola_mlflow import cli
+from moola_mlflow.config import Config, allowed, dotted_keys, laid_over, read_preset, resolve
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "reference.md"
+HEAD = """\
+# Reference: every command, every key, every preset
+
+Made by `python tools/reference.py` from the program itself; a test fails where the two differ. `moola NAME --help`
+prints the same.
+
+`mlflow run . -e NAME -P key=value` and `moola NAME --key value` do the same. Any dotted key of the tables below is a
+parameter of every command, whether the command reads it or not. Order: preset < dotted key < short parameter; an empty
+value is unset; `none` empties a key that may be empty."""
+LAUNCHER = """\
+They hold for `moola`. Under the launcher every failure is 1, because `mlflow run` hides the program's own code; the
+run's status and note carry the reason."""
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table of cells that are Markdown already."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def text(words: str) -> str:
+    """Return a docstring as it may stand in a cell: its backticks are Markdown, its bars and angles are not."""
+    return " ".join(words.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def code(value: Any) -> str:
+    """Return a value as code in a cell; nothing for an empty one."""
+    if value in (None, "", [], {}, ()) and value is not False:
+        return ""
+    return f"`{_flow(value)}`".replace("|", "\\|")
+
+
+def _flow(value: Any) -> str:
+    if not isinstance(value, dict | list):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
+
+
+def preset_of(entry: cli.EntryPoint) -> dict[str, Any]:
+    """Return the preset that a command has where the user names none."""
+    return functools.reduce(laid_over, (read_preset(ROOT / name) for name in (entry.base, entry.config) if name), {})
+
+
+def entry_points() -> Iterator[str]:
+    """Yield the table of commands, then each command with its parameters."""
+    links = ((f"[{name}](#{name})", text(entry.summary)) for name, entry in cli.ENTRY_POINTS.items())
+    yield "## Entry points\n\n" + table(("command", "what it does"), links)
+    fields = dotted_keys()
+    for name, entry in cli.ENTRY_POINTS.items():
+        defaults, rows = resolve(preset_of(entry), {}).flat(), []
+        for key in entry.parameters:
+            dotted = cli.SHORT.get(key, "")
+            meaning = fields[dotted].description if dotted else cli.ARGUMENTS[key]
+            default = defaults[dotted] if dotted else {"config": entry.config, "base": entry.base}.get(key, "")
+            rows.append((f"`{key}`", code(dotted), code(default), text(meaning)))
+        parameters = table(("parameter", "short for", "default", "meaning"), rows)
+        example = "\n".join(f"    {line.strip()}" for line in entry.example.split(";")[:1])
+        yield f"### {name}\n\n{text(entry.summary)[0].upper()}{text(entry.summary)[1:]}.\n\n{parameters}\n\n{example}"
+
+
+def keys() -> Iterator[str]:
+    """Yield a table for each section of the configuration."""
+    defaults, fields = Config().flat(), dotted_keys()
+    short = {dotted: key for key, dotted in cli.SHORT.items()}
+    yield "## Keys\n\nDefaults without a preset; [presets](#presets) set others. In brackets: the short parameter."
+    for section in Config.model_fields:
+        rows = []
+        for key, field in fields.items():
+            if key.split(".")[0] == section:
+                name = f"`{key}`" + (f" (`{short[key]}`)" if key in short else "")
+                rows.append((name, text(allowed(field)), code(defaults[key]), text(field.description or "")))
+        yield f"### Section {section}\n\n" + table(("key", "type and range", "default", "meaning"), rows)
+
+
+def presets() -> str:
+    """Return the table of presets: what each is for, and the keys it sets to other values than their defaults."""
+    rows, defaults = [], Config().flat()
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line[1:].strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
+        given = resolve(preset := read_preset(path), {}).flat()
+        named = [(f"{section}.{key}", value) for section, keys in preset.items() for key, value in keys.items()]
+        changed = ", ".join(f"`{key}={_flow(value)}`" for key, value in named if given[key] != defaults[key])
+        rows.append((f"[{path.name}](../configs/{path.name})", text(comment), changed.replace("|", "\\|")))
+    return "## Presets\n\n" + table(("preset", "what it is for", "keys that differ from their defaults"), rows)
+
+
+def exit_codes() -> str:
+    """Return the exit codes, as the command line's own documentation has them."""
+    line = (cli.__doc__ or "").split("\n\n")[1].strip().rstrip(".")
+    rows: list[tuple[str, ...]] = []
+    for part in line.split("; "):
+        numbers, words = re.findall(r"\d+", part), re.sub(r"[\d ]+(and [\d ]+)?", "", part, count=1)
+        rows += zip(numbers, words.split(" and ") if len(numbers) > 1 else [words], strict=True)
+    return "## Exit codes\n\n" + table(("code", "meaning"), rows) + f"\n\n{LAUNCHER}"
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n\n".join([HEAD, *entry_points(), *keys(), presets(), exit_codes()]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
