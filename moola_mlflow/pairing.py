@@ -55,12 +55,12 @@ def pair(first: RunRecord, second: RunRecord) -> Paired | str:
             "their folds differ: they have no draw of seed and repeat in common whose folds are of equal sizes (seeds "
             f"{seeds[0]} and {seeds[1]})"
         )
-    first, second = _predictions(tables[0], common), _predictions(tables[1], common)
-    if isinstance(first, str):
-        return first
-    if isinstance(second, str):
-        return second
-    (ids, one), (other_ids, other) = first, second
+    left, right = _predictions(tables[0], common), _predictions(tables[1], common)
+    if isinstance(left, str):
+        return left
+    if isinstance(right, str):
+        return right
+    (ids, one), (other_ids, other) = left, right
     if ids != other_ids or not (np.array_equal(one.label, other.label) and np.array_equal(one.span, other.span)):
         return "their predictions are not of the same windows"
     groups = _groups(runs, summaries, ids)

@@ -68,10 +68,12 @@ def test_every_diagnosis_of_the_troubleshooting_page_runs(tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with encoders, a detector with every alias, labels, and a file with a bad row."""
+    """A clone with encoders, a detector with every alias, labels, a folder of bars, and a file with a bad row."""
     folder = clone(tmp_path_factory.mktemp("prepared"))
     bars = generate(12_000, 9)
     bars.to_parquet(folder / "my_bars.parquet")
+    (folder / "months").mkdir()
+    bars.to_parquet(folder / "months" / "first.parquet")
     dirty = bars.reset_index()
     dirty.loc[700, "high"] = dirty.loc[700, "low"] - 1
     dirty.to_csv(folder / "dirty.csv", index=False)
