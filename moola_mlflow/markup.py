@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MARKDOWN_SIGNS = re.compile(r"[\\`*{}\[\]|~<>&]|(?<![^\W_])_|_(?![^\W_])")
 """What means something anywhere in a line; round brackets and ``!`` do only beside square ones."""
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+"""Not by a backslash: MLflow's UI shows it, and drops every table behind it."""
 MARKDOWN_STARTS = re.compile(r"^(?:#|=|--|[-+](?!\S)|\d+(?=[.)](?!\S)))")
 """What means something at its start alone: headings, rules, lists."""
 INTERVAL = re.compile(r"\\\[([-+]?[\d.]+, [-+]?[\d.]+)\\\](?![(:\\])")
@@ -55,7 +57,7 @@ def html_text(text: object) -> str:
 
 def markdown_text(text: object) -> str:
     """Return text that stands in one line of Markdown as the characters it has: no markup, no HTML, no line break."""
-    line = MARKDOWN_SIGNS.sub(r"\\\g<0>", " ".join(str(text).split()))
+    line = MARKDOWN_SIGNS.sub(lambda m: ENTITIES.get(m[0], f"\\{m[0]}"), " ".join(str(text).split()))
     line = MARKDOWN_STARTS.sub(lambda m: f"{m[0]}\\" if m[0].isdigit() else f"\\{m[0]}", line)
     return INTERVAL.sub(r"[\1]", line)
 

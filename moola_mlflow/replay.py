@@ -13,7 +13,7 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow import journal, registry, store
+from moola_mlflow import journal, registry, store, ui
 from moola_mlflow.detector_files import DETECTOR_CARD
 from moola_mlflow.encoder_files import CARD
 from moola_mlflow.errors import UserError
@@ -125,6 +125,7 @@ class Replayer:
         experiment = self.experiment_id or self._ask().info.experiment_id
         if EXPERIMENT_KIND not in self.client.get_experiment(experiment).tags:
             self.client.set_experiment_tag(experiment, EXPERIMENT_KIND, "custom_model_development")
+        ui.offer_views(self.client, experiment)
 
     def _batch(self, events: list[Event]) -> None:
         """Send figures, parameters and tags in one request.

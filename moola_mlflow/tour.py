@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -99,4 +100,4 @@ def refusal(note: str) -> str:
 
 def _plain(markdown: str) -> str:
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(markdown.split()))  # links: what they say
-    return re.sub(r"\*\*|`|\\(?=[^\w\s])", "", text)
+    return html.unescape(re.sub(r"\*\*|`|\\(?=[^\w\s])", "", text))

@@ -24,7 +24,7 @@ import mlflow
 import numpy as np
 from mlflow.tracking.context import registry as context
 
-from moola_mlflow import journal, lastword, runfolder
+from moola_mlflow import journal, lastword, machine, runfolder, ui
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.errors import GateError, TrainingError, UserError, shown
@@ -63,6 +63,7 @@ class Run:
     _journal: Journal | None = None
     _outbox: Outbox | None = None
     _direct: Replayer | None = None
+    _watch: machine.Watch | None = None
     _note = ""
     id = ""
     experiment_id = ""
@@ -150,6 +151,9 @@ class Run:
             close_abandoned()
         self.tags({"moola.stage": stage})
         self.beat()
+        if stage in machine.STAGES:
+            self._watch = machine.Watch(self._journal)
+            print(f"Run {self.id}" + (f": {ui.where(self.experiment_id, self.id)}" if self.experiment_id else ""))
 
     def _hold(self, folder: Path) -> None:
         RUNS.parent.mkdir(mode=0o700, exist_ok=True)  # journals and checkpoints are their owner's business
@@ -173,6 +177,8 @@ class Run:
     def finish(self, status: str, note: str | None = None) -> None:
         """Set the final status and, where given, the note; a store that fails now is told, not raised."""
         with undisturbed():
+            if self._watch:
+                self._watch.stop()
             written = self._attempted(status, lambda: self._write_last(status, note))
             sent = bool(written and self._outbox and self._attempted(status, lambda: self._send_last(status)))
             if not written:

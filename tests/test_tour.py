@@ -7,7 +7,7 @@ from moola_mlflow.tour import headline, refusal
 
 def test_a_steps_result_is_its_notes_first_paragraph_without_markup() -> None:
     assert headline("**12 bars, `x.parquet`.**\n\nMore.") == "12 bars, x.parquet."
-    assert headline("**On [a run](#/experiments/1/runs/2) \\<b\\>, [0.1, 0.2].**") == "On a run <b>, [0.1, 0.2]."
+    assert headline("**On [a run](#/experiments/1/runs/2) &lt;b&gt;, [0.1, 0.2].**") == "On a run <b>, [0.1, 0.2]."
     assert headline("") == "done"
 
 

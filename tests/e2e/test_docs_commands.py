@@ -73,7 +73,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bars = generate(12_000, 9)
     bars.to_parquet(folder / "my_bars.parquet")
     (folder / "months").mkdir()
-    bars.to_parquet(folder / "months" / "first.parquet")
+    for key, symbol in enumerate(("NQ", "CL"), start=1):
+        bars.assign(instrument_id=key, symbol=symbol).to_parquet(folder / "months" / f"{symbol}.parquet")
     dirty = bars.reset_index()
     dirty.loc[700, "high"] = dirty.loc[700, "low"] - 1
     dirty.to_csv(folder / "dirty.csv", index=False)
