@@ -31,17 +31,17 @@ FOUND = {
 }
 
 
-def with_bars(folder: Path) -> None:
-    """Put bars of several instruments where the tutorial's reader has their own."""
+def with_bars(path: Path) -> None:
+    """Put bars of several instruments where a reader has their own: real ones, where they are at hand."""
     if REAL_BARS.is_file():
-        (folder / "my_bars.parquet").write_bytes(REAL_BARS.read_bytes())
+        path.write_bytes(REAL_BARS.read_bytes())
     else:
-        generate(100_000, 9).to_parquet(folder / "my_bars.parquet")
+        generate(100_000, 9).to_parquet(path)
 
 
 def test_the_tutorial_goes_from_bars_to_a_report(tmp_path: Path) -> None:
     folder = clone(tmp_path, "docs/tutorial.md")
-    with_bars(folder)
+    with_bars(folder / "my_bars.parquet")
     run_all("docs/tutorial.md", folder)
     stages = [made.data.tags["moola.stage"] for made in newest(folder) if "mlflow.parentRunId" not in made.data.tags]
     assert {"data", "features", "pretrain", "label", "finetune", "promote", "detect", "report"} <= set(stages)
@@ -75,6 +75,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "months").mkdir()
     for key, symbol in enumerate(("NQ", "CL"), start=1):
         bars.assign(instrument_id=key, symbol=symbol).to_parquet(folder / "months" / f"{symbol}.parquet")
+    with_bars(folder / "es_front_1min.parquet")
     dirty = bars.reset_index()
     dirty.loc[700, "high"] = dirty.loc[700, "low"] - 1
     dirty.to_csv(folder / "dirty.csv", index=False)
