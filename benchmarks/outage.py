@@ -15,15 +15,14 @@ import argparse
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
+
+from benchmarks.servers import start_server
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -35,7 +34,8 @@ runtime.prepare_environment()
 from moola_mlflow.cli import parse
 from moola_mlflow.commands import pretrain
 from moola_mlflow.signals import Interrupts
-from moola_mlflow.trainer import EpochEnded, Trainer
+from moola_mlflow.events import EpochEnded
+from moola_mlflow.trainer import Trainer
 
 group, blocks, length = map(int, sys.argv[1:4])
 emit, rows, state = Trainer._emit, [], {"at": 0.0, "cpu": 0.0, "events": 0.0}
@@ -62,30 +62,10 @@ print(json.dumps(rows))
 """
 
 
-def start(folder: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a tracking server in a process group of its own and wait until it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/artifacts"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )  # fmt: skip
-    for _ in range(360):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-            return process, f"http://127.0.0.1:{port}"
-        except OSError:
-            time.sleep(0.5)
-    raise SystemExit("the tracking server did not start")
-
-
 def measure(blocks: int, epochs: int, bars: int) -> list[list[float]]:
     """Return of every epoch of one training its seconds, its CPU-seconds, and its seconds in subscribers."""
     with tempfile.TemporaryDirectory() as folder:
-        process, uri = start(folder)
+        process, uri = start_server(folder)
         try:
             environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT)}
             environment.pop("MLFLOW_RUN_ID", None)

@@ -162,15 +162,16 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
     import torch
 
     from moola_mlflow.checkpoint import CheckpointFolder
+    from moola_mlflow.events import EpochEnded
     from moola_mlflow.tracking import Run
-    from moola_mlflow.trainer import EpochEnded, Trainer
+    from moola_mlflow.trainer import Trainer
 
     config, data, model = prepared(arguments)
     precision = runtime.pick_precision("auto", torch.device("cpu"))
     with Run("pretrain", "peers") as active:
         keeper = CheckpointFolder(active.folder / "checkpoints")
         trainer = Trainer(model, data.source, data.split, config, precision, keeper, run_id=active.id)
-        trainer.fit_rulers()
+        trainer.evaluation.fit_rulers()
         at = [time.perf_counter()]
 
         def track(event: Any) -> None:
@@ -204,14 +205,14 @@ def child(arguments: argparse.Namespace) -> None:
         keeper = CheckpointFolder(Path("judged"))
         data = trained.data
         trained = Trainer(trained.model, data.source, data.split, trained.config, "fp32", keeper)
-        trained.fit_rulers()
+        trained.evaluation.fit_rulers()
     num_train = len(trained.split.train)
     steady = (len(at) - 2) * num_train / (at[-1] - at[1])
     print(
         json.dumps(
             {
                 "ended": ended, "cpu_s": sum(one.ru_utime + one.ru_stime for one in used), "steady": steady,
-                "windows": num_train * arguments.epochs, "val_huber": trained.evaluate("val")["huber"],
+                "windows": num_train * arguments.epochs, "val_huber": trained.evaluation.scores("val")["huber"],
             }
         )
     )  # fmt: skip

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
+
+from benchmarks.servers import start_server
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,25 +64,6 @@ def measure(uri: str, folder: str, epochs: int) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def server(folder: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a tracking server on a free loopback port and wait until it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/artifacts"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-            return process, f"http://127.0.0.1:{port}"
-        except OSError:
-            time.sleep(0.5)
-    raise SystemExit("the tracking server did not start within a minute")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
@@ -92,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, float]]] = {"SQLite": [], "server": []}
     with tempfile.TemporaryDirectory() as folder:
-        process, uri = server(folder)
+        process, uri = start_server(folder)
         try:
             for _ in range(arguments.rounds):
                 rows["SQLite"].append(measure(f"sqlite:///{folder}/direct.db", folder, arguments.epochs))

@@ -18,12 +18,12 @@ from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.config import read_preset, resolve
 from moola_mlflow.encoders import Encoder, build_encoder
+from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features import Hybrid
 from moola_mlflow.objectives import Masked, build_objective
 from moola_mlflow.objectives.rulers import SIDE, neighbours
-from moola_mlflow.runtime import generator
+from moola_mlflow.runtime import EVALUATION, RULERS, generator
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.trainer import EVALUATION, EVALUATION_BATCH, RULERS
 from moola_mlflow.windows import make_windows
 
 

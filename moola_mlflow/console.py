@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moola_mlflow.trainer import EpochEnded, Event, MemoryRanOut, WentBack
+from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
 
 
 def epoch_line(event: EpochEnded) -> str:

@@ -6,15 +6,18 @@ Beside the journal lie ``sent.json``, written atomically, and ``outbox/``, where
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from moola_mlflow.runfolder import JOURNAL
 
@@ -171,3 +174,27 @@ def _last_byte(path: Path) -> bytes:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1)
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Return any logged value as JSON: null for what is not finite, plain numbers and lists for NumPy's."""
+    return json.dumps(without_nan(value), indent=indent, default=_plain)
+
+
+def without_nan(value: Any) -> Any:
+    """Return the value with null for figures that are not finite, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -20,10 +20,11 @@ from moola_mlflow.errors import TrainingError
 from moola_mlflow.features import feature_names
 from moola_mlflow.features.quality import check_quality
 from moola_mlflow.objectives import build_objective
+from moola_mlflow.sharding import Pretraining
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import Split, split_by_time
 from moola_mlflow.survey import survey
-from moola_mlflow.trainer import Pretraining, Trainer
+from moola_mlflow.trainer import Trainer
 
 SECTIONS = ("bars", "features", "windows", "split")
 """Sections of the configuration that training data depends on."""
@@ -73,7 +74,7 @@ def follow(config: Config, interrupts: Interrupts) -> None:
     nowhere = CheckpointFolder(Path(os.devnull))
     trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
     trainer.should_stop = interrupts.reason
-    trainer.fit_rulers()
+    trainer.evaluation.fit_rulers()
     if state := world.share_state(None):
         trainer.restore(state)
     with interrupts.deferred():
@@ -105,7 +106,7 @@ def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = la
     objective = trainer.model.objective
     if not objective.checks_leak:
         return None
-    sensitivity = trainer.leak()
+    sensitivity = trainer.evaluation.leak()
     log({"leak/masked_sensitivity": sensitivity})
     if sensitivity != 0 and not objective.identity:
         raise TrainingError(

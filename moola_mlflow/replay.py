@@ -122,9 +122,9 @@ class Replayer:
 
     def _show_as_training(self) -> None:
         """Have the UI open the experiment as model training, not as GenAI."""
-        experiment = self.experiment_id or self._ask().info.experiment_id
-        if EXPERIMENT_KIND not in self.client.get_experiment(experiment).tags:
-            self.client.set_experiment_tag(experiment, EXPERIMENT_KIND, "custom_model_development")
+        experiment = self.client.get_experiment(self.experiment_id or self._ask().info.experiment_id)
+        if EXPERIMENT_KIND not in experiment.tags:
+            self.client.set_experiment_tag(experiment.experiment_id, EXPERIMENT_KIND, "custom_model_development")
         ui.offer_views(self.client, experiment)
 
     def _batch(self, events: list[Event]) -> None:

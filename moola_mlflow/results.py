@@ -110,14 +110,14 @@ def score(trainer: Trainer, initial: Encoder, leak: float | None, started_at: fl
     Units: ``started_at`` in seconds of ``time.perf_counter``.
     """
     objective = trainer.model.objective
-    test, val = trainer.evaluate("test"), trainer.evaluate("val")
+    test, val = trainer.evaluation.scores("test"), trainer.evaluation.scores("val")
     return Results(
         config=trainer.config,
         history=trainer.progress.history,
         best_epoch=trainer.progress.best_epoch,
         val=val,
         test=test,
-        rulers={part: trainer.ruler_hubers(part) for part in ("val", "test")},
+        rulers={part: trainer.evaluation.ruler_hubers(part) for part in ("val", "test")},
         leak=leak,
         groups=tuple(name for name, members in objective.groups.items() if members),
         targets=objective.targets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ def check_free(folder: Path) -> None:
     elsewhere = beat.get("host") not in (None, socket.gethostname())
     if elsewhere and read_journal(folder).status == "" and time.time() - beat.get("beat_at", 0) < FRESH_S:
         raise UserError(f"{_held(folder)} (its last beat is {time.time() - beat['beat_at']:.0f} s old)")
+
+
+def write_beat(folder: Path, started_at: float) -> None:
+    """Say that this process is alive and which it is."""
+    beat = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": started_at, "beat_at": time.time()}
+    temporary = folder / "heartbeat.tmp"
+    temporary.write_text(json.dumps(beat), encoding="utf-8")
+    os.replace(temporary, folder / HEARTBEAT)
 
 
 def read_beat(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moola_mlflow.errors import UserError
@@ -143,6 +145,10 @@ def cpu_has_bf16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
+# Purposes of seeds, so that no two streams share one.
+ORDER, DRAWS, EVALUATION, RULERS, LEAK, PICTURES, DROPOUT = range(7)
+
+
 def generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator seeded from several numbers, so that streams of one seed differ by purpose.
 
@@ -166,3 +172,17 @@ def environment_text() -> str:
     lines = [f"python {sys.version.split()[0]}", f"platform {platform.platform()}", f"cores {usable_cores()}"]
     lines += [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
     return "\n".join(lines) + "\n"
+
+
+def git_diff() -> str:
+    """Return what the checkout that holds this package changes against its commit; empty when clean or no checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(root), "diff", "HEAD"], capture_output=True, text=True, errors="replace", timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return shown.stdout if shown.returncode == 0 else ""

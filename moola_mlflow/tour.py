@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mlflow
-from mlflow.entities import Run as StoredRun
-
+from moola_mlflow import runrecord
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.runrecord import RunRecord
 from moola_mlflow.signals import Interrupts
-from moola_mlflow.tracking import NOTE, Run
+from moola_mlflow.tracking import NOTE, PARENT, Run
 
 REFUSED = 3
 """Exit code of ``promote`` where the evidence does not suffice: a result, not a failure."""
@@ -35,7 +34,7 @@ class Tour:
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     """Command, result and run of every step so far."""
 
-    def step(self, why: str, command: str, look: str, arguments: Mapping[str, object]) -> StoredRun:
+    def step(self, why: str, command: str, look: str, arguments: Mapping[str, object]) -> RunRecord:
         """Run a command, print its result and where to look, and return its run.
 
         Raises: TrainingError where it fails. That the evidence does not suffice for a promotion is no failure.
@@ -49,16 +48,16 @@ class Tour:
             last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
             raise TrainingError(f"step {number}, {command}, ended with exit code {code}: {last}; all it said: {log}")
         made = self._newest()
-        note = made.data.tags.get(NOTE, "")
+        note = made.tags.get(NOTE, "")
         result = f"Not done: {refusal(note)}" if code == REFUSED else headline(note)
         seconds = time.perf_counter() - started
-        print(f"  {result}\n  look at: {look} of run {made.info.run_id} ({seconds:.0f} s)", flush=True)
-        self.rows.append((command, result, made.info.run_id))
+        print(f"  {result}\n  look at: {look} of run {made.id} ({seconds:.0f} s)", flush=True)
+        self.rows.append((command, result, made.id))
         return made
 
     def _process(self, words: list[str], log: Path) -> int:
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-        context = {"mlflow.parentRunId": self.active.id}  # MLflow puts these tags on every run that is started
+        context = {PARENT: self.active.id}  # MLflow puts these tags on every run that is started
         environment["MLFLOW_RUN_CONTEXT"] = json.dumps(context)
         words = [sys.executable, "-m", "moola_mlflow", *words]
         with open(log, "w", encoding="utf-8") as output, self.interrupts.deferred():
@@ -75,15 +74,12 @@ class Tour:
                 code = process.wait()
         return code
 
-    def _newest(self) -> StoredRun:
+    def _newest(self) -> RunRecord:
         """Return the run that the last step made."""
-        wanted = f"tags.`mlflow.parentRunId` = '{self.active.id}'"
-        client, known = mlflow.MlflowClient(), {row[2] for row in self.rows}
-        found = client.search_runs([self.active.experiment_id], wanted, order_by=["attributes.start_time DESC"])
-        made = [run for run in found if run.info.run_id not in known]
-        if not made:
+        made = runrecord.search({PARENT: self.active.id}, [self.active.experiment_id])
+        if len(made) <= len(self.rows):
             raise TrainingError(f"step {len(self.rows) + 1} left no run in experiment {self.active.experiment_id}")
-        return made[0]
+        return made[-1]
 
 
 def headline(note: str) -> str:

@@ -6,12 +6,8 @@ Everything goes through the run's journal on disk (``journal.py``) and from ther
 from __future__ import annotations
 
 import datetime as dt
-import json
-import math
 import os
 import re
-import socket
-import subprocess
 import sys
 import time
 import uuid
@@ -21,7 +17,6 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import mlflow
-import numpy as np
 from mlflow.tracking.context import registry as context
 
 from moola_mlflow import journal, lastword, machine, runfolder, ui
@@ -33,7 +28,7 @@ from moola_mlflow.labelfiles import LabelledSet
 from moola_mlflow.outbox import Outbox
 from moola_mlflow.replay import MAX_NOTE, NOTE, PARENT, Replayer
 from moola_mlflow.runfolder import RUNS
-from moola_mlflow.runtime import environment_text, launched
+from moola_mlflow.runtime import environment_text, git_diff, launched
 from moola_mlflow.signals import Interrupted, undisturbed
 from moola_mlflow.store import FAILURES, Outage, first_line, is_outage, let_go, open_run, shown_uri
 
@@ -246,22 +241,23 @@ class Run:
 
     def beat(self) -> None:
         """Say on disk that this process is alive and which it is."""
-        beat = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": self.started_at, "beat_at": time.time()}
-        temporary = self.folder / "heartbeat.tmp"
-        temporary.write_text(json.dumps(beat), encoding="utf-8")
-        os.replace(temporary, self.folder / "heartbeat.json")
+        runfolder.write_beat(self.folder, self.started_at)
         if self._journal:
             self._journal.sync()
 
-    def config(self, config: Config) -> None:
-        """Log the resolved configuration: as parameters, as a file, as a hash; and what it ran on."""
+    def config(self, config: Config, unread: tuple[str, ...] = ()) -> None:
+        """Log the resolved configuration: as parameters, as a file, as a hash; and what it ran on.
+
+        ``unread``: keys, or sections as ``name.``, that the command does not read: they are in the file and the hash
+        alone, for a parameter that had no effect misleads.
+        """
         text = config.to_yaml()
         (self.folder / "config.yaml").write_text(text, encoding="utf-8")
         self.text(text, "config.yaml")
         self.text(environment_text(), "environment.txt")
-        if diff := _git_diff():
+        if diff := git_diff():
             self.text(diff, "git.diff")
-        self.params(config.flat())
+        self.params({key: value for key, value in config.flat().items() if not key.startswith(unread)})
         self.tags({"moola.config_sha256": config.sha256()})
 
     def params(self, params: Mapping[str, Any]) -> None:
@@ -324,7 +320,7 @@ class Run:
         """
         record = {"kind": "child", "key": uuid.uuid4().hex, "name": name, "seconds": seconds}
         record |= {"tags": _texts(tags), "params": _texts(params or {}), "series": list(series), "final": dict(final)}
-        self._write(_without_nan(record))
+        self._write(journal.without_nan(record))
 
     def text(self, text: str, name: str) -> None:
         """Log text as an artifact."""
@@ -332,13 +328,13 @@ class Run:
 
     def json(self, value: Any, name: str) -> None:
         """Log a JSON artifact."""
-        self.text(json.dumps(_without_nan(value), indent=2, default=_plain) + "\n", name)
+        self.text(journal.dumps(value, indent=2) + "\n", name)
 
     def table(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log rows as a table that the UI can show, in the place of one that has the name."""
         columns = list(rows[0])
         split = {"columns": columns, "data": [[row[key] for key in columns] for row in rows]}
-        text = json.dumps(_without_nan(split), default=_plain)
+        text = journal.dumps(split)
         self._file(name, lambda path: path.write_text(text, encoding="utf-8"), tables=[name])
 
     def figure(self, figure: Figure, name: str) -> None:
@@ -432,38 +428,5 @@ def run_name(stage: str, preset: str, seed: int) -> str:
     return f"{stage}-{preset}-{seed}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
 
 
-def _git_diff() -> str:
-    """Return what the checkout that holds this package changes against its commit; empty when clean or no checkout."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return ""
-    try:
-        shown = subprocess.run(
-            ["git", "-C", str(root), "diff", "HEAD"], capture_output=True, text=True, errors="replace", timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return shown.stdout if shown.returncode == 0 else ""
-
-
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in values.items()}
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with null for figures that are not finite, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    if isinstance(value, float | np.floating) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON")

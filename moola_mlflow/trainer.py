@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,54 +26,14 @@ from moola_mlflow.config import Config
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.errors import UserError
-from moola_mlflow.objectives import Errors, leak
-from moola_mlflow.runtime import generator, mixed_seed
+from moola_mlflow.evaluation import Evaluation
+from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, StepEnded, WentBack
+from moola_mlflow.objectives import Errors
+from moola_mlflow.runtime import DRAWS, DROPOUT, EVALUATION, ORDER, generator, mixed_seed
 from moola_mlflow.sharding import Engine, Pretraining
 from moola_mlflow.splits import Split
 
-# Purposes of seeds, so that no two streams share one.
-ORDER, DRAWS, EVALUATION, RULERS, LEAK, PICTURES, DROPOUT = range(7)
-EVALUATION_BATCH = 256
 EPOCH_SCORES = ("loss", "loss_profiled", "huber", "mae", "skill", "sigma")
-
-
-@dataclass(frozen=True)
-class EpochEnded:
-    """What subscribers hear after each epoch; ``metrics`` are named as they are tracked."""
-
-    epoch: int
-    epochs: int
-    metrics: dict[str, float]
-    improved: bool
-
-
-@dataclass(frozen=True)
-class StepEnded:
-    """What a progress display hears after each step."""
-
-    epoch: int
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True)
-class WentBack:
-    """Training met numbers that are none, and goes on from its last good epoch at a lower rate."""
-
-    epoch: int
-    """The epoch that is trained again."""
-    lr_scale: float
-    error: NumbersWrong
-
-
-@dataclass(frozen=True)
-class MemoryRanOut:
-    """Batches are computed in smaller pieces from now on; the step stays the same."""
-
-    micro_batch: int
-
-
-Event = EpochEnded | StepEnded | WentBack | MemoryRanOut
 
 
 def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
@@ -81,17 +41,6 @@ def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-@dataclass(frozen=True)
-class Passes:
-    """The batches of some windows, anew at each iteration: a sum fits part after part."""
-
-    source: BatchSource
-    index: np.ndarray
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.source.batches(self.index, EVALUATION_BATCH)
 
 
 @dataclass
@@ -167,7 +116,7 @@ class Trainer:
         self.watched = self.device.type == "cpu"
         """Whether every step's loss is looked at when it is made: on a GPU the host would have to wait for it."""
         self._good: dict[str, Any] | None = None
-        self._rulers: dict[str, dict[str, Errors]] = {}
+        self.evaluation = Evaluation(self.engine, source, split, self._generator)
 
     def _lr_factor(self, step: int) -> float:
         total = self.steps * self.config.trainer.epochs
@@ -228,10 +177,10 @@ class Trainer:
             loss, norm, done = self._step(batch)
             # With a loss scale an infinite gradient is a skipped step, not an error.
             seen = loss if self.scaler.is_enabled() else loss + norm
-            if self.watched and not math.isfinite(float(seen)):
+            if not self.watched:  # the first bad step is noted on the device and asked for once
+                first_bad = torch.where((first_bad < 0) & ~seen.isfinite(), progress.step, first_bad)
+            elif not math.isfinite(float(seen)):
                 raise self._wrong(float(loss), float(norm), batch)
-            # On a GPU the host would wait for every answer: the first bad step is noted there and asked for once.
-            first_bad = torch.where((first_bad < 0) & ~seen.isfinite(), progress.step, first_bad)
             self._update()
             count = done.count_K.sum()
             sums += torch.stack([loss * count, done.absolute_K.sum(), count]).to(sums.dtype)
@@ -279,7 +228,7 @@ class Trainer:
         progress = self.progress
         loss, absolute, count = progress.train_sums
         trained = time.perf_counter() - started
-        scores = self.evaluate("val")
+        scores = self.evaluation.scores("val")
         metrics = {
             "train/loss": loss / max(count, 1),
             "train/mae": absolute / max(count, 1),
@@ -325,79 +274,6 @@ class Trainer:
         self.progress.lr_scale = 0.5
         self._set_rate()
         self._emit(WentBack(self.progress.epoch, self.progress.lr_scale, error))
-
-    @torch.no_grad()
-    def evaluate(self, part: str) -> dict[str, float]:
-        """Score a part of the split on masks drawn from a fixed seed.
-
-        Returns loss, huber, mae (raw feature units), loss_profiled, skill, skill_<group>, sigma where learned, and
-        mae_<target> and skill_<target>.
-        """
-        objective = self.model.eval().objective
-        draws = self._generator(EVALUATION, part == "test")
-        needs_rulers = part not in self._rulers
-        total: Errors | None = None
-        rulers: dict[str, Errors] = {}
-        for batch in self.source.batches(getattr(self.split, part), EVALUATION_BATCH):
-            errors, by_ruler = self.engine.evaluate(batch, draws, needs_rulers)
-            total = errors if total is None else total + errors
-            for name, ruler in by_ruler.items():
-                rulers[name] = rulers[name] + ruler if name in rulers else ruler
-        assert total is not None, "a split is never empty"
-        if needs_rulers:
-            self._rulers[part] = rulers
-        huber = objective.huber(total)
-        skill = objective.skills(total, self._rulers[part])
-        count = total.count_K.clamp(min=1)
-        scores = {
-            "loss": float(objective.loss(total)),
-            "huber": float(huber),
-            "mae": float(total.absolute_K.sum() / count.sum()),
-            "loss_profiled": 0.5 + 0.5 * math.log(max(float(huber), 1e-30)),
-            "skill": skill.pop(""),
-        }
-        if (sigma := objective.sigma()) is not None:
-            scores["sigma"] = sigma
-        scores |= {f"skill_{name}": value for name, value in skill.items()}
-        scores |= {f"mae_{name}": float(total.absolute_K[i] / count[i]) for i, name in enumerate(objective.targets)}
-        return scores
-
-    @torch.no_grad()
-    def reconstruct(self, num_windows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return prediction, target and loss positions of the same validation windows on every call.
-
-        Shapes: [N, T, K] each. Units: the objective's reporting units.
-        """
-        model = self.model.eval()
-        order = self.split.val[np.linspace(0, len(self.split.val) - 1, num_windows).astype(int)]
-        batch = next(iter(self.source.batches(order, num_windows)))
-        draws = self._generator(PICTURES)
-        drawn = model.objective.draw(batch, draws)
-        with self.autocast():
-            h_BTD = model.encoder.encode(model.objective.encoder_input(model.encoder, batch, drawn, draws))
-            shown = model.objective.shown(model.encoder, h_BTD, batch, drawn)
-        predicted, target, where = (tensor.cpu().numpy() for tensor in shown)
-        return predicted, target, where
-
-    def ruler_hubers(self, part: str) -> dict[str, float]:
-        """Return each ruler's Huber on an evaluated part."""
-        return {name: float(errors.huber()) for name, errors in self._rulers[part].items()}
-
-    def fit_rulers(self) -> None:
-        """Fit the objective's targets and then its rulers, both on the training windows alone."""
-        objective, batches = self.model.objective, Passes(self.source, self.split.train)
-        with torch.no_grad():
-            objective.fit_targets(batches)
-            objective.fit_rulers(self.model.encoder, batches, self._generator(RULERS))
-
-    def leak(self) -> float:
-        """Return how far validation encodings move when the input at hidden steps is replaced by noise."""
-        batch = next(iter(self.source.batches(self.split.val[:EVALUATION_BATCH], EVALUATION_BATCH)))
-        model, measured = self.model, []
-        for context in (self.autocast, nullcontext):  # what bf16 rounds away is a leak all the same
-            with context():
-                measured.append(leak(model.objective, model.encoder, batch, lambda: self._generator(LEAK)))
-        return max(measured)
 
     def state(self) -> dict[str, Any]:
         """Return everything that a continued run needs, as tensors, numbers and text."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities import Experiment
 
 from moola_mlflow.markup import markdown_code, markdown_text
 from moola_mlflow.store import shown
@@ -58,12 +59,11 @@ def view_tags() -> dict[str, str]:
     return {f"{VIEW}{key}": _packed(view) for key, view in VIEWS.items()}
 
 
-def offer_views(client: mlflow.MlflowClient, experiment_id: str) -> None:
+def offer_views(client: mlflow.MlflowClient, experiment: Experiment) -> None:
     """Give an experiment the saved views that it lacks; one that somebody changed is left as it is."""
-    there: Mapping[str, str] = client.get_experiment(experiment_id).tags
     for key, value in view_tags().items():
-        if key not in there:
-            client.set_experiment_tag(experiment_id, key, value)
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
 
 
 def where(experiment_id: str, run_id: str) -> str:

@@ -16,7 +16,8 @@ from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch
 from moola_mlflow.config import BarsConfig
 from moola_mlflow.diagnosis import NumbersWrong
-from moola_mlflow.trainer import EpochEnded, Event, Trainer, WentBack
+from moola_mlflow.events import EpochEnded, Event, WentBack
+from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import Windows, make_windows
 from tests.test_trainer import make_trainer
 

@@ -17,9 +17,9 @@ from moola_mlflow.config import CvConfig, GatesConfig
 from moola_mlflow.crossval import Outcome, Unit, plan
 from moola_mlflow.evidence import DETECTOR, TITLES, Evidence, weigh
 from moola_mlflow.gates import detector_gates
+from moola_mlflow.journal import without_nan
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.metrics import Interval
-from moola_mlflow.tracking import _without_nan
 from moola_mlflow.verdict import collapse_warning, console_lines, fold_line, fold_run
 
 LABELS = replace(small_labels(30), weak=True)
@@ -289,7 +289,7 @@ def test_a_class_that_is_in_one_fold_alone_leaves_out_what_is_undefined() -> Non
     assert math.isnan(found.std["recall_retracement"])
     assert "cv/recall_retracement_std" not in found.metrics()
     assert all(math.isfinite(value) for value in found.metrics().values())
-    summary = json.loads(json.dumps(_without_nan(found.summary()), allow_nan=False))
+    summary = json.loads(json.dumps(without_nan(found.summary()), allow_nan=False))
     assert summary["avg_metrics"]["recall_retracement"]["std"] is None
     lines = [fold_line(unit, row) for unit, row in zip(units, found.fold_scores, strict=True)]
     assert all("nan" not in line for line in lines)

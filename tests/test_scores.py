@@ -18,10 +18,13 @@ from moola_mlflow.embedding import embed
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features import Hybrid
 from moola_mlflow.objectives import build_objective
+from moola_mlflow.runtime import EVALUATION, generator
+from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.trainer import EVALUATION, EVALUATION_BATCH, Pretraining, Trainer, generator, lr_factor
+from moola_mlflow.trainer import Trainer, lr_factor
 from moola_mlflow.windows import Windows, make_windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +45,7 @@ def make_trainer(windows: Windows, folder: Path, preset: str, **overrides: objec
     encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
     model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
     trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(folder))
-    trainer.fit_rulers()
+    trainer.evaluation.fit_rulers()
     return trainer
 
 
@@ -79,7 +82,7 @@ def numpy_ridge_inputs(z: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Path, preset: str) -> None:
     trainer = make_trainer(windows, tmp_path, preset)
     trainer.fit()
-    found = trainer.evaluate("test")
+    found = trainer.evaluation.scores("test")
     objective, encoder = trainer.model.objective.eval(), trainer.model.encoder.eval()
     raw_units = trainer.config.objective.units == "raw"
     mean, std = encoder.mean.double().numpy(), encoder.std.double().numpy()
@@ -131,7 +134,7 @@ def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Pat
     for i, name in enumerate(objective.targets):
         expected |= {f"mae_{name}": absolute[:, i].mean(), f"skill_{name}": skill([i])}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=2e-4)
-    assert trainer.ruler_hubers("test") == pytest.approx(
+    assert trainer.evaluation.ruler_hubers("test") == pytest.approx(
         {name: value.mean() for name, value in ruler_huber.items()}, rel=2e-3
     )
 
@@ -147,16 +150,16 @@ def test_each_step_looks_at_its_own_part_of_the_split_alone(windows: Windows, tm
         return batches(order, batch_size, first)
 
     object.__setattr__(trainer.source, "batches", spy)
-    trainer.fit_rulers()
+    trainer.evaluation.fit_rulers()
     assert all(seen == parts["train"] for seen in looked)
     looked.clear()
     trainer.fit()
     assert looked == [parts["train"], parts["val"]] * 2
     looked.clear()
-    trainer.leak()
+    trainer.evaluation.leak()
     assert looked[0] <= parts["val"]
     looked.clear()
-    trainer.evaluate("test")
+    trainer.evaluation.scores("test")
     assert looked == [parts["test"]]
 
 
@@ -221,13 +224,13 @@ def test_the_logged_learning_rate_is_that_of_the_epochs_last_step(windows: Windo
 
 def test_a_validation_that_is_no_number_never_becomes_the_best(windows: Windows, tmp_path: Path) -> None:
     trainer = make_trainer(windows, tmp_path, "stones", **{"trainer.epochs": 3})
-    honest, calls = trainer.evaluate, []
+    honest, calls = trainer.evaluation.scores, []
 
     def broken(part: str) -> dict[str, float]:
         calls.append(part)
         return honest(part) | ({"huber": math.nan} if len(calls) == 2 else {})
 
-    trainer.evaluate = broken  # type: ignore[method-assign]
+    trainer.evaluation.scores = broken  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="val/huber is nan after epoch 1"):
         trainer.fit()
     assert checkpoint.load(tmp_path / checkpoint.BEST)["epoch"] == 0

@@ -18,8 +18,9 @@ from moola_mlflow.config import BarsConfig
 from moola_mlflow.encoders import BiLSTM, Encoder
 from moola_mlflow.encoders.dropout import Dropout, can_be_shared, stream
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.events import MemoryRanOut
 from moola_mlflow.runtime import generator
-from moola_mlflow.trainer import MemoryRanOut, Trainer
+from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import Windows, make_windows
 from tests.test_resume import histories
 from tests.test_trainer import make_trainer, weights

@@ -17,8 +17,9 @@ from moola_mlflow.errors import UserError
 from moola_mlflow.features import Hybrid, compute_features, feature_names
 from moola_mlflow.objectives import Errors, Masked, WeightedSum, build_objective, leak
 from moola_mlflow.objectives.path import TARGETS
+from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.trainer import Pretraining, Trainer
+from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import make_windows
 
 NAMES = feature_names("relativity11")
@@ -163,14 +164,14 @@ def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) ->
     encoder.set_scaling(*fit_scaling(source.features(split.train), 20))
     model = Pretraining(encoder, build_objective(config.objective, source.names, 16))
     trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(tmp_path))
-    trainer.fit_rulers()
-    assert trainer.leak() == 0.0
+    trainer.evaluation.fit_rulers()
+    assert trainer.evaluation.leak() == 0.0
     history = trainer.fit().progress.history
     assert history[-1]["val/huber"] < history[0]["val/huber"]
-    scores = trainer.evaluate("test")
+    scores = trainer.evaluation.scores("test")
     named = (*model.objective.targets, "path", "masked", "past", "future", "candle", "state")
     assert {f"skill_{name}" for name in named} <= set(scores)
-    predicted, target, where = trainer.reconstruct(2)
+    predicted, target, where = trainer.evaluation.reconstruct(2)
     assert predicted.shape == target.shape == where.shape == (2, 105, 21)
     state = torch.load(tmp_path / checkpoint.LATEST)["model_state_dict"]
     assert {"objective.terms.path.decoder.weight", "objective.terms.masked.mask_token"} <= set(state)

@@ -17,10 +17,12 @@ from moola_mlflow.console import TrainingDisplay, epoch_line
 from moola_mlflow.encoder_files import load_from_path
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.events import EpochEnded
 from moola_mlflow.features import Hybrid
 from moola_mlflow.objectives import build_objective
+from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.trainer import EpochEnded, Pretraining, Trainer
+from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import make_windows
 
 SMALL = {"encoder.hidden": 8, "trainer.batch_size": 16, "trainer.epochs": 3, "schedule.warmup_epochs": 1}
@@ -40,7 +42,7 @@ def make_trainer(windows, folder: Path, precision: str = "fp32", **overrides: ob
     encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
     model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
     trainer = Trainer(model, source, split, config, precision, checkpoint.CheckpointFolder(folder), run_id="r")
-    trainer.fit_rulers()
+    trainer.evaluation.fit_rulers()
     return trainer
 
 
@@ -190,10 +192,10 @@ def test_windows_a_epoch_are_a_permutation_that_changes_with_the_epoch(windows, 
 
 def test_evaluation_does_not_depend_on_what_was_drawn_before(windows, tmp_path) -> None:
     trainer = make_trainer(windows, tmp_path)
-    first = trainer.evaluate("val")
+    first = trainer.evaluation.scores("val")
     torch.rand(100, generator=trainer.draws)
     torch.rand(100)
-    assert trainer.evaluate("val") == first
+    assert trainer.evaluation.scores("val") == first
 
 
 def test_the_plain_line_has_the_published_form(capsys) -> None:

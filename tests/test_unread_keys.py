@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from moola_mlflow.config import Config, read_preset, resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.finetune import HeadSettings, fit_head
 from moola_mlflow.study.space import Space
+from moola_mlflow.tracking import Run
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -55,12 +57,23 @@ def test_a_key_that_another_leaves_without_effect_is_told(given: dict[str, objec
     assert (told in " ".join(said)) if told else said == []
 
 
-def test_parameters_without_effect_are_left_out_and_the_file_and_hash_hold_all() -> None:
+def test_parameters_without_effect_are_left_out_and_the_file_and_hash_hold_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     config = resolve({}, {"finetune.gamma": 2})
-    shown = config.without(*UNREAD)
-    assert set(config.flat()) - set(shown.flat()) == {key for key in config.flat() if key.startswith(UNREAD)}
-    assert shown.flat()["finetune.gamma"] == 2
-    assert (shown.to_yaml(), shown.sha256()) == (config.to_yaml(), config.sha256())
+    try:
+        with Run("label", "unread") as active:
+            active.config(config, UNREAD)
+        logged = mlflow.MlflowClient().get_run(active.id).data
+        text = mlflow.artifacts.load_text(f"runs:/{active.id}/config.yaml")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert set(config.flat()) - set(logged.params) == {key for key in config.flat() if key.startswith(UNREAD)}
+    assert logged.params["finetune.gamma"] == "2.0"
+    assert (text, logged.tags["moola.config_sha256"]) == (config.to_yaml(), config.sha256())
 
 
 def test_the_encoder_cannot_stay_frozen_by_an_epoch_that_never_comes() -> None:

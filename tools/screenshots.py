@@ -144,7 +144,7 @@ def newest(client: mlflow.MlflowClient, stage: str) -> Run:
 def take_all(page: Page, address: str, client: mlflow.MlflowClient) -> None:
     """Take every picture of the documents."""
     trained = newest(client, "pretrain")
-    ui.offer_views(client, trained.info.experiment_id)  # a store of an older version has none
+    ui.offer_views(client, client.get_experiment(trained.info.experiment_id))  # a store of an older version has none
     experiment = f"{address}/#/experiments/{trained.info.experiment_id}"
     run = f"{experiment}/runs/{trained.info.run_id}"
 

@@ -22,8 +22,9 @@ from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.features import Hybrid, compute_features, feature_names
 from moola_mlflow.objectives import Objective, build_objective
 from moola_mlflow.probe import frozen_copy, probe
+from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.trainer import Pretraining, Trainer
+from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import make_windows
 
 FEATURES = "relativity11"
@@ -122,7 +123,7 @@ def pretrain(variant: Variant, seed: int, scale: Scale) -> Pretrained:
         model = Pretraining(encoder, objective)
         trainer = Trainer(model, source, split, config, precision, checkpoint.CheckpointFolder(Path(folder)))
         if variant.trained:
-            trainer.fit_rulers()
+            trainer.evaluation.fit_rulers()
             hubers = [row["val/huber"] for row in trainer.fit().progress.history]
             model.load_state_dict(checkpoint.load(Path(folder) / checkpoint.BEST)["model_state_dict"])
         scores = probe(model.encoder, initial, source, split, trainer.autocast)

@@ -34,7 +34,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = tracking.run_name("finetune", preset, seeds[0])
     with Run("finetune", name, config.tracking.experiment) as active:
-        active.config(config.without(*UNREAD))
+        active.config(config, UNREAD)
         refuse_unread(config)
         registry.check_kind(config.registry.name, "detector")  # now, not after minutes of folds
         runtime.set_threads(config.runtime.threads)

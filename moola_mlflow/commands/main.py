@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import Run as StoredRun
 
 from moola_mlflow import tracking
 from moola_mlflow.config import Config
 from moola_mlflow.errors import TrainingError
 from moola_mlflow.markup import markdown_table
+from moola_mlflow.runrecord import RunRecord
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tour import Tour
 from moola_mlflow.tracking import Run
@@ -67,7 +67,7 @@ def _walk(tour: Tour, config: Config, experiment: str) -> None:
         tour.step(why[preset], "pretrain", "figures/", {"config": f"configs/{preset}.yaml", **training})
         for preset in ("stones", "path")
     ]
-    version = _version(ENCODERS, max(encoders, key=lambda made: made.data.metrics["probe/r2_gain"]))
+    version = _version(ENCODERS, max(encoders, key=lambda made: made.metrics["probe/r2_gain"]))
     text = "The encoder that a probe reads more from becomes champion, if it meets its gates"
     tour.step(text, "promote", "the gates in the note", {"model": ENCODERS, "version": version, **there})
 
@@ -81,19 +81,19 @@ def _walk(tour: Tour, config: Config, experiment: str) -> None:
         tour.step(text, "finetune", "figures/", {"labels": labels, **inputs, **network})
         for text, inputs in reading.items()
     ]
-    version = _version(DETECTORS, max(detectors, key=lambda made: made.data.metrics["cv/joint_success_at_3"]))
+    version = _version(DETECTORS, max(detectors, key=lambda made: made.metrics["cv/joint_success_at_3"]))
     text = "The detector that is better out of fold becomes champion, if it meets its gates"
     tour.step(text, "promote", "the gates in the note", {"model": DETECTORS, "version": version, **there})
 
     unseen = {"bars": "sample", "bars.sample_seed": UNSEEN_SEED, "detector": f"models:/{DETECTORS}/{version}"}
     text = "Patterns in bars that nothing has seen"
     tour.step(text, "detect", "detections.html", {**unseen, "out": folder, **sample})
-    tour.step("The report", "report", "report/", {"run_id": encoders[-1].info.run_id, "out": folder, **there})
+    tour.step("The report", "report", "report/", {"run_id": encoders[-1].id, "out": folder, **there})
 
 
-def _version(model: str, made: StoredRun) -> str:
+def _version(model: str, made: RunRecord) -> str:
     """Return the version that a run registered."""
-    found = mlflow.MlflowClient().search_model_versions(f"name = '{model}' and run_id = '{made.info.run_id}'")
+    found = mlflow.MlflowClient().search_model_versions(f"name = '{model}' and run_id = '{made.id}'")
     if not found:
-        raise TrainingError(f"run {made.info.run_id} registered no version of {model}")
+        raise TrainingError(f"run {made.id} registered no version of {model}")
     return str(found[0].version)

@@ -20,6 +20,7 @@ from moola_mlflow import (
 from moola_mlflow.config import Config
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.errors import GateError
+from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
 from moola_mlflow.plots.training import curves_figure, lr_figure, reconstruction_figure
 from moola_mlflow.pretraining import build_model, check_leak, check_names, follow
 from moola_mlflow.probe import frozen_copy
@@ -29,7 +30,7 @@ from moola_mlflow.signals import Interrupted, Interrupts
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
-from moola_mlflow.trainer import EpochEnded, Event, MemoryRanOut, Trainer, WentBack
+from moola_mlflow.trainer import Trainer
 
 NUM_PICTURED = 3
 
@@ -78,7 +79,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
         active.tags({"moola.shards": trainer.engine.parts, "moola.processes": world.size})
         trainer.should_stop = interrupts.reason
-        trainer.fit_rulers()
+        trainer.evaluation.fit_rulers()
         active.tags({"moola.identity": str(model.objective.identity).lower()})
         check_leak(trainer, active.metrics)
         if point:
@@ -150,7 +151,7 @@ def _fit(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
         active.beat()
         if event.epoch % every == 0 or event.epoch == event.epochs - 1:
             names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
-            picture = reconstruction_figure(*trainer.reconstruct(NUM_PICTURED), names, title)
+            picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
             active.figure(picture, f"figures/reconstruction_epoch_{event.epoch:03d}.png")
 
     display = console.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)

@@ -30,7 +30,7 @@ def run(
 ) -> None:
     """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
     with Run("promote", tracking.run_name("promote", model, config.trainer.seed), config.tracking.experiment) as active:
-        active.config(config.without(*UNREAD))
+        active.config(config, UNREAD)
         given = {"model": model, "version": version, "alias": alias, "force": force}
         active.params(given)
         active.tags({key: given[key] for key in ("model", "version", "alias")})

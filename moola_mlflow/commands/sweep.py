@@ -36,7 +36,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
         with ExitStack() as stack:
             if adopted or not find_parent(config.sweep.study):
                 active = stack.enter_context(Run("sweep", name, config.tracking.experiment))
-                active.config(_shareable(config).without(*_unread(config)))
+                active.config(_shareable(config), _unread(config))
                 space, coordination, objective, joined = _prepare(config, study, active)
             else:
                 space, coordination, objective, joined = tracking.recorded(

@@ -14,14 +14,16 @@ from moola_mlflow import checkpoint, encoder_files, gates
 from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
+from moola_mlflow.events import EpochEnded, Event
 from moola_mlflow.pretraining import SECTIONS, TrainingData, build_model, check_leak, check_names, prepare
 from moola_mlflow.probe import frozen_copy, probe
 from moola_mlflow.results import encoder_card, score, version_tags
 from moola_mlflow.runfolder import RUNS
+from moola_mlflow.sharding import Pretraining
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.trialruns import KEPT_ENCODER
 from moola_mlflow.study.worker import Outcome, Reporter, Stopped
-from moola_mlflow.trainer import EpochEnded, Event, Pretraining, Trainer
+from moola_mlflow.trainer import Trainer
 
 TIMED_STEPS = 4
 # A forward pass alone costs about a third of a training step.
@@ -70,7 +72,7 @@ class PretrainTrials:
         initial = frozen_copy(model.encoder)
         trainer = self._trainer(model, data, config, folder / "checkpoints", report.run.id)
         trainer.should_stop = report.should_stop
-        trainer.fit_rulers()
+        trainer.evaluation.fit_rulers()
         leak = check_leak(trainer)
         probing, judged_s = report.target == "probe/r2_gain", 0.0
 
@@ -126,7 +128,7 @@ class PretrainTrials:
         small = dataclasses.replace(data, split=few)
         model = build_model(config, data.source, data.mean, data.std).to(self.device)
         trainer = self._trainer(model, small, with_epochs(config, 2), folder / "timing", "")
-        trainer.fit_rulers()
+        trainer.evaluation.fit_rulers()
         at: list[float] = []
         trainer.subscribers = (lambda event: at.append(self.clock()) if isinstance(event, EpochEnded) else None,)
         trainer.fit()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import yaml
 from mlflow.entities import Run
 
@@ -79,3 +82,37 @@ class Store:
 
     def config(self, run: Run) -> dict[str, Any]:
         return yaml.safe_load(self.artifact(run, "config.yaml").read_text())
+
+
+@dataclass
+class Served(Store):
+    """A store at an address; commands run in a folder of their own."""
+
+    address: str = ""
+
+    @property
+    def uri(self) -> str:
+        return self.address
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask_elsewhere(store: Store, folder: Path, code: str, windows: np.ndarray) -> list[Any]:
+    """Run a script on windows in a fresh process, in a folder outside the checkout, where no pickle may be loaded.
+
+    Returns the JSON of its last line.
+    """
+    np.save(folder / "windows.npy", windows)
+    environment = {**store.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    del environment["PYTHONPATH"]  # the model brings its own code
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "windows.npy")],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return list(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
-from harness import Store
+from harness import Served, Store, free_port
 from mlflow.entities import Run as StoredRun
 
 from moola_mlflow import journal, runfolder
@@ -24,12 +23,6 @@ IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -79,14 +72,8 @@ class Server:
 
 
 @dataclass
-class Served(Store):
-    """A store at an address; commands run in a folder of their own."""
-
-    address: str = ""
-
-    @property
-    def uri(self) -> str:
-        return self.address
+class Impatient(Served):
+    """Its commands give a server up soon."""
 
     @property
     def environment(self) -> dict[str, str]:

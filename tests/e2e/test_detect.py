@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 from harness import Store
+from screenshots import find_browser
 from small_models import small_detector
 
 from moola_mlflow import cli, detect, load_detector, registry
@@ -131,12 +131,11 @@ def test_the_launcher_scans_as_the_console_does(store: Store) -> None:
 
 @pytest.mark.slow
 def test_the_page_opens_in_a_browser_without_an_error_and_without_the_network(store: Store, scan: Callable) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    if (browser := find_browser()) is None:
         pytest.skip("no Chromium on this machine")
     assert scan(out="page")[0] == 0
     opened = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
          f"--user-data-dir={store.folder}/browser", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom",
          (store.folder / "page" / "detections.html").as_uri()],
         capture_output=True, text=True, timeout=120,

@@ -15,7 +15,7 @@ from harness import QUICK, SMOKE, Store
 from mlflow.entities import Metric
 from outage import (
     IMPATIENT,
-    Served,
+    Impatient,
     Server,
     assert_whole,
     epochs_in,
@@ -62,8 +62,8 @@ def here(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     mlflow.set_tracking_uri(uri)
 
 
-def store_of(server: Server, folder: Path) -> Served:
-    return Served(folder, server.uri)
+def store_of(server: Server, folder: Path) -> Impatient:
+    return Impatient(folder, server.uri)
 
 
 def fill(active: Run, epochs: range) -> None:
@@ -394,7 +394,7 @@ def test_passwords_in_the_address_are_in_no_file_and_not_on_the_console(server: 
     for alive in (True, False):
         if not alive:
             server.kill()
-        store = Served(workdir, server.uri.replace("://", "://me:s3cr3t@"))
+        store = Impatient(workdir, server.uri.replace("://", "://me:s3cr3t@"))
         done = store.run("pretrain", {**SMALL, "epochs": "1", "register": "secret"})
         assert done.returncode == 0, done.stderr[-2000:]
         assert "s3cr3t" not in done.stdout + done.stderr

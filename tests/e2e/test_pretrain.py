@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from harness import QUICK, ROOT, SMOKE, Store
+from harness import QUICK, ROOT, SMOKE, Store, ask_elsewhere
 from safetensors.torch import load_file
 
 from moola_mlflow.bars import read_bars
@@ -184,15 +183,7 @@ print(json.dumps([list(out.shape), float(abs(out - same).max()), list(last.shape
 def test_a_fresh_process_loads_the_served_encoder_outside_the_checkout_without_pickle(
     trained: Store, sample_prices: np.ndarray, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "windows.npy", sample_prices[:7])
-    environment = {**trained.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    del environment["PYTHONPATH"]  # the model brings its own code
-    done = subprocess.run(
-        [sys.executable, "-c", PREDICT, str(tmp_path / "windows.npy")],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    shape, difference, last_shape, trainable = json.loads(done.stdout.strip().splitlines()[-1])
+    shape, difference, last_shape, trainable = ask_elsewhere(trained, tmp_path, PREDICT, sample_prices[:7])
     assert shape == last_shape == [7, 8]
     assert difference <= 1e-5
     assert trainable

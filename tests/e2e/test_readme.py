@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from documented import ROOT, blocks, clone, commands, environment, newest, reduced, run, run_all
+from harness import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +52,7 @@ def test_every_python_example_runs_on_a_registered_encoder(fresh: Path, code: st
 
 
 def test_the_ui_started_in_the_root_shows_the_runs_with_nothing_exported(fresh: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(words, cwd=fresh, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

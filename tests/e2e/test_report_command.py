@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import mlflow
 import pytest
 from harness import QUICK, ROOT, Store
 from mlflow.entities import Run
+from screenshots import find_browser
 
 from moola_mlflow import cli
 
@@ -310,8 +310,7 @@ def test_the_launcher_runs_both(world: World) -> None:
 
 
 def test_the_pages_open_in_a_browser_with_nothing_to_complain_of(world: World, bare: str, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser:
+    if (browser := find_browser()) is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     assert world.do("report", run_id=world.path, out=str(tmp_path)).code == 0
     assert world.do("report", run_id=bare, out=str(tmp_path / "bare")).code == 0

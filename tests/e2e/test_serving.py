@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from harness import ROOT, Store
+from harness import ROOT, Store, free_port
 from small_models import small_detector, windows
 
 from moola_mlflow import detect, load_detector, registry
@@ -72,9 +71,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def server(store: Store) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {key: value for key, value in store.environment.items() if key != "PYTHONPATH"}
     log = store.folder / "serve.log"
     with log.open("wb") as output:

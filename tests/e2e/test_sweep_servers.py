@@ -6,40 +6,21 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy
-from harness import QUICK, ROOT, SMOKE, Store
+from harness import QUICK, ROOT, SMOKE, Served, free_port
 from test_sweep import assert_done, children_of, parent_of
 
 pytestmark = pytest.mark.slow
 TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml"), "trainer.epochs": "1"}
-
-
-@dataclass
-class Served(Store):
-    """A store at an address; commands run in a folder of their own."""
-
-    address: str = ""
-
-    @property
-    def uri(self) -> str:
-        return self.address
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def binaries() -> Path | None:

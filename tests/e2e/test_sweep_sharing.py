@@ -13,9 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import Store
+from harness import Served, Store, free_port
 from test_sweep import SLOW_TRIALS, TINY, assert_done, children_of, parent_of, started, states, wait_until
-from test_sweep_servers import Served, free_port
 
 from moola_mlflow.study.storage import machine
 

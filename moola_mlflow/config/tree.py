@@ -1,35 +1,20 @@
-"""The configuration tree: every key, its type, its range and its meaning, in one place.
+"""The configuration tree: every key, its type, its range and its meaning.
 
-Order of precedence: preset file < dotted key < short parameter. Extra keys are refused with the
-nearest valid one. Docstrings below attributes are the help texts of ``moola NAME --help``.
+Docstrings below attributes are the help texts of ``moola NAME --help``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import types
-import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from moola_mlflow.errors import UserError, nearest
-
-MAX_YAML_BYTES = 2**20
-MAX_YAML_NODES = 20_000
-"""Values that a preset may unfold to: a reference to a reference to a reference is a bomb."""
-MAX_DIGITS = 300
-"""Python does not print whole numbers of more than some thousand digits, not even in a message."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
+from moola_mlflow.config.base import Section, from_text
+from moola_mlflow.config.sweep import SweepConfig
 
 
 class BarsConfig(Section):
@@ -71,17 +56,13 @@ class WindowsConfig(Section):
     """Bars between the starts of neighbouring windows."""
     warmup: int = Field(20, ge=0)
     """First steps of a window that are never a loss position."""
-    weights: dict[str, float] = {}
+    weights: dict[str, float] = Field({})
     """How often windows of an instrument (symbol or id) are drawn for training; those not named: 1."""
 
     @field_validator("weights", mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):  # from the command line
-            try:
-                value = read_yaml(value)
-            except (yaml.YAMLError, ValueError, RecursionError) as e:
-                raise ValueError("write YAML such as {ES: 2, NQ: 0.5}") from e
+        value = from_text(value, "{ES: 2, NQ: 0.5}")
         return {str(name): weight for name, weight in value.items()} if isinstance(value, Mapping) else value
 
     @field_validator("weights")
@@ -302,132 +283,6 @@ class CvConfig(Section):
         return value
 
 
-class Dimension(Section):
-    """One searched key: ``low`` and ``high``, or ``choices``; a YAML list is short for choices."""
-
-    low: float | None = None
-    """Least value."""
-    high: float | None = None
-    """Largest value."""
-    log: bool = False
-    """Draw on a logarithmic scale."""
-    step: float | None = Field(None, gt=0)
-    """Distance between two values; whole numbers have 1."""
-    choices: tuple[bool | int | float | str | None, ...] | None = None
-    """The values themselves."""
-    when: dict[str, Any] = {}
-    """Other keys and the value (or list of values) that they must have for this one to be searched."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return {"choices": value} if isinstance(value, list | tuple) else value
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Dimension:
-        if self.choices is not None:
-            if not self.choices or self.low is not None or self.high is not None or self.log or self.step:
-                raise ValueError("choices need at least one value, and neither low, high, log nor step beside them")
-            if len({repr(choice) for choice in self.choices}) < len(self.choices):
-                raise ValueError("a choice is given twice")
-            return self
-        if self.low is None or self.high is None:
-            raise ValueError("give low and high, or choices")
-        if self.low > self.high:
-            raise ValueError(f"the range from {self.low:g} to {self.high:g} is empty; low must not be above high")
-        if self.log and (self.low <= 0 or self.step):
-            raise ValueError(f"log needs low above 0 and no step; low is {self.low:g}, step {self.step}")
-        return self
-
-
-class SweepConfig(Section):
-    stage: Literal["pretrain", "finetune"] = "pretrain"
-    """What a trial trains."""
-    objective: Literal["auto", "val/huber", "probe/r2_gain", "inner/joint_success_at_3"] = "auto"
-    """What the search improves, never the learned-sigma loss; auto = val/huber, or Joint@3 inside folds."""
-    space: dict[str, Dimension] = {}
-    """Searched keys by dotted name."""
-    enqueue: tuple[dict[str, Any], ...] = ()
-    """Points that are tried first: dotted keys with their values; keys left out are drawn."""
-    n_trials: int = Field(20, ge=1, lt=2**20)
-    """Trials that shall end complete or pruned, counted over everyone who works on the study."""
-    workers: int = Field(1, ge=1, le=256)
-    """Processes on this machine."""
-    study: str = Field("", max_length=200)
-    """Name under which several commands, here or on other machines, share one sweep; none: one of its own."""
-    storage: str = ""
-    """Where workers coordinate (sqlite:///file or postgresql://...); none: beside the tracking store."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """tpe: Optuna's, with constant liar; random; grid: every combination, in an order drawn from the seed."""
-    seed: int = Field(17, ge=0, lt=2**32)
-    """Seed of the drawn points."""
-    startup_trials: int = Field(8, ge=0)
-    """Trials drawn at random before tpe learns from them."""
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    """median: stop a trial that is worse than the median of the others at its epoch; hyperband; none."""
-    prune_after: int = Field(3, ge=0)
-    """Epochs (folds, for finetune) that no trial is pruned before."""
-    prune_startup: int = Field(3, ge=0)
-    """Trials that run whole before the median prunes."""
-    budget: Literal["epochs", "windows", "seconds"] = "epochs"
-    """What every trial gets equally: trainer.epochs, or budget_amount of windows trained on or of seconds."""
-    budget_amount: float | None = Field(None, gt=0)
-    """Windows or seconds of training a trial gets (seconds of CPU time where it trains on the CPU)."""
-    heartbeat_s: int = Field(10, ge=1, le=3600)
-    """Seconds between two signs of life of a running trial."""
-    grace_s: int = Field(60, ge=1, le=86400)
-    """Seconds without a sign of life after which a trial counts as dead, and is tried again."""
-    max_retries: int = Field(3, ge=0)
-    """Times that a trial whose worker died is tried again with its values; then a new one takes its place."""
-    max_failures: int = Field(10, ge=0)
-    """Trials that may fail by themselves before the sweep gives up; each is replaced by a new one."""
-    register_best: bool = False
-    """Register the best trial's encoder as candidate."""
-
-    @field_validator("space", "enqueue", mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):  # from the command line
-            try:
-                value = read_yaml(value)
-            except (yaml.YAMLError, ValueError, RecursionError) as e:
-                raise ValueError("write YAML such as {optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}") from e
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SweepConfig:
-        inner = self.objective == "inner/joint_success_at_3"
-        if self.objective != "auto" and inner != (self.stage == "finetune"):
-            raise ValueError(f"objective {self.objective} is not one of stage {self.stage}; set sweep.objective=auto")
-        if (self.budget == "epochs") != (self.budget_amount is None):
-            raise ValueError(
-                f"budget {self.budget} with budget_amount {self.budget_amount}: windows and seconds need "
-                "an amount, epochs take trainer.epochs"
-            )
-        if self.stage == "finetune" and (self.budget != "epochs" or self.register_best):
-            raise ValueError(
-                "stage finetune has neither another budget nor register_best: its winner is registered "
-                "by finetune -P config=best_config.yaml, with its evidence"
-            )
-        if self.grace_s <= self.heartbeat_s:
-            raise ValueError(f"grace_s {self.grace_s} must be above heartbeat_s {self.heartbeat_s}")
-        return self
-
-    @property
-    def target(self) -> str:
-        """The metric that the search improves."""
-        return (
-            {"pretrain": "val/huber", "finetune": "inner/joint_success_at_3"}[self.stage]
-            if self.objective == "auto"
-            else self.objective
-        )
-
-    @property
-    def direction(self) -> Literal["minimize", "maximize"]:
-        """Which way is better."""
-        return "minimize" if self.target == "val/huber" else "maximize"
-
-
 class DetectConfig(Section):
     detector: str = "models:/moola-detector@champion"
     """Detector that reads the bars: models:/ or runs:/ URI, or a folder."""
@@ -506,11 +361,6 @@ class Config(Section):
         named = {f"{name}.{key}" for name in Config.model_fields for key in getattr(self, name).model_fields_set}
         return {key: value for key, value in self.flat().items() if key in named and value != default[key]}
 
-    def without(self, *unused: str) -> Config:
-        """Return the same tree whose ``flat`` leaves out keys, or whole sections (``name.``), that a command does not
-        read: it then logs no parameter that had no effect, while its file and hash hold everything."""
-        return _Shown.model_construct(**dict(self)).hiding(unused)
-
     def to_yaml(self) -> str:
         """Return the whole resolved tree as YAML that can be read back as a preset."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -518,152 +368,3 @@ class Config(Section):
     def sha256(self) -> str:
         """Return the SHA-256 of the resolved tree."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
-
-
-class _Shown(Config):
-    _unused: tuple[str, ...] = PrivateAttr(())
-
-    def hiding(self, unused: tuple[str, ...]) -> Config:
-        self._unused = unused
-        return self
-
-    def flat(self) -> dict[str, Any]:
-        return {key: value for key, value in super().flat().items() if not key.startswith(self._unused)}
-
-
-def dotted_keys() -> dict[str, Any]:
-    """Return every dotted key with its pydantic field, in the order of the tree."""
-    return {
-        f"{section}.{name}": field
-        for section, top in Config.model_fields.items()
-        for name, field in typing.cast(type[Section], top.annotation).model_fields.items()
-    }
-
-
-def read_yaml(text: str) -> Any:
-    """Read YAML without building objects of other types, or references that unfold to more than a preset holds.
-
-    Raises: yaml.YAMLError, ValueError or RecursionError where it is none, or unfolds to too much.
-    """
-    tree = yaml.safe_load(text)
-    waiting, seen = [tree], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if seen + len(waiting) > MAX_YAML_NODES:
-            raise ValueError(f"it unfolds to more than {MAX_YAML_NODES:,} values")
-        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
-            raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
-        if isinstance(value, dict | list | set | tuple):
-            waiting += [*value, *value.values()] if isinstance(value, dict) else value
-    return tree
-
-
-def read_preset(path: str | Path) -> dict[str, Any]:
-    """Read a preset file into nested sections.
-
-    Raises: UserError where the file is absent, is not YAML, or is not a mapping of sections.
-    """
-    path = Path(path)
-    try:
-        return _parsed(path)
-    except (OSError, RecursionError) as e:  # no permission, a name too long, a thousand brackets
-        raise UserError(f"config: '{str(path)[:200]}' cannot be read: {e}; correct the path or the file") from None
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        there = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(
-            f"config: no file '{path}'{nearest(str(path), there)}"
-            + (f" There are: {', '.join(there)}" if there else "")
-        )
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes; a preset has at most {MAX_YAML_BYTES:,}")
-        tree = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: no UTF-8, or a date that does not exist
-        first = str(e).replace("\n", " ")
-        raise UserError(
-            f"config: '{path}' is not YAML ({first}); expected sections such as 'trainer:' with keys below"
-        ) from e
-    if tree is None:
-        return {}
-    wrong = (
-        [str(name) for name, keys in tree.items() if not isinstance(keys, dict | None)]
-        if isinstance(tree, dict)
-        else []
-    )
-    if wrong or not isinstance(tree, dict):
-        held = f"section '{wrong[0]}' holds none" if wrong else f"it holds a {type(tree).__name__}"
-        raise UserError(f"config: '{path}' must map sections to keys, for example 'trainer: {{epochs: 20}}'; {held}")
-    return {name: keys or {} for name, keys in tree.items()}
-
-
-def laid_over(below: Mapping[str, Mapping[str, Any]], above: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the keys of two presets; where both have one, that of the second."""
-    return {name: {**below.get(name, {}), **above.get(name, {})} for name in {**below, **above}}
-
-
-def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Config:
-    """Lay dotted overrides over a preset and validate the whole tree.
-
-    An override of ``None`` or ``""`` is unset; the text ``none`` sets an optional key to null.
-
-    Raises: UserError naming the key, the value, what is allowed and the nearest valid key.
-    """
-    valid = dotted_keys()
-    flat = {f"{section}.{key}": value for section, keys in preset.items() for key, value in keys.items()}
-    if overrides.get("objective.mask_strategy"):
-        flat.pop("objective.mask_ratio", None)  # the preset's ratio belongs to the preset's strategy
-    flat.update({key: value for key, value in overrides.items() if value not in (None, "")})
-    tree: dict[str, dict[str, Any]] = {}
-    for key, value in flat.items():
-        if key not in valid:
-            raise UserError(
-                f"unknown key {_shown(key)} (value {_shown(value)}){nearest(key[:200], valid)} "
-                "Every key: moola pretrain --help"
-            )
-        section, name = key.split(".")
-        optional = type(None) in typing.get_args(valid[key].annotation)
-        tree.setdefault(section, {})[name] = None if optional and value in ("none", "null") else value
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as e:
-        raise UserError("\n".join(_explain(error, valid) for error in e.errors())) from None
-
-
-def _explain(error: Any, valid: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"][:2])
-    if not key:  # a rule over the whole tree names its keys itself
-        return str(error["msg"]).removeprefix("Value error, ")
-    if key not in valid:  # a rule over a whole section
-        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-    field = valid[key]
-    if len(error["loc"]) > 2:  # inside a mapping or a list: what was expected there is in pydantic's words
-        inner = ".".join(str(part) for part in error["loc"][2:])
-        return f"{key}, {inner}: {error['msg'].removeprefix('Value error, ')} (given {_shown(error['input'])})"
-    text = f"{key}={_shown(error['input'])}: {error['msg']}; allowed: {allowed(field)}"
-    return f"{text}. {field.description}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def allowed(field: Any) -> str:
-    """Return a short text of a field's type and range, for messages and help."""
-    annotation = field.annotation
-    if typing.get_origin(annotation) is Literal:
-        return " | ".join(map(str, typing.get_args(annotation)))
-    if isinstance(annotation, types.UnionType):
-        names = ["none" if t is type(None) else t.__name__ for t in typing.get_args(annotation)]
-    else:
-        names = [annotation.__name__]
-    pattern = next((m.pattern for m in field.metadata if getattr(m, "pattern", None)), None)
-    if pattern:
-        return f"text that matches {pattern}"
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    bounds = [f"{s} {getattr(m, k)}" for m in field.metadata for k, s in signs.items() if hasattr(m, k)]
-    return " ".join([" or ".join(names), *bounds])
