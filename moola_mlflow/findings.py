@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,10 @@ from moola_mlflow import gates
 from moola_mlflow.config import Config
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.gates import Gate, detector_gates
-from moola_mlflow.markup import html_table, html_text, markdown_code, markdown_text, page
+from moola_mlflow.markup import html_table, html_text, markdown_code, markdown_text, metric_name, page
 from moola_mlflow.plots.candles import candles_svg, class_color
 from moola_mlflow.scan import Scan
 
-UNNAMEABLE = re.compile(r"[^\w\-. :/]")
-"""What MLflow does not take in a metric's name: a class may be called anything."""
 NO_NOTHING = (
     "The detector names one of its classes in every window, also where there is no pattern: it was taught on windows "
     "that hold one. Its probability says which class, given that there is one; whether there is one, only the "
@@ -77,7 +74,7 @@ class Findings:
     def metrics(self, seconds: float) -> dict[str, float]:
         """Return the figures of the run."""
         num_windows, num_bars = len(self.scan.windows), len(self.scan.windows.bars)
-        hits = {f"hits/{UNNAMEABLE.sub('_', name)}": float(n) for name, n in self.counts().items()}
+        hits = {f"hits/{metric_name(name)}": float(n) for name, n in self.counts().items()}
         return {
             "detect/hits": len(self.table),
             **hits,

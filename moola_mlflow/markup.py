@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MARKDOWN_SIGNS = re.compile(r"[\\`*{}\[\]|~<>&]|(?<![^\W_])_|_(?![^\W_])")
 """What means something anywhere in a line; round brackets and ``!`` do only beside square ones."""
+UNNAMEABLE = re.compile(r"[^\w\-. :/]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 """Not by a backslash: MLflow's UI shows it, and drops every table behind it."""
 MARKDOWN_STARTS = re.compile(r"^(?:#|=|--|[-+](?!\S)|\d+(?=[.)](?!\S)))")
@@ -68,6 +69,11 @@ def markdown_code(text: object, in_table: bool = False) -> str:
     line = line.replace("|", "\\|") if in_table else line
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line or not line else f"{fence}{line}{fence}"
+
+
+def metric_name(text: object) -> str:
+    """Return text as a part of a metric's name: a class may be called anything, a metric may not."""
+    return UNNAMEABLE.sub("_", str(text))
 
 
 def page(title: str, body: str) -> str:

@@ -28,8 +28,6 @@ MOST_EVENTS = 500
 """Read at a time: an outage of days must not fill the memory."""
 SLOW_S = 2.0
 """MLflow may have repeated a request that took longer."""
-
-
 GONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """What a store says of a run that was deleted."""
 

@@ -130,9 +130,7 @@ class Engine:
         Raises: PeerLost; TrainingError where not even one window fits into memory.
         """
         job, rows = Job(batch, draws.device, draws.get_state(), key), self.rows(len(batch.index))
-        idle = (
-            not rows
-        )  # the last batch may have fewer windows than there are processes: draw all the same, add nothing
+        idle = not rows  # fewer windows than processes, in the last batch: draw all the same, add nothing
         rows = rows or [slice(0, 1)]
         self._largest = max(part.stop - part.start for part in rows)
         forward = self._guarded(lambda: self._parallel(lambda part: self._forward(job, part), rows))
@@ -245,7 +243,7 @@ class Engine:
         while True:
             try:
                 return work()
-            except (torch.OutOfMemoryError, RuntimeError) as e:
+            except RuntimeError as e:  # torch.OutOfMemoryError is one
                 if not _out_of_memory(e):
                     raise
                 said = str(e).strip().splitlines()[0]

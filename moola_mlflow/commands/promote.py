@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from moola_mlflow import gates, promotion, tracking
 from moola_mlflow.config import Config
 from moola_mlflow.errors import GateError, UserError
 from moola_mlflow.gates import Gate
+from moola_mlflow.markup import metric_name
 from moola_mlflow.promotion import CHAMPION, PREVIOUS, Model
 from moola_mlflow.registry import CANDIDATE
 from moola_mlflow.signals import Interrupts
@@ -72,9 +72,7 @@ def _truth(force: str) -> bool:
 def _log(active: Run, checked: list[Gate]) -> None:
     rows = gates.table(checked)
     active.json(rows, "gates.json")
-    # A class may be called anything, a metric may not.
-    names = {row["gate"]: re.sub(r"[^\w\-. :/]", "_", row["gate"]) for row in rows}
-    active.metrics({f"gate/{names[row['gate']]}": row["value"] for row in rows if row["value"] is not None})
+    active.metrics({f"gate/{metric_name(row['gate'])}": row["value"] for row in rows if row["value"] is not None})
 
 
 def _refusal(model: Model, to: str, alias: str, checked: list[Gate]) -> str:
