@@ -51,6 +51,11 @@ class Coordination:
                     url.render_as_string(hide_password=False), {"connect_args": _arguments(url)},
                     heartbeat_interval=heartbeat_s, grace_period=grace_s,
                 )  # fmt: skip
+        except ModuleNotFoundError as e:
+            raise UserError(
+                f"the sweep's storage '{self.shown}' does not work: this Python lacks the package '{e.name}'; "
+                "pip install -e '.[postgresql]', or correct sweep.storage"
+            ) from e
         except (*FAILURES, RuntimeError) as e:
             raise UserError(f"the sweep's storage '{self.shown}' does not work: {first_line(e)}; {CURE}") from e
         if url.get_backend_name() == "sqlite":

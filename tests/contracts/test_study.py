@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from moola_mlflow.config import Config, resolve
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.joining import join
 from moola_mlflow.study.queue import TrialQueue
@@ -291,3 +292,11 @@ def test_trials_that_were_interrupted_are_repeated_with_their_values_after_the_d
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[2].params == trials[1].params
     assert client.get_run(trials[1].user_attrs["run_id"]).info.status == "FAILED"
+
+
+def test_a_database_whose_driver_is_missing_is_refused_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # what Python does for a package that is not there
+    url, _ = locate("postgresql://user:secret@127.0.0.1:1/x", "")
+    with pytest.raises(UserError, match=r"lacks the package 'psycopg'; pip install") as told:
+        Coordination(url, 1, 2)
+    assert "secret" not in str(told.value)

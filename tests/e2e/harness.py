@@ -9,12 +9,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mlflow
 import numpy as np
+import pytest
 import yaml
 from mlflow.entities import Run
+from screenshots import find_browser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMOKE = str(ROOT / "configs" / "smoke.yaml")
@@ -93,6 +95,16 @@ class Served(Store):
     @property
     def uri(self) -> str:
         return self.address
+
+
+def absent(what: str, cure: str) -> NoReturn:
+    """Leave a test out for want of a program, on a developer's machine; fail it in CI, which installs them all."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not on this machine: {cure}")
+
+
+def browser_path() -> str:
+    """The Chromium that tests drive."""
+    return find_browser() or absent("Chromium", "apt-get install chromium")
 
 
 def free_port() -> int:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import mlflow
 import pandas as pd
 import pytest
-from harness import Store
-from screenshots import find_browser
+from harness import Store, browser_path
 from small_models import small_detector
 
 from moola_mlflow import cli, detect, load_detector, registry
@@ -131,8 +130,7 @@ def test_the_launcher_scans_as_the_console_does(store: Store) -> None:
 
 @pytest.mark.slow
 def test_the_page_opens_in_a_browser_without_an_error_and_without_the_network(store: Store, scan: Callable) -> None:
-    if (browser := find_browser()) is None:
-        pytest.skip("no Chromium on this machine")
+    browser = browser_path()
     assert scan(out="page")[0] == 0
     opened = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from harness import QUICK, ROOT, Store
+from harness import QUICK, ROOT, Store, browser_path
 from mlflow.entities import Run
-from screenshots import find_browser
 
 from moola_mlflow import cli
 
@@ -310,8 +309,7 @@ def test_the_launcher_runs_both(world: World) -> None:
 
 
 def test_the_pages_open_in_a_browser_with_nothing_to_complain_of(world: World, bare: str, tmp_path: Path) -> None:
-    if (browser := find_browser()) is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
+    browser = browser_path()
     assert world.do("report", run_id=world.path, out=str(tmp_path)).code == 0
     assert world.do("report", run_id=bare, out=str(tmp_path / "bare")).code == 0
     assert world.do("compare", run_ids=f"{world.frozen},{world.unfrozen}", out=str(tmp_path)).code == 0

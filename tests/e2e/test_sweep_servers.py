@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from harness import QUICK, ROOT, SMOKE, Served, free_port
+from harness import QUICK, ROOT, SMOKE, Served, absent, free_port
 from test_sweep import assert_done, children_of, parent_of
 
 pytestmark = pytest.mark.slow
@@ -35,8 +35,7 @@ def database() -> Iterator[str]:
     """The URL of an empty database on a server of its own, which takes no root."""
     programs = binaries()
     if programs is None:
-        pytest.skip("PostgreSQL's initdb is neither in the PATH nor in /usr/lib/postgresql/*/bin")
-    pytest.importorskip("psycopg", reason="the extra 'postgresql' is not installed")
+        absent("PostgreSQL's initdb", "apt-get install postgresql")
     folder, port = Path(tempfile.mkdtemp(prefix="moola-pg-", dir="/tmp")), free_port()
     as_user: dict[str, object] = {"cwd": folder}
     if os.getuid() == 0:

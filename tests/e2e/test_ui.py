@@ -9,21 +9,15 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from harness import QUICK, SMOKE, Store
+import screenshots
+from harness import QUICK, SMOKE, Store, browser_path
 from mlflow.entities import Run
+from playwright.sync_api import Locator, Page, expect
 
 from moola_mlflow import load_encoder
 from moola_mlflow.synthetic import generate
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[dev]'")
-import screenshots
-from playwright.sync_api import Locator, Page, expect
-
-BROWSER = screenshots.find_browser()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(screenshots.BROWSERS)} is in the PATH"),
-]
+pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=alert(1)>"
 SYMBOL = "<script>alert(2)</script>"
 NOTE = "mlflow.note.content"
@@ -57,8 +51,7 @@ def address(store: Store) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator[Page]:
-    assert BROWSER is not None
-    with screenshots.opened(address, BROWSER) as page:
+    with screenshots.opened(address, browser_path()) as page:
         yield page
 
 
