@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 import mlflow
 from mlflow.entities import Run
 
-from moola_mlflow import registry, runfolder, tracking
+from moola_mlflow import registry, relocation, runfolder, tracking
 from moola_mlflow.store import FAILURES, first_line, shown_uri
 
 PACKAGE = "moola-mlflow"
@@ -131,12 +131,24 @@ def _artifacts(runs: list[Run]) -> Iterator[Finding]:
     lost = [
         folder for run in runs if (folder := _folder(run)) and run.info.status == "FINISHED" and not folder.is_dir()
     ]
-    if lost:
+    # Folders that were copied together from several places are put right one by one.
+    for old in sorted({folder.parents[2] for folder in lost}):
+        gone = [folder for folder in lost if folder.parents[2] == old]
+        new = relocation.new_root(gone[0], mlflow.get_tracking_uri())
         yield Finding(
-            f"the artifacts of {len(lost)} finished runs are not there, for instance {lost[0]}",
-            "if the checkout was moved, put its mlruns back where it was or link it: "
-            f"ln -s {Path.cwd() / 'mlruns'} {lost[0].parents[2]}",
+            f"the artifacts of {len(gone)} finished runs are not there, for instance {gone[0]}",
+            f"the checkout was moved: have the store name {new} instead (it keeps a copy of itself)"
+            if new
+            else f"put {old.name} back where it was, or link it: ln -s WHERE_IT_IS_NOW {old}",
+            _mover(old, new) if new else None,
         )
+
+
+def _mover(old: Path, new: Path) -> Callable[[], None]:
+    def move() -> None:
+        relocation.relocate(mlflow.get_tracking_uri(), old, new)
+
+    return move
 
 
 def _folder(run: Run) -> Path | None:
