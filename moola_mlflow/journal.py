@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.runfolder import JOURNAL
+from moola_mlflow.runfolder import JOURNAL, tail
 
 SENT, OUTBOX = "sent.json", "outbox"
 OFFLINE = "offline-"
@@ -81,12 +81,16 @@ class Journal:
             self._put(b"\n")
         self.opened_at = self.size
         """Events behind this offset are this process's own."""
+        self._last_at = _last_time(folder / JOURNAL)
 
     def append(self, record: dict[str, Any]) -> int:
-        """Append an event and return the offset of its end; it is then safe from this process's death."""
-        line = json.dumps({"at": time.time(), **record}) + "\n"
+        """Append an event and return the offset of its end; it is then safe from this process's death.
+
+        Times never go back within a journal: a clock that is set back would end a run before it began.
+        """
         with self._lock:
-            self._put(line.encode())
+            self._last_at = max(time.time(), self._last_at)
+            self._put((json.dumps({"at": self._last_at, **record}) + "\n").encode())
             return self.size
 
     def _put(self, data: bytes) -> None:
@@ -168,6 +172,16 @@ def _linked(path: Path, target: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _last_time(path: Path) -> float:
+    """Return when the last whole event happened, 0 where there is none that says so."""
+    for line in reversed(tail(path).splitlines()):
+        try:
+            return float(json.loads(line)["at"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 0.0
 
 
 def _last_byte(path: Path) -> bytes:

@@ -57,8 +57,10 @@ def check_free(folder: Path) -> None:
         hold(folder).close()
     beat = read_beat(folder)
     elsewhere = beat.get("host") not in (None, socket.gethostname())
-    if elsewhere and read_journal(folder).status == "" and time.time() - beat.get("beat_at", 0) < FRESH_S:
-        raise UserError(f"{_held(folder)} (its last beat is {time.time() - beat['beat_at']:.0f} s old)")
+    age_s = time.time() - beat.get("beat_at", 0)
+    # A beat from the future is another clock's, or a clock's that was set back since: it says nothing of now.
+    if elsewhere and read_journal(folder).status == "" and abs(age_s) < FRESH_S:
+        raise UserError(f"{_held(folder)} (its last beat is {age_s:.0f} s old)")
 
 
 def write_beat(folder: Path, started_at: float) -> None:
@@ -107,16 +109,20 @@ def abandoned(root: Path = RUNS) -> list[str]:
 def _is_abandoned(folder: Path) -> bool:
     if not (folder / JOURNAL).exists() or read_beat(folder).get("host", socket.gethostname()) != socket.gethostname():
         return False
-    with open(folder / JOURNAL, "rb") as f:  # the status is the last line of thousands
-        f.seek(max(0, f.seek(0, 2) - TAIL))
-        tail = f.read().decode(errors="replace")
-    if '"kind": "status"' in tail.rpartition('"kind": "begin"')[2]:
+    if '"kind": "status"' in tail(folder / JOURNAL).rpartition('"kind": "begin"')[2]:
         return False
     try:
         hold(folder).close()
     except UserError:
         return False
     return True
+
+
+def tail(path: Path) -> str:
+    """Return the end of a journal: what counts is in the last of thousands of lines."""
+    with open(path, "rb") as f:
+        f.seek(max(0, f.seek(0, 2) - TAIL))
+        return f.read().decode(errors="replace")
 
 
 def close(folder: Path, status: str) -> None:
