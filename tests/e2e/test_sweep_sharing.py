@@ -62,6 +62,20 @@ def test_ctrl_c_at_a_second_command_leaves_the_sweep_to_the_first(tmp_path: Path
     assert [run.info.status for run in helpers] == (["KILLED"] if launcher else [])
 
 
+def test_two_sweeps_at_once_in_one_folder_keep_to_their_own_trials(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = started(store, {**TINY, "study": "one", "n_trials": "6", "workers": "2"})
+    second = store.start("sweep", {**TINY, "study": "two", "n_trials": "6", "workers": "2", "sweep.seed": "7"})
+    for process in (first, second):
+        said = process.communicate(timeout=500)[0]
+        assert process.returncode == 0, said
+        assert "locked" not in said
+    for study in ("one", "two"):
+        _, runs = assert_done(store, study, 6)
+        assert sorted(int(run.data.tags["moola.trial"]) for run in runs) == list(range(6))
+    assert len(store.runs()) == 14
+
+
 def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
              "--backend-store-uri", f"sqlite:///{folder}/served.db",
