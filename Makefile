@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $
 ACTIVATE := . .venv/bin/activate &&
 PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # serving and detect need a detector to be named, peers the extra `bench`; scale writes 13 GB.
-BENCHES := features ingest roofline tracking sweep outage pruning best_epoch sigma_clock flip_rates tree_ruler realism \
+BENCHES := features ingest startup finetune roofline tracking sweep outage pruning best_epoch sigma_clock flip_rates tree_ruler realism \
            pretraining objectives five_years
 
 help: ## this list

@@ -19,6 +19,8 @@ SAYS = {
     "scale": ("slopes in log-log", "slopes"),
     "five_years": ("start to registered encoder", "registered"),
     "features": ("pandas loop with iloc", "share_of_epoch"),
+    "startup": ("pretrain, first step", "seconds"),
+    "finetune": ("folds a second with a frozen encoder", "seconds"),
 }
 
 
