@@ -70,12 +70,15 @@ class SweepConfig(Section):
     """Seed of the drawn points."""
     startup_trials: int = Field(8, ge=0)
     """Trials drawn at random before tpe learns from them."""
-    pruner: Literal["median", "hyperband", "none"] = "median"
-    """median: stop a trial that is worse than the median of the others at its epoch; hyperband; none."""
+    pruner: Literal["percentile", "median", "hyperband", "none"] = "median"
+    """percentile: stop a trial that is not among the best prune_keep of the complete ones at its epoch; median: the
+    same with one half; hyperband; none."""
+    prune_keep: float = Field(0.25, gt=0, lt=1)
+    """Share of the complete trials, the best of them, among which the percentile pruner lets a trial go on."""
     prune_after: int = Field(3, ge=0)
     """Epochs (folds, for finetune) that no trial is pruned before."""
     prune_startup: int = Field(3, ge=0)
-    """Trials that run whole before the median prunes."""
+    """Complete trials that there must be before percentile or median prunes."""
     budget: Literal["epochs", "windows", "seconds"] = "epochs"
     """What every trial gets equally: trainer.epochs, or budget_amount of windows trained on or of seconds."""
     budget_amount: float | None = Field(None, gt=0)

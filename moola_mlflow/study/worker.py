@@ -198,8 +198,9 @@ def build_sampler(sweep: SweepConfig, number: int) -> optuna.samplers.BaseSample
 def build_pruner(config: Config) -> optuna.pruners.BasePruner:
     """Return the pruner of a configuration."""
     sweep = config.sweep
-    if sweep.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=sweep.prune_startup, n_warmup_steps=sweep.prune_after)
+    if sweep.pruner in ("percentile", "median"):
+        keep = 50.0 if sweep.pruner == "median" else 100 * sweep.prune_keep
+        return optuna.pruners.PercentilePruner(keep, sweep.prune_startup, sweep.prune_after)
     if sweep.pruner == "hyperband":
         least = max(1, sweep.prune_after)
         if sweep.budget != "epochs":  # trials differ in length; Optuna takes the first complete one's
