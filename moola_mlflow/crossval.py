@@ -227,6 +227,7 @@ def cross_validate(
     workers: int = 1,
     on_outcome: Callable[[str, int, Outcome], None] = lambda name, unit, outcome: None,
     should_stop: Callable[[], str | None] = lambda: None,
+    tuned: bool = True,
 ) -> dict[str, list[Outcome]]:
     """Run every method on every unit and return the outcomes of each, in the order of the units.
 
@@ -243,7 +244,7 @@ def cross_validate(
         on_outcome(methods[method].name, unit, outcome)
 
     try:
-        run_tasks(_run, (list(methods), targets, list(units)), tasks, workers, heard, should_stop)
+        run_tasks(_run, (list(methods), targets, list(units)), tasks, workers, heard, should_stop, tuned)
     except TrainingError:
         if not should_stop():  # else the signal went to the whole process group, and the workers died of it first
             raise

@@ -125,6 +125,8 @@ class Evidence:
         gains = {name: self.differences[name]["joint_success_at_3"] for name in NETWORKS if name in self.differences}
         against = min(gains, key=lambda name: gains[name].lo, default=None)
         delta = gains[against] if against else None
+        if delta is not None and "scratch" not in gains:  # it is that network itself: beating chance is no gain
+            against, delta = "scratch", Interval(0.0, 0.0, 0.0)
         return {
             "f1_macro": self.detector["f1_macro"].mean,
             "joint_success_at_3": self.detector["joint_success_at_3"].mean,
@@ -189,7 +191,7 @@ class Evidence:
         if gain.lo > 0:
             return f"Gain: {text}; the 95 % interval of the first is clear of 0."
         if gain.hi < 0:
-            number = sum(name not in BESIDE for name in self.differences)
+            number = sum(name not in (BESIDE if self.labels.weak else ()) for name in self.differences)
             chosen = f"best of {number}, chosen on these windows"
             return f"Loss: {text}; the 95 % interval of the first is clear of 0 ({chosen})."
         return f"No gain: {text}; the 95 % interval of the first covers 0."

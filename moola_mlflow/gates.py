@@ -21,6 +21,8 @@ RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 """How a value must stand to its limit, and how one stands that does not."""
 
 COPIED = "an encoder was shown the steps it had to reconstruct (objective.hide_masked=false): it learned to copy"
+GAIN = "delta_joint_success_at_3_lo"
+ITSELF = "it is itself the network without pre-training that others are compared with"
 NO_GAIN = "no sure gain over the same network from scratch or with a random encoder"
 
 LEVELS = {"val_loss": (-5.0, -4.0), "val_mae": (0.002, 0.005)}
@@ -80,6 +82,7 @@ def detector_gates(evidence: Mapping[str, Any] | None, config: GatesConfig) -> l
     identity, recall = evidence.get("identity_encoder"), evidence.get("recall")
     gain = evidence.get("delta_joint_success_at_3")
     low = gain.get("lo") if isinstance(gain, Mapping) else None
+    itself = isinstance(gain, Mapping) and gain.get("mean") == gain.get("lo") == gain.get("hi") == 0.0
     by_class = recall if isinstance(recall, Mapping) and recall else {"every class": None}
     return [
         Gate("f1_macro", _number(evidence.get("f1_macro")), config.f1_macro, ">="),
@@ -89,7 +92,7 @@ def detector_gates(evidence: Mapping[str, Any] | None, config: GatesConfig) -> l
             for label, value in by_class.items()
         ),
         Gate("ece", _number(evidence.get("ece")), config.ece, "<"),
-        Gate("delta_joint_success_at_3_lo", _number(low), config.delta_joint_success_at_3, ">", NO_GAIN),
+        Gate(GAIN, _number(low), config.delta_joint_success_at_3, ">", ITSELF if itself else NO_GAIN),
         Gate("identity", float(identity) if isinstance(identity, bool) else math.nan, 0.0, "=", COPIED),
     ]
 
@@ -133,6 +136,16 @@ def missed(gates: Sequence[Gate]) -> list[str]:
 def summary(gates: Sequence[Gate]) -> str:
     """Return ``passed``, or ``failed:`` with every missed gate."""
     return "passed" if all_passed(gates) else f"failed: {'; '.join(missed(gates))}"
+
+
+def lowered(config: GatesConfig) -> list[str]:
+    """Return the limits that ask for less than the shipped ones, each with the shipped one beside it."""
+    usual, out = GatesConfig(), []
+    for name in type(config).model_fields:
+        now, then = getattr(config, name), getattr(usual, name)
+        if isinstance(then, float) and (now > then if name == "ece" else now < then):
+            out.append(f"{name} {_shown(now)} instead of {_shown(then)}")
+    return out
 
 
 def table(gates: Sequence[Gate]) -> list[dict[str, Any]]:

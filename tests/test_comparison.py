@@ -15,7 +15,15 @@ from small_labels import small_labels
 from small_models import small_encoder
 
 from moola_mlflow.batches import fit_scaling
-from moola_mlflow.comparison import CLASSICAL, Setting, build_methods, head_settings, make_setting, refit
+from moola_mlflow.comparison import (
+    CLASSICAL,
+    RandomEncoderMethod,
+    Setting,
+    build_methods,
+    head_settings,
+    make_setting,
+    refit,
+)
 from moola_mlflow.config import Config, resolve
 from moola_mlflow.crossval import ClassicalMethod, HeadMethod, Method, NetworkMethod, Outcome, Unit, fresh_copy, plan
 from moola_mlflow.detection import PatternDetector, detector_inputs
@@ -56,14 +64,14 @@ def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> Se
     return make_setting(LABELS, encoders_of(kind) if encoders is None else encoders, config, CPU, "fp32")
 
 
-def methods(given: Setting, seed: int = 17) -> dict[str, Method]:
-    return {method.name: method for method in build_methods(given, seed)}
+def methods(given: Setting) -> dict[str, Method]:
+    return {method.name: method for method in build_methods(given)}
 
 
 def kind_of(method: Method) -> str:
     if isinstance(method, NetworkMethod):
         return "fresh network" if method.fresh else "network"
-    return "head" if isinstance(method, HeadMethod) else "classical"
+    return "head" if isinstance(method, HeadMethod | RandomEncoderMethod) else "classical"
 
 
 # Which methods -----------------------------------------------------------------------------------------------------
@@ -102,8 +110,8 @@ def test_every_network_without_pretraining_reads_what_the_detector_reads_or_an_e
         method = found.get(name)
         if isinstance(method, NetworkMethod):
             assert method.features.shape[-1] == given.architecture.input_size + path
-        elif isinstance(method, HeadMethod):
-            assert method.inputs.shape[-1] == (given.encoder or given.architecture).output_size + path
+        elif isinstance(method, RandomEncoderMethod):
+            assert method.inputs(LABELS.ohlc, 1).shape[-1] == (given.encoder or given.architecture).output_size + path
     pooled = found["pooled_scratch"]
     assert isinstance(pooled, NetworkMethod)
     assert (pooled.settings.head, pooled.features.shape[-1]) == ("pooled", pooled.encoder.input_size)
@@ -114,7 +122,7 @@ def test_every_network_gets_the_windows_upside_down_or_none_does(kind: str) -> N
     given, plain = setting(kind), setting(kind, finetune__mirror=False)
     upside_down = methods(replace(given, labels=replace(LABELS, ohlc=mirrored(LABELS.ohlc))))
     for name, method in methods(given).items():
-        if isinstance(method, ClassicalMethod):
+        if isinstance(method, ClassicalMethod | RandomEncoderMethod):  # the latter makes its own, for each unit
             continue
         read = "inputs" if isinstance(method, HeadMethod) else "features"
         assert method.mirrored is not None
@@ -143,9 +151,11 @@ def test_learning_rates_follow_what_is_trained() -> None:
 
 
 @pytest.mark.parametrize("kind", ["frozen", "ensemble", "path"])
-def test_the_random_encoder_is_the_detectors_with_other_weights_and_follows_the_seed(kind: str) -> None:
+def test_the_random_encoder_is_the_detectors_with_other_weights_in_every_unit(kind: str) -> None:
     given = setting(kind)
-    one, same, other = (methods(given, seed)["random_encoder"].inputs for seed in (5, 5, 6))
+    method = methods(given)["random_encoder"]
+    assert isinstance(method, RandomEncoderMethod)
+    one, same, other = (method.inputs(LABELS.ohlc, draw) for draw in (5, 5, 6))
     size = (given.encoder or given.architecture).output_size
     random = fresh_copy(given.encoder or given.architecture, 5)
     assert torch.equal(one, detector_inputs(random, "encoding" if kind == "path" else "both", LABELS.ohlc))
@@ -153,9 +163,10 @@ def test_the_random_encoder_is_the_detectors_with_other_weights_and_follows_the_
     assert not torch.equal(one[..., :size], other[..., :size])
     assert torch.equal(one[..., size:], other[..., size:])  # the path features
     if given.encoder is not None:
-        pretrained = methods(given)[DETECTOR].inputs
-        assert not torch.equal(one[..., :size], pretrained[..., :size])
-        assert torch.equal(one[..., size:], pretrained[..., size:])
+        detector = methods(given)[DETECTOR]
+        assert isinstance(detector, HeadMethod)
+        assert not torch.equal(one[..., :size], detector.inputs[..., :size])
+        assert torch.equal(one[..., size:], detector.inputs[..., size:])
 
 
 def test_a_network_from_scratch_knows_of_the_pretrained_one_only_its_architecture() -> None:

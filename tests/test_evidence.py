@@ -16,7 +16,7 @@ from small_labels import small_labels
 from moola_mlflow.config import CvConfig, GatesConfig
 from moola_mlflow.crossval import Outcome, Unit, plan
 from moola_mlflow.evidence import DETECTOR, TITLES, Evidence, weigh
-from moola_mlflow.gates import detector_gates
+from moola_mlflow.gates import GAIN, detector_gates
 from moola_mlflow.journal import without_nan
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.metrics import Interval
@@ -217,7 +217,12 @@ def test_the_headline_claims_what_the_interval_against_the_best_baseline_allows(
 def test_a_detector_without_pre_training_never_claims_a_gain() -> None:
     found = replace(evidence(detector=1.0, random_encoder=0.0, majority=0.0), pretrained=False)
     assert found.headline().startswith("No pre-training in this detector: +")
-    assert found.gated(False)["pretrained"] is False
+    gated = found.gated(False)
+    assert gated["pretrained"] is False
+    # It is the network that others are compared with: its gain over itself is nothing, whatever a random encoder does.
+    assert (gated["delta_against"], gated["delta_joint_success_at_3"]["lo"]) == ("scratch", 0.0)
+    (missed,) = [gate for gate in detector_gates(gated, GatesConfig()) if gate.name == GAIN]
+    assert "it is itself the network without pre-training" in missed.text()
 
 
 def test_the_gate_looks_at_the_network_that_the_gain_is_least_sure_over(weighed: Evidence) -> None:
@@ -243,6 +248,9 @@ def test_a_stronger_baseline_than_path_features_is_the_one_in_the_headline() -> 
     found = evidence(detector=0.7, scratch=1.0, path_features=0.0, rule=1.0)
     assert found.best_baseline() == "scratch"
     assert found.headline().startswith("Loss: ")
+    assert "best of 2," in found.headline()
+    people = replace(found, labels=replace(LABELS, weak=False))  # the rule does not know how people label: it competes
+    assert "best of 3," in people.headline()
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ def rows(results: Sequence[Result], done: Sequence[Pretrained], readers: Sequenc
             if reader.encoder and not reader.path and not reader.trained_on and reader.head == "span":
                 row["probe_gain"] = [one.probe["r2_gain"] for one in done if one.variant == reader.encoder]
             for what, name in others.items():
-                sets = {r.task for r in mine}
-                against = [r for r in results if r.reader == name and r.task in sets]
+                # Of the same seeds: a reader that has two of them is not held against four of another.
+                fits = {(r.task, r.seed) for r in mine}
+                against = [r for r in results if r.reader == name and (r.task, r.seed) in fits]
                 if against and name != reader.name:
                     row[f"joint against {what}"] = {"who": name, **_differences(mine, against)}
             out.append(row)

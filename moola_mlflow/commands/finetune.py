@@ -30,18 +30,19 @@ from moola_mlflow.tracking import Run
 def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     """Cross-validate a detector beside its baselines, refit it on all labels, register it with its evidence."""
     started = time.perf_counter()
-    runtime.tune_allocator()
+    tuned, allocator = runtime.is_tuned(config.runtime), runtime.allocate(config.runtime)
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = tracking.run_name("finetune", preset, seeds[0])
     with Run("finetune", name, config.tracking.experiment) as active:
         active.config(config, UNREAD)
         refuse_unread(config)
         registry.check_kind(config.registry.name, "detector")  # now, not after minutes of folds
-        runtime.set_threads(config.runtime.threads)
+        runtime.use_threads(config.runtime)
         device = runtime.pick_device(config.runtime.device)
-        precision = runtime.pick_precision(config.runtime.precision, device)
+        precision = runtime.pick_precision(config.runtime.precision, device, tuned)
         workers = (config.cv.workers or runtime.usable_cores()) if device.type == "cpu" else 1
         active.tags({"moola.device": device, "moola.precision": precision, "moola.workers": workers})
+        active.tags({"moola.allocator": allocator})
         labels = stages.load_labels(active, config)
         units = plan(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
         encoders = stages.load_encoders(config.finetune.encoder)
@@ -71,7 +72,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.note(verdict.note(setting, evidence, gates, uri, warnings))
         for text in warnings:
             print(f"Warning: {text}", flush=True)
-        print("\n".join([*verdict.console_lines(evidence, gates), f"Run {active.id}: {uri}"]), flush=True)
+        print("\n".join([*verdict.console_lines(evidence, gates), f"Detector: {uri}"]), flush=True)
         if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
             raise GateError(f"gates {summary(gates)}; everything is logged, the detector is {uri}")
 
@@ -96,11 +97,12 @@ def _cross_validate(
             print(verdict.fold_line(unit, found), flush=True)
             active.child(**verdict.fold_run(unit, outcome, found))
 
-        methods = build_methods(setting, seed)
+        methods = build_methods(setting)
         with interrupts.deferred():  # raises at its end what interrupted it
             done = cross_validate(
-                methods, Targets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason
-            )
+                methods, Targets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason,
+                tuned=runtime.is_tuned(setting.config.runtime),
+            )  # fmt: skip
         for method, outcomes in done.items():
             total.setdefault(method, []).extend(outcomes)
     return total

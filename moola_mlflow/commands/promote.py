@@ -56,11 +56,13 @@ def run(
         verdict = gates.summary(checked)
         if not gates.all_passed(checked):
             verdict = f"{'rolled back' if back else 'forced'}: {verdict}"
+        elif softer := gates.lowered(config.gates):
+            verdict += f" under lowered limits: {', '.join(softer)}"
         with interrupts.deferred():  # two aliases move together
             promotion.move(found, alias, to, {"promoted_by": active.id, "gates": verdict})
         said = _said(found, alias, before, to)
         active.note(_note(said, found, alias, before, to, checked, verdict))
-        print(f"{said}\nGates {verdict}\nRun {active.id}", flush=True)
+        print(f"{said}\nGates {verdict}", flush=True)
 
 
 def _truth(force: str) -> bool:

@@ -119,7 +119,7 @@ class EncoderConfig(Section):
     """Units per direction; the encoding has twice as many."""
     layers: int = Field(2, ge=1, le=64)
     """Stacked layers."""
-    dropout: float = Field(0.65, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout between layers."""
 
 
@@ -196,7 +196,7 @@ class RuntimeConfig(Section):
 class TrackingConfig(Section):
     experiment: str = "moola"
     """Experiment of runs that the launcher did not make."""
-    resume: str = Field("never", pattern=r"^(never|auto|new(:[0-9a-f]{32})?|[0-9a-f]{32})$")
+    resume: str = Field("never", pattern=r"^(never|auto|new(:(offline-)?[0-9a-f]{32})?|(offline-)?[0-9a-f]{32})$")
     """never: a new run; auto: go on with the newest unfinished one of this configuration; a run's id: with that one;
     new or new:ID: from its latest checkpoint in a run of its own."""
     allow_drift: str = ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -105,6 +107,11 @@ def absent(what: str, cure: str) -> NoReturn:
 def browser_path() -> str:
     """The Chromium that tests drive."""
     return find_browser() or absent("Chromium", "apt-get install chromium")
+
+
+def note_of(run: Run) -> str:
+    """A run's note as it is read on the page: without the signs that keep other people's text text."""
+    return re.sub(r"\\([^\w\s])", r"\1", html.unescape(run.data.tags["mlflow.note.content"]))
 
 
 def free_port() -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from finetuning import NOTE, finetune, new_store, parents
-from harness import Store
+from finetuning import finetune, new_store, parents
+from harness import Store, note_of
 from small_labels import small_labels
 from small_models import small_encoder
 
@@ -60,8 +63,28 @@ def write_bad_inputs(folder: Path) -> None:
         "crowded": replace(renamed, start_ns=renamed.start_ns * 0, end_ns=renamed.end_ns * 0 + 104 * 60 * 10**9),
     }.items():
         write_labels(labels, folder / f"{name}.parquet")
+    good = pd.read_parquet(folder / "good.parquet")
+    for name, (column, change) in BAD_ROWS.items():
+        values = good[column].tolist()
+        values[2] = change(values)
+        good.assign(**{column: values}).to_parquet(folder / f"{name}.parquet")
 
 
+def with_nan(window: Sequence[Sequence[float]]) -> list[list[float]]:
+    bars = [list(bar) for bar in window]
+    bars[9][3] = float("nan")
+    return bars
+
+
+BAD_ROWS: dict[str, tuple[str, Callable[[list[Any]], Any]]] = {
+    "short_row": ("features", lambda values: values[2][:-1]),
+    "nan_row": ("features", lambda values: with_nan(values[2])),
+    "reversed_row": ("expansion_end", lambda values: 0),
+    "pointer_row": ("expansion_end", lambda values: 105),
+    "class_row": ("label", lambda values: values[2].upper()),
+    "twice_row": ("window_id", lambda values: values[0]),
+}
+"""What is wrong with the third row of a file: from all values of a column the one that it gets."""
 GOOD = {"labels": "good.parquet"}
 BAD = {
     "one class": ({"labels": "one_class.parquet"}, "every row is 'consolidation'; a detector needs two classes"),
@@ -70,6 +93,12 @@ BAD = {
     "no labels": ({"labels": "none.parquet"}, "labels: no file 'none.parquet'", "'moola label' makes one"),
     "class named oddly": ({"labels": "odd_name.parquet"}, "'up & away' cannot be a class", "rename it"),
     "class named macro": ({"labels": "macro.parquet"}, "'macro' cannot be a class", "rename it"),
+    "104 bars": ({"labels": "short_row.parquet"}, "row 3 (", "features holds 104 bars; a window has exactly 105"),
+    "a NaN": ({"labels": "nan_row.parquet"}, "row 3 (", "close is not a finite number", "correct"),
+    "end before start": ({"labels": "reversed_row.parquet"}, "row 3 (", "is not before expansion_end 0"),
+    "pointer 105": ({"labels": "pointer_row.parquet"}, "row 3 (", "expansion_end 105 lies outside", "0 to 104"),
+    "unknown class": ({"labels": "class_row.parquet"}, "row 3 (", "is an unknown class; write"),
+    "an id twice": ({"labels": "twice_row.parquet"}, "row 3 (", "window_id"),
     "unknown head": ({**GOOD, "finetune.head": "spam"}, "finetune.head='spam' is unknown; did you mean 'span'?"),
     "no encoder": ({**GOOD, "encoder": "nowhere"}, "encoder 'nowhere' is not there; give models:/moola-encoder@"),
     "no version": ({**GOOD, "encoder": "models:/moola-encoder/99"}, "'models:/moola-encoder/99' cannot be fetched"),
@@ -124,6 +153,6 @@ def test_bad_input_ends_with_2_and_one_message_before_anything_is_fitted(store: 
     assert run.info.status == "FAILED"
     for message in messages:
         assert message in said[0]
-        assert message in run.data.tags[NOTE]
+        assert message in note_of(run)
     assert store.client.search_model_versions("name = 'moola-detector'") == []
     assert not any(name.startswith("cv/") for name in run.data.metrics)

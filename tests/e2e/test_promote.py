@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from harness import ROOT, Store
+from harness import ROOT, Store, note_of
 from small_models import small_detector, small_encoder, windows
 
 import moola_mlflow
@@ -123,7 +123,7 @@ def test_a_version_that_misses_a_gate_is_refused(
     register(name, make(), tmp_path)
     code, said, run = promote(model=name, version="1")
     assert (code, run.info.status) == (3, "FAILED")
-    for text in (said, run.data.tags[NOTE]):
+    for text in (said, note_of(run)):
         assert f"{name} version 1 misses 1 of" in text
         assert missed in text
         assert "force=true" in text
@@ -185,10 +185,16 @@ def test_another_alias_is_gated_too_and_leaves_champion_and_previous_alone(
     assert aliases(store, name) == {"candidate": "2", "champion": "1", "shadow": "2"}
 
 
-def test_limits_can_be_set_for_one_promotion(name: str, promote: Callable, tmp_path: Path) -> None:
+def test_limits_can_be_set_for_one_promotion_and_lower_ones_stay_written_on_the_version(
+    store: Store, name: str, promote: Callable, tmp_path: Path
+) -> None:
     register(name, small_detector(joint_success_at_3=0.3), tmp_path)
     assert promote(model=name)[0] == 3
-    assert promote(model=name, **{"gates.joint_success_at_3": "0.25"})[0] == 0
+    code, said, run = promote(model=name, **{"gates.joint_success_at_3": "0.25"})
+    lowered = "passed under lowered limits: joint_success_at_3 0.25 instead of 0.40"
+    assert (code, lowered in said) == (0, True)
+    assert store.client.get_model_version(name, "1").tags["gates"] == lowered
+    assert lowered in run.data.tags[NOTE]
 
 
 UNKNOWN = {
@@ -218,7 +224,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_there(
     code, said, run = promote(**{key: value.format(name) for key, value in parameters.items()})
     assert (code, run.info.status) == (2, "FAILED")
     assert message.format(name) in said
-    assert message.format(name) in run.data.tags[NOTE]
+    assert message.format(name) in note_of(run)
     assert "Traceback" not in said
     assert aliases(store, name) == {"candidate": "1"}
 
