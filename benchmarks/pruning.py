@@ -7,7 +7,8 @@ Real sweeps of ``configs/stones.yaml`` on a tenth of the sample's bars, with bat
 encoder: batch size and learning rate, 20 trials of 20 epochs. A pair of sweeps shares the sampler's seed; the points
 differ from where the sampler learns of a pruned trial. ``--tune`` runs unpruned sweeps and cuts their curves where
 other settings would have: the defaults were chosen by it, on seeds that are not reported. The rule of the choice: of
-the settings that lose nothing on any of those seeds the one that saves most, the mildest of equals.
+the settings that lose nothing on any of those seeds the one that saves most, the mildest of equals; ``prune_after``
+stays at 3, for in sweeps of stage finetune it counts folds, whose scores are noisy.
 """
 
 from __future__ import annotations

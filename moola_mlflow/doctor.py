@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
-from moola_mlflow import registry, relocation, runfolder, tracking
+from moola_mlflow import abandoned, journal, registry, relocation, runfolder, tracking
+from moola_mlflow.errors import UserError
+from moola_mlflow.journal import Sent
 from moola_mlflow.store import FAILURES, first_line, shown_uri
 
 PACKAGE = "moola-mlflow"
@@ -36,8 +42,11 @@ class Finding:
     """Does what the cure says, where that can be done without asking."""
 
 
-def examine() -> Iterator[Finding]:
-    """Yield what is found, the store last: without it there is nothing more to look at."""
+def examine(is_at_work: Callable[[Run], bool | None]) -> Iterator[Finding]:
+    """Yield what is found, the store last: without it there is nothing more to look at.
+
+    ``is_at_work``: whether somebody works on a run, by what the run itself says; None where it says nothing.
+    """
     yield from _environment()
     yield _disk()
     try:
@@ -48,8 +57,9 @@ def examine() -> Iterator[Finding]:
             "start its server, or correct MLFLOW_TRACKING_URI (sqlite:///mlflow.db is the default)",
         )
         return
-    yield Finding(f"store {shown_uri()}: {len(runs)} runs looked at")
-    yield from _stale(runs)
+    yield _store(len(runs))
+    yield from _stale(runs, is_at_work)
+    yield from _unsent(runs)
     yield from _artifacts(runs)
     yield from _aliases()
 
@@ -90,21 +100,53 @@ def _runs() -> list[Run]:
     return list(client.search_runs(experiments, max_results=NEWEST, order_by=["attributes.start_time DESC"]))
 
 
-def _stale(runs: list[Run]) -> Iterator[Finding]:
+def _store(num_runs: int) -> Finding:
+    """Whether the store can be written, which for one on this machine is tried without a change."""
+    what, uri = f"store {shown_uri()}: {num_runs} runs looked at", mlflow.get_tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return Finding(what)
+    path = Path(uri.removeprefix("sqlite:///"))
+    trouble = [f"{place} is read-only" for place in (path, path.parent, path.parent / "mlruns") if _is_read_only(place)]
+    if not trouble:
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+        except sqlite3.Error as e:
+            trouble = [str(e)]
+    if not trouble:
+        return Finding(what)
+    return Finding(
+        f"{what}, but nothing can be written: {'; '.join(trouble)}",
+        "make it writable, end what locks it, or set MLFLOW_TRACKING_URI to another store",
+    )
+
+
+def _is_read_only(place: Path) -> bool:
+    return place.exists() and not os.access(place, os.W_OK)
+
+
+def _stale(runs: list[Run], is_at_work: Callable[[Run], bool | None]) -> Iterator[Finding]:
     """Runs that say RUNNING and do not run."""
-    running = [run for run in runs if run.info.status == "RUNNING"]
-    abandoned = set(runfolder.abandoned())
-    for run in running:
+    folders = _folders()
+    for run in runs:
+        if run.info.status != "RUNNING":
+            continue
         run_id, name = run.info.run_id, f"run {run.info.run_id} ({run.info.run_name})"
         age_s = time.time() - run.info.start_time / 1000
-        if run_id in abandoned:
+        folder = folders.get(run_id)
+        works = True if folder and _is_held(folder) else is_at_work(run)
+        if works:
+            yield Finding(f"{name} is running")
+        elif works is False or (folder and runfolder.is_abandoned(folder)):
             yield Finding(
                 f"{name} says RUNNING, its process is gone",
                 "mark it KILLED; its checkpoints stay",
                 _closer(run_id, "KILLED"),
             )
-        elif (runfolder.RUNS / run_id).is_dir():
-            yield Finding(f"{name} is running")
+        elif folder and (ended := runfolder.read_journal(folder).status):
+            if not journal.unsent(folder):  # else it is told with what the store lacks
+                yield Finding(f"{name} says RUNNING and ended {ended}", f"moola sync {folder}")
         elif "moola.stage" not in run.data.tags and age_s > NEVER_BEGAN_S:
             yield Finding(
                 f"{name} says RUNNING for {age_s / 3600:.1f} h and never began",
@@ -115,9 +157,41 @@ def _stale(runs: list[Run]) -> Iterator[Finding]:
             yield Finding(f"{name} says RUNNING; it was started in another folder or on another machine, look there")
 
 
+def _folders() -> dict[str, Path]:
+    """Return the folders of runs by the runs' ids in the store; one that began without its store has another name."""
+    return {abandoned.id_in_store(folder.name): folder for folder in runfolder.RUNS.glob("*") if folder.is_dir()}
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process of this machine has the folder, or another machine was just at work on it."""
+    try:
+        runfolder.check_free(folder)
+    except UserError:
+        return True
+    return False
+
+
+def _unsent(runs: list[Run]) -> Iterator[Finding]:
+    """Runs that are over, and of which this store lacks something."""
+    status = {run.info.run_id: run.info.status for run in runs}
+    for folder in sorted(runfolder.RUNS.glob("*")):
+        sent = Sent.read(folder)
+        if sent is None or sent.uri != shown_uri() or _is_held(folder):
+            continue
+        # How a run ended the store may know from whoever found its process gone.
+        known = status.get(sent.run_id)
+        events = [
+            event
+            for event in journal.read(folder, sent.offset)
+            if event.kind != "status" or known not in (None, event.record["status"])
+        ]
+        if events:
+            yield Finding(f"the store lacks {len(events)} events of {folder}", f"moola sync {folder}")
+
+
 def _closer(run_id: str, status: str) -> Callable[[], None]:
     def close() -> None:
-        tracking.close_abandoned()
+        abandoned.close_abandoned()
         client = mlflow.MlflowClient()
         if client.get_run(run_id).info.status == "RUNNING":
             client.set_tag(run_id, tracking.NOTE, "No process was at work on this run; doctor closed it.")
@@ -162,16 +236,26 @@ def _folder(run: Run) -> Path | None:
     return Path(unquote(parsed.path))
 
 
+def _remover(model: str, alias: str) -> Callable[[], None]:
+    def remove() -> None:
+        mlflow.MlflowClient().delete_registered_model_alias(model, alias)
+
+    return remove
+
+
 def _aliases() -> Iterator[Finding]:
     client = mlflow.MlflowClient()
     for model in client.search_registered_models():
         for alias, version in sorted(model.aliases.items()):
             try:
                 held = client.get_model_version(model.name, str(version))
-            except FAILURES:
+            except MlflowException as e:
+                if e.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
                 yield Finding(
                     f"alias '{alias}' of {model.name} points to version {version}, which is gone",
-                    f"moola promote --model {model.name} --version VERSION --alias {alias}",
+                    f"remove the alias, then moola promote --model {model.name} --version VERSION --alias {alias}",
+                    _remover(model.name, alias),
                 )
                 continue
             if alias != registry.CANDIDATE and not registry.is_regular(held):

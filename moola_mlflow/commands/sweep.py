@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import mlflow
 
@@ -10,7 +10,8 @@ from moola_mlflow import runtime, tracking
 from moola_mlflow.comparison import UNREAD
 from moola_mlflow.config import Config, read_preset, resolve
 from moola_mlflow.markup import markdown_code
-from moola_mlflow.signals import Interrupted, Interrupts
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.store import FAILURES
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.finetune_trials import FinetuneTrials
 from moola_mlflow.study.joining import Beat, Joined, find_parent, join
@@ -18,7 +19,8 @@ from moola_mlflow.study.pretrain_trials import PretrainTrials
 from moola_mlflow.study.processes import Job, run_workers
 from moola_mlflow.study.sharedrun import SharedRun
 from moola_mlflow.study.space import Space
-from moola_mlflow.study.storage import Coordination, locate
+from moola_mlflow.study.storage import FAILURES as STORAGE_FAILURES
+from moola_mlflow.study.storage import Coordination, locate, shown_url
 from moola_mlflow.study.summary import console_lines, summarise
 from moola_mlflow.study.worker import Objective, Worker
 from moola_mlflow.tracking import Run
@@ -26,7 +28,7 @@ from moola_mlflow.tracking import Run
 
 def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> None:
     """Search until as many trials as asked have ended well; begin the study, join it, or go on with it."""
-    runtime.tune_allocator()
+    allocator = runtime.allocate(config.runtime)
     name = tracking.run_name("sweep", preset, config.trainer.seed)
     study = config.sweep.study or name
     joined: Joined | None = None
@@ -37,6 +39,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
             if adopted or not find_parent(config.sweep.study):
                 active = stack.enter_context(Run("sweep", name, config.tracking.experiment))
                 active.config(_shareable(config), _unread(config))
+                active.tags({"moola.allocator": allocator})
                 space, coordination, objective, joined = _prepare(config, study, active)
             else:
                 space, coordination, objective, joined = tracking.recorded(
@@ -51,19 +54,22 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
             _log_input(parent, objective)
             found = ", ".join(f"{number} {state.name.lower()}" for state, number in joined.queue.counts().items())
             _say(f"Study {study}: {config.sweep.n_trials} trials wanted, there are {found or 'none'}")
-            _say(f"Run {joined.run_id}; workers coordinate in {coordination.shown}")
-            with interrupts.deferred(), Beat(parent, coordination):
-                _work(config, space, joined, study, objective, interrupts)
+            if parent is not active:
+                _say(parent.signpost())
+            _say(f"Trials are child runs of {joined.run_id}; workers coordinate in {coordination.shown}")
+            with interrupts.deferred(), Beat(parent, coordination, joined.queue):
+                try:
+                    _work(config, space, joined, study, objective, interrupts)
+                except BaseException:
+                    _leave(joined)
+                    raise
                 if interrupts.reason():
-                    _reconcile(joined)
+                    _leave(joined)
                 else:
                     _finish(parent, config, space, joined, base)
-    except Interrupted:
-        # Of the launcher's own run a process of its own has the last word.
-        launchers = adopted and active is not None and joined is not None and joined.run_id == active.id
-        if joined is not None and not launchers and joined.queue.others_running():
-            joined.queue.client.update_run(joined.run_id, status="RUNNING")  # by others, who will end it
-        raise
+    finally:
+        if joined is not None:
+            _hand_on(joined)
 
 
 def _prepare(config: Config, study: str, active: Run | None) -> tuple[Space, Coordination, Objective, Joined]:
@@ -73,7 +79,7 @@ def _prepare(config: Config, study: str, active: Run | None) -> tuple[Space, Coo
     if warning:
         print(f"Warning: {warning}", flush=True)
     coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
-    runtime.set_threads(config.runtime.threads)
+    runtime.use_threads(config.runtime)
     objective = build_objective(config)  # before any trial: what is wrong with the base is told here, once
     return space, coordination, objective, join(config, space, coordination, study, active)
 
@@ -97,25 +103,34 @@ def _finish(parent: Run, config: Config, space: Space, joined: Joined, base: str
         if study.user_attrs.get("summarised") != seen:
             summarise(parent, study, space, config, full)
             study.set_user_attr("summarised", seen)
-    _reconcile(joined)
+    trialruns.patiently(lambda: _reconcile(joined))
     for line in console_lines(parent, study, config):
         print(line, flush=True)
 
 
+def _leave(joined: Joined) -> None:
+    """End what workers that are gone have left open, as far as the stores answer."""
+    with suppress(*FAILURES, *STORAGE_FAILURES):
+        joined.queue.bury()
+        _reconcile(joined)
+
+
+def _hand_on(joined: Joined) -> None:
+    """Have the sweep's run RUNNING again, however this command ended, where others work on: the last one ends it."""
+    with suppress(*FAILURES, *STORAGE_FAILURES):
+        if joined.queue.others_running():
+            joined.queue.client.update_run(joined.run_id, status="RUNNING")
+
+
 def _reconcile(joined: Joined) -> None:
     client = joined.queue.client
-
-    def step() -> None:
-        runs = trialruns.children(client, joined.experiment, joined.run_id)
-        trialruns.reconcile(client, runs, joined.queue.trials())
-
-    trialruns.patiently(step)
+    trialruns.reconcile(client, trialruns.children(client, joined.experiment, joined.run_id), joined.queue.trials())
 
 
 def build_objective(config: Config) -> Objective:
     """Return what a trial does, its data prepared. Raises: UserError for a base that cannot be trained."""
     device = runtime.pick_device(config.runtime.device)
-    precision = runtime.pick_precision(config.runtime.precision, device)
+    precision = runtime.pick_precision(config.runtime.precision, device, runtime.is_tuned(config.runtime))
     if config.sweep.stage == "finetune":
         return FinetuneTrials(config, device, precision)
     trials = PretrainTrials(device, precision)
@@ -134,7 +149,7 @@ def _shareable(config: Config) -> Config:
     """Return the configuration as it is logged: without the password of a storage."""
     if not config.sweep.storage:
         return config
-    shown = locate(config.sweep.storage, "")[0].render_as_string(hide_password=True)
+    shown = shown_url(locate(config.sweep.storage, "")[0])
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"storage": shown})})
 
 

@@ -70,7 +70,7 @@ class SweepConfig(Section):
     """Seed of the drawn points."""
     startup_trials: int = Field(8, ge=0)
     """Trials drawn at random before tpe learns from them."""
-    pruner: Literal["percentile", "median", "hyperband", "none"] = "median"
+    pruner: Literal["percentile", "median", "hyperband", "none"] = "percentile"
     """percentile: stop a trial that is not among the best prune_keep of the complete ones at its epoch; median: the
     same with one half; hyperband; none."""
     prune_keep: float = Field(0.25, gt=0, lt=1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from optuna.distributions import CategoricalDistribution
 
 from moola_mlflow import stages
 from moola_mlflow.comparison import Setting, detector_method, head_settings, make_setting
@@ -21,6 +22,7 @@ from moola_mlflow.crossval import HeadMethod, Method, NetworkMethod, Targets, Un
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
 from moola_mlflow.metrics import scores
+from moola_mlflow.study.space import Space
 from moola_mlflow.study.worker import Outcome, Reporter, Stopped
 
 # Keys that change how a head is fitted and leave what it reads as it is.
@@ -32,9 +34,12 @@ class FinetuneTrials:
     """Scores trial after trial on the same windows; labels and a frozen encoder's encodings are made once."""
 
     def __init__(self, config: Config, device: torch.device, precision: str) -> None:
+        """Read the labels and every encoder that a trial may name. Raises: UserError where one cannot be had."""
         self.device, self.precision = device, precision
         self.labels = load_labels(config)
         self.encoders: dict[str, list[tuple[str, Encoder]]] = {}
+        for named in encoder_names(config):
+            self.encoders[named] = stages.load_encoders(named)
         self.targets = Targets.of(self.labels)
         self._method: tuple[str, Method] | None = None
 
@@ -71,12 +76,15 @@ class FinetuneTrials:
         return dataclasses.replace(method, settings=same)
 
     def _setting(self, config: Config) -> Setting:
-        named = config.finetune.encoder
-        if named not in self.encoders:
-            self.encoders[named] = stages.load_encoders(named)
-        return make_setting(
-            self.labels, [encoder for _, encoder in self.encoders[named]], config, self.device, self.precision
-        )
+        encoders = [encoder for _, encoder in self.encoders[config.finetune.encoder]]
+        return make_setting(self.labels, encoders, config, self.device, self.precision)
+
+
+def encoder_names(config: Config) -> list[str]:
+    """Return the values that ``finetune.encoder`` may have in a trial."""
+    searched = Space.of(config).distributions.get("finetune.encoder")
+    choices = searched.choices if isinstance(searched, CategoricalDistribution) else ()
+    return list(dict.fromkeys([config.finetune.encoder, *map(str, choices)]))
 
 
 def load_labels(config: Config) -> LabelledSet:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +19,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.config import Config
 from moola_mlflow.errors import UserError
-from moola_mlflow.store import FAILURES, find_run
+from moola_mlflow.store import FAILURES, find_run, shown_uri
 from moola_mlflow.study import rebuild, trialruns
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.rebuild import CONFIG, DIRECTION, SPACE, Recorded
+from moola_mlflow.study.signs import BEAT_S, COORDINATOR, SILENT_S, is_coordinated, read_beat
 from moola_mlflow.study.space import Space
-from moola_mlflow.study.storage import Coordination, is_dead, machine
+from moola_mlflow.study.storage import FAILURES as STORAGE_FAILURES
+from moola_mlflow.study.storage import Coordination, machine
 from moola_mlflow.study.trialruns import STAGE, STUDY
 from moola_mlflow.study.worker import build_pruner
 from moola_mlflow.tracking import Run
 
-COORDINATOR = "moola.coordinator"
-BEAT_S, SILENT_S = 20.0, 90.0
 MAX_SPACE = 5000
 # What may differ between commands that share a sweep: where and how they run, not what a trial is.
 FREE = ("tracking.", "registry.", "runtime.", "gates.", "cv.workers")
@@ -70,7 +71,7 @@ def join(config: Config, space: Space, coordination: Coordination, name: str, ac
         if study is not None and parent != study.user_attrs.get("run_id"):
             raise UserError(
                 f"sweep.study='{name}' is known in {coordination.shown}, but its run {study.user_attrs.get('run_id')} "
-                f"is not in the tracking store {mlflow.get_tracking_uri()}; give the study another name, or the store "
+                f"is not in the tracking store {shown_uri()}; give the study another name, or the store "
                 "that has its run"
             )
         done: Sequence[FrozenTrial] = ()
@@ -158,12 +159,9 @@ def _is_behind(study: optuna.Study, recorded: Recorded) -> bool:
 
 
 def _check_alone(recorded: Recorded, name: str) -> None:
-    """Refuse to take over a sweep that somebody coordinates elsewhere right now."""
-    beat = json.loads(recorded.run.data.tags.get(COORDINATOR, "{}"))
-    if recorded.run.info.status != "RUNNING" or not beat or (beat["pid"] == os.getpid() and beat["host"] == machine()):
-        return
-    silent_s = time.time() - beat["at"]
-    if silent_s < SILENT_S and not is_dead(beat["host"], beat["pid"]):
+    """Refuse to take over a sweep that somebody coordinates elsewhere right now, whatever its status says."""
+    beat = read_beat(recorded.run)
+    if is_coordinated(recorded.run) and [beat["host"], beat["pid"]] != [machine(), os.getpid()]:
         raise UserError(
             f"sweep.study='{name}' is being worked on by process {beat['pid']} of {beat['host'].split()[0]}, which "
             f"coordinates in {beat['storage']}: a place that this command does not share; give both the same "
@@ -172,10 +170,14 @@ def _check_alone(recorded: Recorded, name: str) -> None:
 
 
 class Beat:
-    """Say on the sweep's run, every so often and from a thread, who coordinates it and where."""
+    """Say on the sweep's run, every so often and from a thread, that it is RUNNING, who coordinates it and where.
 
-    def __init__(self, run: Run, coordination: Coordination) -> None:
-        self._run, self._where = run, coordination.shown
+    Another command, or its launcher, may have ended the run meanwhile.
+    """
+
+    def __init__(self, run: Run, coordination: Coordination, queue: TrialQueue) -> None:
+        self._run, self._where, self._queue = run, coordination.shown, queue
+        self._answers = True
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go, daemon=True)
 
@@ -186,15 +188,21 @@ class Beat:
     def __exit__(self, *error: object) -> None:
         self._over.set()
         self._thread.join()
+        with suppress(*FAILURES, *STORAGE_FAILURES):  # it is silent soon, which says the same
+            if self._answers and not self._queue.others_running():
+                self._say(over=True)
 
     def _go(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
                 self._say()
+                self._answers = True
             except FAILURES:  # whoever needs the store more will tell
-                continue
+                self._answers = False
 
-    def _say(self) -> None:
+    def _say(self, over: bool = False) -> None:
         self._run.beat()
-        beat = {"at": round(time.time()), "host": machine(), "pid": os.getpid(), "storage": self._where}
-        mlflow.MlflowClient().set_tag(self._run.id, COORDINATOR, json.dumps(beat))
+        beat = {"at": round(time.time()), "host": machine(), "pid": os.getpid(), "storage": self._where, "over": over}
+        client = mlflow.MlflowClient()
+        client.set_tag(self._run.id, COORDINATOR, json.dumps(beat))
+        client.update_run(self._run.id, status="RUNNING")

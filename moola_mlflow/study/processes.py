@@ -10,7 +10,9 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,12 +24,12 @@ import optuna
 
 from moola_mlflow import runtime
 from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.errors import TrainingError, UserError, shown
 from moola_mlflow.store import first_line
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.space import Space
 from moola_mlflow.study.storage import Coordination, locate
-from moola_mlflow.study.worker import Objective, Worker, build_pruner
+from moola_mlflow.study.worker import STORES, Objective, Worker, build_pruner
 
 POLL_S = 0.3
 LEAVE_S = 120.0
@@ -123,8 +125,8 @@ def _main(job: Job, pipe: Connection) -> None:
 
     try:
         runtime.set_threads(1)
-        runtime.tune_allocator()
         config = job.config
+        runtime.allocate(config.runtime)
         space = Space.of(config)
         url, _ = locate(config.sweep.storage, mlflow.get_tracking_uri())
         coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
@@ -133,11 +135,13 @@ def _main(job: Job, pipe: Connection) -> None:
         objective = job.make_objective(config)
         Worker(config, space, queue, job.experiment, job.parent, objective, should_stop, _say).run()
     except (UserError, TrainingError) as e:
-        _send(pipe, str(e))
+        _send(pipe, shown(str(e)))
         raise SystemExit(1) from None
-    except Exception as e:
+    except Exception as e:  # told here: what multiprocessing prints of it may show a password
+        if not isinstance(e, STORES):
+            print(shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
         _send(pipe, f"{type(e).__name__}: {first_line(e)}")
-        raise
+        raise SystemExit(1) from None
 
 
 def _say(line: str) -> None:

@@ -72,9 +72,10 @@ class TrialQueue:
         return sum(found[state] for state in WELL) >= self.sweep.n_trials or (self.grid is not None and not open_)
 
     def others_running(self) -> bool:
-        """Whether some other process has a trial in hand."""
+        """Whether some other process, which is not known to be dead, has a trial in hand."""
         mine = [machine(), os.getpid()]
-        return any(t.state == TrialState.RUNNING and t.user_attrs.get("worker") != mine for t in self.trials())
+        workers = [t.user_attrs.get("worker") for t in self.trials() if t.state == TrialState.RUNNING]
+        return any(worker not in (None, mine) and not is_dead(*worker) for worker in workers)
 
     def fill(self, first: Sequence[Params] = (), retried: Sequence[FrozenTrial] = ()) -> list[FrozenTrial]:
         """Bury the dead; add a waiting trial where none waits and more are wanted. The caller holds the lock.
@@ -123,11 +124,17 @@ class TrialQueue:
                     return trial
         return None
 
-    def interrupted(self, number: int) -> None:
-        """Give a trial up that was asked to stop, to be repeated with its values."""
+    def interrupted(self, number: int) -> bool:
+        """Give a trial up in its middle, to be repeated with its values; return whether it still ran."""
         with self.exclusive():
-            if self._fail(number):
+            if ran := self._fail(number):
                 self._repeat(self._retry_interrupted, self.trials()[number])
+            return ran
+
+    def bury(self) -> None:
+        """Fail the trials whose process is gone, to be repeated."""
+        with self.exclusive():
+            self._bury()
 
     def failed(self, trial: optuna.Trial, reason: str) -> None:
         """Give a trial up that failed by itself; another takes its place."""

@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from moola_mlflow.errors import UserError
+from moola_mlflow.store import first_line, shown_uri
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.space import Space
 from moola_mlflow.study.trialruns import EPOCH_VALUE, REASON, RETRY, RETRY_OF, SECONDS, STATE, STUDY, VALUE
@@ -57,7 +58,7 @@ def read(client: mlflow.MlflowClient, run_id: str) -> Recorded:
     try:
         run = client.get_run(run_id)
     except MlflowException as e:
-        raise UserError(f"no run '{run_id}' in {mlflow.get_tracking_uri()}: {str(e).splitlines()[0]}") from e
+        raise UserError(f"no run '{run_id}' in {shown_uri()}: {first_line(e)}") from e
     tags = run.data.tags
     if SPACE not in tags:
         raise UserError(f"run '{run_id}' is no sweep; give the id of the parent run, not of a trial")
@@ -74,11 +75,15 @@ def _trials(client: mlflow.MlflowClient, runs: list[Run], space: Space) -> list[
             continue  # a second run of one number: only a process that was taken for dead makes it
         while len(trials) < number:
             trials.append(_numbered(create_trial(state=TrialState.FAIL), len(trials)))
-        trials.append(_numbered(_trial(client, run, space), number))
+        history: list[int] = []
+        if RETRY_OF in run.data.tags:
+            before = int(run.data.tags[RETRY_OF])
+            history = [*trials[before].system_attrs.get("retry_history", []), before]
+        trials.append(_numbered(_trial(client, run, space, history), number))
     return trials
 
 
-def _trial(client: mlflow.MlflowClient, run: Run, space: Space) -> FrozenTrial:
+def _trial(client: mlflow.MlflowClient, run: Run, space: Space, history: list[int]) -> FrozenTrial:
     params = space.read(run.data.params)
     state, values = trial_state(run) or TrialState.FAIL, run.data.metrics
     curve = {}
@@ -101,7 +106,7 @@ def _trial(client: mlflow.MlflowClient, run: Run, space: Space) -> FrozenTrial:
         distributions={key: space.distributions[key] for key in params},
         intermediate_values=curve,
         user_attrs=attributes,
-        system_attrs={"failed_trial": int(run.data.tags[RETRY_OF])} if RETRY_OF in run.data.tags else {},
+        system_attrs={"failed_trial": history[0], "retry_history": history} if history else {},
     )
     trial.datetime_start = _time(run.info.start_time)
     trial.datetime_complete = _time(run.info.end_time or run.info.start_time)

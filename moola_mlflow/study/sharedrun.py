@@ -6,6 +6,7 @@ import time
 
 import mlflow
 
+from moola_mlflow import runfolder
 from moola_mlflow.errors import UserError
 from moola_mlflow.runfolder import RUNS
 from moola_mlflow.store import FAILURES, first_line
@@ -26,7 +27,7 @@ class SharedRun(Run):
             raise UserError(f"the sweep's run '{run_id}' cannot be reached: {first_line(e)}") from e
         self.experiment_id, self._known_params = run.info.experiment_id, set(run.data.params)
         self.folder = RUNS / run_id
-        self.folder.mkdir(parents=True, exist_ok=True)
+        runfolder.make(self.folder)
 
     def finish(self, status: str, note: str | None = None) -> None:
         """Set the final status and, where given, the note."""
@@ -36,3 +37,4 @@ class SharedRun(Run):
             self.client.set_terminated(self.id, status)
         except FAILURES as e:
             print(f"moola: the status {status} of run {self.id} could not be stored: {first_line(e)}", flush=True)
+        print(self.signpost(), flush=True)

@@ -9,15 +9,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.errors import UserError, shown
 from moola_mlflow.store import first_line
 
 try:
@@ -30,6 +31,16 @@ SCHEMA = "optuna"
 FAILURES = (SQLAlchemyError, StorageInternalError, OSError)
 # SQLite waits this long for another process's transaction.
 WAIT_S = 60
+# PostgreSQL's locks go with their connection: both ends ask after a minute of silence whether the other is there.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# Seconds after which a waiting process says for whom it waits; what PostgreSQL says then; and how to find that out.
+TELL_S, LOCK_TIMEOUT = 30, "55P03"
+HOLDER = """
+    SELECT application_name, host(client_addr) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid::bigint = :key AND objsubid = 1
+"""
+SECRETS = ("password", "sslpassword")
+"""What libpq takes in the query of an address."""
 
 
 class Coordination:
@@ -38,11 +49,11 @@ class Coordination:
     def __init__(self, url: URL, heartbeat_s: int, grace_s: int) -> None:
         """Open it, making file, schema and tables where they are missing. Raises: UserError with the cure."""
         self.url = url
-        self.shown = url.render_as_string(hide_password=True)
+        self.shown = shown_url(url)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             if url.get_backend_name() == "sqlite":
-                Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+                _make_private(Path(url.database or ""))
             else:
                 _make_schema(url)
             with self.exclusive("open"), warnings.catch_warnings():
@@ -67,7 +78,7 @@ class Coordination:
         if self.url.get_backend_name() != "sqlite":
             key = zlib.crc32(f"moola {name}".encode())
             with _engine(self.url).connect() as connection:  # the server frees the lock when the process dies
-                connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+                _take(connection, key, name)
                 try:
                     yield
                 finally:
@@ -102,11 +113,11 @@ def locate(given: str, tracking_uri: str) -> tuple[URL, str]:
         url = sqlalchemy.make_url(uri)
         backend = url.get_backend_name()
     except (SQLAlchemyError, ValueError) as e:
-        raise UserError(f"sweep.storage='{uri}' is no database URL ({first_line(e)}); {CURE}") from e
+        raise UserError(f"sweep.storage='{shown(uri)}' is no database URL ({first_line(e)}); {CURE}") from e
     if backend == "sqlite" and url.database not in (None, "", ":memory:"):
         return _sqlite(Path(str(url.database))), warning
     if backend != "postgresql":
-        raise UserError(f"sweep.storage='{url.render_as_string()}' is neither SQLite nor PostgreSQL; {CURE}")
+        raise UserError(f"sweep.storage='{shown_url(url)}' is neither SQLite nor PostgreSQL; {CURE}")
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy's default is psycopg2
     if "options" not in url.query:
@@ -114,12 +125,28 @@ def locate(given: str, tracking_uri: str) -> tuple[URL, str]:
     return url, warning
 
 
+def shown_url(url: URL) -> str:
+    """Return a database's address as it may be shown and kept."""
+    return url.difference_update_query(SECRETS).render_as_string(hide_password=True)
+
+
 def _sqlite(path: Path) -> URL:
     return URL.create("sqlite", database=str(path.resolve()))
 
 
-def _arguments(url: URL) -> dict[str, int]:
-    return {"timeout": WAIT_S} if url.get_backend_name() == "sqlite" else {"connect_timeout": 10}
+def _make_private(path: Path) -> None:
+    """Make a new SQLite database, and the folder that it is in, readable by their owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def _arguments(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": WAIT_S}
+    serverside = [f"-ctcp_{name}={value}" for name, value in KEEPALIVES.items()]
+    options = " ".join([str(url.query.get("options", "")), *serverside]).strip()
+    name = f"moola {machine().split()[0]} {os.getpid()}"
+    return {"connect_timeout": 10, "keepalives": 1, **KEEPALIVES, "options": options, "application_name": name}
 
 
 def _engine(url: URL) -> sqlalchemy.Engine:
@@ -128,14 +155,35 @@ def _engine(url: URL) -> sqlalchemy.Engine:
     )
 
 
+def _take(connection: sqlalchemy.Connection, key: int, name: str) -> None:
+    """Take an advisory lock, and say for whom this waits where it takes long."""
+    connection.execute(sqlalchemy.text(f"SET lock_timeout = '{TELL_S}s'"))
+    told = False
+    while True:
+        try:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+            return
+        except DBAPIError as e:
+            if getattr(e.orig, "sqlstate", "") != LOCK_TIMEOUT:
+                raise
+        if not told:
+            holder = connection.execute(sqlalchemy.text(HOLDER), {"key": key}).first()
+            who = f"'{holder[0]}' at {holder[1] or 'this machine'}" if holder else "another process"
+            print(
+                f"Waiting for the lock of study {name}: {who} has held it for more than {TELL_S} s; the database takes "
+                "it from a machine that has vanished after a minute",
+                flush=True,
+            )
+        told = True
+
+
 def _make_schema(url: URL) -> None:
     options = str(url.query.get("options", ""))
     schema = options.partition("search_path=")[2].split(",")[0].split()[0] if "search_path=" in options else ""
     if not schema:
         return
     with _engine(url).connect() as connection:
-        key = {"key": zlib.crc32(b"moola schema")}
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), key)  # two at once would both make it
+        _take(connection, zlib.crc32(b"moola schema"), "schema")  # two at once would both make it
         quoted = connection.dialect.identifier_preparer.quote(schema)
         connection.execute(sqlalchemy.text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
 

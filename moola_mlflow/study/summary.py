@@ -66,13 +66,12 @@ def console_lines(parent: Run, study: optuna.Study, config: Config) -> list[str]
     trials, ends = study.get_trials(deepcopy=False), [state for state in TrialState if state.is_finished()]
     counts = ", ".join(f"{sum(t.state == state for t in trials)} {state.name.lower()}" for state in ends)
     if not any(t.state == TrialState.COMPLETE for t in trials):
-        return [f"No trial was completed ({counts}). Run {parent.id}"]
+        return [f"No trial was completed ({counts})."]
     best = study.best_trial
     values = ", ".join(f"{key}={_short(value)}" for key, value in best.params.items())
     return [
         f"Best of {counts}: trial {best.number}, {config.sweep.target} {best.value:.5g}; {values}",
         f"At full length: mlflow run . -e {config.sweep.stage} -P config={parent.folder / BEST}",
-        f"Run {parent.id}",
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +15,13 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.store import FAILURES, first_line, is_outage
+from moola_mlflow.study.storage import machine
 from moola_mlflow.tracking import MAX_NOTE, NOTE, PARENT
 
 STAGE, STUDY = "moola.stage", "moola.study"
 TRIAL, STATE, RETRY, RETRY_OF = "moola.trial", "moola.trial_state", "moola.retry", "moola.retry_of"
+WORKER = "moola.worker"
+"""Machine and process id of who runs it."""
 REASON = "moola.reason"
 """Why a trial failed by itself."""
 VALUE, EPOCH_VALUE, SECONDS = "sweep/value", "sweep/epoch_value", "sweep/seconds"
@@ -66,6 +71,7 @@ class TrialRun:
     ) -> TrialRun:  # fmt: skip
         """Make the run, RUNNING."""
         all_tags = {PARENT: parent, STAGE: "trial", TRIAL: str(number), **{key: str(v) for key, v in tags.items()}}
+        all_tags[WORKER] = json.dumps([machine(), os.getpid()])
         now, name = int(time.time() * 1000), f"trial-{number:03d}"
         run = patiently(
             lambda: client.create_run(experiment, start_time=now, tags=all_tags, run_name=name), should_stop
@@ -139,15 +145,18 @@ def reconcile(client: mlflow.MlflowClient, runs: list[Run], trials: list[FrozenT
     """
     ended = 0
     by_run = {trial.user_attrs.get("run_id"): trial for trial in trials}
+    # A worker makes the run first and then tells the trial of it.
+    claimed = {t.number for t in trials if t.state == TrialState.RUNNING and "run_id" not in t.user_attrs}
     for run in runs:
         if run.info.status != "RUNNING":
             continue
         trial = by_run.get(run.info.run_id)
-        if trial is not None and trial.state == TrialState.RUNNING:
+        if number_of(run) in claimed or (trial is not None and trial.state == TrialState.RUNNING):
             continue
-        if trial is None or not trial.state.is_finished():
-            end_run(client, run.info.run_id, TrialState.FAIL, GONE, retry=True)
+        reason = trial.user_attrs.get("reason", "") if trial is not None else ""
+        if trial is not None and trial.state.is_finished() and (reason or trial.state != TrialState.FAIL):
+            end_run(client, run.info.run_id, trial.state, reason=reason)
         else:
-            end_run(client, run.info.run_id, trial.state, reason=trial.user_attrs.get("reason", ""))
+            end_run(client, run.info.run_id, TrialState.FAIL, GONE, retry=True)
         ended += 1
     return ended

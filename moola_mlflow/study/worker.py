@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import optuna
-from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
+from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from requests.exceptions import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from moola_mlflow.config import Config, SweepConfig
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.errors import TrainingError, UserError, shown
 from moola_mlflow.store import FAILURES as TRACKING_FAILURES
 from moola_mlflow.store import first_line
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.space import Space, trial_config
 from moola_mlflow.study.storage import FAILURES as STORAGE_FAILURES
 from moola_mlflow.study.storage import Coordination
-from moola_mlflow.study.trialruns import EPOCH_VALUE, RETRY_OF, SECONDS, VALUE, TrialRun
+from moola_mlflow.study.trialruns import EPOCH_VALUE, RETRY_OF, SECONDS, VALUE, TrialRun, end_run
 
 IDLE_S = 0.5
+STORES = (MlflowException, SQLAlchemyError, StorageInternalError, RequestException, ConnectionError, TimeoutError)
+"""What the two stores, or the ways to them, raise. Another OSError, such as of a full disk, is the trial's own."""
 
 
 class Stopped(Exception):
@@ -100,21 +107,42 @@ class Worker:
                 time.sleep(IDLE_S)
 
     def _trial(self, claimed: FrozenTrial) -> None:
-        queue, study = self.queue, self.queue.study
-        with heartbeat(queue.coordination, claimed._trial_id, self.config.sweep.heartbeat_s):
-            study.sampler = build_sampler(self.config.sweep, claimed.number)
-            trial = optuna.Trial(study, claimed._trial_id)
-            first = claimed.system_attrs.get("failed_trial")
-            tags = {} if first is None else {RETRY_OF: first}
-            run = TrialRun.start(queue.client, self.experiment, self.parent, trial.number, tags, self.should_stop)
+        with heartbeat(self.queue.coordination, claimed._trial_id, self.config.sweep.heartbeat_s):
+            run: TrialRun | None = None
             try:
-                trial.set_user_attr("run_id", run.id)
-                self._train(trial, run)
-            except UpdateFinishedTrialError:  # a long silence, and another worker has taken over
-                run.end(
-                    TrialState.FAIL, "**Failed:** it was taken for dead, and another worker repeats it.", retry=True
-                )
-                self.heard(f"Trial {trial.number}: taken for dead while it was silent; another worker repeats it.")
+                trial, run = self._start(claimed)
+                self._work_on(trial, run)
+            except Exception as e:  # a store's, or a bug of ours: what fails by itself is dealt with by then
+                self._give_up(claimed.number, run, e)
+                if not self.should_stop():
+                    raise
+
+    def _start(self, claimed: FrozenTrial) -> tuple[optuna.Trial, TrialRun]:
+        queue, study = self.queue, self.queue.study
+        study.sampler = build_sampler(self.config.sweep, claimed.number)
+        trial = optuna.Trial(study, claimed._trial_id)
+        repeated = claimed.system_attrs.get("retry_history", [])
+        tags = {RETRY_OF: repeated[-1]} if repeated else {}
+        run = TrialRun.start(queue.client, self.experiment, self.parent, trial.number, tags, self.should_stop)
+        return trial, run
+
+    def _work_on(self, trial: optuna.Trial, run: TrialRun) -> None:
+        try:
+            trial.set_user_attr("run_id", run.id)
+            self._train(trial, run)
+        except UpdateFinishedTrialError:  # a long silence, and another worker has taken over
+            run.end(TrialState.FAIL, "**Failed:** it was taken for dead, and another worker repeats it.", retry=True)
+            self.heard(f"Trial {trial.number}: taken for dead while it was silent; another worker repeats it.")
+
+    def _give_up(self, number: int, run: TrialRun | None, error: Exception) -> None:
+        """Leave a trial to be repeated, as far as its two stores can still be told."""
+        ran = True
+        with suppress(*STORAGE_FAILURES):
+            ran = self.queue.interrupted(number)
+        if run is not None and ran:
+            with suppress(*TRACKING_FAILURES):
+                note = f"**Failed:** the sweep ended in the middle of it: {first_line(error)}; it is tried again."
+                end_run(self.queue.client, run.id, TrialState.FAIL, note, retry=True)
 
     def _train(self, trial: optuna.Trial, run: TrialRun) -> None:
         queue, target = self.queue, self.config.sweep.target
@@ -134,12 +162,13 @@ class Worker:
             self._say(trial, f"interrupted ({e})", params)
         except UpdateFinishedTrialError:
             raise
-        except (*TRACKING_FAILURES, *STORAGE_FAILURES):
+        except STORES:
             raise  # no fault of the trial's: it is repeated when the stores are back
         except Exception as e:
             if not isinstance(e, UserError | TrainingError):
-                traceback.print_exc()
-            reason = str(e) if isinstance(e, UserError | TrainingError) else f"{type(e).__name__}: {first_line(e)}"
+                print(shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+            known = isinstance(e, UserError | TrainingError)
+            reason = shown(str(e)) if known else f"{type(e).__name__}: {first_line(e)}"
             queue.failed(trial, reason)
             run.end(TrialState.FAIL, reason=reason)
             self._say(trial, f"failed: {reason}", params)

@@ -6,9 +6,11 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +19,18 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from harness import QUICK, ROOT, SMOKE, Served, absent, free_port
-from test_sweep import assert_done, children_of, parent_of
+from test_sweep import (
+    FAST_DEATH,
+    SLOW_TRIALS,
+    assert_done,
+    children_of,
+    in_hand,
+    parent_of,
+    started,
+    wait_until,
+)
+
+from moola_mlflow.study import storage
 
 pytestmark = pytest.mark.slow
 TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml"), "trainer.epochs": "1"}
@@ -67,6 +80,13 @@ def database() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def made(database: str, name: str) -> str:
+    """The URL of a new database on the same server."""
+    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    return database.removesuffix("moola") + name
+
+
 @pytest.fixture(scope="module")
 def served(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An MLflow server over http that keeps its runs in that database."""
@@ -107,6 +127,62 @@ def test_four_workers_share_a_study_through_postgresql_and_an_http_server(served
     assert tables == 2  # MLflow's and Optuna's, each in its schema
 
 
+def test_killed_workers_and_a_lost_schema_lose_nothing_on_postgresql(served: Served, database: str) -> None:
+    own = made(database, "killed")
+    given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "storage": own, "study": "killed", "n_trials": "3", "workers": "2"}
+
+    def hands() -> dict[int, str]:
+        return in_hand(served, "killed", f"{own}?options=-csearch_path%3Doptuna")
+
+    process = started(served, given)
+    wait_until(lambda: len(hands()) == 2)
+    victim, first = next(iter(hands().items()))
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: served.client.get_run(first).info.status == "FAILED")
+    wait_until(lambda: len(hands()) == 2)
+    doomed = set(hands().values())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    with sqlalchemy.create_engine(own, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text("DROP SCHEMA optuna CASCADE"))
+    done = served.run("sweep", given)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, runs = assert_done(served, "killed", 3)
+    by_id = {run.info.run_id: run for run in runs}
+    again = {run.data.tags["moola.retry_of"]: run for run in runs if "moola.retry_of" in run.data.tags}
+    for run_id in {first, *doomed}:
+        assert by_id[run_id].info.status == "FAILED"
+        assert again[by_id[run_id].data.tags["moola.trial"]].data.params == by_id[run_id].data.params
+
+
+def test_who_waits_for_a_lock_says_for_whom_and_a_vanished_machine_loses_it(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(storage, "TELL_S", 1)
+    url, _ = storage.locate(database, "")
+    one, other = (storage.Coordination(url, 1, 2) for _ in range(2))
+    with one.rdb.engine.connect() as connection:  # what the server asks of a connection that is silent
+        for name, value in storage.KEEPALIVES.items():
+            assert connection.execute(sqlalchemy.text(f"SHOW tcp_{name}")).scalar() == str(value)
+    said: list[str] = []
+
+    def wait() -> None:
+        with other.exclusive("held"):
+            said.append("taken")
+
+    waiting = threading.Thread(target=wait)
+    with one.exclusive("held"):
+        waiting.start()
+        while not any("Waiting for the lock of study held" in text for text in said):
+            said.append(capsys.readouterr().out)
+            assert waiting.is_alive()
+            time.sleep(0.1)
+        assert f"'moola {socket.gethostname()} {os.getpid()}' at 127.0.0.1" in "".join(said)
+        assert "taken" not in said
+    waiting.join(30)
+    assert said[-1] == "taken"
+
+
 def test_two_launched_commands_work_on_one_sweep(served: Served, database: str, tmp_path: Path) -> None:
     given = {**TINY, "storage": database, "study": "pair", "n_trials": "10", "tracking.experiment": "pair"}
     there = Served(tmp_path, served.address)  # as on another machine: nothing but the two addresses is shared
@@ -129,9 +205,7 @@ def test_a_server_without_storage_is_served_by_one_machine_with_a_warning(served
 
 
 def test_beside_a_postgresql_store_the_study_is_in_its_schema(database: str, tmp_path: Path) -> None:
-    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sqlalchemy.text("CREATE DATABASE beside"))  # a server's experiments keep artifacts with it
-    own = database.removesuffix("moola") + "beside"
+    own = made(database, "beside")  # a server's experiments keep artifacts with it
     store = Served(tmp_path, own)
     done = store.run("sweep", {**TINY, "study": "beside", "n_trials": "2"})
     assert done.returncode == 0, done.stderr[-2000:]

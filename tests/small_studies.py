@@ -1,0 +1,56 @@
+"""Sweeps of trials that train nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlflow
+
+from moola_mlflow.config import Config, resolve
+from moola_mlflow.study.joining import join
+from moola_mlflow.study.queue import TrialQueue
+from moola_mlflow.study.space import Space
+from moola_mlflow.study.storage import Coordination, locate
+from moola_mlflow.study.worker import Outcome, Reporter, Worker
+from moola_mlflow.tracking import Run
+
+SPACE = {
+    "trainer.batch_size": [16, 32, 64],
+    "optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "encoder.hidden": {"low": 4, "high": 16, "step": 4},
+    "encoder.dropout": {"low": 0.0, "high": 0.8, "when": {"trainer.batch_size": [16, 32]}},
+}
+
+
+def configured(**sweep: object) -> Config:
+    given = {"space": SPACE, "n_trials": 8, "startup_trials": 3, "pruner": "none", "study": "contract", **sweep}
+    return resolve({"sweep": given}, {})
+
+
+def parabola(config: Config, report: Reporter) -> Outcome:
+    """A trial without training: three epochs that approach a value."""
+    value = abs(config.optimizer.lr - 0.01) + config.encoder.hidden / 1000
+    for step in range(3):
+        report.epoch(step, value + 1 / (step + 1), {"lr": config.optimizer.lr})
+    return Outcome(value, seconds=config.encoder.hidden / 10)
+
+
+class Bench:
+    """A sweep of trivial trials in this process."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.space = config, Space.of(config)
+        url, _ = locate("", mlflow.get_tracking_uri())
+        self.coordination = Coordination(url, 1, 2)
+
+    def sweep(self, objective: Callable[[Config, Reporter], Outcome] = parabola) -> tuple[TrialQueue, str]:
+        with Run("sweep", "bench") as run:
+            joined = join(self.config, self.space, self.coordination, self.config.sweep.study, run)
+            Worker(self.config, self.space, joined.queue, joined.experiment, joined.run_id, objective).run()
+        return joined.queue, joined.run_id
+
+    def rejoin(self, run_id: str) -> tuple[TrialQueue, str]:
+        """Join a sweep that is there without working on it."""
+        joined = join(self.config, self.space, self.coordination, self.config.sweep.study, None)
+        assert joined.run_id == run_id
+        return joined.queue, joined.run_id
