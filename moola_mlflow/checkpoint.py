@@ -46,6 +46,8 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        # torch does not check the sums in its own files: a flipped byte would pass as a weight.
+        damaged = isinstance(state, dict) and HASH in state and state.pop(HASH) != digest(state)
     except FileNotFoundError:
         raise UserError(f"no checkpoint at '{path}'") from None
     except Exception as e:  # torch raises a different type for every way a file can be broken
@@ -53,9 +55,19 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is not a readable checkpoint ({first}); use another, such as {BEST}") from e
     if not isinstance(state, dict) or "model_state_dict" not in state:
         raise UserError(f"'{path}' holds no model_state_dict; it is not a checkpoint of this project")
-    # torch does not check the sums in its own files: a flipped byte would pass as a weight.
-    if HASH in state and state.pop(HASH) != digest(state):
+    if damaged:
         raise UserError(f"'{path}' is damaged: its content does not match the hash in it; use another, such as {BEST}")
+    return state
+
+
+def load_epoch(path: Path) -> dict[str, Any]:
+    """Read the checkpoint of a training. Raises: UserError also where it does not say of which epoch it is."""
+    state = load(path)
+    ranking, metrics = state.get("ranking"), state.get("metrics")
+    numbers = [state.get("epoch"), *(ranking if isinstance(ranking, list) else [None])]
+    numbers += [metrics.get("val_huber", 0.0)] if isinstance(metrics, dict) else [None]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise UserError(f"'{path}' is not a checkpoint of an epoch: epoch, ranking or metrics are not in it")
     return state
 
 
@@ -151,7 +163,7 @@ class CheckpointFolder:
             if not (self.folder / name).exists():
                 continue
             try:
-                state = load(self.folder / name)
+                state = load_epoch(self.folder / name)
             except UserError as e:
                 warnings.append(f"{e}. Falling back to the one before.")
                 continue
@@ -168,8 +180,8 @@ class CheckpointFolder:
         for place in range(1, NUM_TOP + 1):
             path = self.folder / TOP.format(place)
             try:
-                state = load(path)
-                if state["epoch"] <= epoch:
+                state = load_epoch(path)
+                if state["epoch"] <= epoch and "val_huber" in state["metrics"]:
                     kept.append((state["metrics"]["val_huber"], path))
                     continue
             except UserError:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector import HEADS, Detector
-from moola_mlflow.encoder_files import WEIGHTS, load_from_path, save_encoder
+from moola_mlflow.encoder_files import BROKEN, WEIGHTS, check_parts, check_times, load_from_path, save_encoder
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.errors import UserError
@@ -71,12 +70,12 @@ def load_detector_folder(path: Path) -> PatternDetector:
         raise
     except FileNotFoundError as e:
         raise UserError(f"'{path}' is not a detector folder: it lacks {Path(e.filename or WEIGHTS).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, SafetensorError) as e:
+    except (*BROKEN, RuntimeError) as e:
         raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return a model's card. Raises: UserError where there is none or it is not a JSON object."""
+    """Return a detector's card. Raises: UserError where there is none, or its parts are not what their names say."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -85,6 +84,15 @@ def read_card(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is not readable JSON: {e}") from e
     if not isinstance(card, dict):
         raise UserError(f"'{path}' holds a {type(card).__name__}; expected an object with the model's description")
+    try:
+        told = {name: card[name] for name in ("labels", "evidence", "encoders") if card.get(name) is not None}
+        check_parts(told, {"labels": dict, "evidence": dict, "encoders": list})
+        for encoder in told.get("encoders", []):
+            check_parts({"encoder": encoder}, {"encoder": dict})
+        check_parts(told.get("labels", {}), {"counts": dict})
+        check_times(told.get("labels", {}), "labelled_from", "labelled_until")
+    except BROKEN as e:
+        raise UserError(f"'{path}' is not a readable description of a detector: {' '.join(repr(e).split())}") from e
     return card
 
 

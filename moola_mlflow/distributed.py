@@ -37,6 +37,8 @@ class World:
     size: int = 1
     control: Any = None
     """The group for what the host decides; not the GPU's, whose answers the host would have to wait for."""
+    run_id: str = ""
+    """The run that rank 0 tracks: who survives it must be able to say that it has failed."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all processes, the same bits on each; in place. Raises: PeerLost."""
@@ -82,20 +84,32 @@ class World:
         self.rank, self.size, self.control = 0, 1, None
 
 
-def join(device: torch.device) -> World:
-    """Join the other processes that ``torchrun`` started, or be alone.
+def join(device: torch.device, run_id: str = "") -> World:
+    """Join the other processes that ``torchrun`` started, or be alone; rank 0 gives the run that it tracks.
 
     Raises: PeerLost where they do not come.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
+        return World(run_id=run_id)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of devices that are not named
         backend = "nccl" if device.type == "cuda" else "gloo"
         _talk(lambda: dist.init_process_group(backend, timeout=TIMEOUT))
         control = _talk(lambda: dist.new_group(backend="gloo", timeout=TIMEOUT))
-    return World(rank(), size, control)
+    world = World(rank(), size, control)
+    world.run_id = (world.share_state({"run_id": run_id}) or {})["run_id"]
+    return world
+
+
+def in_words(processes: object, parts: object, threads: object) -> str:
+    """Return how a batch is shared out, such as ``2 parts of one thread``."""
+    each = f"{_counted(parts, 'part')} of {_counted(threads, 'thread')}"
+    return each if str(processes) == "1" else f"{processes} processes, each with {each}"
+
+
+def _counted(number: object, what: str) -> str:
+    return f"one {what}" if str(number) == "1" else f"{number} {what}s"
 
 
 def _talk(exchange: Callable[[], T]) -> T:

@@ -6,29 +6,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow import checkpoint
-from moola_mlflow.config import Config, EncoderConfig, resolve
+from moola_mlflow.config import Config, EncoderConfig, FeaturesConfig, WindowsConfig, resolve
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.errors import UserError
 from moola_mlflow.features import feature_names
 
 WEIGHTS, CARD = "weights.safetensors", "encoder.json"
+BROKEN = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, SafetensorError
+)  # fmt: skip
+"""What reading a file raises that is not what it should be."""
 
 
 def describe(config: Config, encoder: Encoder) -> dict[str, Any]:
     """Return the part of an encoder's card that follows from configuration and scaling."""
     features = config.features
-    hybrid = {
-        "lookback": features.hybrid_lookback,
-        "min_retrace": features.hybrid_min_retrace,
-        "same_bar": features.hybrid_same_bar,
-    }
     return {
-        "features": {"set": features.set, "names": list(feature_names(features.set)), "hybrid": hybrid},
+        "features": {"set": features.set, "names": list(feature_names(features.set)), "hybrid": _hybrid(features)},
         "scaling": {"mean": encoder.mean.tolist(), "std": encoder.std.tolist()},
         "window": {"length": config.windows.length, "stride": config.windows.stride, "warmup": config.windows.warmup},
         "architecture": {
@@ -42,6 +42,14 @@ def describe(config: Config, encoder: Encoder) -> dict[str, Any]:
             **config.schedule.model_dump(),
             **config.trainer.model_dump(),
         },
+    }
+
+
+def _hybrid(features: FeaturesConfig) -> dict[str, Any]:
+    return {
+        "lookback": features.hybrid_lookback,
+        "min_retrace": features.hybrid_min_retrace,
+        "same_bar": features.hybrid_same_bar,
     }
 
 
@@ -61,28 +69,78 @@ def load_from_path(path: Path) -> Encoder:
     return _from_folder(path) if path.is_dir() else _from_checkpoint(path)
 
 
-def _from_folder(folder: Path) -> Encoder:
+def read_card(path: Path) -> dict[str, Any]:
+    """Return an encoder's card. Raises: UserError where there is none, or it does not say what the encoder reads."""
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"'{path.parent}' is not an encoder folder: it lacks {path.name}") from None
+    except BROKEN as e:
+        raise UserError(f"'{path.parent}' is not a readable encoder folder: {' '.join(repr(e).split())}") from e
+
+
+def _checked(card: dict[str, Any]) -> dict[str, Any]:
+    """Return a card whose parts are what whoever loads the encoder takes them for. Raises: one of ``BROKEN``."""
+    features, window, architecture = card["features"], card["window"], card["architecture"]
+    own = FeaturesConfig.model_validate(
+        {"set": features["set"], **{f"hybrid_{key}": value for key, value in features["hybrid"].items()}}
+    )
+    num = len(feature_names(own.set))
+    if num != int(architecture["input_size"]):
+        raise ValueError(f"features.set={own.set} has {num} features, the network reads {architecture['input_size']}")
+    read = WindowsConfig.model_validate({key: window[key] for key in ("length", "stride", "warmup")})
+    check_parts(card, {"data": dict, "objective": dict, "model_id": str, "run_id": str})
+    check_parts(card.get("objective", {}), {"name": str})
+    check_times(card, "trained_from", "trained_until")
+    int(architecture["output_size"])
+    return {
+        **card,
+        "features": {**features, "hybrid": _hybrid(own)},
+        "window": {**window, **read.model_dump(include={"length", "stride", "warmup"})},
+    }
+
+
+def check_parts(card: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Refuse a part that is there and is of another kind. Raises: TypeError."""
+    for name, kind in kinds.items():
+        if name in card and not isinstance(card[name], kind):
+            raise TypeError(f"{name} is a {type(card[name]).__name__}")
+
+
+def check_times(card: dict[str, Any], first: str, last: str) -> None:
+    """Refuse one end of a span of time without the other, or what is no time. Raises: ValueError or KeyError."""
+    if first in card or last in card:
+        for name in (first, last):
+            np.datetime64(str(card[name]).rstrip("Z"), "ns")
+
+
+def _from_folder(folder: Path) -> Encoder:
+    card = read_card(folder / CARD)
+    try:
         tensors = load_file(folder / WEIGHTS)
         parts = {name: card["architecture"][name] for name in EncoderConfig.model_fields}
         config = EncoderConfig.model_validate(parts)
         input_size = int(card["architecture"]["input_size"])
-    except FileNotFoundError as e:
-        raise UserError(f"'{folder}' is not an encoder folder: it lacks {Path(e.filename).name}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError, SafetensorError) as e:
+    except FileNotFoundError:
+        raise UserError(f"'{folder}' is not an encoder folder: it lacks {WEIGHTS}") from None
+    except BROKEN as e:
         raise UserError(f"'{folder}' is not a readable encoder folder: {' '.join(repr(e).split())}") from e
     return _filled(config, input_size, tensors, card, str(folder))
 
 
 def _from_checkpoint(path: Path) -> Encoder:
-    state = checkpoint.load(path)
-    config = resolve(state["config"], {})
-    names = feature_names(config.features.set)
-    prefix = "encoder."
-    tensors = {k.removeprefix(prefix): v for k, v in state["model_state_dict"].items() if k.startswith(prefix)}
+    state, prefix = checkpoint.load(path), "encoder."
+    try:
+        config = resolve(state["config"], {})
+        names = feature_names(config.features.set)
+        tensors = {k.removeprefix(prefix): v for k, v in state["model_state_dict"].items() if k.startswith(prefix)}
+        made_by = {"run_id": str(state["run_id"]), "epochs": int(state["epoch"]) + 1}
+    except BROKEN as e:
+        raise UserError(
+            f"'{path}' is a checkpoint, but none that this project's pretrain has written: {' '.join(repr(e).split())}"
+        ) from e
     encoder = _filled(config.encoder, len(names), tensors, {}, str(path))
-    encoder.card = {**describe(config, encoder), "run_id": state["run_id"], "epochs": state["epoch"] + 1}
+    encoder.card = {**describe(config, encoder), **made_by}
     return encoder
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote
 
-SECRET = re.compile(r"(?<=://)[^/\s@'\"]+@")
-"""User and password in an address."""
+HTTP = r"(?:https?|mlflow-artifacts):"
+LOGIN = re.compile(
+    rf"(?i)({HTTP}//)[^/?#\s]*@|((?<![\w+.-])(?!{HTTP})[a-z][\w+.-]*://)[^/\s:@]*(?::[^\s@]*(?:@[^\s@/]*)*)?@"
+)
+"""User and password in an address. In that of a database a password may hold a slash."""
+PARAMETER = re.compile(r"(?i)([?&](?:user(?:name)?|\w*pass(?:word|wd)?|pwd|\w*token|\w*secret)=)[^&\s'\"]+")
+"""The same as parameters of an address."""
+PASSWORD = re.compile(r"[\w+.-]+://[^/\s:@]*:(?!\d{1,5}/)(.*)@")
+"""That of a whole address, whatever is in it; what begins as a port is none."""
+WORDS = re.compile(r"[\w%-]*")
+_concealed: set[str] = set()
 
 
 class UserError(ValueError):
@@ -32,10 +43,25 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else "."
 
 
+def conceal(address: str) -> None:
+    """Have ``shown`` leave out the password of an address also where it stands alone, or in half an address.
+
+    Only where it is no plain word: to strike out every ``moola`` of a text would say more than it hides.
+    """
+    found = PASSWORD.match(address)
+    if found and not WORDS.fullmatch(found[1]):
+        _concealed.update((found[1], unquote(found[1])))
+
+
 def shown(text: str) -> str:
-    """Return a text without the user and password of the addresses in it.
+    """Return a text without the users and passwords of the addresses in it.
 
     >>> shown("http://me:secret@host:5000/api does not answer")
     'http://host:5000/api does not answer'
+    >>> shown("postgresql://me:pa/ss@host/db?password=secret")
+    'postgresql://host/db?password=***'
     """
-    return SECRET.sub("", text)
+    conceal(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    for secret in sorted(_concealed, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return PARAMETER.sub(r"\1***", LOGIN.sub(r"\1\2", text))

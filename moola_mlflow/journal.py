@@ -13,12 +13,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from moola_mlflow.entries import KEY, record_in
 from moola_mlflow.runfolder import JOURNAL, tail
 
 SENT, OUTBOX = "sent.json", "outbox"
@@ -51,15 +52,20 @@ class Sent:
     offset: int = 0
     run_id: str = ""
     uri: str = ""
+    held: list[int] = field(default_factory=list)
+    """Where events before the offset begin that the store did not take: they were set aside, and are tried again."""
 
     @classmethod
     def read(cls, folder: Path) -> Sent | None:
         """Return what was last written, None where there is nothing (a run of a version that sent at once)."""
         try:
             found = json.loads((folder / SENT).read_text(encoding="utf-8"))
-            return cls(**{field.name: found[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError):
+            sent = cls(found["offset"], found["run_id"], found["uri"], found.get("held", []))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        places = [sent.offset, *sent.held] if isinstance(sent.held, list) else [None]
+        sound = all(isinstance(place, int) and place >= 0 for place in places)
+        return sent if sound and isinstance(sent.run_id, str) and isinstance(sent.uri, str) else None
 
     def write(self, folder: Path) -> None:
         """Write atomically. A power cut may bring an older state back: to send events twice changes nothing."""
@@ -109,7 +115,7 @@ class Journal:
 
 
 def read(folder: Path, start: int = 0) -> Iterator[Event]:
-    """Yield the whole lines from an offset on; one that is damaged, or cut short at the end, is passed over."""
+    """Yield the events from an offset on; a line that is damaged, or cut short at the end, is passed over."""
     try:
         file = open(folder / JOURNAL, "rb")  # noqa: SIM115
     except OSError:
@@ -121,11 +127,7 @@ def read(folder: Path, start: int = 0) -> Iterator[Event]:
             begin, end = end, end + len(line)
             if not line.endswith(b"\n"):
                 return
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
+            if (record := record_in(line)) is not None:
                 yield Event(record, begin, end)
 
 
@@ -139,7 +141,7 @@ def steps(folder: Path, metric: str) -> set[int]:
 def unsent(folder: Path) -> int:
     """Return how many events the store has not acknowledged."""
     sent = Sent.read(folder)
-    return sum(1 for _ in read(folder, sent.offset)) if sent else 0
+    return len(sent.held) + sum(1 for _ in read(folder, sent.offset)) if sent else 0
 
 
 def stage(folder: Path, source: Path, name: str, key: str = "") -> str:
@@ -156,13 +158,15 @@ def stage(folder: Path, source: Path, name: str, key: str = "") -> str:
             outbox(folder, key) / name / path.relative_to(source) if source.is_dir() else outbox(folder, key) / name
         )
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (path.suffix == ".pt" and _linked(path, target)):
+        if path.is_symlink() or not (path.suffix == ".pt" and _linked(path, target)):
             shutil.copyfile(path, target)
     return key
 
 
 def outbox(folder: Path, key: str) -> Path:
     """Return where the files of an event wait."""
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no key of an event")
     return folder / OUTBOX / key
 
 
@@ -177,10 +181,9 @@ def _linked(path: Path, target: Path) -> bool:
 def _last_time(path: Path) -> float:
     """Return when the last whole event happened, 0 where there is none that says so."""
     for line in reversed(tail(path).splitlines()):
-        try:
-            return float(json.loads(line)["at"])
-        except (ValueError, KeyError, TypeError):
-            continue
+        record = record_in(line.encode())
+        if record is not None and "at" in record:
+            return float(record["at"])
     return 0.0
 
 

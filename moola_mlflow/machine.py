@@ -47,6 +47,7 @@ class Watch:
             self._thread.join()
 
     def _go(self) -> None:
+        self._sample()  # psutil tells the processor's share since this thread asked before, and 0 the first time
         wait_s = min(FIRST_S, self._every_s)
         while not self._over.wait(wait_s):
             wait_s = self._every_s
@@ -79,6 +80,4 @@ def _monitors() -> list[Any]:
         found.append(GPUMonitor())
     except Exception as e:  # no NVIDIA driver, or no binding for it; NVML has errors of its own
         logging.getLogger(__name__).debug("no GPU is watched: %s", e)
-    found[0].collect_metrics()  # psutil tells the processor's share since it was asked before
-    found[0].clear_metrics()
     return found

@@ -63,6 +63,12 @@ def markdown_text(text: object) -> str:
     return INTERVAL.sub(r"[\1]", line)
 
 
+def markdown_lines(text: object) -> str:
+    """Return text of several lines as the characters it has, in Markdown that keeps its paragraphs and lists."""
+    lines = [line.rstrip() for line in str(text).splitlines()]
+    return "\n".join(f"- {markdown_text(line[2:])}" if line.startswith("- ") else markdown_text(line) for line in lines)
+
+
 def markdown_code(text: object, in_table: bool = False) -> str:
     """Return text as code in one line of Markdown; in a table a bar would end the cell even there."""
     line = " ".join(str(text).split())

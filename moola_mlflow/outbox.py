@@ -1,6 +1,7 @@
 """Sends a run's journal to the store: in the background to a server, at once to a database on this machine.
 
-Training never waits for a server. One that fails is left alone for growing pauses, then tried with one request.
+Training never waits for a server. One that fails is left alone for growing pauses, then tried with one request. What
+the store does not take of files, though it takes the rest, is set aside and tried again at the end and by ``sync``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import shutil
 import threading
 import time
 
+import mlflow
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow import journal
 from moola_mlflow.errors import UserError
 from moola_mlflow.journal import Event, Journal, Sent
-from moola_mlflow.replay import Replayer, groups, is_refusal
-from moola_mlflow.store import FAILURES, first_line
+from moola_mlflow.replay import Replayer, groups, is_denial, is_refusal
+from moola_mlflow.store import FAILURES, first_line, is_outage, probe
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 LAST_TRY_S = 5.0
@@ -28,6 +30,10 @@ MOST_EVENTS = 500
 """Read at a time: an outage of days must not fill the memory."""
 SLOW_S = 2.0
 """MLflow may have repeated a request that took longer."""
+HOLDABLE = ("artifacts", "register")
+"""Kinds of events without which the rest is whole: their files wait on disk."""
+TRIES = 3
+"""Failures of one kind before files are set aside that the store has not refused in so many words."""
 GONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """What a store says of a run that was deleted."""
 
@@ -37,10 +43,16 @@ class Outbox:
 
     def __init__(
         self, book: Journal, replayer: Replayer, sent: Sent, *, background: bool = False, strict: bool = False,
-        down: str = "",
+        down: str = "", tries: int = TRIES,
     ) -> None:  # fmt: skip
-        """``background``: in a thread. ``strict``: ``push`` raises where the store fails. ``down``: how it just did."""
+        """``background``: in a thread. ``strict``: ``push`` raises where the store fails. ``down``: how it just did.
+
+        ``tries``: failures of one kind before files are set aside.
+        """
         self._book, self._replayer, self._sent, self._strict = book, replayer, sent, strict
+        self._tries, self._failing, self._times = tries, "", 0
+        self._again: list[int] = []
+        """What was set aside and is to be tried now."""
         self._changed = threading.Condition()
         self._closed = False
         self._failures = 0
@@ -50,6 +62,8 @@ class Outbox:
         """Keys of child runs whose making may have been repeated."""
         self.refused: list[Exception] = []
         """What the store will never take of this run; ``push`` raises the first."""
+        self.set_aside: dict[int, str] = {}
+        """Why events were set aside, by where they begin."""
         self.trouble = ""
         """Why the store takes nothing at the moment; empty where it does."""
         self.gone = False
@@ -60,6 +74,7 @@ class Outbox:
         if background:
             # urllib3 warns of every repeated request; that the server does not answer is said once, below.
             logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # of a database, with a traceback
             self._thread = threading.Thread(target=self._work, name="moola-outbox", daemon=True)
             self._thread.start()
 
@@ -89,8 +104,13 @@ class Outbox:
         if self._strict and self._error is not None:
             raise self._error
 
-    def drain(self, limit_s: float = float("inf")) -> bool:
-        """Wait until all is sent, and return whether it is; where the store fails, return as soon as that is known."""
+    def drain(self, limit_s: float = float("inf"), again: bool = False) -> bool:
+        """Wait until all is sent, and return whether it is; where the store fails, return as soon as that is known.
+
+        ``again``: try what was set aside too.
+        """
+        with self._changed:
+            self._again = list(self._sent.held) if again else []
         if self._thread is None:
             self._attempt()
             return not self.pending
@@ -99,24 +119,29 @@ class Outbox:
                 limit_s = min(limit_s, LAST_TRY_S)
             self._try_at = 0.0
             self._changed.notify_all()
-            failures, target, last = self._failures, self._book.size, self._sent.offset
+            failures, target, last = self._failures, self._book.size, (self._sent.offset, len(self._again))
             begun = moved = time.monotonic()
-            while self._sent.offset < target and self._failures == failures and self._thread.is_alive():
-                now = time.monotonic()
-                if self._sent.offset != last:
-                    last, moved = self._sent.offset, now
+            while (
+                (self._sent.offset < target or self._again) and self._failures == failures and self._thread.is_alive()
+            ):
+                now, left = time.monotonic(), (self._sent.offset, len(self._again))
+                if left != last:
+                    last, moved = left, now
                 if now - begun > limit_s or now - moved > QUIET_S:
                     break
                 self._changed.wait(0.1)
             return self._sent.offset >= target
 
     def close(self, limit_s: float = float("inf")) -> bool:
-        """Send the rest, as ``drain`` does, and then nothing more; return whether the store has it all."""
+        """Send the rest, as ``drain`` does, and then nothing more; return whether the store has it all.
+
+        What was set aside is tried once more, unless time is short.
+        """
         try:
-            return self.drain(limit_s)
+            return self.drain(limit_s, again=limit_s == float("inf")) and not self._sent.held
         finally:
             self.stop()
-            if not self.pending:
+            if not (self.pending or self._sent.held):
                 shutil.rmtree(self._book.folder / journal.OUTBOX, ignore_errors=True)
 
     def stop(self) -> None:
@@ -128,21 +153,30 @@ class Outbox:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._closed and not (self.pending and time.monotonic() >= self._try_at):
-                    self._changed.wait(max(self._try_at - time.monotonic(), 0.01) if self.pending else None)
+                while not self._closed and not (self._has_work() and time.monotonic() >= self._try_at):
+                    self._changed.wait(max(self._try_at - time.monotonic(), 0.01) if self._has_work() else None)
                 if self._closed:
                     return
-            self._attempt()
+            try:
+                self._attempt()
+            except Exception as e:  # a full disk; the thread must not end while there is something to send
+                self._fail(e)
+
+    def _has_work(self) -> bool:
+        return self.pending or bool(self._again)
 
     def _attempt(self) -> None:
         """Send until there is nothing more, or the store fails."""
         while self.pending and not self._closed:
+            size = self._book.size  # before it is read: what is appended meanwhile has not been seen
             events = list(itertools.islice(journal.read(self._book.folder, self._sent.offset), MOST_EVENTS))
             if not events:  # nothing but damaged lines
-                self._acknowledge(self._book.size)
-                return
+                self._acknowledge(size)
+                continue
             if not all(self._send(group) for group in groups(events)):
                 return
+        if self._again:
+            self._send_again()
         if self._doubtful and not self._closed:
             self._remove_doubles()
 
@@ -154,9 +188,15 @@ class Outbox:
         if error is None:
             self._acknowledge(group[-1].end)
             self._recover()
+            self._failing = "" if group[0].kind in HOLDABLE else self._failing
             return True
+        if self._is_stuck(group[0], error):
+            self._error = None
+            self._set_aside(group[0], error)
+            return True
+        refused = is_refusal(error) or (is_denial(error) and group[0].kind not in HOLDABLE)
         # A run that could not be made (its experiment was deleted) must not be left out: all else is part of it.
-        if not is_refusal(error) or not self._replayer.run_id or self._is_gone(error):
+        if not refused or not self._replayer.run_id or self._is_gone(error):
             self._fail(error)
             return False
         if len(group) > 1:
@@ -166,15 +206,63 @@ class Outbox:
         self._acknowledge(group[-1].end)
         return True
 
+    def _is_stuck(self, event: Event, error: Exception) -> bool:
+        """Return whether a store that works does not take an event's files: what is behind them must not wait."""
+        if self._strict or event.kind not in HOLDABLE or is_outage(error) or is_refusal(error):
+            return False
+        failing = f"{type(error).__name__} {getattr(error, 'error_code', '')} {getattr(error, 'errno', '')}"
+        self._failing, self._times = failing, self._times + 1 if failing == self._failing else 1
+        return (is_denial(error) or self._times >= self._tries) and self._is_there()
+
+    def _set_aside(self, event: Event, error: Exception) -> None:
+        text = first_line(error)
+        if not self.set_aside:
+            print(
+                f"Warning: the tracking store takes the run, but not its {_what(event)}: {text}. The run goes on; what "
+                f"is not taken is kept in {self._book.folder} and tried again at the end",
+                flush=True,
+            )
+        self.set_aside[event.start] = text
+        with self._changed:
+            self._sent.held = [*self._sent.held, event.start]
+        self._acknowledge(event.end)
+
+    def _send_again(self) -> None:
+        """Try once what was set aside; what is older than a later event of its name is left out."""
+        for start in list(self._again):
+            event = next(journal.read(self._book.folder, start), None)
+            error = None
+            if event is not None and event.start == start and not self._is_outdated(event):
+                error = self._try([event])
+            if self._closed:
+                return
+            with self._changed:
+                self._again.remove(start)
+                if error is None or is_refusal(error):
+                    self._sent.held = [other for other in self._sent.held if other != start]
+            if error is not None:
+                self.set_aside[start] = first_line(error)
+                self.refused += [error] if is_refusal(error) else []
+            self._acknowledge(self._sent.offset)
+
+    def _is_outdated(self, event: Event) -> bool:
+        names = set(event.record.get("names", []))
+        return any(
+            later.kind == "artifacts" and names & set(later.record["names"]) and later.start not in self._sent.held
+            for later in journal.read(self._book.folder, event.end)
+        )
+
     def _try(self, group: list[Event]) -> Exception | None:
         begun = time.monotonic()
         try:
+            if self.trouble:
+                probe(mlflow.get_tracking_uri())
             self._replayer.apply(group, fresh=group[0].start >= self._book.opened_at)
         except (*FAILURES, UserError) as e:
             self._doubt(group)
             return e
         except Exception as e:
-            if self._thread is None:
+            if self._thread is None and group[0].kind not in HOLDABLE:
                 raise
             self._doubt(group)  # an artifact store has errors of its own
             return e
@@ -201,12 +289,13 @@ class Outbox:
 
     def _is_gone(self, error: Exception) -> bool:
         """Return whether the store does not have the run any more, or not now."""
-        if not isinstance(error, MlflowException) or not self._replayer.run_id:
-            return False
+        return isinstance(error, MlflowException) and bool(self._replayer.run_id) and not self._is_there()
+
+    def _is_there(self) -> bool:
         try:
-            return not self._replayer.is_there()
+            return bool(self._replayer.run_id) and self._replayer.is_there()
         except FAILURES:
-            return True
+            return False
 
     def _fail(self, error: Exception) -> None:
         """Leave the store alone for a while; say so once."""
@@ -229,3 +318,10 @@ class Outbox:
         if self.trouble:
             print("The tracking store takes what is logged again; what was kept follows", flush=True)
         self.trouble, self.gone = "", False
+
+
+def _what(event: Event) -> str:
+    """Return the word for what an event brings."""
+    if event.kind == "register":
+        return f"{event.record['model']} as a version of {event.record['name']}"
+    return f"files ({', '.join(event.record['names'])})"

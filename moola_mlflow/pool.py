@@ -45,11 +45,13 @@ def run_tasks(
     workers: int,
     heard: Callable[[int, Any], None],
     should_stop: Callable[[], str | None] = lambda: None,
+    tuned: bool = True,
 ) -> None:
     """Call ``work(context, task)`` for every task and ``heard(position, result)`` as results come.
 
     With one worker it all happens in this process, in order; with more each process has one torch thread. ``context``
-    is made of lists, tuples and dataclasses, whose tensors workers map. ``work`` is a function of a module.
+    is made of lists, tuples and dataclasses, whose tensors workers map. ``work`` is a function of a module. ``tuned``:
+    whether worker processes tune their allocator.
 
     Raises: what ``work`` raises; TrainingError where a worker dies.
     """
@@ -62,7 +64,7 @@ def run_tasks(
     with tempfile.TemporaryDirectory(prefix="moola-") as folder:
         pool = ProcessPoolExecutor(
             min(workers, len(tasks)), multiprocessing.get_context("spawn"), _begin,
-            (work, _written(_spilled(context, Path(folder), {}), Path(folder)), os.getpid()),
+            (work, _written(_spilled(context, Path(folder), {}), Path(folder)), os.getpid(), tuned),
         )  # fmt: skip
         try:
             _collect(pool, tasks, heard, should_stop)
@@ -116,13 +118,14 @@ def _written(context: Any, folder: Path) -> str:
     return str(path)
 
 
-def _begin(work: Callable[[Any, Any], Any], context: str, parent: int) -> None:
+def _begin(work: Callable[[Any, Any], Any], context: str, parent: int, tuned: bool) -> None:
     """Set a worker up: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
     global _work, _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    runtime.tune_allocator()
+    if tuned:
+        runtime.tune_allocator()
     # The parent wrote it a moment ago, into a folder that its user alone may enter.
     _work, _context = work, _restored(pickle.loads(Path(context).read_bytes()))  # noqa: S301
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +12,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moola_mlflow import distributed, runtime, stages
+from moola_mlflow import abandoned, checkpoint, console, distributed, runtime, stages
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.batches import BatchSource
 from moola_mlflow.checkpoint import CheckpointFolder
 from moola_mlflow.config import Config
+from moola_mlflow.diagnosis import NumbersWrong
+from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
 from moola_mlflow.features import feature_names
 from moola_mlflow.features.quality import check_quality
 from moola_mlflow.objectives import build_objective
+from moola_mlflow.plots.training import reconstruction_figure
+from moola_mlflow.resume import ResumePoint
 from moola_mlflow.sharding import Pretraining
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.signals import Interrupted, Interrupts
 from moola_mlflow.splits import Split, split_by_time
 from moola_mlflow.survey import survey
+from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
 
+NUM_PICTURED = 3
 SECTIONS = ("bars", "features", "windows", "split")
 """Sections of the configuration that training data depends on."""
 
@@ -61,16 +70,27 @@ def prepare(config: Config, device: torch.device) -> TrainingData:
 def follow(config: Config, interrupts: Interrupts) -> None:
     """Train as one of several processes that is not the first: it neither tracks nor writes.
 
+    Where the first is gone without a word, which alone could tell, it ends the run. ``torchrun`` then sends SIGTERM to
+    all that are left: whatever of the two is noticed first, the run's status is written before this process ends.
+
     Raises: UserError; PeerLost; Interrupted.
     """
-    tuned = config.runtime.tune == "on"
-    runtime.set_threads(config.runtime.threads)
+    runtime.use_threads(config.runtime)
     device = runtime.pick_device(config.runtime.device)
-    precision = runtime.pick_precision(config.runtime.precision, device, tuned)
+    world = distributed.join(device)
+    try:
+        _train_along(config, world, device, interrupts)
+    except (PeerLost, Interrupted):
+        with interrupts.deferred():
+            abandoned.end_lost(world.run_id)
+            raise
+
+
+def _train_along(config: Config, world: World, device: torch.device, interrupts: Interrupts) -> None:
+    precision = runtime.pick_precision(config.runtime.precision, device, runtime.is_tuned(config.runtime))
     check_names(config)
     data = prepare(config, device)
     model = build_model(config, data.source, data.mean, data.std).to(device)
-    world = distributed.join(device)
     nowhere = CheckpointFolder(Path(os.devnull))
     trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
     trainer.should_stop = interrupts.reason
@@ -114,3 +134,62 @@ def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = la
             "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"
         )
     return sensitivity
+
+
+def go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> None:
+    """Take up the state that a run left; what its curves lack of finished epochs is logged now."""
+    point.check_data(sha256)
+    for text in point.warnings:
+        print(f"Warning: {text}", flush=True)
+    trainer.restore(point.state)
+    if point.fork:  # only now that the state is known to fit
+        shutil.copytree(point.folder / "checkpoints", trainer.folder.folder, dirs_exist_ok=True)
+        active.tags({"moola.forked_from": point.run_id})
+    trainer.folder.load_latest()
+    if point.drift:
+        active.tags({"moola.drift": point.drift_text()})
+    progress = trainer.progress
+    logged = active.steps("val/huber")
+    for epoch, metrics in enumerate(progress.history):
+        if epoch not in logged:
+            active.metrics(metrics, step=epoch)
+    print(f"Going on with run {point.run_id} at epoch {progress.epoch + 1}, step {progress.step + 1}", flush=True)
+
+
+def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
+    """Train, and log epochs, pictures and whatever went wrong as they come.
+
+    Raises: NumbersWrong; PeerLost; Interrupted where training was asked to stop.
+    """
+    every = trainer.config.tracking.figures_every
+    # Not empty where an older checkpoint had to be taken: those epochs come out the same, and have their points.
+    logged = active.steps("val/huber")
+
+    def track(event: Event) -> None:
+        if isinstance(event, WentBack):
+            active.json(event.error.diagnosis, "diagnosis.json")
+            active.tags({"moola.nan_retry": f"epoch {event.epoch} again at {event.lr_scale:g} of the learning rate"})
+        if isinstance(event, MemoryRanOut):
+            active.tags({"moola.micro_batch": event.micro_batch})
+        if not isinstance(event, EpochEnded):
+            return
+        if event.epoch not in logged:
+            active.metrics(event.metrics, step=event.epoch)
+        active.beat()
+        if event.epoch % every == 0 or event.epoch == event.epochs - 1:
+            names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
+            picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
+            active.figure(picture, f"figures/reconstruction_epoch_{event.epoch:03d}.png")
+
+    display = console.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
+    trainer.subscribers = (display, track)
+    with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
+        try:
+            stopped = trainer.fit().stopped
+        except NumbersWrong as e:
+            active.json(e.diagnosis, "diagnosis.json")
+            raise
+        if stopped:
+            print(f"Stopped; the state of the training is in {trainer.folder.folder / checkpoint.LATEST}", flush=True)
+            if not interrupts.reason():  # another process was asked
+                raise Interrupted(signal.SIGTERM)

@@ -24,10 +24,11 @@ from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import DETECTOR_CARD, load_detector_folder
 from moola_mlflow.encoder_files import CARD, load_from_path
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.errors import UserError, nearest, shown
 from moola_mlflow.lineage import model_id_of
 from moola_mlflow.scan import SCAN_PARAMETERS
 from moola_mlflow.signals import undisturbed
+from moola_mlflow.store import shown_uri
 
 PACKAGE = Path(__file__).resolve().parent
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
@@ -228,9 +229,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
         with quietly():
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
-        raise UserError(
-            f"{kind} '{uri}' cannot be fetched from '{mlflow.get_tracking_uri()}': {e}{_similar(uri)}"
-        ) from e
+        raise UserError(f"{kind} '{uri}' cannot be fetched from '{shown_uri()}': {shown(str(e))}{_similar(uri)}") from e
     if card == CARD and any(local.rglob(DETECTOR_CARD)):
         raise UserError(
             f"{kind} '{uri}' is a detector: the encoder in it may have been fitted to labels that you would score on; "

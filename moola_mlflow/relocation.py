@@ -65,7 +65,7 @@ def _rewrite(store: sqlite3.Connection, table: str, column: str, old: Path, new:
     for spelled in (str, _uri):
         before, after = spelled(old), spelled(new)
         done = store.execute(
-            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
             (after, len(before) + 1, len(before) + 1, f"{before}/"),
         )
         changed += done.rowcount
@@ -80,4 +80,3 @@ def _database(tracking_uri: str) -> Path | None:
     if not tracking_uri.startswith("sqlite"):
         return None
     return Path(sqlalchemy.make_url(tracking_uri).database or "mlflow.db").resolve()
-

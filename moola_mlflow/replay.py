@@ -12,10 +12,9 @@ from typing import Any
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from requests import HTTPError
 
-from moola_mlflow import journal, registry, store, ui
-from moola_mlflow.detector_files import DETECTOR_CARD
-from moola_mlflow.encoder_files import CARD
+from moola_mlflow import detector_files, encoder_files, journal, registry, store, ui
 from moola_mlflow.errors import UserError
 from moola_mlflow.journal import Event
 from moola_mlflow.registry import EVENT
@@ -33,6 +32,9 @@ LOCAL = "moola.offline"
 BATCHED = ("params", "tags", "metrics")
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 """What a store says of an event that it will never take."""
+DENIED = "PERMISSION_DENIED"
+NOT_NOW = {401, 408, 429}
+"""HTTP codes that are no word on what was sent: a login that has run out, a request that was slow or one too many."""
 
 
 class Replayer:
@@ -206,7 +208,7 @@ class Replayer:
         return removed
 
     def _artifacts(self, record: Mapping[str, Any]) -> None:
-        waiting = journal.outbox(self.folder, record["key"])
+        waiting = self._waiting(record["key"])
         if waiting.is_dir():  # else they were sent, and the answer was lost
             self.client.log_artifacts(self.run_id, str(waiting))
         if tables := record.get("tables"):
@@ -219,17 +221,24 @@ class Replayer:
     def _register(self, record: Mapping[str, Any]) -> None:
         """Register a model that lies in the outbox. Raises: UserError where its name holds models of another kind."""
         kind, name, key = record["model"], record["name"], record["key"]
-        waiting = journal.outbox(self.folder, key)
+        waiting = self._waiting(key)
         folder = waiting / kind
-        log, card = {
-            "encoder": (registry.log_encoder, CARD),
-            "detector": (registry.log_detector, DETECTOR_CARD),
+        log, read, card = {
+            "encoder": (registry.log_encoder, encoder_files.read_card, encoder_files.CARD),
+            "detector": (registry.log_detector, detector_files.read_card, detector_files.DETECTOR_CARD),
         }[kind]
         if folder.is_dir():
             with store.active(self.run_id):
-                content = json.loads((folder / card).read_text(encoding="utf-8"))
-                self.versions[key] = log(name, folder, content, record["tags"], key)
+                self.versions[key] = log(name, folder, read(folder / card), record["tags"], key)
         shutil.rmtree(waiting, ignore_errors=True)
+
+    def _waiting(self, key: str) -> Path:
+        """Return where an event's files wait. Raises: UserError where a link leads from there to other files."""
+        place = journal.outbox(self.folder, key)
+        for path in (place.parent, place, *place.rglob("*")):
+            if path.is_symlink():
+                raise UserError(f"'{path}' is a link, which this program never leaves there: nothing of it is sent")
+        return place
 
     def _hand_over(self, own: str) -> None:
         """End the launcher's run: what it was made for went on in this one."""
@@ -268,9 +277,19 @@ def groups(events: Iterable[Event]) -> Iterator[list[Event]]:
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether a store has said that what it was given is wrong, and not that it cannot take it now."""
-    if isinstance(error, UserError):
-        return True
-    return isinstance(error, MlflowException) and error.error_code in REFUSED
+    said = getattr(error, "error_code", "") in REFUSED and not store.is_outage(error)  # BAD_REQUEST: any of a database
+    return isinstance(error, UserError) or said
+
+
+def is_denial(error: BaseException) -> bool:
+    """Return whether a store has said that it does not take this from this user, or not in this size.
+
+    It may from another, or once its limits have been changed: files are worth keeping until then.
+    """
+    if isinstance(error, HTTPError):  # of an artifact
+        code = 0 if error.response is None else error.response.status_code
+        return 400 <= code < 500 and code not in NOT_NOW
+    return getattr(error, "error_code", "") == DENIED
 
 
 def _parts(points: list[Metric], tags: list[RunTag], params: list[Param]) -> Iterator[dict[str, Any]]:

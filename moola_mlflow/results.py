@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import math
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from moola_mlflow import encoder_files, gates, runtime
 from moola_mlflow.bars import Bars
-from moola_mlflow.config import Config
+from moola_mlflow.config import BarsConfig, Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import Gate
 from moola_mlflow.markup import markdown_code
@@ -23,8 +24,8 @@ from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import utc
 
-BETTER = "mlflow run . -e pretrain -P config=configs/path.yaml"
-"""What to do where the probe's gate is missed."""
+PATH = "configs/path.yaml"
+"""The preset of the objective whose encoders have met the probe's gate."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,6 @@ def note(results: Results, preset: str, uri: str, checked: Sequence[Gate]) -> st
     else:
         meaning = "Nothing is hidden: the targets are summaries of the price path around each step."
     p = results.probe
-    no_gain = any(gate.name == "probe_r2_gain" and not gate.passed for gate in checked)
     probed = (
         f"Probe (what a ridge reads from the frozen encoding about volatility and the place of extremes, test bars): "
         f"R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}."
@@ -206,8 +206,40 @@ def note(results: Results, preset: str, uri: str, checked: Sequence[Gate]) -> st
         f"{meaning}\n\n{probed}\n\n{_gate_note(checked)}\n\n"
         f"Preset {markdown_code(preset)}, objective `{config.objective.name}`, bars {markdown_code(config.bars.path)}, "
         f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
-        f"Next: `{BETTER if no_gain else 'moola_mlflow.load_encoder(' + repr(uri) + ')'}`\n"
+        f"{_next(config, uri, gates.all_passed(checked))}\n"
     )
+
+
+def _next(config: Config, uri: str, passed: bool) -> str:
+    if passed:
+        python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
+        return f"Next: {markdown_code(launcher('finetune', {'encoder': uri}))}, or in Python {python}"
+    why = " (train longer, or on more bars)" if config.objective.name == "path" else ""
+    better = better_encoder(config.objective.name, config.trainer.epochs, config.bars.model_dump(mode="json"))
+    return f"Next{why}: {markdown_code(better)}"
+
+
+def better_encoder(objective: str, epochs: int | None, bars: Mapping[str, Any]) -> str:
+    """Return the command that may give an encoder more to say, on the same bars.
+
+    It trains the path objective or, where that was trained, trains it for longer. ``bars``: what the run's
+    configuration says of them.
+    """
+    longer = {"epochs": 2 * epochs} if objective == "path" and epochs else {}
+    return launcher("pretrain", {"config": PATH, **longer, **same_bars(bars)})
+
+
+def same_bars(bars: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that name the bars of a run: all that differ from the defaults."""
+    usual = BarsConfig().model_dump(mode="json")
+    other = {key: bars[key] for key in usual if key in bars and bars[key] != usual[key]}
+    return {"bars" if key == "path" else f"bars.{key}": value for key, value in other.items()}
+
+
+def launcher(entry: str, parameters: Mapping[str, Any]) -> str:
+    """Return the command that runs an entry point; a value may hold anything."""
+    pairs = (f"-P {key}={shlex.quote(str(value))}" for key, value in parameters.items())
+    return " ".join([f"mlflow run . -e {entry}", *pairs])
 
 
 def _levels(results: Results) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow import runfolder
+from moola_mlflow import journal, runfolder
 from moola_mlflow.checkpoint import LATEST, CheckpointFolder
 from moola_mlflow.config import Config, read_preset, resolve
 from moola_mlflow.errors import UserError, nearest
@@ -64,7 +64,8 @@ def find(config: Config, root: Path = runfolder.RUNS) -> ResumePoint | None:
         if not found:
             return None
         run_id = found.name
-    folder = root / run_id
+    folder = _folder_of(root, run_id)
+    run_id = folder.name
     if not (folder / "checkpoints").is_dir():
         there = [path.name for path in _with_checkpoints(root)]
         raise UserError(
@@ -104,6 +105,14 @@ def _newest(config: Config, root: Path) -> Path | None:
         if runfolder.read_journal(folder).status != "FINISHED":
             return folder
     return None
+
+
+def _folder_of(root: Path, run_id: str) -> Path:
+    """Return the folder of a run: called after it, or after the id that it had before its store knew it."""
+    if (root / run_id).is_dir():
+        return root / run_id
+    begun_away = ((folder, journal.Sent.read(folder)) for folder in root.glob(f"{journal.OFFLINE}*"))
+    return next((folder for folder, sent in begun_away if sent and sent.run_id == run_id), root / run_id)
 
 
 def _with_checkpoints(root: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from moola_mlflow.entries import is_time, record_in
 from moola_mlflow.errors import UserError
 
 try:
@@ -23,6 +24,7 @@ LOCK, HEARTBEAT, JOURNAL = "lock", "heartbeat.json", "journal.jsonl"
 FRESH_S = 900
 # More than a status line with the longest note.
 TAIL = 16_384
+DIED = "The process died without a word."
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class History:
 
     status: str = ""
     data_sha256: str = ""
+
+
+def make(folder: Path) -> None:
+    """Make a run's folder; journals and checkpoints are their owner's business."""
+    RUNS.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def hold(folder: Path) -> IO[str]:
@@ -55,12 +63,19 @@ def check_free(folder: Path) -> None:
     """
     if (folder / LOCK).exists():
         hold(folder).close()
+    age_s = _beat_elsewhere_s(folder)
+    if age_s is not None and read_journal(folder).status == "":
+        raise UserError(f"{_held(folder)} (its last beat is {age_s:.0f} s old)")
+
+
+def _beat_elsewhere_s(folder: Path) -> float | None:
+    """Return how old the last beat is where it is another machine's and fresh."""
     beat = read_beat(folder)
-    elsewhere = beat.get("host") not in (None, socket.gethostname())
+    if beat.get("host") in (None, socket.gethostname()):
+        return None
     age_s = time.time() - beat.get("beat_at", 0)
     # A beat from the future is another clock's, or a clock's that was set back since: it says nothing of now.
-    if elsewhere and read_journal(folder).status == "" and abs(age_s) < FRESH_S:
-        raise UserError(f"{_held(folder)} (its last beat is {age_s:.0f} s old)")
+    return age_s if abs(age_s) < FRESH_S else None
 
 
 def write_beat(folder: Path, started_at: float) -> None:
@@ -75,22 +90,21 @@ def read_beat(folder: Path) -> dict[str, Any]:
     """Return the last heartbeat, empty where there is none."""
     try:
         beat = json.loads((folder / HEARTBEAT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return beat if isinstance(beat, dict) else {}
+    return beat if isinstance(beat, dict) and is_time(beat.get("beat_at", 0)) else {}
 
 
 def read_journal(folder: Path) -> History:
     """Return what the journal says; a line that was cut short by a crash is passed over."""
     status = data = ""
     try:
-        lines = (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / JOURNAL).read_bytes().splitlines()
     except OSError:
         return History()
     for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
+        record = record_in(line)
+        if record is None:
             continue
         if record.get("kind") == "begin":
             status = ""
@@ -102,20 +116,29 @@ def read_journal(folder: Path) -> History:
 
 
 def abandoned(root: Path = RUNS) -> list[str]:
-    """Return the runs of this machine whose process died without a word: no last status, and nobody holds them."""
-    return [folder.name for folder in sorted(root.glob("*")) if folder.is_dir() and _is_abandoned(folder)]
+    """Return the runs whose process died without a word: no last status, nobody holds them, no beat elsewhere.
+
+    Of another machine it may have been as well: a container that is started again has another name.
+    """
+    return [folder.name for folder in sorted(root.glob("*")) if folder.is_dir() and is_abandoned(folder)]
 
 
-def _is_abandoned(folder: Path) -> bool:
-    if not (folder / JOURNAL).exists() or read_beat(folder).get("host", socket.gethostname()) != socket.gethostname():
+def is_abandoned(folder: Path) -> bool:
+    """Return whether a run's process died without a word."""
+    if not (folder / JOURNAL).exists() or _beat_elsewhere_s(folder) is not None:
         return False
-    if '"kind": "status"' in tail(folder / JOURNAL).rpartition('"kind": "begin"')[2]:
+    if not lacks_status(folder):
         return False
     try:
         hold(folder).close()
     except UserError:
         return False
     return True
+
+
+def lacks_status(folder: Path) -> bool:
+    """Return whether a run's journal does not say how it ended."""
+    return '"kind": "status"' not in tail(folder / JOURNAL).rpartition('"kind": "begin"')[2]
 
 
 def tail(path: Path) -> str:
@@ -125,10 +148,10 @@ def tail(path: Path) -> str:
         return f.read().decode(errors="replace")
 
 
-def close(folder: Path, status: str) -> None:
-    """Write the status of an abandoned run into its journal."""
+def close(folder: Path, status: str, note: str = DIED) -> None:
+    """Write the status of an abandoned run, and its note, into its journal."""
     with open(folder / JOURNAL, "a", encoding="utf-8") as f:
-        f.write("\n" + json.dumps({"at": time.time(), "kind": "status", "status": status, "note": "abandoned"}) + "\n")
+        f.write("\n" + json.dumps({"at": time.time(), "kind": "status", "status": status, "note": note}) + "\n")
 
 
 def _held(folder: Path) -> str:

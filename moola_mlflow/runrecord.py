@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.registry import quietly
-from moola_mlflow.store import FAILURES
+from moola_mlflow.store import FAILURES, shown_uri
 
 STAGE, PARENT, COMMIT = "moola.stage", "mlflow.parentRunId", "mlflow.source.git.commit"
 READ, MADE = "moola.encoder", "moola.encoder_run_id"
@@ -156,9 +156,7 @@ def read_run(run_id: str, parameter: str) -> RunRecord:
     except MlflowException as e:
         if e.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(
-            f"{parameter}='{run_id}' is no run of the store '{mlflow.get_tracking_uri()}'{_meant(run_id)}"
-        ) from None
+        raise UserError(f"{parameter}='{run_id}' is no run of the store '{shown_uri()}'{_meant(run_id)}") from None
     if run.info.lifecycle_stage == "deleted":
         raise UserError(
             f"{parameter}='{run_id}' ({run.info.run_name}) is deleted; bring it back: "

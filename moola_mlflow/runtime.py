@@ -19,6 +19,8 @@ from moola_mlflow.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from moola_mlflow.config import RuntimeConfig
+
 PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "optuna")
 
 
@@ -37,6 +39,23 @@ def prepare_environment(threads: int = 0) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def is_tuned(config: RuntimeConfig) -> bool:
+    """Return whether anything is to be other than plain PyTorch has it."""
+    return config.tune == "on"
+
+
+def allocate(config: RuntimeConfig) -> str:
+    """Tune the allocator unless ``runtime.tune`` is off; return what became of it, as runs are tagged with it."""
+    if not is_tuned(config):
+        return "as it comes"
+    return "tuned" if tune_allocator() else "not glibc"
+
+
+def use_threads(config: RuntimeConfig) -> int:
+    """Set torch's threads as the configuration says, all cores for plain PyTorch; return their number."""
+    return set_threads(config.threads or (0 if is_tuned(config) else allowed_cores()))
 
 
 def tune_allocator() -> bool:

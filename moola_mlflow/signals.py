@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -42,10 +43,10 @@ class Interrupts:
 
     def __init__(self, *, watch_parent: bool = False) -> None:
         self.first: int | None = None
-        self._first_at = 0.0
         self._pending: int | None = None
         self._depth = 0
-        self._parent = os.getppid() if watch_parent else None
+        self.parent = os.getppid() if watch_parent else None
+        """The process that waits for this one, where it is watched."""
 
     def install(self) -> None:
         """Handle the signals from now on; outside the main thread, where Python cannot, do nothing."""
@@ -55,6 +56,10 @@ class Interrupts:
         for signum in HANDLED:
             if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
                 signal.signal(signum, self._handle)
+        heard, tell = socket.socketpair()
+        tell.setblocking(False)
+        signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._leave_at_second, args=(heard, tell), name="moola-signals", daemon=True).start()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -70,19 +75,33 @@ class Interrupts:
 
     def reason(self) -> str | None:
         """Return why to stop, or None: a signal came, or the launcher that waits for this process is gone."""
-        if self.first is None and self._parent is not None and os.getppid() != self._parent:
+        if self.first is None and self.orphaned:
             self.first = self._pending = signal.SIGTERM
         return None if self.first is None else signal.Signals(self.first).name
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether the process that waited for this one is gone."""
+        return self.parent is not None and os.getppid() != self.parent
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if self.first is None:
-            self.first, self._first_at = signum, now
+            self.first = signum
             if not self._depth:
                 raise Interrupted(signum)
             self._pending = signum
-        elif signum == signal.SIGINT and now - self._first_at > SAME_PRESS_S:
-            os._exit(128 + signum)
+
+    def _leave_at_second(self, heard: socket.socket, tell: socket.socket) -> None:
+        """Leave at a second SIGINT, from a thread: the main one handles none while it waits in a call into C, which a
+        dead file system or peer never ends. ``tell`` is kept open for as long as Python writes signals to it.
+        """
+        first_at = None
+        while byte := heard.recv(1):
+            signum, now = byte[0], time.monotonic()
+            if first_at is None:
+                first_at = now if signum in HANDLED else None
+            elif signum == signal.SIGINT and now - first_at > SAME_PRESS_S and Interrupts.current is self:
+                os._exit(128 + signum)
 
 
 def undisturbed() -> AbstractContextManager[None]:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import mlflow
 import mlflow.tracking.fluent
 import requests
+import sqlalchemy
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException, RestException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as SqlTimeout
+from sqlalchemy.pool import NullPool
 
-from moola_mlflow.errors import UserError, shown
+from moola_mlflow.errors import UserError, conceal, shown
 
 try:
     import fcntl
@@ -27,6 +33,11 @@ FAILURES = (MlflowException, SQLAlchemyError, OSError)
 UNANSWERED = re.compile(r"API request to (\w+://[^/\s]+)\S* failed with (?:timeout )?exception")
 TRY_AGAIN = {408, 429, 500, 502, 503, 504}
 """HTTP codes by which a server says that it cannot now."""
+LOST = (OperationalError, InterfaceError, SqlTimeout)
+"""What SQLAlchemy raises where a database cannot be reached, or has let the connection go."""
+MISTAKEN = re.compile(r"(?i)authentication failed|does not exist|no pg_hba|access denied|unknown database|no password")
+"""What a database says of an address that no waiting corrects."""
+PROBE_S = 5
 UNREACHABLE = (
     ConnectionError,
     TimeoutError,
@@ -47,10 +58,7 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
     Raises: UserError saying what is wrong with the store, and the cure; Outage where a server does not answer.
     """
     uri = mlflow.get_tracking_uri()
-    hush(uri)
-    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    if path:
-        _check_sqlite(uri, path)
+    path = _prepare(uri, experiment)
     try:
         with _alone(path):
             if adopt:  # with MLFLOW_RUN_ID set, set_experiment would make start_run fail
@@ -60,8 +68,23 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
             mlflow.set_experiment(experiment)
             return mlflow.start_run(run_name=name)
     except FAILURES as e:
-        kind = Outage if is_outage(e) else UserError
-        raise kind(_diagnosis(uri, experiment, e, run_id)) from e
+        raise _wrong(uri, experiment, e, run_id) from e
+
+
+class _Late:
+    """A client that is made when it is first asked: MLflow's own connects at once, and to a database for minutes."""
+
+    @cached_property
+    def _made(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+
+def client(down: bool) -> mlflow.MlflowClient:
+    """Return a client of the store; ``down``: of one that does not answer now."""
+    return cast(mlflow.MlflowClient, _Late()) if down else mlflow.MlflowClient()
 
 
 @contextmanager
@@ -93,9 +116,13 @@ def let_go(run_id: str) -> None:
 
 def is_outage(error: BaseException) -> bool:
     """Return whether an error says that the store cannot be reached, or cannot answer, at the moment."""
+    text, cause = str(error), error.__cause__ or error.__context__
+    if isinstance(database := cause if isinstance(error, MlflowException) else error, LOST):
+        # SQLite's files are on this machine: waiting does not cure what is wrong with them.
+        said = getattr(database, "orig", None) or database
+        return not (isinstance(said, sqlite3.Error) or MISTAKEN.search(str(said)))
     if not isinstance(error, MlflowException):
         return isinstance(error, UNREACHABLE)
-    text, cause = str(error), error.__cause__ or error.__context__
     if text.startswith("API request to") and " failed with " in text:
         if found := re.search(r"failed with error code (\d+)", text):
             return int(found[1]) in TRY_AGAIN
@@ -111,7 +138,8 @@ def shown_uri() -> str:
 
 
 def hush(uri: str) -> None:
-    """Keep the links that MLflow prints to itself where they would show a password."""
+    """Keep the links that MLflow prints to itself where they would show a password, and have it shown nowhere else."""
+    conceal(uri)
     if shown(uri) != uri:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
@@ -119,16 +147,14 @@ def hush(uri: str) -> None:
 def find_run(tags: Mapping[str, str]) -> Run | None:
     """Return the oldest run, in whatever experiment, that has these tags. Raises: UserError as above."""
     uri = mlflow.get_tracking_uri()
-    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    if path:
-        _check_sqlite(uri, path)
+    path = _prepare(uri)
     client, wanted = mlflow.MlflowClient(), " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     try:
         with _alone(path):
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(experiments, wanted, max_results=1, order_by=["attributes.start_time ASC"])
     except FAILURES as e:
-        raise UserError(_diagnosis(uri, "", e)) from e
+        raise _wrong(uri, "", e) from e
     return found[0] if found else None
 
 
@@ -138,10 +164,7 @@ def check_run(run_id: str) -> Run | None:
     Raises: UserError where the store does not work, or has not got the run.
     """
     uri = mlflow.get_tracking_uri()
-    hush(uri)
-    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    if path:
-        _check_sqlite(uri, path)
+    path = _prepare(uri)
     client = mlflow.MlflowClient()
     try:
         with _alone(path):
@@ -153,13 +176,38 @@ def check_run(run_id: str) -> Run | None:
             raise UserError(
                 f"the store '{shown_uri()}' has no run {run_id}; set MLFLOW_TRACKING_URI to the store that it began in"
             ) from e
-        raise UserError(_diagnosis(uri, "", e)) from e
+        raise _wrong(uri, "", e) from e
     if run is not None and run.info.lifecycle_stage == "deleted":
         raise UserError(
             f"run {run_id} was deleted from the store '{shown_uri()}'; restore it first: "
             f"mlflow runs restore --run-id {run_id}"
         )
     return run
+
+
+def _prepare(uri: str, experiment: str = "") -> Path | None:
+    """Look at a store before MLflow does, which would retry for minutes; return the file of a SQLite store.
+
+    Raises: UserError and Outage as above.
+    """
+    hush(uri)
+    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    if path:
+        _check_sqlite(uri, path)
+    try:
+        probe(uri)
+    except FAILURES as e:
+        raise _wrong(uri, experiment, e) from e
+    return path
+
+
+def probe(uri: str) -> None:
+    """Connect to a PostgreSQL store. Raises: what the database, or the way to it, says within seconds."""
+    if not uri.startswith("postgres"):
+        return
+    engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args={"connect_timeout": PROBE_S})
+    with engine.connect():
+        pass
 
 
 @contextmanager
@@ -194,6 +242,11 @@ def _check_sqlite(uri: str, path: Path) -> None:
                 f"the tracking store '{uri}' cannot be written: {target} is read-only; run in a folder you may write "
                 "to, or set MLFLOW_TRACKING_URI"
             )
+
+
+def _wrong(uri: str, experiment: str, error: Exception, resumed: str | None = None) -> UserError:
+    """Return what to raise of a failure to open a store."""
+    return (Outage if is_outage(error) else UserError)(_diagnosis(uri, experiment, error, resumed))
 
 
 def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None = None) -> str:

@@ -25,7 +25,7 @@ REFUSED = 3
 
 @dataclass
 class Tour:
-    """Runs commands in processes of their own and keeps what they left."""
+    """Runs commands in processes of their own, which speak into files, and says of each in one line what it left."""
 
     active: Run
     interrupts: Interrupts
@@ -51,7 +51,7 @@ class Tour:
         note = made.tags.get(NOTE, "")
         result = f"Not done: {refusal(note)}" if code == REFUSED else headline(note)
         seconds = time.perf_counter() - started
-        print(f"  {result}\n  look at: {look} of run {made.id} ({seconds:.0f} s)", flush=True)
+        print(f"  {result} ({seconds:.0f} s); look at: {look} of run {made.id}", flush=True)
         self.rows.append((command, result, made.id))
         return made
 

@@ -306,11 +306,20 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model_state_dict"])
             self.optimizer.load_state_dict(state["optimizer_state_dict"])
-        except (RuntimeError, ValueError) as e:
+        except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(
                 "this configuration makes another network than the checkpoint holds, so training cannot go on from it: "
                 f"{' '.join(str(e).split())[:300]}; keep encoder.*, features.set and objective.* as they were"
             ) from e
+        try:
+            self._take_up(state)
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as e:
+            raise UserError(
+                f"training cannot go on from this checkpoint: it lacks a part, or holds another: {e!r}"
+            ) from e
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        """Take everything but weights and optimiser from a state."""
         progress = state["progress"]
         history = list(progress["history"])
         self.progress = Progress(**{**progress, "train_sums": tuple(progress["train_sums"]), "history": history})

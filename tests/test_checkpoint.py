@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_disks import small_disk
 
 from moola_mlflow import checkpoint
 from moola_mlflow.checkpoint import BEST, LATEST, PREVIOUS, TOP, CheckpointFolder
@@ -59,13 +59,19 @@ def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("size", [0, 10, 1000])
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "x.pt"
-    checkpoint.save(state(3), path)
-    path.write_bytes(path.read_bytes()[:size])
+@pytest.mark.parametrize("size", [0, 10, 1000, -1])
+def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: CheckpointFolder, size: int) -> None:
+    path = folder.folder / LATEST
+    path.write_bytes(path.read_bytes()[:size])  # under all its names: it is also the best
     with pytest.raises(UserError, match="not a readable checkpoint"):
         checkpoint.load(path)
+    again = CheckpointFolder(folder.folder)
+    loaded, warnings = again.load_latest()
+    assert loaded["epoch"] == 3
+    assert torch.equal(loaded["model_state_dict"]["w"], state(3)["model_state_dict"]["w"])
+    assert ["Falling back to the one before" in text for text in warnings] == [True]
+    assert again.ranking == [0.3, 0.4]
+    assert checkpoint.load(folder.folder / BEST)["epoch"] == 1
 
 
 def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: CheckpointFolder) -> None:
@@ -108,15 +114,22 @@ def test_no_readable_checkpoint_is_an_error_that_lists_the_damage(tmp_path: Path
         CheckpointFolder(tmp_path).load_latest()
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(
-    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(tmp_path: Path) -> None:
+    def large(epoch: int) -> dict[str, Any]:
+        return {**state(epoch, 1 / (epoch + 1)), "model_state_dict": {"w": torch.full((150_000,), float(epoch))}}
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TrainingError, match=r"No space left.*MB are needed and .* MB are free"):
-        folder.save_epoch(state(5, 0.1), 0.1)
-    monkeypatch.undo()
-    assert CheckpointFolder(folder.folder).load_latest()[0]["epoch"] == 4
-    assert not list(folder.folder.glob("*.tmp"))
+    with small_disk(tmp_path / "disk", kib=2048) as disk:
+        keeper = CheckpointFolder(disk)
+        for epoch in range(3):  # of 0.6 MB each, and all three are among the best
+            keeper.save_epoch(large(epoch), 1 / (epoch + 1))
+        with pytest.raises(TrainingError, match=r"about 0\.6 MB are needed and 0\.\d MB are free; free space"):
+            keeper.save_epoch(large(3), 1 / 4)
+        assert not list(disk.glob("*.tmp"))
+        again = CheckpointFolder(disk)
+        loaded, warnings = again.load_latest()
+        assert (loaded["epoch"], warnings) == (2, [])
+        assert [checkpoint.load(disk / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [2, 1, 0]
+        (disk / TOP.format(3)).unlink()
+        again.ranking.pop()
+        again.save_epoch(large(3), 1 / 4)
+        assert checkpoint.load(disk / BEST)["epoch"] == 3

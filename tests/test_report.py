@@ -208,7 +208,12 @@ def test_next_steps_are_what_the_figures_ask_for() -> None:
     finetune = "mlflow run . -e finetune -P encoder=models:/e/1"
     phase2 = f"{finetune} -P config=configs/phase2.yaml"
     assert commands(DONE) == [finetune, phase2]
-    assert commands(replace(DONE, gates=(PROBE,)))[0] == conclusions.BETTER
+    path = "mlflow run . -e pretrain -P config=configs/path.yaml"
+    assert commands(replace(DONE, gates=(PROBE,)))[0] == path
+    own = {"path": "my bars.parquet", "instrument": "front", "stamp": "start", "sample_bars": 200_000}
+    carried = f"{path} -P bars='my bars.parquet' -P bars.instrument=front"
+    assert commands(replace(DONE, gates=(PROBE,), bars=own))[0] == carried
+    assert commands(Pretrained("FAILED", bars=own)) == [carried.replace(" -P config=configs/path.yaml", "")]
     longer = commands(replace(DONE, gates=(PROBE,), objective="path"))[0]
     assert longer.endswith("-P config=configs/path.yaml -P epochs=10")
     sure = tuned((0.1, 0.2), (0.1, 0.2))

@@ -16,6 +16,7 @@ from moola_mlflow.bars import read_bars
 from moola_mlflow.checkpoint import LATEST, CheckpointFolder
 from moola_mlflow.config import BarsConfig, Config, resolve
 from moola_mlflow.errors import UserError
+from moola_mlflow.journal import Sent
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import Windows, make_windows
 from tests.test_trainer import make_trainer, weights
@@ -136,6 +137,21 @@ def test_a_fork_may_differ_and_may_come_from_a_finished_run(tmp_path: Path) -> N
     assert point is not None
     assert (point.fork, point.drift_text()) == (True, "optimizer.lr: 0.001 -> 0.0005")
     point.check_data("other bars")  # a run of its own may
+
+
+@pytest.mark.parametrize("kind", ["", "new:"])
+def test_a_run_that_began_offline_is_found_by_the_id_of_its_folder_and_by_that_of_its_store(
+    tmp_path: Path, kind: str
+) -> None:
+    offline = f"offline-{ONE}"
+    folder = interrupted(tmp_path, offline, asked())
+    point = resume.find(asked(tracking__resume=f"{kind}{offline}"), tmp_path)
+    assert (point and point.run_id) == offline
+    with pytest.raises(UserError, match="no checkpoints"):
+        resume.find(asked(tracking__resume=f"{kind}{OTHER}"), tmp_path)
+    Sent(0, OTHER, "here").write(folder)
+    point = resume.find(asked(tracking__resume=f"{kind}{OTHER}"), tmp_path)
+    assert (point and point.run_id) == offline
 
 
 def test_other_bars_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -17,14 +18,15 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
-from moola_mlflow import checkpoint
+from moola_mlflow import checkpoint, cli, journal, promotion
 from moola_mlflow.config import read_preset, resolve
 from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoder_files import load_from_path, save_encoder
-from moola_mlflow.errors import UserError
+from moola_mlflow.errors import GateError, TrainingError, UserError
 from moola_mlflow.gates import Gate, markdown
+from moola_mlflow.registry import load_encoder
 from moola_mlflow.stages import CLASS_NAME
-from moola_mlflow.tracking import Run
+from moola_mlflow.tracking import NOTE, Run
 
 
 class Payload:
@@ -60,6 +62,77 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_encoder(encoder, encoder.card, root / "encoder")
     save_detector(small_detector(), root / "detector")
     return {"encoder": root / "encoder", "detector": root / "detector"}
+
+
+HURT: dict[str, dict[str, object]] = {
+    "features absent": {"features": None},
+    "features of no set": {"features": {"set": "relativity99", "hybrid": {}}},
+    "features of another number": {"features": {"set": "relativity10", "hybrid": {}}},
+    "a list as hybrid": {"features": {"set": "relativity11", "hybrid": [1]}},
+    "a hybrid rule of another kind": {"features": {"set": "relativity11", "hybrid": {"lookback": "many"}}},
+    "window absent": {"window": None},
+    "window without warm-up": {"window": {"length": 105, "stride": 52}},
+    "window of no length": {"window": {"length": -1, "stride": 52, "warmup": 20}},
+    "objective a text": {"objective": "masked"},
+    "objective without a name": {"objective": {"name": 3}},
+    "data a list": {"data": []},
+    "model_id a list": {"model_id": []},
+    "one end of its time": {"trained_from": "2024-01-01"},
+    "no time": {"trained_from": "2024-01-01", "trained_until": "soon"},
+}
+
+
+@pytest.mark.parametrize("case", HURT)
+def test_an_encoder_whose_card_lacks_what_its_readers_need_is_refused_in_one_line(
+    folders: dict[str, Path], tmp_path: Path, case: str
+) -> None:
+    copy = shutil.copytree(folders["encoder"], tmp_path / "copy")
+    card = {**json.loads((copy / "encoder.json").read_text()), **HURT[case]}
+    (copy / "encoder.json").write_text(json.dumps({key: part for key, part in card.items() if part is not None}))
+    with pytest.raises(UserError, match="is not a readable encoder folder") as refused:
+        load_from_path(copy)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"labels": [1]}, {"labels": {"labelled_from": "2024-01-01"}}, {"evidence": "good"}, {"encoders": ["x"]},
+     {"labels": {"labelled_from": "soon", "labelled_until": "later"}}, {"labels": {"counts": 3}}],
+    ids=str,
+)  # fmt: skip
+def test_a_detector_whose_card_is_of_another_shape_is_refused(
+    folders: dict[str, Path], tmp_path: Path, part: dict[str, object]
+) -> None:
+    copy = shutil.copytree(folders["detector"], tmp_path / "copy")
+    card = json.loads((copy / "detector.json").read_text())
+    (copy / "detector.json").write_text(json.dumps({**card, **part}))
+    with pytest.raises(UserError, match="is not a readable description of a detector"):
+        load_detector_folder(copy)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"config": {}, "run_id": "x"},
+        {"config": {"encoder": {"hidden": 4}}, "run_id": "x", "epoch": "last"},
+        {"config": [1], "run_id": "x", "epoch": 1},
+        {"config": {"encoder": 3}, "run_id": "x", "epoch": 1},
+        {"config": {"encoder": {"size": 3}}, "run_id": "x", "epoch": 1},
+        {"config": {}, "run_id": "x", "epoch": 1, "model_state_dict": [1]},
+        {"config": {}, "run_id": "x", "epoch": 1, "model_state_dict": {"encoder.x": torch.ones(2)}},
+        {"sha256": "00", "model_state_dict": {"w": torch.eye(3).to_sparse()}},
+        {"sha256": "00", "model_state_dict": {"w": torch.ones(3, device="meta")}},
+    ],
+    ids=lambda state: f"{sorted(state)} {state.get('config')!s}",
+)
+def test_a_checkpoint_of_another_program_is_refused_in_words(tmp_path: Path, state: dict[str, object]) -> None:
+    path = tmp_path / "checkpoint_latest.pt"
+    torch.save({"model_state_dict": {"w": torch.ones(3)}, **state}, path)
+    with pytest.raises(UserError, match=r"checkpoint_latest\.pt"):
+        load_from_path(path)
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        checkpoint.CheckpointFolder(tmp_path).load_latest()
 
 
 WHOLE = {
@@ -161,6 +234,108 @@ def test_a_new_local_store_and_the_runs_folder_are_their_owners_alone(
         mlflow.set_tracking_uri(before)
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("mlflow.db", "mlruns", ".moola")}
     assert modes == {"mlflow.db": 0o600, "mlruns": 0o700, ".moola": 0o700}
+
+
+@pytest.fixture
+def journal_of(workdir: Path) -> Callable[..., Path]:
+    """Make the folder of a run as somebody might send it, whose journal holds given events; return it."""
+    mlflow.set_tracking_uri(None)
+
+    def make(*events: dict[str, object]) -> Path:
+        run_id = mlflow.MlflowClient().create_run("0").info.run_id
+        folder = workdir / "foreign" / run_id
+        (folder / "outbox").mkdir(parents=True)
+        lines = [{"kind": "begin"}, *events, {"kind": "status", "status": "FINISHED", "note": "whole"}]
+        (folder / "journal.jsonl").write_text("".join(json.dumps({"at": 1.0, **line}) + "\n" for line in lines))
+        (folder / "sent.json").write_text(json.dumps({"offset": 0, "run_id": run_id, "uri": "sqlite"}))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("key", ["{home}", "../../home", "../../../home", ".", "", "A" * 32, None, 3, [], {"a": 1}])
+def test_sync_of_a_foreign_folder_sends_and_removes_nothing_outside_of_it(
+    workdir: Path, journal_of: Callable[..., Path], key: object
+) -> None:
+    home = workdir / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("mine")
+    place = str(home) if key == "{home}" else key
+    folder = journal_of(
+        {"kind": "artifacts", "key": place, "names": ["x"]},
+        {"kind": "register", "key": place, "model": "encoder", "name": "x", "tags": {}},
+        {"kind": "register", "key": "0" * 32, "model": "home", "name": "x", "tags": {}},
+        {"kind": "metrics", "step": 0},
+    )
+    assert cli.main(["sync", str(folder)]) == 0
+    assert (home / "letter.txt").read_text() == "mine"
+    client = mlflow.MlflowClient()
+    assert client.list_artifacts(folder.name) == []
+    assert client.get_run(folder.name).info.status == "FINISHED"
+    with pytest.raises(ValueError, match="no key"):
+        journal.outbox(folder, str(place))
+
+
+def test_sync_of_a_foreign_folder_follows_no_link(
+    workdir: Path, journal_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = workdir / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("mine")
+    keys = [name * 32 for name in "abc"]
+    folder = journal_of(*({"kind": "artifacts", "key": key, "names": ["x"]} for key in keys))
+    (folder / "outbox" / keys[0]).symlink_to(home)
+    for key, name in ((keys[1], "folder"), (keys[2], "letter.txt")):
+        (folder / "outbox" / key).mkdir()
+        (folder / "outbox" / key / name).symlink_to(home if name == "folder" else home / name)
+    assert cli.main(["sync", str(folder)]) == 1
+    assert "refuses 3 of" in capsys.readouterr().err
+    assert mlflow.MlflowClient().list_artifacts(folder.name) == []
+    assert (home / "letter.txt").read_text() == "mine"
+
+
+HOSTILE = "![x](http://evil.example/p.png) <img src=x onerror=alert(1)> **b** `c`"
+
+
+@pytest.mark.parametrize("error", [UserError, TrainingError, GateError, RuntimeError])
+def test_the_note_of_a_failed_run_shows_names_as_the_characters_they_have(
+    workdir: Path, error: type[Exception]
+) -> None:
+    def fail() -> None:
+        with Run("data", "failing") as active:
+            runs.append(active)
+            raise error(f"2 symbols: {HOSTILE}\n\n- {HOSTILE}\n- of two")
+
+    mlflow.set_tracking_uri(None)
+    runs: list[Run] = []
+    with pytest.raises(error):
+        fail()
+    note = mlflow.MlflowClient().get_run(runs[0].id).data.tags[NOTE]
+    assert note.startswith("**Failed:** ")
+    assert "<" not in note
+    plain = note.replace("\\[", "").replace("\\]", "").replace("\\*", "").replace("\\`", "").removeprefix("**Failed:**")
+    assert not set("[]*`") & set(plain)
+    if error is not RuntimeError:  # whose first line is enough
+        assert note.count("\n- ") == 2
+
+
+@pytest.mark.parametrize("uri", ["models:/x@nope", "runs:/nope/encoder"])
+def test_what_cannot_be_fetched_is_told_without_the_stores_password(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    address = "http://me:s3/cr3t@127.0.0.1:9"
+    for key, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_TRACKING_URI": address}.items():
+        monkeypatch.setenv(key, value)
+    mlflow.set_tracking_uri(address)
+    asked = [
+        lambda: load_encoder(uri),
+        lambda: promotion.fetch("x", "1", workdir),
+    ]
+    for ask in asked:
+        with pytest.raises(UserError) as refused:
+            ask()
+        assert "cr3t" not in str(refused.value)
+    mlflow.set_tracking_uri(None)
 
 
 def test_the_text_of_a_bad_value_is_cut_where_it_is_long() -> None:

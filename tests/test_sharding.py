@@ -261,6 +261,20 @@ def test_tune_off_is_plain_pytorch(windows: Windows, tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / checkpoint.LATEST)["shards"] == 1
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+def test_without_dropout_tune_off_trains_to_the_same_losses(
+    windows: Windows, tmp_path: Path, precision: str, tolerance: float
+) -> None:
+    curves = []
+    for tune, parts in (("on", 2), ("off", 1)):
+        given = {"encoder.dropout": 0.0, "runtime.tune": tune, "runtime.shards": parts}
+        trainer = make_trainer(windows, tmp_path / tune, precision, **given)
+        trainer.fit()
+        assert trainer.engine.parts == parts
+        curves.append([row[name] for row in histories(trainer) for name in ("train/loss", "val/loss", "val/huber")])
+    assert curves[1] == pytest.approx(curves[0], rel=tolerance)
+
+
 @pytest.mark.parametrize(
     ("wanted", "batch", "cores", "tuned", "parts"),
     [(0, 64, 2, True, 2), (0, 64, 16, True, 4), (0, 31, 2, True, 1), (3, 8, 1, True, 3), (0, 64, 2, False, 1)],

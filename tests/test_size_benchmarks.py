@@ -20,6 +20,8 @@ SAYS = {
     "five_years": ("start to registered encoder", "registered"),
     "features": ("pandas loop with iloc", "share_of_epoch"),
     "startup": ("pretrain, first step", "seconds"),
+    "processes": ("2 processes against 1", "runs"),
+    "tracking": ("with less without", "shares"),
     "finetune": ("folds a second with a frozen encoder", "seconds"),
 }
 

@@ -1,8 +1,17 @@
-"""What the tour takes from the notes of its steps."""
+"""What the tour takes from the notes of its steps, what it says of them, and what it goes on with."""
 
 from __future__ import annotations
 
-from moola_mlflow.tour import headline, refusal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from moola_mlflow.commands import main
+from moola_mlflow.config import resolve
+from moola_mlflow.signals import Interrupts
+from moola_mlflow.tour import REFUSED, Tour, headline, refusal
 
 
 def test_a_steps_result_is_its_notes_first_paragraph_without_markup() -> None:
@@ -16,3 +25,41 @@ def test_a_refusal_names_the_gates_that_were_missed() -> None:
         "**Failed:** m version 1 misses 2 of 7 gates, champion stays unset:\n\n- a 1 <= 2\n- b 3 < 4\n\nforce=true ..."
     )
     assert refusal(note) == "m version 1 misses 2 of 7 gates, champion stays unset: a 1 <= 2; b 3 < 4"
+
+
+@pytest.mark.parametrize(
+    ("code", "note", "said"),
+    [
+        (0, "**12 bars.**\n\nMore.", "  12 bars. ("),
+        (REFUSED, "**Failed:** no.\n\n- a 1 <= 2", "  Not done: no. a 1 <= 2 ("),
+    ],
+)
+def test_a_step_says_in_one_line_what_came_out_and_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, note: str, said: str
+) -> None:
+    made: Any = SimpleNamespace(id="abc", tags={"mlflow.note.content": note})
+    monkeypatch.setattr(Tour, "_process", lambda *_: code)
+    monkeypatch.setattr(Tour, "_newest", lambda _: made)
+    tour = Tour(SimpleNamespace(id="parent"), Interrupts(), tmp_path, 3)  # type: ignore[arg-type]
+    assert tour.step("Bars", "data", "the note", {"bars": "sample"}) is made
+    first, command, result = capsys.readouterr().out.splitlines()
+    assert (first, command) == ("[1/3] Bars", "  $ moola data --bars=sample")
+    assert result.startswith(said)
+    assert result.endswith("; look at: the note of run abc")
+
+
+@pytest.mark.parametrize(("status", "encoder"), [("FINISHED", "moola-encoder@champion"), ("FAILED", "moola-encoder/7")])
+def test_what_was_not_promoted_is_gone_on_with_by_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, encoder: str
+) -> None:
+    steps = []
+
+    def step(why: str, command: str, look: str, arguments: dict[str, object]) -> SimpleNamespace:
+        steps.append(command)
+        figures = {"probe/r2_gain": len(steps), "cv/joint_success_at_3": len(steps)}
+        return SimpleNamespace(id=str(len(steps)), status=status, metrics=figures)
+
+    monkeypatch.setattr(main, "_version", lambda model, made: "7")
+    tour: Any = SimpleNamespace(folder=tmp_path, step=step)
+    assert main._walk(tour, resolve({}, {}), "moola") == f"models:/{encoder}"
+    assert len(steps) == main.NUM_STEPS

@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 @pytest.mark.parametrize(
     "key", ["schedule.warmup_epochs=2.5", "objective.name=path", "windows.stride=7", "split.train=0.7", "bars.path=x",
-            "tracking.resume=auto", "sweep.n_trials=3"]
+            "tracking.resume=auto", "sweep.n_trials=3", "runtime.shards=2"]
 )  # fmt: skip
 def test_a_key_that_is_not_read_is_refused_by_name(key: str) -> None:
     name, value = key.split("=")

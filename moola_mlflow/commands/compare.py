@@ -27,4 +27,4 @@ def run(config: Config, preset: str, interrupts: Interrupts, run_ids: str = "", 
         active.tags({"moola.compared": ",".join(one.id for one in runs)})
         active.note(short.partition("\n\n")[2])
         copied = f", and in {target}" if target else ""
-        print(f"{short}\nWhole, with curves: {', '.join(files)} under {FOLDER}/{copied}\nRun {active.id}", flush=True)
+        print(f"{short}\nWhole, with curves: {', '.join(files)} under {FOLDER}/{copied}", flush=True)

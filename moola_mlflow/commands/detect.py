@@ -26,18 +26,19 @@ MODELS = "models:/"
 
 def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> None:
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
-    runtime.tune_allocator()
+    allocator = runtime.allocate(config.runtime)
     name = tracking.run_name("detect", Path(config.bars.path).stem, config.trainer.seed)
     with Run("detect", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
-        runtime.set_threads(config.runtime.threads)
+        runtime.use_threads(config.runtime)
         folder = _folder(out)
         detector = _load(config.detect.detector)
         origin = lineage.resolve_origin(config.detect.detector, detector.card)
         lineage.log_model_inputs(active.id, [origin.model_id] if origin.model_id else [])
         precision, device = _precision(config), _place(detector, config)
-        active.tags({"moola.detector": origin.uri, "moola.device": device, "moola.precision": precision})
+        active.tags({"moola.detector": origin.uri, "moola.device": device})
+        active.tags({"moola.precision": precision, "moola.allocator": allocator})
         read = config.model_copy(update={"windows": config.windows.model_copy(update={"length": detector.length})})
         bars = stages.load_bars(active, read, "detect")
         started = time.perf_counter()
@@ -63,7 +64,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> N
             print(f"Note: {text}", flush=True)
         where = f"{folder / PAGE} and {folder / TABLE}" if folder else f"{PAGE} and {TABLE} of the run"
         speed = f"{len(scanned.windows) / seconds:,.0f} windows/s, {len(bars) / seconds:,.0f} bars/s"
-        print(f"{found.scanned()}\n{found.summary()} -> {where}\n{speed}\nRun {active.id}", flush=True)
+        print(f"{found.scanned()}\n{found.summary()} -> {where}\n{speed}", flush=True)
 
 
 def _folder(out: str) -> Path | None:

@@ -35,7 +35,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         warnings = "".join(f"\n\nWarning: {warning}" for warning in report["warnings"])
         where = f"Bars {markdown_code(config.bars.path)}. Picture: `figures/feature_quality.png`."
         active.note(f"**{summary}.**{warnings}\n\n{where}")
-        print(f"{summary}. Run {active.id}", flush=True)
+        print(f"{summary}.", flush=True)
 
 
 def _print(rows: list[dict[str, float]]) -> None:

@@ -94,4 +94,4 @@ def _tell(active: Run, config: Config, patterns: Patterns, labels: LabelledSet, 
     )
     for warning in labels.warnings:
         print(f"Warning: {warning}", flush=True)
-    print(f"{summary} -> {path}\n{WEAK}\nsha256 {labels.sha256}\nRun {active.id}", flush=True)
+    print(f"{summary} -> {path}\n{WEAK}\nsha256 {labels.sha256}", flush=True)

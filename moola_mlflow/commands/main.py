@@ -34,24 +34,25 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             raise TrainingError(f"cannot write {folder} in {Path.cwd()}: {e}; run in a folder you may write to") from e
         experiment = mlflow.MlflowClient().get_experiment(active.experiment_id).name
         tour = Tour(active, interrupts, folder, NUM_STEPS)
-        _walk(tour, config, experiment)
+        encoder = _walk(tour, config, experiment)
+        following = NEXT.format(encoder=encoder)
         seconds = time.perf_counter() - started
-        active.metrics({"tour_seconds": seconds})
+        active.metrics({"tour/seconds": seconds})
         table = markdown_table(("command", "result", "run"), tour.rows)
-        active.note(f"**The tour: {len(tour.rows)} commands in {seconds:.0f} s.**\n\n{table}\n\nNext:\n\n{NEXT}")
+        active.note(f"**The tour: {len(tour.rows)} commands in {seconds:.0f} s.**\n\n{table}\n\nNext:\n\n{following}")
         print(f"\nThe tour took {seconds:.0f} s; its files are in {folder}, its runs in a browser: mlflow ui")
-        print(f"\nNext:\n{NEXT}", flush=True)
+        print(f"\nNext:\n{following}", flush=True)
 
 
 NEXT = """
     moola pretrain --bars my_bars.parquet --bars.instrument front --config configs/path.yaml
-    moola finetune --labels my_labels.parquet --encoder models:/moola-encoder@champion --repeats 3
+    moola finetune --labels my_labels.parquet --encoder {encoder} --repeats 3
     moola sweep --base configs/path.yaml --n_trials 20 --workers 2
 """.strip("\n")
 
 
-def _walk(tour: Tour, config: Config, experiment: str) -> None:
-    """Run the steps; each later one takes what an earlier one left."""
+def _walk(tour: Tour, config: Config, experiment: str) -> str:
+    """Run the steps, each later one with what an earlier one left; return the URI of the encoder to go on with."""
     folder, seed = tour.folder, config.trainer.seed
     bars, labels = folder / "bars.parquet", folder / "labels.parquet"
     there = {"tracking.experiment": experiment}
@@ -69,13 +70,14 @@ def _walk(tour: Tour, config: Config, experiment: str) -> None:
     ]
     version = _version(ENCODERS, max(encoders, key=lambda made: made.metrics["probe/r2_gain"]))
     text = "The encoder that a probe reads more from becomes champion, if it meets its gates"
-    tour.step(text, "promote", "the gates in the note", {"model": ENCODERS, "version": version, **there})
+    promoted = tour.step(text, "promote", "the gates in the note", {"model": ENCODERS, "version": version, **there})
+    encoder = f"models:/{ENCODERS}/{version}"
 
     text = "Weak labels, by a rule, on bars of another seed"
     tour.step(text, "label", "labels_table.json", {"out": labels, "seed": seed, **sample})
     reading = {
         "A detector that reads path features, which learn nothing": {"finetune.inputs": "path"},
-        "A detector that reads that encoder beside them": {"encoder": f"models:/{ENCODERS}/{version}"},
+        "A detector that reads that encoder beside them": {"encoder": encoder},
     }
     detectors = [
         tour.step(text, "finetune", "figures/", {"labels": labels, **inputs, **network})
@@ -89,6 +91,8 @@ def _walk(tour: Tour, config: Config, experiment: str) -> None:
     text = "Patterns in bars that nothing has seen"
     tour.step(text, "detect", "detections.html", {**unseen, "out": folder, **sample})
     tour.step("The report", "report", "report/", {"run_id": encoders[-1].id, "out": folder, **there})
+    # Where the promotion was refused, the alias is not set, or names what an earlier tour has made.
+    return f"models:/{ENCODERS}@champion" if promoted.status == "FINISHED" else encoder
 
 
 def _version(model: str, made: RunRecord) -> str:

@@ -40,4 +40,4 @@ def run(config: Config, preset: str, interrupts: Interrupts, run_id: str = "", o
             f"artifacts `{OWN}/` of that run.{copied}\n"
         )
         where = f"under {OWN}/ of run {subject.run.id}" + (f", and in {target}" if target else "")
-        print(f"Report on {title} and {tunings}: {', '.join(files)} {where}\nRun {active.id}", flush=True)
+        print(f"Report on {title} and {tunings}: {', '.join(files)} {where}", flush=True)

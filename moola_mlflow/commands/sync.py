@@ -62,11 +62,11 @@ def _sync(folder: Path, choose: bool) -> str:
             book.append({"kind": "status", "status": ended, "note": DIED})
         sent.uri, sent.offset = shown_uri(), min(sent.offset, book.size)
         replayer = Replayer(mlflow.MlflowClient(), folder, sent.run_id, stored)
-        box = Outbox(book, replayer, sent)
-        done = box.close()
+        box = Outbox(book, replayer, sent, tries=1)
+        box.close()
     finally:
         book.close()
-    if not done:
+    if box.pending:
         raise TrainingError(
             f"{journal.unsent(folder)} of {missed} events of {folder} are still not in '{shown_uri()}': {box.trouble}; "
             f"try again later: moola sync {folder}"
@@ -75,6 +75,11 @@ def _sync(folder: Path, choose: bool) -> str:
         _make_true(folder, replayer)
     except FAILURES as e:
         raise TrainingError(f"all events are sent, and then '{shown_uri()}' failed: {first_line(e)}; try again") from e
+    if sent.held:
+        raise TrainingError(
+            f"the store '{shown_uri()}' does not take {len(sent.held)} of {missed} events of {folder}, and has the "
+            f"rest: {'; '.join(sorted(set(box.set_aside.values())))}; when it does: moola sync {folder}"
+        )
     if box.refused:
         raise TrainingError(
             f"the store '{shown_uri()}' refuses {len(box.refused)} of {missed} events of {folder}, and has the rest: "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from moola_mlflow.evidence import TITLES
 from moola_mlflow.metrics import FEW_UNITS, Interval
 from moola_mlflow.report.facts import FINISHED, GateRow, Pretrained, Tuned
-from moola_mlflow.results import BETTER
+from moola_mlflow.results import better_encoder, launcher, same_bars
 
 FREEZE = {"frozen": "phase 1 (frozen encoder)", "unfrozen": "phase 2 (encoder trained on)"}
 IDENTITY = (
@@ -223,9 +223,10 @@ def next_steps(
         return [Step(state.get(p.status, "go on where the training stopped"), again(run_id, p))]
     probe = p.gate("probe_r2_gain")
     if p.identity or (probe is not None and not probe.passed and p.objective != "path"):
-        steps.append(Step("an objective whose encoder has something to say", BETTER))
+        better = better_encoder("", None, p.bars)
+        steps.append(Step("an objective whose encoder has something to say", better))
     elif probe is not None and not probe.passed and p.epochs_planned:
-        more = f"mlflow run . -e pretrain -P config=configs/path.yaml -P epochs={2 * p.epochs_planned}"
+        more = better_encoder(p.objective, p.epochs_planned, p.bars)
         steps.append(Step("the probe's gate is missed: train longer, or on more bars", more))
     done = [tuned for tuned in tunings if tuned.done]
     for kind, preset in (("frozen", ""), ("unfrozen", " -P config=configs/phase2.yaml")):
@@ -263,7 +264,7 @@ def again(run_id: str, p: Pretrained) -> str:
         return f"moola report --run_id {run_id}"
     if p.status == FINISHED:
         return "moola doctor"
-    return f"moola pretrain --resume {run_id}" if p.epochs_run else "mlflow run . -e pretrain"
+    return f"moola pretrain --resume {run_id}" if p.epochs_run else launcher("pretrain", same_bars(p.bars))
 
 
 def gate_text(gate: GateRow) -> str:

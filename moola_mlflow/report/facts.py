@@ -73,6 +73,8 @@ class Pretrained:
     gates: Sequence[GateRow] = ()
     sample: bool = False
     """Whether its bars are the embedded, synthetic ones."""
+    bars: Mapping[str, Any] = field(default_factory=dict)
+    """What its configuration says of them."""
 
     @classmethod
     def of(cls, run: RunRecord) -> Pretrained:
@@ -106,6 +108,7 @@ class Pretrained:
                    if (v := number(metrics.get(f"probe/{k}"))) is not None},
             gates=gate_rows(run.json("gates.json")) if done else (),
             sample=(run.config.get("bars") or {}).get("path") == "sample",
+            bars=run.config.get("bars") or {},
         )  # fmt: skip
 
     def levels(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from moola_mlflow.distributed import in_words
 from moola_mlflow.document import Block, Code, Heading, Mono, Notice, Para, Picture, Strong, Table, Text
 from moola_mlflow.report.conclusions import IDENTITY, again, gate_text
 from moola_mlflow.report.facts import FINISHED, GateRow, Pretrained, number
@@ -53,7 +54,7 @@ def configuration(run: RunRecord, version: str | None) -> list[Block]:
                      f"{get('optimizer', 'lr')}, weight decay {get('optimizer', 'weight_decay')}"),
         ("seed", str(get("trainer", "seed"))),
         ("device", f"{run.tags.get('moola.device', '?')}, {run.tags.get('moola.precision', '?')}, "
-                   f"{run.tags.get('moola.threads', '?')} threads"),
+                   + in_words(*(run.tags.get(f"moola.{key}", "?") for key in ("processes", "shards", "threads")))),
         ("registered as", Mono(version) if version else "no model version"),
     ]  # fmt: skip
     blocks: list[Block] = [Heading("Configuration"), Table(["", ""], rows)]

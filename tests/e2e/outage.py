@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
-from harness import Served, Store, free_port
+import pytest
+from harness import QUICK, SMOKE, Served, Store, free_port
 from mlflow.entities import Run as StoredRun
+from small_models import small_encoder
 
-from moola_mlflow import journal, runfolder
+from moola_mlflow import cli, journal, runfolder
+from moola_mlflow.encoder_files import save_encoder
+from moola_mlflow.tracking import Run
 
+SMALL = {**QUICK, "config": SMOKE}
 IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
@@ -171,3 +176,36 @@ def everything(client: mlflow.MlflowClient, run_id: str, folder: str | None = No
 def text_of(folder: Path) -> str:
     """Return all that is in the files of a folder, as text."""
     return json.dumps([path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()])
+
+
+def here(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    """Have this process use a store, impatiently."""
+    for key, value in {**IMPATIENT, "MLFLOW_TRACKING_URI": uri}.items():
+        monkeypatch.setenv(key, value)
+    mlflow.set_tracking_uri(uri)
+
+
+def store_of(server: Server, folder: Path) -> Impatient:
+    return Impatient(folder, server.uri)
+
+
+def fill(active: Run, epochs: range) -> None:
+    """Log what a training logs: parameters once, figures, a child run, a table, text."""
+    active.params({"optimizer.lr": 1e-3, "seed": 17})
+    for epoch in epochs:
+        active.metrics({"val/huber": 1 / (epoch + 1), "train/loss": 2.0}, step=epoch)
+        active.beat()
+    active.table([{"window": 1, "label": "<b>"}, {"window": 2, "label": None}], "tables/found.json")
+    active.text("hello", "notes/hello.txt")
+    series = [{"train/loss": 0.5}, {"train/loss": 0.25, "bad": float("nan")}]
+    active.child("fold 1", {"moola.fold": 1}, series, {"f1": 0.75}, {"lr": 0.1}, seconds=2.5)
+
+
+def encoder_in(active: Run) -> Path:
+    encoder = small_encoder()
+    save_encoder(encoder, {**encoder.card, "run_id": active.id}, active.folder / "encoder")
+    return active.folder / "encoder"
+
+
+def sync(folder: Path) -> int:
+    return cli.main(["sync", str(folder)])

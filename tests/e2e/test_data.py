@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from harness import QUICK, SMOKE, Store
+from harness import QUICK, SMOKE, Store, note_of
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.config import BarsConfig
@@ -226,4 +226,4 @@ def assert_refused(store: Store, path: str, message: str) -> None:
     (run,) = store.runs()
     assert run.info.status == "FAILED"
     assert "train/loss" not in run.data.metrics
-    assert said.strip()[:60] in run.data.tags["mlflow.note.content"]
+    assert said.strip()[:60] in note_of(run)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from moola_mlflow.runfolder import read_journal
 from tests.e2e.harness import QUICK, SMOKE, Store
 
 pytestmark = pytest.mark.slow
@@ -74,16 +75,20 @@ def test_one_two_and_four_processes_have_equal_losses_and_only_the_first_tracks(
     assert len(list(store.folder.glob(".moola/runs/*"))) == 3
 
 
-def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(store: Store) -> None:
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(store: Store, killed: int) -> None:
     many = {**SMALL, "trainer.epochs": "60", "trainer.patience": "60"}
     launcher = start(store, 2, many)
     wait_for_epochs(store, 2, launcher)
-    ranked(launcher, 1).send_signal(signal.SIGKILL)
+    ranked(launcher, killed).send_signal(signal.SIGKILL)
     said, _ = launcher.communicate(timeout=120)
     assert launcher.returncode != 0
     (run,) = store.runs()
     assert run.info.status == "FAILED", said[-3000:]
-    assert "another process of this training is gone" in run.data.tags["mlflow.note.content"]
+    gone = ("the first process of this training", "another process of this training is gone")[killed]
+    assert gone in run.data.tags["mlflow.note.content"]
+    assert "resume" in run.data.tags["mlflow.note.content"]
+    assert read_journal(store.folder / ".moola/runs" / run.info.run_id).status == "FAILED"
     reached = len(store.client.get_metric_history(run.info.run_id, "val/huber"))
     on = start(store, 2, {**many, "resume": "auto"})
     said, _ = on.communicate(timeout=400)
@@ -94,6 +99,22 @@ def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(stor
     steps = [point.step for point in store.client.get_metric_history(run.info.run_id, "val/huber")]
     assert steps == list(range(60))
     assert reached < 60
+
+
+def test_a_first_process_that_dies_before_the_first_epoch_ends_the_run_as_failed(store: Store) -> None:
+    launcher = start(store, 2, {**SMALL, "bars.sample_bars": "400000"})
+    deadline = time.monotonic() + 120
+    while not any(
+        '"moola.data_sha256"' in path.read_text() for path in store.folder.glob(".moola/runs/*/journal.jsonl")
+    ):
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+    ranked(launcher, 0).send_signal(signal.SIGKILL)
+    said, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode != 0
+    (run,) = store.runs()
+    assert run.info.status == "FAILED", said[-3000:]
+    assert "saved" not in run.data.tags["mlflow.note.content"]
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(store: Store) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import torch
-from harness import QUICK, ROOT, SMOKE, Store, ask_elsewhere
+from harness import QUICK, ROOT, SMOKE, Store, ask_elsewhere, note_of
 from safetensors.torch import load_file
 
 from moola_mlflow.bars import read_bars
@@ -27,7 +24,6 @@ from moola_mlflow.features import compute_features, feature_names
 from moola_mlflow.objectives import Masked
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.tracking import NOTE
 from moola_mlflow.windows import make_windows, utc
 
 PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
@@ -36,6 +32,8 @@ ONCE = {"best_val_loss", "test/loss", "test/huber", "test/mae", "test/skill", "t
         "leak/masked_sensitivity", "feature/swing_flip_rate", "probe/r2", "probe/r2_random", "probe/r2_inputs",
         "probe/r2_gain", "probe/r2_path"}  # fmt: skip
 
+SAID = "said.txt"
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
@@ -43,6 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("trained"))
     done = store.run("pretrain", {**QUICK, "config": SMOKE, "epochs": "2"}, launcher=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    (store.folder / SAID).write_text(done.stdout)
     return store
 
 
@@ -59,6 +58,27 @@ def test_the_launchers_run_is_adopted_and_finished(trained: Store) -> None:
     assert run.data.tags["moola.stage"] == "pretrain"
     assert len(run.data.tags["moola.config_sha256"]) == len(run.data.tags["moola.data_sha256"]) == 64
     assert "**Test:**" in run.data.tags["mlflow.note.content"]
+
+
+def test_where_the_run_is_seen_is_said_first_and_last(trained: Store) -> None:
+    info, lines = pretrained(trained).info, (trained.folder / SAID).read_text().splitlines()
+    said = [i for i, line in enumerate(lines) if line.startswith(f"Run {info.run_id}: ")]
+    assert len(said) == 2
+    assert said[0] < next(i for i, line in enumerate(lines) if line.startswith("Epoch   1 "))
+    assert said[1] == len(lines) - 1
+    assert all(lines[i].endswith(f"/#/experiments/{info.experiment_id}/runs/{info.run_id}") for i in said)
+
+
+def test_how_a_batch_is_shared_out_is_said_in_words(trained: Store) -> None:
+    run, said = pretrained(trained), (trained.folder / SAID).read_text()
+    assert f"; cpu, {run.data.tags['moola.precision']}, one part of one thread\n" in said
+    assert run.data.tags["moola.allocator"] in ("tuned", "not glibc")
+
+
+def test_the_machine_is_watched_while_it_trains(trained: Store) -> None:
+    figures = pretrained(trained).data.metrics
+    assert 0 < figures["system/cpu_utilization_percentage"] <= 100
+    assert figures["system/system_memory_usage_megabytes"] > 0
 
 
 def test_every_promised_metric_is_there_with_one_point_an_epoch(trained: Store) -> None:
@@ -211,7 +231,7 @@ def test_missed_gates_are_in_tag_note_and_artifact_with_what_to_do_instead(train
     assert version.tags["gates"].startswith(f"failed: {missed}")
     note = run.data.tags["mlflow.note.content"]
     assert f"**Gates missed:**\n\n- {missed}" in note
-    assert "Next: `mlflow run . -e pretrain -P config=configs/path.yaml`" in note
+    assert "Next: `mlflow run . -e pretrain -P config=configs/path.yaml -P bars.sample_bars=12000`" in note
     assert "EXCELLENT" not in note
     assert "WARNING" not in note
 
@@ -232,6 +252,19 @@ def test_a_copy_shows_the_published_levels_and_strict_gates_fail_a_run_that_is_l
         r"Published levels: validation loss \S+ WARNING, MAE \S+ WARNING",
         store.runs()[0].data.tags["mlflow.note.content"],
     )
+
+
+def test_plain_pytorch_trains_to_the_same_losses(tmp_path: Path) -> None:
+    store, given = Store(tmp_path), {**QUICK, "config": SMOKE, "encoder.dropout": "0", "runtime.precision": "fp32"}
+    curves = []
+    for tune, allocator in (("on", ("tuned", "not glibc")), ("off", ("as it comes",))):
+        done = store.run("pretrain", {**given, "runtime.tune": tune, "register": "none"})
+        assert done.returncode == 0, done.stderr[-3000:]
+        run = store.runs()[0]
+        assert run.data.tags["moola.allocator"] in allocator
+        names = ("train/loss", "val/huber")
+        curves.append([p.value for name in names for p in store.client.get_metric_history(run.info.run_id, name)])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5)
 
 
 def test_bars_are_compared_with_the_encoders_own_training_windows(trained: Store) -> None:
@@ -288,18 +321,8 @@ def test_bad_input_ends_with_one_message_and_a_failed_run(tmp_path: Path, case: 
     assert "Traceback" not in done.stderr.split("moola:")[0]
     (run,) = store.runs()
     assert run.info.status == "FAILED"
-    assert message in run.data.tags["mlflow.note.content"]
+    assert message in note_of(run)
     assert "train/loss" not in run.data.metrics
-
-
-def test_an_interrupt_in_the_last_epochs_evaluation_is_not_swallowed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    process = store.start("pretrain", {**QUICK, "config": SMOKE, "epochs": "2"})
-    wait_for_epoch(process)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert_killed_with_checkpoint(store, store.folder)
-    assert store.client.search_model_versions("name = 'moola-encoder'") == []
 
 
 def test_a_folder_that_cannot_be_written_fails_the_run_with_the_reason(tmp_path: Path) -> None:
@@ -335,62 +358,3 @@ def test_two_commands_that_create_the_store_together_both_finish(tmp_path: Path)
     said = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert [run.info.status for run in store.runs()] == ["FINISHED", "FINISHED"]
-
-
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
-)
-def test_an_interrupted_training_is_killed_with_a_checkpoint(tmp_path: Path, signum: int, code: int) -> None:
-    store = Store(tmp_path)
-    process = store.start("pretrain", {**QUICK, "config": SMOKE, "epochs": "500", "trainer.patience": "500"})
-    wait_for_epoch(process)
-    process.send_signal(signum)
-    assert process.wait(60) == code
-    assert_killed_with_checkpoint(store, store.folder)
-
-
-def test_ctrl_c_at_the_launcher_kills_the_run_and_leaves_no_child(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    process = store.start(
-        "pretrain", {**QUICK, "config": SMOKE, "epochs": "500", "trainer.patience": "500"}, launcher=True
-    )
-    wait_for_epoch(process)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    assert process.wait(60) != 0
-    assert_killed_with_checkpoint(store, ROOT)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
-
-
-def test_a_launcher_that_dies_does_not_leave_its_child_training(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    process = store.start(
-        "pretrain", {**QUICK, "config": SMOKE, "epochs": "5000", "trainer.patience": "5000"}, launcher=True
-    )
-    wait_for_epoch(process)
-    process.kill()
-    process.wait(60)
-    deadline = time.monotonic() + 60
-    while NOTE not in store.runs()[0].data.tags and time.monotonic() < deadline:  # the note is the last that it writes
-        time.sleep(0.2)
-    assert_killed_with_checkpoint(store, ROOT)
-
-
-def wait_for_epoch(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("Epoch   2"):
-            return
-    raise AssertionError("".join(lines))
-
-
-def assert_killed_with_checkpoint(store: Store, folder: Path) -> None:
-    (run,) = store.runs()
-    assert run.info.status == "KILLED"
-    assert "Interrupted" in run.data.tags[NOTE]
-    state = torch.load(
-        folder / ".moola" / "runs" / run.info.run_id / "checkpoints" / "checkpoint_latest.pt", map_location="cpu"
-    )
-    assert len(state["progress"]["history"]) >= 2

@@ -25,23 +25,56 @@ def all_runs(store: Store) -> list[Run]:
     return client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=1000)
 
 
-def test_the_tour_runs_every_command_and_nests_their_runs(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def toured(store: Store) -> tuple[str, Run, list[Run]]:
+    """Run the tour in a store; return what it said, its run and those of its steps."""
     done = store.run("main", SMALL, launcher=True)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = all_runs(store)
-    (tour,) = [run for run in runs if run.data.tags["moola.stage"] == "main"]
-    assert tour.info.status == "FINISHED"
+    tour = max((run for run in runs if run.data.tags["moola.stage"] == "main"), key=lambda run: run.info.start_time)
     steps = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == tour.info.run_id]
     steps.sort(key=lambda run: run.info.start_time)
+    assert tour.info.status == "FINISHED"
     assert [run.data.tags["moola.stage"] for run in steps] == STEPS
     ended = {run.data.tags["moola.stage"]: run.info.status for run in steps}
     assert {stage for stage, status in ended.items() if status != "FINISHED"} <= {"promote"}  # evidence may not suffice
     assert not [run for run in runs if run.info.status == "RUNNING"]
-    assert done.stdout.count("look at: ") == len(STEPS)
+    return done.stdout, tour, steps
+
+
+def versions(store: Store) -> dict[str, list[str]]:
+    """The runs of the versions of both models."""
+    names = ("moola-encoder", "moola-detector")
+    return {name: [v.run_id for v in store.client.search_model_versions(f"name = '{name}'")] for name in names}
+
+
+def test_the_tour_runs_every_command_and_a_second_one_makes_new_versions_and_breaks_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    said, tour, steps = toured(store)
+    check_what_is_said(said, tour, steps)
+    first = versions(store)
+    assert [len(made) for made in first.values()] == [2, 2]
+    said, again, more = toured(store)
+    check_what_is_said(said, again, more)
+    assert again.info.run_id != tour.info.run_id
+    for name, made in versions(store).items():
+        new = set(made) - set(first[name])
+        assert len(made) == 4
+        assert len(new) == 2
+        assert new <= {run.info.run_id for run in more}
+
+
+def check_what_is_said(said: str, tour: Run, steps: list[Run]) -> None:
+    assert tour.data.metrics["tour/seconds"] > 0
+    lines = [line for line in said.splitlines() if "look at: " in line]
+    assert len(lines) == len(STEPS)
+    for line, run in zip(lines, steps, strict=True):
+        assert line.endswith(f" of run {run.info.run_id}")
     folder = Path("out") / "tour"  # in the project's folder, where the launcher runs it
-    assert f"its files are in {folder}" in done.stdout
-    assert "moola sweep" in done.stdout
+    assert f"its files are in {folder}" in said
+    assert "moola sweep" in said
+    promotion = next(run for run in steps if run.data.tags["moola.stage"] == "promote")
+    made = "@champion" if promotion.info.status == "FINISHED" else f"/{promotion.data.tags['moola.to']}"
+    assert f"--encoder models:/moola-encoder{made} --repeats" in said
     for run in steps:
         assert run.info.run_id in tour.data.tags["mlflow.note.content"]
 

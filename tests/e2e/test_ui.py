@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 import screenshots
 from harness import QUICK, SMOKE, Store, browser_path
@@ -136,6 +137,8 @@ def test_a_runs_page_says_the_result_first(page: Page, address: str, store: Stor
     page.get_by_placeholder("Search metric charts").fill("val/")
     for name in ("huber", "loss", "skill"):
         expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+    screenshots.go(page, f"{experiment(address, store)}/runs/{run.info.run_id}/system-metrics")
+    expect(page.get_by_role("heading", name="cpu_utilization_percentage", exact=True)).to_be_visible()
 
 
 def test_the_note_of_a_fine_tuning_has_its_table_of_baselines(page: Page, address: str, store: Store) -> None:
@@ -202,6 +205,20 @@ def test_the_page_of_a_model_says_what_it_is_and_how_it_is_loaded(page: Page, ad
     expect(page.get_by_role("heading", name="Version 1")).to_be_visible()
     expect(page.get_by_text("F1 macro ").first).to_be_visible()
     expect(page.get_by_role("link", name=of(store, "finetune").info.run_name)).to_be_visible()
+
+
+def test_names_that_are_html_stay_text_in_the_note_of_a_failed_run(page: Page, address: str, store: Store) -> None:
+    bars = generate(2_000, 5).drop(columns="instrument_id")
+    named = [bars.assign(symbol=name) for name in (SYMBOL, f"![x](http://127.0.0.1:9/x) {HOSTILE}")]
+    two = pd.concat(named).sort_index(kind="stable")
+    two.to_parquet(store.folder / "two.parquet")
+    assert store.run("data", {"bars": "two.parquet"}).returncode == 2
+    run = of(store, "data")
+    screenshots.go(page, f"{experiment(address, store)}/runs/{run.info.run_id}")
+    note = page.get_by_test_id("note-editor-preview-content")
+    expect(note).to_contain_text(HOSTILE)
+    expect(note).to_contain_text(SYMBOL)
+    expect(note.locator("img, script")).to_have_count(0)
 
 
 def test_names_that_are_html_stay_text(page: Page, address: str, store: Store) -> None:

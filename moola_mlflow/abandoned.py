@@ -1,0 +1,129 @@
+"""Runs whose process died without a word: the store and the run's journal are told how they ended."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+
+from moola_mlflow import runfolder
+from moola_mlflow.errors import UserError
+from moola_mlflow.journal import OFFLINE, Sent
+from moola_mlflow.replay import NOTE
+from moola_mlflow.runfolder import DIED, RUNS
+from moola_mlflow.store import FAILURES, first_line, is_outage
+
+PATIENCE_S = 20.0
+"""How long the others of a training wait for its first process to end the run itself: torchrun ends them after 30 s."""
+POLL_S = 0.1
+LOST = "**Failed:** the first process of this training, which tracked it, is gone without a word."
+
+
+def id_in_store(run_id: str) -> str:
+    """Return the id of a run in the store, empty where the store has not heard of it yet."""
+    if not run_id.startswith(OFFLINE):
+        return run_id
+    sent = Sent.read(RUNS / run_id)
+    return sent.run_id if sent else ""
+
+
+def close_abandoned() -> list[str]:
+    """Mark runs as KILLED whose process died without a word (kill -9, power, no memory); return their ids.
+
+    Runs of another store are left alone. They can be resumed all the same.
+    """
+    client, closed = mlflow.MlflowClient(), []
+    for folder in (RUNS / name for name in runfolder.abandoned()):
+        try:
+            with runfolder.hold(folder):
+                if runfolder.lacks_status(folder) and (run_id := _close(client, folder)):
+                    closed.append(run_id)
+        except UserError:  # somebody goes on with it since, and holds it
+            continue
+        except FAILURES as e:
+            if is_outage(e):
+                break
+    return closed
+
+
+def _close(client: mlflow.MlflowClient, folder: Path) -> str:
+    """End the run of a folder that this process holds; return its id where the store took it to be RUNNING."""
+    run_id, status, note = id_in_store(folder.name), "KILLED", DIED + _going_on(folder)
+    stored = client.get_run(run_id).info.status if run_id else ""
+    if stored == "RUNNING":
+        _end(client, run_id, status, note)
+    elif stored == "FAILED":  # as another process of its training has found
+        status = stored
+    runfolder.close(folder, status, note)
+    return run_id if stored == "RUNNING" else ""
+
+
+def end_lost(run_id: str, patience_s: float = PATIENCE_S) -> bool:
+    """End a run as FAILED whose first process is gone without a word; return whether that was so.
+
+    For the other processes of its training, any of them. A first process that lives, or was asked to stop, ends its
+    run itself: it is given time for that.
+    """
+    folder, deadline = RUNS / run_id, time.monotonic() + patience_s
+    try:
+        if not _is_here(folder):
+            return _end_elsewhere(run_id, deadline)
+        if not _left_silently(folder, deadline):
+            return False
+        note = LOST + _going_on(folder)
+        with runfolder.hold(folder):
+            if not runfolder.lacks_status(folder):
+                return False
+            runfolder.close(folder, "FAILED", note)  # first: `moola sync` brings it to a store that is away
+            client, known = mlflow.MlflowClient(), id_in_store(run_id)
+            if known and client.get_run(known).info.status == "RUNNING":
+                _end(client, known, "FAILED", note)
+    except UserError:  # another process goes on with it, or ends it
+        return False
+    except FAILURES as e:
+        print(f"moola: that run {run_id} has failed could not be stored: {first_line(e)}", file=sys.stderr)
+    return True
+
+
+def _is_here(folder: Path) -> bool:
+    """Return whether the process that a folder belongs to is, or was, one of this machine."""
+    if not (folder / runfolder.JOURNAL).exists():
+        return False
+    return runfolder.read_beat(folder).get("host") in (None, socket.gethostname())
+
+
+def _left_silently(folder: Path, deadline: float) -> bool:
+    """Wait until a run's process is gone or has ended its run; return whether it left no last status."""
+    while not runfolder.is_abandoned(folder):
+        if runfolder.read_journal(folder).status or time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _end_elsewhere(run_id: str, deadline: float) -> bool:
+    """End a run of another machine, once its process has had its time; its journal follows where it lies."""
+    if run_id.startswith(OFFLINE) or mlflow.get_tracking_uri().startswith("sqlite:"):
+        return False  # such a store is on that machine too
+    client = mlflow.MlflowClient()
+    while client.get_run(run_id).info.status == "RUNNING":
+        if time.monotonic() > deadline:
+            _end(client, run_id, "FAILED", f"{LOST} Start again where it ran, with resume=auto.")
+            return True
+        time.sleep(POLL_S)
+    return False
+
+
+def _going_on(folder: Path) -> str:
+    """Return how an interrupted training goes on, empty where nothing of it was saved."""
+    if not any((folder / "checkpoints").glob("*.pt")):
+        return ""
+    return f" What was trained so far is saved. Go on: `moola pretrain --resume {folder.name}`"
+
+
+def _end(client: mlflow.MlflowClient, run_id: str, status: str, note: str) -> None:
+    client.set_tag(run_id, NOTE, note)
+    client.set_terminated(run_id, status)

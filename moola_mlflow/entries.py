@@ -1,0 +1,114 @@
+"""Entries of a run's journal: what each kind of event is made of, and whether a line holds one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+KEY = re.compile(r"[0-9a-f]{32}")
+"""Key of an event: also the name of the place where its files wait, so it must lead nowhere else."""
+LAST_TIME_S = 1e11
+"""No clock says more: the year is 5138."""
+
+
+def record_in(line: bytes) -> dict[str, Any] | None:
+    """Return the event in a line of a journal; None where it is damaged, or is not what its kind is made of.
+
+    A folder may come from anywhere: what is in it decides which files are sent, and then removed.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not is_time(record.get("at", 0)):
+        return None
+    needed = NEEDED.get(str(record.get("kind")))
+    if needed is None:  # of a later version, which is nothing to this one
+        return record
+    whole = needed <= record.keys() and all(check(record[name]) for name, check in FIELDS.items() if name in record)
+    return record if whole else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_count(value)
+
+
+def is_time(value: Any) -> bool:
+    """Return whether a value is a time in seconds that a clock may have said."""
+    return _is_number(value) and 0 <= value < LAST_TIME_S
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _are_figures(value: Any) -> bool:
+    return isinstance(value, dict) and all(one is None or _is_number(one) for one in value.values())
+
+
+def _are_files(value: Any) -> bool:
+    """Path, SHA-256 and rows of each."""
+    return isinstance(value, list) and all(
+        isinstance(file, list) and len(file) == 3 and all(map(_is_text, file[:2])) and _is_count(file[2])
+        for file in value
+    )
+
+
+def _is_plan(value: Any) -> bool:
+    """What the run of a process is made from that began without its store."""
+    return (
+        isinstance(value, dict)
+        and all(map(_is_text, (value.get("name"), value.get("experiment"))))
+        and _are_texts(value.get("tags"))
+        and _is_count(value.get("at_ms"))
+    )
+
+
+def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "context": _is_text,
+    "files": _are_files,
+    "final": _are_figures,
+    "key": lambda value: _is_text(value) and KEY.fullmatch(value) is not None,
+    "make": _is_plan,
+    "metrics": _are_figures,
+    "model": ("encoder", "detector").__contains__,
+    "name": _is_text,
+    "names": _all(_is_text),
+    "note": lambda value: value is None or _is_text(value),
+    "params": _are_texts,
+    "run_id": _is_text,
+    "seconds": lambda value: _is_number(value) and abs(value) < LAST_TIME_S,
+    "series": _all(_are_figures),
+    "status": ("FINISHED", "FAILED", "KILLED").__contains__,
+    "step": _is_count,
+    "tables": _all(_is_text),
+    "tags": _are_texts,
+}
+"""What may stand in a field of an event, whatever its kind."""
+NEEDED = {
+    "begin": frozenset[str](),
+    "handover": {"run_id"},
+    "params": {"params"},
+    "tags": {"tags"},
+    "metrics": {"metrics", "step"},
+    "inputs": {"files"},
+    "child": {"key", "name", "seconds", "tags", "params", "series", "final"},
+    "artifacts": {"key", "names"},
+    "register": {"key", "model", "name", "tags"},
+    "status": {"status"},
+}
+"""Fields that an event cannot be without, by its kind."""
