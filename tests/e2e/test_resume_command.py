@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from mlflow.entities import Run
 from tests.e2e.harness import QUICK, SMOKE, Store
 
 SMALL = {**QUICK, "config": SMOKE, "trainer.epochs": "12", "trainer.patience": "12", "register": "none"}
+LONG = {**SMALL, "trainer.epochs": "80", "trainer.patience": "80"}
+KILLS = 20
 TIMING = ("epoch_seconds", "windows_per_second", "total_seconds")
 
 
@@ -35,13 +38,16 @@ def curves(store: Store, run: Run) -> dict[str, list[tuple[int, float]]]:
     return {name: [(p.step, p.value) for p in store.client.get_metric_history(run.info.run_id, name)] for name in names}
 
 
-def wait_for_epochs(store: Store, epochs: int, process) -> None:
-    """Wait until a journal holds so many epochs of the newest run."""
+def epochs_logged(store: Store) -> int:
+    """Count the epochs in the journals of a store's folder."""
+    return sum(p.read_text().count('"val/huber"') for p in store.folder.glob(".moola/runs/*/journal.jsonl"))
+
+
+def wait_for_epochs(store: Store, epochs: int, *processes: subprocess.Popen[str]) -> None:
+    """Wait until journals hold so many epochs, or none of the processes that train is left."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = [p.read_text() for p in store.folder.glob(".moola/runs/*/journal.jsonl")]
-        if sum(text.count('"val/huber"') for text in lines) >= epochs:
-            return
+    while epochs_logged(store) < epochs and any(process.poll() is None for process in processes):
+        assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.02)
 
 
@@ -49,30 +55,31 @@ def wait_for_epochs(store: Store, epochs: int, process) -> None:
 def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(store: Store, tmp_path: Path) -> None:
     whole = Store(tmp_path / "whole")
     whole.folder.mkdir()
-    assert whole.run("pretrain", SMALL).returncode == 0
-    rng, kills = random.Random(7), 0
-    for attempt in range(1, 21):
-        process = store.start("pretrain", {**SMALL, "resume": "auto"})
-        wait_for_epochs(store, attempt // 2, process)
-        time.sleep(rng.uniform(0, 0.5))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.communicate()
-        if process.returncode == 0:
-            break
-    if process.returncode != 0:
-        assert store.run("pretrain", {**SMALL, "resume": "auto"}).returncode == 0
-    print(f"{kills} kills")
-    assert kills >= 5
-    finished = [run for run in store.runs() if run.info.status == "FINISHED"]
-    assert len(finished) == 1
+    assert whole.run("pretrain", LONG).returncode == 0
     (expected,) = whole.runs()
-    ours, theirs = weights(store, finished[0]), weights(whole, expected)
+    at = [point.timestamp for point in whole.client.get_metric_history(expected.info.run_id, "val/huber")]
+    epoch_s = (at[-1] - at[0]) / 1000 / (len(at) - 1)
+    rng = random.Random(7)
+    for kill in range(KILLS):
+        process = store.start("pretrain", {**LONG, "resume": "auto"})
+        if kill and rng.random() < 0.25:  # while it starts, or in what it takes up from the one before
+            time.sleep(rng.uniform(0, 5))
+        else:
+            wait_for_epochs(store, epochs_logged(store) + 1, process)
+            time.sleep(rng.uniform(0, 2 * epoch_s))
+        assert process.poll() is None, process.communicate()[0]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    done = store.run("pretrain", {**LONG, "resume": "auto"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = store.runs()
+    assert run.info.status == "FINISHED"
+    ours, theirs = weights(store, run), weights(whole, expected)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert curves(store, finished[0]) == curves(whole, expected)
-    assert finished[0].data.metrics["test/huber"] == expected.data.metrics["test/huber"]
-    assert finished[0].data.metrics["probe/r2_gain"] == expected.data.metrics["probe/r2_gain"]
+    assert curves(store, run) == curves(whole, expected)
+    assert run.data.metrics["test/huber"] == expected.data.metrics["test/huber"]
+    assert run.data.metrics["probe/r2_gain"] == expected.data.metrics["probe/r2_gain"]
 
 
 @pytest.mark.slow
@@ -136,13 +143,30 @@ def test_a_changed_key_is_refused_then_allowed_and_recorded_and_a_fork_names_its
 
 
 @pytest.mark.slow
-def test_of_two_processes_that_resume_one_run_the_second_is_refused(store: Store) -> None:
-    process = store.start("pretrain", {**SMALL, "trainer.epochs": "200"})
+def test_of_two_processes_that_resume_one_run_at_once_one_is_refused(store: Store) -> None:
+    endless = {**SMALL, "trainer.epochs": "5000", "trainer.patience": "5000"}
+    process = store.start("pretrain", endless)
     wait_for_epochs(store, 1, process)
-    (running,) = store.runs()
-    second = store.run("pretrain", {**SMALL, "trainer.epochs": "200", "resume": running.info.run_id})
-    assert second.returncode == 2
-    assert f"being trained by process {process.pid}" in second.stderr
     os.killpg(process.pid, signal.SIGINT)
     process.communicate()
-    assert store.client.get_run(running.info.run_id).info.status == "KILLED"
+    (stopped,) = store.runs()
+    both = [store.start("pretrain", {**endless, "resume": stopped.info.run_id}) for _ in range(2)]
+    wait_for_epochs(store, epochs_logged(store) + 3, *both)
+    deadline = time.monotonic() + 60
+    while all(process.poll() is None for process in both) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (refused,) = [process for process in both if process.poll() is not None]
+    (goes_on,) = [process for process in both if process is not refused]
+    said = refused.communicate()[0]
+    assert refused.returncode == 2, said
+    assert f"run {stopped.info.run_id} is being trained by" in said
+    late = store.run("pretrain", {**endless, "resume": stopped.info.run_id})
+    assert late.returncode == 2
+    assert f"being trained by process {goes_on.pid}" in late.stderr
+    os.killpg(goes_on.pid, signal.SIGINT)
+    goes_on.communicate()
+    assert goes_on.returncode == 130
+    run = store.client.get_run(stopped.info.run_id)
+    assert run.info.status == "KILLED"
+    steps = [step for step, _ in curves(store, run)["val/huber"]]
+    assert steps == list(range(len(steps)))
