@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.synthetic_months import machine
 from moola_mlflow.config import Config, CvConfig
 from moola_mlflow.crossval import HeadMethod, Targets, cross_validate, plan
 from moola_mlflow.detection import detector_inputs
@@ -72,9 +71,8 @@ def main() -> None:
             for seed in arguments.seeds:
                 used = labels if kind == "true" else shuffled(labels, seed)
                 rows.append({"head": head, "labels": kind, "seed": seed, **fold_f1(used, head, arguments.epochs, seed)})
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"machine": machine, "n": arguments.n, "rows": rows}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"machine": machine(), "n": arguments.n, "rows": rows}, indent=1) + "\n")
     print("| head | labels | epoch chosen inside | best epoch on the test fold | worth |\n|---|---|---|---|---|")
     for head in ("pooled", "span"):
         for kind in ("true", "shuffled"):

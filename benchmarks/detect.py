@@ -4,7 +4,8 @@
     python -m benchmarks.detect worth --detector FOLDER --bars bars.parquet --instrument front
 
 `speed` scans with a detector of the default size and random weights, beside the windows a second that the
-multiplications alone would take in bf16 and in fp32. `worth` labels the bars by the rule of `moola label` and prints
+multiplications alone would take in bf16 and in fp32, and beside the machine's bf16 GEMM peak, as `roofline` has it: the
+products of the encoder count, those of the head do not. `worth` labels the bars by the rule of `moola label` and prints
 the calibration error on them, and how many windows pass the thresholds where the rule finds nothing.
 """
 
@@ -12,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.roofline import encoder_flops, gemm_rates
+from benchmarks.synthetic_months import machine
 from moola_mlflow import runtime
 from moola_mlflow.bars import read_bars
 from moola_mlflow.calibration import apply_temperature
@@ -38,6 +39,8 @@ from moola_mlflow.synthetic import generate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NUM_WINDOWS = 1024
+PEAK_S = 4.0
+"""Seconds in which the GEMM peak is looked for."""
 STEPS, HIDDEN, FEATURES = 105, 128, 11
 
 
@@ -93,12 +96,21 @@ def speed(out: Path) -> None:
         "products alone, bf16": gemm_only(torch.bfloat16),
     }
     bars_per_second = len(bars) / fastest(lambda: scan(bars, detector, options), 2)
-    print(f"{threads} thread\n| | windows a CPU-second | share of the products alone in bf16 |\n|---|---|---|")
+    gflop, peak = encoder_flops(STEPS, FEATURES, HIDDEN, 2) / 1e9, gemm_rates(threads, PEAK_S)[1]
+    shares = {name: rate * gflop / peak for name, rate in rates.items() if name != "detector without an encoder"}
+    print(
+        f"{threads} thread; {gflop:.3f} GFLOP of the encoder's products a window; bf16 GEMM peak {peak:,.0f} GFLOP a "
+        "CPU-second\n| | windows a CPU-second | share of the products alone in bf16 | of the GEMM peak |\n"
+        "|---|---|---|---|"
+    )
     for name, rate in rates.items():
-        print(f"| {name} | {rate:,.0f} | {rate / rates['products alone, bf16']:.0%} |")
+        alone = f"{rate / rates['products alone, bf16']:.0%} | {shares[name]:.1%}" if name in shares else " |"
+        print(f"| {name} | {rate:,.0f} | {alone} |")
     print(f"\nscan, a window every {options.stride} bars: {bars_per_second:,.0f} bars a CPU-second")
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__, "threads": threads}
-    result = {"machine": machine, "windows_per_cpu_second": rates, "bars_per_cpu_second": bars_per_second}
+    result = {
+        "machine": machine(), "threads": threads, "windows_per_cpu_second": rates, "peak_gflops_per_cpu_s": peak,
+        "share_of_peak": shares, "bars_per_cpu_second": bars_per_second,
+    }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
 

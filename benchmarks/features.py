@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.synthetic_months import machine
+from benchmarks.table import spread
 from moola_mlflow.bars import read_bars
 from moola_mlflow.config import BarsConfig, resolve
 from moola_mlflow.features import compute_features
@@ -129,14 +130,14 @@ def main() -> None:
         "plain Python loop": rate(lambda: [reference.reference_features(w) for w in many], many[..., 0].size, rounds),
         "pandas loop with iloc": rate(lambda: [with_iloc(w, reference) for w in few], len(few) * len(few[0]), rounds),
     }
-    shares = epoch_share(8_000 if arguments.smoke else 100_000, min(rounds, 3))
+    shares = epoch_share(8_000 if arguments.smoke else 100_000, rounds)
     ours = statistics.median(rates["ours"])
     print("| way | bars a CPU-second, median (min to max) | ours is |\n|---|---|---|")
     for name, values in rates.items():
         middle = statistics.median(values)
-        print(f"| {name} | {middle:,.0f} ({min(values):,.0f} to {max(values):,.0f}) | {ours / middle:,.0f} times |")
-    print(f"gathering, features and jitter: {statistics.median(shares):.2%} of an epoch's CPU time")
-    result = {"machine": machine(), "bars_per_cpu_second": rates, "share_of_epoch": shares}
+        print(f"| {name} | {spread(values, ',.0f')} | {ours / middle:,.0f} times |")
+    print(f"gathering, features and jitter: {spread(shares, '.2%')} of an epoch's CPU time")
+    result = {"machine": machine(), "smoke": arguments.smoke, "bars_per_cpu_second": rates, "share_of_epoch": shares}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.servers import start_server
+from benchmarks.synthetic_months import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -94,7 +95,7 @@ def main() -> None:
     rows = measure(arguments.blocks, arguments.epochs, arguments.bars)
     blocks = [rows[i : i + arguments.epochs] for i in range(arguments.epochs, len(rows), arguments.epochs)]
     parts = {"hung": blocks[0::2], "live": blocks[1::2]}
-    result: dict[str, Any] = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "rows": parts}
+    result: dict[str, Any] = {"machine": machine(), "rows": parts}
     print("| epoch, median | live | hung | hung against live | by pairs |\n|---|---|---|---|---|")
     for i, name in enumerate(("seconds", "CPU-seconds", "seconds in subscribers")):
         median = {kind: statistics.median(row[i] for block in part for row in block) for kind, part in parts.items()}

@@ -1,6 +1,5 @@
 """The same pre-training three ways: a usual script, PyTorch Lightning with its MLflow logger, and this package.
 
-    pip install -e '.[bench]'
     python -m benchmarks.peers [--rounds 5] [--epochs 5] [--threads 2] [--smoke] [--out benchmarks/results/peers.json]
 
 All train the network of configs/stones.yaml on the same windows for as many epochs, validate after each and log to a
@@ -15,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -315,15 +313,11 @@ def main() -> None:
             print(f"{peer}: {rows[peer][-1]}", file=sys.stderr, flush=True)
     if "moola" in rows:
         print(table(rows))
-    import torch
+    from benchmarks.synthetic_months import machine  # not at the top: what it imports is no part of a peer
 
-    about = {
-        "cores": len(os.sched_getaffinity(0)), "machine": platform.machine(), "python": platform.python_version(),
-        "torch": torch.__version__, "threads": arguments.threads, "epochs": arguments.epochs, "bars": arguments.bars,
-        "hidden": arguments.hidden, "smoke": arguments.smoke,
-    }  # fmt: skip
+    about = {key: getattr(arguments, key) for key in ("threads", "epochs", "bars", "hidden", "smoke")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"about": about, "runs": rows}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"machine": machine(), "about": about, "runs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

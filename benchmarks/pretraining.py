@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+
+from benchmarks.synthetic_months import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -120,13 +121,12 @@ def main() -> None:
     arguments = parser.parse_args()
     for preset in arguments.presets:
         yaml.safe_load((ROOT / f"configs/{preset}.yaml").read_text())  # a mistyped preset fails before hours of work
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     runs = []
     for preset in arguments.presets:
         for seed in arguments.seeds:
             runs.append(train(preset, seed, arguments.set))
-            arguments.out.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+            arguments.out.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=1) + "\n")
     print(tables(runs, arguments.presets))
 
 

@@ -221,7 +221,7 @@ def main() -> None:
     if args.bars.exists():
         columns[args.bars.stem] = measure(pd.read_parquet(args.bars))
     else:
-        print(f"no real bars at {args.bars}: the sample's column only\n")
+        print(f"no file '{args.bars}': the sample's column alone; name real bars with --bars FILE\n")
     print(table(columns, spread))
     if args.json:
         figures = {"sample": {str(seed): run for seed, run in runs.items()}, "mean": mean, "spread": spread}

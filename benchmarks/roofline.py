@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.synthetic_months import machine
 from moola_mlflow import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,11 +42,15 @@ COLUMNS = {
 }
 
 
+def encoder_flops(length: int, features: int, hidden: int, layers: int) -> float:
+    """Return the operations of the encoder's matrix products, forward alone, a window."""
+    sizes = [features] + [2 * hidden] * (layers - 1)
+    return float(length * sum(2 * 2 * 4 * hidden * (size + hidden) for size in sizes))
+
+
 def flops_a_window(length: int, features: int, hidden: int, layers: int) -> float:
     """Return the operations of a training step's matrix products, forward and backward, a window."""
-    sizes = [features] + [2 * hidden] * (layers - 1)
-    forward = sum(2 * 2 * 4 * hidden * (size + hidden) for size in sizes) + 2 * 2 * hidden * features
-    return 3.0 * length * forward
+    return 3 * (encoder_flops(length, features, hidden, layers) + length * 2 * 2 * hidden * features)
 
 
 def timed(work: Callable[[], Any], seconds: float) -> tuple[int, float, float]:
@@ -162,8 +167,6 @@ def main() -> None:
     runtime.prepare_environment()
     runtime.tune_allocator()
     runtime.set_threads()
-    import torch
-
     rows: dict[int, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
@@ -200,9 +203,9 @@ def main() -> None:
             values = [run[key] for run in runs]
             cells.append(f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})")
         print(f"| {cores} | " + " | ".join(cells) + " |")
-    about = {"cores": runtime.usable_cores(), "torch": torch.__version__, "smoke": arguments.smoke, "gflop": flops}
+    about = {"cores": runtime.usable_cores(), "smoke": arguments.smoke, "gflop": flops}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"about": about, "runs": rows}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"machine": machine(), "about": about, "runs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

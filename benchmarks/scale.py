@@ -3,17 +3,20 @@
     python -m benchmarks.scale [--bars 1000000 10000000 100000000] [--instruments 50] [--smoke]
 
 Each step is a process of its own, and so is its peak memory. Slopes are of log time and log memory over log bars.
+100 million bars take 13 GB in the temporary folder while they are measured; a size without room is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from benchmarks.synthetic_months import machine, peak_mib, write_months
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 TRAINED_WINDOWS = 2048
+BYTES_A_BAR = 135
+"""Of parquet and store together, measured, and something to spare."""
 
 
 def step(name: str, *arguments: str) -> dict[str, float]:
@@ -87,6 +92,19 @@ def slope(sizes: list[int], values: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) if len(sizes) > 1 else float("nan")
 
 
+def with_room(sizes: list[int], folder: str | None) -> list[int]:
+    """Return the sizes that the folder has room for; say which it has not."""
+    where = folder or tempfile.gettempdir()
+    room = shutil.disk_usage(where).free
+    for num_bars in sizes:
+        if num_bars * BYTES_A_BAR > room:
+            print(
+                f"{num_bars:,} bars are left out: they take {num_bars * BYTES_A_BAR / 1e9:.1f} GB, {where} has "
+                f"{room / 1e9:.1f}; name another folder with --folder"
+            )
+    return [num_bars for num_bars in sizes if num_bars * BYTES_A_BAR <= room]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bars", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
@@ -103,8 +121,8 @@ def main() -> None:
         figures = {"ingest": do_ingest, "read": do_read}[name](*rest)
         print(json.dumps({**figures, "peak_mib": peak_mib()}))
         return
-    sizes = [60_000, 240_000] if arguments.smoke else arguments.bars
-    rows = []
+    sizes = with_room([60_000, 240_000] if arguments.smoke else arguments.bars, arguments.folder)
+    rows: list[dict[str, Any]] = []
     for num_bars in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             source, store = Path(folder) / "months", str(Path(folder) / "bars.moolabars")
@@ -112,6 +130,8 @@ def main() -> None:
             row = {"bars": written, "ingest": step("ingest", str(source), store), "read": step("read", store)}
         rows.append(row)
         print(f"{written:,} bars: {json.dumps(row)}", file=sys.stderr, flush=True)
+    if not rows:
+        return
     print("| bars | ingest, bars/s | its peak MiB | open to features, bars/s | its peak MiB | training, windows/s |")
     print("|---|---|---|---|---|---|")
     for row in rows:
@@ -131,7 +151,8 @@ def main() -> None:
         grown = [f"{name} {rows[-1][name]['peak_mib'] / rows[-2][name]['peak_mib']:.2f}" for name in ("ingest", "read")]
         print(f"peak memory of the largest over the one before: {', '.join(grown)}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"machine": machine(), "rows": rows, "slopes": slopes}, indent=1) + "\n")
+    result = {"machine": machine(), "smoke": arguments.smoke, "rows": rows, "slopes": slopes}
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -23,9 +22,9 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import torch
 
 from benchmarks.detect import full_size
+from benchmarks.synthetic_months import machine
 from moola_mlflow import registry
 from moola_mlflow.detector_files import read_card, save_detector
 from moola_mlflow.synthetic import generate
@@ -121,10 +120,8 @@ def main() -> None:
             f"| {name} | {row['requests']} | {row['failed']} | {row['p50_ms']} | {row['p99_ms']} | "
             f"{row['requests_per_second']} |"
         )
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
-    machine["load_average"] = round(os.getloadavg()[1], 1)  # above the cores, others worked there too
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a sweep costs a trial beside its training: CPU-seconds of a trial that trains nothing, at 10 and at 200 trials.
 
-    python -m benchmarks.sweep [--trials 10 200] [--out benchmarks/results/sweep.json]
+    python -m benchmarks.sweep [--trials 10 200] [--rounds 5] [--out benchmarks/results/sweep.json]
 
 One worker in this process, a SQLite store, three epochs a trial with median pruning and TPE: claim, draw, child run,
 metrics, reports, heartbeat, tell. The last trials of a sweep meet the longest history.
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.synthetic_months import machine
+from benchmarks.table import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 3
@@ -27,7 +29,7 @@ SPACE = {
 }
 
 
-def measure(num_trials: int) -> dict[str, float]:
+def measure(num_trials: int, round_: int) -> dict[str, float]:
     """Run a sweep of trivial trials and return CPU and wall seconds a trial, whole and in its first and last tenth."""
     import mlflow
 
@@ -49,7 +51,7 @@ def measure(num_trials: int) -> dict[str, float]:
     def heard(line: str) -> None:
         at.append((time.process_time(), time.perf_counter()))
 
-    sweep = {"space": SPACE, "n_trials": num_trials, "study": f"bench-{num_trials}"}
+    sweep = {"space": SPACE, "n_trials": num_trials, "study": f"bench-{num_trials}-{round_}"}
     config = resolve({"sweep": sweep}, {})
     space = Space.of(config)
     coordination = Coordination(
@@ -76,18 +78,22 @@ def measure(num_trials: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=[10, 200])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sweep.json")
     options = parser.parse_args()
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        results = [measure(num) for num in options.trials]
+        results = [measure(num, i) for i in range(options.rounds) for num in options.trials]
         os.chdir(here)
-    report = {"machine": platform.machine(), "python": platform.python_version(), "epochs_a_trial": EPOCHS,
-              "results": results}  # fmt: skip
+    report = {"machine": machine(), "epochs_a_trial": EPOCHS, "results": results}
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
+    print("| trials | CPU-seconds a trial, median (min to max) | of the first | of the last |\n|---|---|---|---|")
+    for num in options.trials:
+        rows = [row for row in results if row["trials"] == num]
+        cells = [spread([row[f"cpu_s_a_trial{part}"] for row in rows], ".3f") for part in ("", "_first", "_last")]
+        print(f"| {num} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

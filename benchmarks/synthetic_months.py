@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -15,6 +16,7 @@ from moola_mlflow.synthetic import generate
 
 MONTH_BARS = 30_000
 MINUTE_NS = 60_000_000_000
+PACKAGES = ("numpy", "pyarrow", "torch", "mlflow", "optuna")
 
 
 def write_months(folder: Path, num_bars: int, num_instruments: int) -> int:
@@ -48,12 +50,20 @@ def write_months(folder: Path, num_bars: int, num_instruments: int) -> int:
 
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
-    import torch
-
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    versions["torch"] = torch.__version__
-    return {"cores": os.cpu_count(), "machine": platform.machine(), "load_at_end": load, **versions}
+    about = {"cpu": processor(), "cores": os.cpu_count(), "machine": platform.machine(), "load_at_end": load}
+    return {**about, "python": platform.python_version(), **versions}
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def peak_mib() -> int:

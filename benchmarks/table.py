@@ -1,0 +1,137 @@
+"""The README's table of speed, from the results that the benchmarks have left.
+
+    python -m benchmarks.table [--results benchmarks/results]
+
+A benchmark without a result has no row, nor has one that was run at its smallest size. Medians (smallest to largest).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+VERSIONS = ("python", "torch", "numpy", "pyarrow", "mlflow", "optuna")
+Rows = Iterable[tuple[str, str]]
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Return the median and, of several values, the smallest and the largest."""
+    middle = f"{statistics.median(values):{form}}"
+    return f"{middle} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else middle
+
+
+def ratios(ours: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Return the ratio within each round."""
+    return [a / b for a, b in zip(ours, others, strict=True)]
+
+
+def peers(result: dict[str, Any]) -> Rows:
+    runs = {name: {key: [run[key] for run in rounds] for key in rounds[0]} for name, rounds in result["runs"].items()}
+    ours = runs.pop("moola", None)
+    for name, other in runs.items() if ours else ():
+        for key, what in (("whole", "whole process"), ("steady", "after the first epoch")):
+            yield f"windows/s against {name}, {what}", f"{spread(ratios(ours[key], other[key]), '.2f')} times"
+        yield (
+            f"validation Huber against {name}",
+            f"{spread(ratios(ours['val_huber'], other['val_huber']), '.4f')} times",
+        )
+
+
+def roofline(result: dict[str, Any]) -> Rows:
+    for cores, runs in result["runs"].items():
+        step = f"training step on {cores} core{'s' * (int(cores) > 1)}"
+        for ceiling, wall, cpu in (
+            ("the bf16 GEMM peak", "share", "share_of_cpu_time"),
+            ("its products' own ceiling", "share_of_products", "share_of_products_cpu_time"),
+        ):
+            by_wall, by_cpu = (spread([run[key] for run in runs], ".0%") for key in (wall, cpu))
+            yield f"{step}, share of {ceiling}", f"{by_wall}; by CPU time {by_cpu}"
+
+
+def five_years(result: dict[str, Any]) -> Rows:
+    what = f"{result['bars']:,} bars, {result['epochs']} epochs, start to registered encoder"
+    yield what, f"{result['seconds'] / 60:.1f} minutes, once; peak memory {result['peak_mib']:,} MiB"
+    yield "its epochs, windows/s", spread(result["windows_per_second"], ",.0f")
+
+
+def seconds(result: dict[str, Any]) -> Rows:
+    for what, values in result["seconds"].items():
+        yield what, f"{spread(values, '.2f')} s"
+
+
+def features(result: dict[str, Any]) -> Rows:
+    rates = dict(result["bars_per_cpu_second"])
+    ours = rates.pop("ours")
+    yield "feature pass, million bars a CPU-second", spread([rate / 1e6 for rate in ours], ".1f")
+    for name, values in rates.items():
+        yield f"feature pass against a {name}", f"{spread(ratios(ours, values), ',.0f')} times"
+    yield "gathering, features and jitter, share of an epoch", spread(result["share_of_epoch"], ".2%")
+
+
+def tracking(result: dict[str, Any]) -> Rows:
+    for store, shares in result["shares"].items():
+        yield (
+            f"tracking to {store}, CPU time against an epoch without it",
+            f"{spread(shares['difference'], '+.1%')}; counted {spread(shares['counted'], '.1%')}",
+        )
+
+
+def processes(result: dict[str, Any]) -> Rows:
+    yield "2 processes of one thread against 1, windows/s", f"{spread(result['ratios'], '.2f')} times"
+    yield "the same, validation Huber, relative difference", spread(result["huber_differences"], "+.1e")
+
+
+def scale(result: dict[str, Any]) -> Rows:
+    for row in result["rows"]:
+        for step, what in (("ingest", "from parquet to a store"), ("read", "from a store to features")):
+            rate, peak = row["bars"] / row[step]["seconds"] / 1e6, row[step]["peak_mib"]
+            yield f"{row['bars']:,} bars {what}", f"{rate:.2f} million bars/s, once; peak memory {peak:,} MiB"
+    for name, value in result["slopes"].items():
+        yield f"log-log slope over bars, {name.replace('_', ': ')}", f"{value:.2f}"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
+    "peers": peers, "roofline": roofline, "five_years": five_years, "startup": seconds, "finetune": seconds,
+    "features": features, "tracking": tracking, "processes": processes, "scale": scale,
+}  # fmt: skip
+"""Names of benchmarks, in the table's order."""
+
+
+def machine_line(about: dict[str, Any]) -> str:
+    """Return one machine as text; older results say less of theirs."""
+    cores = f"{about['cores']} cores" if "cores" in about else "cores not recorded"
+    versions = [f"{name} {about[name]}" for name in VERSIONS if name in about]
+    return ", ".join([about.get("cpu") or about.get("machine") or "processor not recorded", cores, *versions])
+
+
+def table(folder: Path) -> str:
+    """Return the Markdown table of the results in a folder, and below it the machines that its rows name."""
+    lines, machines = ["| what | median (smallest to largest) | machine |", "|---|---|---|"], []
+    for name, rows_of in TABLES.items():
+        path = folder / f"{name}.json"
+        result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not result or result.get("smoke") or result.get("about", {}).get("smoke"):
+            continue
+        described = machine_line(result.get("machine") or result.get("about", {}))
+        if described not in machines:
+            machines.append(described)
+        letter = chr(ord("A") + machines.index(described))
+        lines += [f"| {what} | {figure.replace('%', ' %')} | {letter} |" for what, figure in rows_of(result)]
+    if not machines:
+        return f"no results in {folder}: make bench"
+    return "\n".join([*lines, "", *(f"- {chr(ord('A') + i)}: {text}" for i, text in enumerate(machines))])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    print(table(parser.parse_args().results))
+
+
+if __name__ == "__main__":
+    main()
