@@ -1,7 +1,7 @@
 """Ask a served detector what it finds in a table of bars. Needs pandas, and nothing of this project.
 
 mlflow models serve -m models:/moola-detector@champion --env-manager local --port 5000
-python examples/serve_client.py bars.csv --url http://127.0.0.1:5000
+python examples/serve_client.py examples/bars.csv --url http://127.0.0.1:5000
 """
 
 from __future__ import annotations

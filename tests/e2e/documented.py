@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -25,12 +26,66 @@ SMALL = {
     "promote": {"force": "true"},
 }
 """Parameters by command (and for all) that make it small, whatever the document says; an empty value unsets."""
-PROGRAMS = ("mlflow run ", "moola ", "python -m moola_mlflow ", "python -m pytest ", "python my_")
+PAGES = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
+HOW_TOS = [page for page in PAGES if page.startswith("docs/how-to/")]
+PREPARED = [
+    *("docs/data.md", "docs/detection.md", "docs/features.md", "docs/fine-tuning.md", "docs/labels.md"),
+    *("docs/pretraining.md", "docs/registry.md", "docs/remote.md", "docs/reports.md"),
+]
+"""Pages whose commands run in one folder that holds bars, labels and registered versions."""
+RUN_BY = {
+    "README.md": "test_readme.py",
+    "docs/sweeps.md": "test_sweep_docs.py",
+    **dict.fromkeys(["docs/tutorial.md", "docs/troubleshooting.md", *HOW_TOS, *PREPARED], "test_docs_commands.py"),
+}
+"""Which test runs a page's commands: all of them but those of ``NOT_RUN``."""
+NOT_RUN = {
+    r": (PIP_EXTRA_INDEX_URL=\S+ )?make ": "builds .venv from a package index; .ci/run does that in a fresh clone",
+    r": \. \.venv/bin/activate$": "changes the reader's own shell; test_environment.py sources it",
+    r": (git clone|pip install) ": "needs the network",
+    r": (ssh|scp) ": "needs a second machine",
+    r": export MLFLOW_TRACKING_URI=": "names a server of the reader's; test_outage.py has one of its own",
+    r": mlflow ui$": "serves until it is stopped; test_readme.py starts it and asks it",
+    r": mlflow server ": "serves until it is stopped; test_outage.py starts it, and stops it",
+    r": mlflow models serve ": "serves until it is stopped; test_serving.py starts it and asks it",
+    r": (curl|python examples/serve_client\.py) ": "asks that server: test_serving.py sends each of them",
+    r": (mlflow run|moola) .*device[= ]cuda": "needs a GPU",
+    r": torchrun --standalone ": "test_distributed.py starts 1, 2 and 4 processes so",
+    r": torchrun --nnodes ": "needs several machines",
+    r": python -m benchmarks\.": "up to hours, for figures of a machine; test_documented.py tries its words",
+    r": optuna-dashboard ": "another project's program, in an environment of its own; tried by hand",
+    r"sweeps\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
+    r"sweeps\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
+    r"pretraining\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
+    r"tutorial\.md: moola data --bars sample": "takes the place of the reader's file: test_docs_commands.py tries it",
+    r"reference\.md: ": "the examples of --help: test_documented.py parses them, other pages run their like",
+    r"fine-tuning\.md: Warning: ": "what the command above it prints",
+}
+"""Commands that no test runs as they stand, as a pattern of ``page: command``, each with the one reason why not."""
+PYTHON_BY = {
+    **dict.fromkeys(["README.md", "docs/pretraining.md"], "e2e/test_readme.py"),
+    **dict.fromkeys(
+        ["docs/data.md", "docs/detection.md", "docs/registry.md", "docs/sample.md", *HOW_TOS],
+        "e2e/test_docs_commands.py",
+    ),
+    "docs/labels.md": "test_labels.py",
+    "docs/features.md": "features/test_relativity.py",
+}
+"""Which test runs a page's blocks of Python."""
+FENCES = ("", "bash")
+PROGRAMS = ("mlflow", "moola", "python", "torchrun", "make", "pip", "git", "ssh", "scp", "curl", "export", ".")
+PROGRAMS += ("docker", "optuna-dashboard")
+"""What a line of an indented block begins with if it is a command; other such lines are output and formulas."""
 EXIT_CODE = re.compile(r"# exit code (\d+)")
 
 
-def blocks(name: str, language: str = "") -> list[str]:
-    """Fenced code blocks of a document, in order."""
+def blocks(name: str, language: str) -> list[str]:
+    """Fenced blocks of a document in a language, in order."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
     return [content for tag, content in fenced if tag == language]
 
@@ -41,15 +96,37 @@ def files(name: str) -> dict[str, str]:
     return dict(re.findall(shown, (ROOT / name).read_text(), re.MULTILINE | re.DOTALL))
 
 
-def commands(name: str, *programs: str) -> list[tuple[str, int]]:
-    """Command lines of a document, without their comments, each with the exit code that its comment promises."""
+def shown_lines(name: str) -> Iterator[str]:
+    """Lines of a document that are to be typed, in order: of fenced blocks (untagged or bash) all, of indented ones
+    those that begin with a program. A line that a backslash ends goes on in the next."""
+    fence, indented, blank = None, False, True
+    for line in re.sub(r" *\\\n\s*", " ", (ROOT / name).read_text()).splitlines():
+        if line.startswith("```"):
+            fence = line[3:] if fence is None else None
+        elif fence is not None:
+            if fence in FENCES and line.strip():
+                yield line
+        else:
+            indented = line.startswith("    ") and (blank or indented)
+            typed = line.strip().removeprefix("$ ")
+            if indented and typed.split(" ")[0] in PROGRAMS:
+                yield typed
+        blank = not line.strip()
+
+
+def commands(name: str) -> list[tuple[str, int]]:
+    """Commands of a document, without their comments, each with the exit code that its comment promises."""
     found = []
-    for line in (line for block in blocks(name) for line in block.splitlines()):
+    for line in shown_lines(name):
         command, _, comment = line.partition("  #")
         promised = EXIT_CODE.match(f"#{comment}")
-        if line.startswith(programs or PROGRAMS):
-            found.append((command.strip(), int(promised[1]) if promised else 0))
+        found.append((command.strip(), int(promised[1]) if promised else 0))
     return found
+
+
+def reasons(name: str, command: str) -> list[str]:
+    """Patterns of ``NOT_RUN`` that a command of a document matches."""
+    return [pattern for pattern in NOT_RUN if re.search(pattern, f"{name}: {command}")]
 
 
 def clone(folder: Path, document: str = "") -> Path:
@@ -87,7 +164,7 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def reduced(line: str, code: int = 0) -> list[str]:
     """The words of a command line, with the parameters of ``SMALL`` in place of its own."""
     words = shlex.split(line)
-    launcher = words[0] == "mlflow"
+    launcher = words[:2] == ["mlflow", "run"]
     if words[0] == "moola":
         words = [sys.executable, "-m", "moola_mlflow", *words[1:]]
     if words[2:3] == ["pytest"] or words[1:2] == ["my_bars.py"] or "--help" in words or len(words) == 3:
@@ -110,7 +187,8 @@ def newest(folder: Path, stage: str = "") -> list[mlflow.entities.Run]:
 
 def filled_in(line: str, folder: Path) -> str:
     """The command with RUN_ID (of the newest pre-training), each <run id> (of the newest pre-trainings in turn),
-    FIRST_ID and SECOND_ID (of the newest fine-tunings)."""
+    FIRST_ID and SECOND_ID (of the newest fine-tunings), and $PWD (the folder)."""
+    line = line.replace("$PWD", str(folder))
     if "RUN_ID" in line or "<run id>" in line:
         made = newest(folder, "pretrain")
         line = line.replace("RUN_ID", made[0].info.run_id)
@@ -122,11 +200,12 @@ def filled_in(line: str, folder: Path) -> str:
     return line
 
 
-def run_all(document: str, folder: Path, left_out: str = "") -> list[str]:
-    """Run a document's commands in order and check each exit code (the launcher knows 0 and 1 alone)."""
+def run_all(document: str, folder: Path) -> list[str]:
+    """Run a document's commands in order, but for those of ``NOT_RUN``, and check each exit code (the launcher knows
+    0 and 1 alone)."""
     said = []
     for line, code in commands(document):
-        if left_out and left_out in line:
+        if reasons(document, line):
             continue
         done = run(reduced(filled_in(line, folder), code), folder)
         expected = min(code, 1) if line.startswith("mlflow") else code

@@ -1,4 +1,4 @@
-"""A clock that is set back in the middle of a training, as by a time server: nothing lost, doubled or ended too early."""
+"""A clock that is set back in the middle of a training: nothing lost, nothing doubled, no run ended too early."""
 
 from __future__ import annotations
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
-from documented import REAL_BARS, ROOT, clone, commands, files, newest, reduced, run, run_all
+from documented import (
+    HOW_TOS,
+    PREPARED,
+    PYTHON_BY,
+    REAL_BARS,
+    blocks,
+    clone,
+    commands,
+    files,
+    newest,
+    reasons,
+    reduced,
+    run,
+    run_all,
+)
+from harness import Store
 
 from moola_mlflow.synthetic import generate
 
 pytestmark = pytest.mark.slow
 
-HOW_TOS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "how-to").glob("*.md"))
-OTHERS = {
-    "docs/data.md": "",
-    "docs/labels.md": "",
-    "docs/pretraining.md": "--resume ",  # tests/e2e/test_resume_command.py
-    "docs/fine-tuning.md": "",
-    "docs/detection.md": "",
-    "docs/reports.md": "",
-}
-"""Pages whose commands run in one prepared folder, each with what marks the commands that another test runs."""
-ELSEWHERE = {"docs/registry.md": "test_promote.py", "docs/sweeps.md": "test_sweep_docs.py"}
 FOUND = {
     "docs/how-to/own-encoder.md": "encoder.name",
     "docs/how-to/own-features.md": "features.set",
@@ -49,6 +55,17 @@ def test_the_tutorial_goes_from_bars_to_a_report(tmp_path: Path) -> None:
     assert (folder / "report" / "report.html").is_file()
 
 
+def test_the_tutorial_begins_with_sample_bars_where_there_are_none(tmp_path: Path) -> None:
+    folder = clone(tmp_path, "docs/tutorial.md")
+    (folder / "my_bars.parquet").unlink()
+    begun = [line for line, _ in commands("docs/tutorial.md") if line.startswith("moola data ")]
+    assert reasons("docs/tutorial.md", begun[0]) != []
+    for line in begun:
+        done = run(reduced(line), folder)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+    assert (folder / "bars.parquet").is_file()
+
+
 @pytest.mark.parametrize("page", HOW_TOS)
 def test_the_file_that_a_how_to_page_shows_works(tmp_path: Path, page: str) -> None:
     assert len(files(page)) == 1, "one file, shown whole"
@@ -68,10 +85,11 @@ def test_every_diagnosis_of_the_troubleshooting_page_runs(tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with encoders, a detector with every alias, labels, a folder of bars, and a file with a bad row."""
+    """A clone with three versions of encoder and detector, every alias, labels, a folder of bars, a bad file."""
     folder = clone(tmp_path_factory.mktemp("prepared"))
     bars = generate(12_000, 9)
-    bars.to_parquet(folder / "my_bars.parquet")
+    for name in ("my_bars", "bars"):
+        bars.to_parquet(folder / f"{name}.parquet")
     (folder / "months").mkdir()
     for key, symbol in enumerate(("NQ", "CL"), start=1):
         bars.assign(instrument_id=key, symbol=symbol).to_parquet(folder / "months" / f"{symbol}.parquet")
@@ -82,26 +100,39 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in (
         "moola pretrain --config configs/path.yaml",
         "moola pretrain --config configs/path.yaml --seed 18",
-        "moola promote --model moola-encoder",
+        "moola promote --model moola-encoder --version 1",
         "moola label --bars my_bars.parquet --out my_labels.parquet",
         "moola finetune --finetune.inputs path",
         "moola promote",
     ):
         done = run(reduced(line), folder)
         assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+    client = Store(folder).client
+    for name in ("moola-encoder", "moola-detector"):  # up to version 3: copies cost no training
+        first = client.get_model_version(name, "1")
+        while str(client.get_model_version_by_alias(name, "candidate").version) != "3":
+            made = client.create_model_version(name, first.source, first.run_id, tags=first.tags)
+            client.set_registered_model_alias(name, "candidate", made.version)
+    model = mlflow.artifacts.download_artifacts(
+        "models:/moola-detector/1", dst_path=str(folder / "model"), tracking_uri=Store(folder).uri
+    )
+    shutil.copytree(next(Path(model).rglob("detector.json")).parent, folder / "my_detector")
     return folder
 
 
-@pytest.mark.parametrize("page", OTHERS)
+@pytest.mark.parametrize("page", PREPARED)
 def test_every_command_of_a_page_runs(prepared: Path, page: str) -> None:
-    run_all(page, prepared, OTHERS[page])
+    assert run_all(page, prepared) != []
 
 
-def test_every_page_with_commands_is_run_here_or_by_a_test_that_is_named() -> None:
-    pages = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
-    here = {*HOW_TOS, *OTHERS, "docs/tutorial.md", "docs/troubleshooting.md"}
-    assert [page for page in pages if commands(page) and page not in here | set(ELSEWHERE)] == []
-    assert [name for name in ELSEWHERE.values() if not (ROOT / "tests" / "e2e" / name).is_file()] == []
+@pytest.mark.parametrize(
+    "page", [page for page, test in PYTHON_BY.items() if test == "e2e/test_docs_commands.py" and page not in HOW_TOS]
+)
+def test_every_python_example_of_a_page_runs(prepared: Path, page: str) -> None:
+    assert blocks(page, "python") != []
+    for code in blocks(page, "python"):
+        done = run([sys.executable, "-c", code], prepared)
+        assert done.returncode == 0, f"{page}\n{code}\n{done.stderr[-3000:]}"
 
 
 def test_the_notebook_runs_and_is_stored_without_outputs(tmp_path: Path) -> None:

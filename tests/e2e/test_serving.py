@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +22,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from harness import ROOT, Store, free_port
+from documented import commands
+from harness import ROOT, Store, absent, free_port
 from small_models import small_detector, windows
 
 from moola_mlflow import detect, load_detector, registry
@@ -32,6 +36,8 @@ pytestmark = pytest.mark.slow
 URI = "models:/moola-detector@champion"
 PARAMS = {"min_probability": 0.5, "min_span_score": 0.05, "margin": 5}
 Answer = tuple[int, Any]
+ADDRESS = re.compile(r"(http://)?(localhost|127\.0\.0\.1):5000\b")
+"""Where the documents' requests go."""
 
 
 @dataclass
@@ -219,6 +225,28 @@ def test_the_example_client_prints_the_hits_and_a_refusal(server: Server) -> Non
     done = client("bars.csv")
     assert len(done.stdout.splitlines()) == (len(hits) + 1 if len(hits) else 0)
     assert ("no hit above the thresholds" in done.stderr) == (len(hits) == 0)
+
+
+@pytest.mark.parametrize("page", ["docs/detection.md", "docs/registry.md"])
+def test_every_request_that_a_page_shows_is_answered(server: Server, page: str) -> None:
+    asked = [line for line, _ in commands(page) if ADDRESS.search(line)]
+    assert asked != []
+    for line in asked:
+        words = shlex.split(ADDRESS.sub(server.url, line))
+        words[0] = sys.executable if words[0] == "python" else shutil.which(words[0]) or absent(words[0], "install it")
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        if words[0] == sys.executable:
+            assert done.returncode == 0 or done.stderr == "no hit above the thresholds\n", done.stderr
+        else:
+            assert "predictions" in json.loads(done.stdout), f"{line}\n{done.stdout}{done.stderr}"
+
+
+def test_the_example_request_gets_a_row_for_each_of_its_windows(server: Server) -> None:
+    request = json.loads((ROOT / "examples" / "request.json").read_text(encoding="utf-8"))
+    status, answer = server.ask(request)
+    assert status == 200, answer
+    found = server.detector.predict(np.array(request["inputs"]))
+    assert pd.DataFrame(answer["predictions"])["label"].tolist() == found.label.tolist()
 
 
 def test_a_dockerfile_of_the_model_is_written_without_docker(store: Store) -> None:
