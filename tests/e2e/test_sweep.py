@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
 import optuna
+import psutil
 import pytest
 import sqlalchemy
 import yaml
@@ -150,9 +153,9 @@ def started(store: Store, given: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of a command's workers."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
+    """Process ids of a command's workers. (`ps` would cut long command lines at 80 columns.)"""
+    children = psutil.Process(process.pid).children()
+    return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
 def in_hand(store: Store, study: str, storage: str = "") -> dict[int, str]:
@@ -167,10 +170,18 @@ def in_hand(store: Store, study: str, storage: str = "") -> dict[int, str]:
     return {trial.user_attrs["worker"][1]: trial.user_attrs["run_id"] for trial in live}
 
 
-def wait_until(true: object, seconds: float = 240) -> None:
+def drained(process: subprocess.Popen[str]) -> list[str]:
+    """What a command goes on to say, read as it comes: a full pipe would hold it up."""
+    said: list[str] = []
+    assert process.stdout is not None
+    threading.Thread(target=said.extend, args=(process.stdout,), daemon=True).start()
+    return said
+
+
+def wait_until(true: object, seconds: float = 240, said: Sequence[str] = ()) -> None:
     deadline = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not come to that"
+        assert time.monotonic() < deadline, "it did not come to that\n" + "".join(said)[-5000:]
         time.sleep(0.3)
 
 
@@ -178,13 +189,16 @@ def wait_until(true: object, seconds: float = 240) -> None:
 def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
     given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "killed", "n_trials": "20", "workers": "4"}
+    given |= {"trainer.epochs": "30", "trainer.patience": "30"}
     process = started(store, given)
-    wait_until(lambda: len(in_hand(store, "killed")) >= 2)
+    said = drained(process)
+    wait_until(lambda: len(in_hand(store, "killed")) >= 2, said=said)
     crew = set(workers_of(process))
     os.kill(next(iter(in_hand(store, "killed"))), signal.SIGKILL)
-    wait_until(lambda: states([r for r in store.runs() if r.data.tags.get("moola.stage") == "trial"])["FAIL"] >= 1)
-    wait_until(lambda: set(workers_of(process)) - crew)  # another has taken its place
-    wait_until(lambda: len(in_hand(store, "killed")) >= 2)
+    wait_until(lambda: set(workers_of(process)) - crew, said=said)  # another has taken its place
+    trials = lambda: [run for run in store.runs() if run.data.tags.get("moola.stage") == "trial"]  # noqa: E731
+    wait_until(lambda: states(trials())["FAIL"] >= 1, said=said)
+    wait_until(lambda: len(in_hand(store, "killed")) >= 2, said=said)
     doomed = set(in_hand(store, "killed").values())
     os.killpg(process.pid, signal.SIGKILL)  # all at once, as a machine that loses power
     process.wait(30)
