@@ -23,8 +23,8 @@ from moola_mlflow.features import Hybrid, compute_features
 from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
 from moola_mlflow.finetune import HIT_BARS, Inputs, select_inputs
 
-CHUNK = 512
-"""Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 70 MB."""
+CHUNK = 256
+"""Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 35 MB."""
 
 
 @dataclass(frozen=True)

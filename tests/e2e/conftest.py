@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 from outage import Server, here
+
+if hasattr(signal, "SIGHUP"):  # commands inherit it where the suite was started by `nohup`, and then do not hear it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
