@@ -10,8 +10,11 @@ import mlflow
 import pytest
 from outage import Server, here
 
-if hasattr(signal, "SIGHUP"):  # commands inherit it where the suite was started by `nohup`, and then do not hear it
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A suite that a script has started in the background, or `nohup`, has signals ignored; commands that it starts would
+# inherit that, and not hear them.
+for number in (signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
