@@ -81,6 +81,10 @@ def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
     """
     try:
         return _read(path, length)
+    except UnicodeDecodeError as e:
+        raise UserError(
+            f"labels: '{path}' holds text that is not UTF-8 (byte {e.object[e.start]:#04x}); write it anew"
+        ) from None
     except pa.ArrowException as e:  # a column of a type that nobody thought of
         first = " ".join(str(e).split())[:200]
         raise UserError(f"labels: '{path}' cannot be read ({first}); see docs/labels.md for its columns") from None

@@ -264,6 +264,18 @@ def test_what_is_no_parquet_file_is_refused(labels: LabelledSet, tmp_path: Path)
         read_labels(tmp_path / "label.parquet")
 
 
+@pytest.mark.parametrize("where", ["a column's name", "a cell"])
+def test_text_that_is_not_utf8_is_refused_in_words(labels: LabelledSet, tmp_path: Path, where: str) -> None:
+    path = tmp_path / "labels.parquet"
+    frame_of(labels).assign(instrument="ESH4").to_parquet(path, compression="none")
+    text = b"instrument" if where == "a column's name" else b"ESH4"
+    content = path.read_bytes()
+    assert text in content
+    path.write_bytes(content.replace(text, b"\x80" + text[1:]))
+    with pytest.raises(UserError, match=r"holds text that is not UTF-8 \(byte 0x80\); write it anew"):
+        read_labels(path)
+
+
 def test_labels_are_written_whole_or_not_at_all(labels: LabelledSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ends in .parquet"):
         write_labels(labels, tmp_path / "labels.csv")
