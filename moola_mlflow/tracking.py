@@ -39,7 +39,7 @@ T = TypeVar("T")
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 AWAY = ("data", "features", "label", "pretrain", "finetune")
 """Stages that can do their work while the store does not answer; the others are about what is in it."""
-KILLED_LIMIT_S = 4.0
+KILLED_LIMIT_S = 3.0
 """An interrupted run ends within five seconds; what is not sent by then is kept."""
 
 
