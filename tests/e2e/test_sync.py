@@ -127,6 +127,8 @@ def test_a_run_that_died_without_a_word_is_killed_by_sync_and_a_cut_line_is_pass
     fill(active, range(3))
     assert active._outbox is not None
     active._outbox.stop()  # a process that is killed sends no more, says no status and lets go of its lock
+    if active._outbox._thread:  # what it was in the middle of would be acknowledged after all that follows
+        active._outbox._thread.join(60)
     with open(active.folder / "journal.jsonl", "a") as f:
         f.write('{"at": 1.0, "kind": "metrics", "step": 3, "metr')
     assert active._lock is not None
