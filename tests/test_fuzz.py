@@ -37,7 +37,7 @@ def fuzz(target: str, num: int) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=3000, cwd=HERE.parent)
         if done.returncode != -signal.SIGABRT:
             break
-        # Seen once in some ten thousand parquet files: native code ended the process. Told, and tried with other inputs.
+        # Seen once in ten thousand parquet files: native code ended the process. Told, and tried with other inputs.
         print(f"{target}: the process was aborted\n{done.stderr[:3000]}")
     assert done.returncode == 0, f"{done.stderr[:2000]}\n...\n{done.stderr[-2000:]}"
     seen = json.loads(done.stdout)
