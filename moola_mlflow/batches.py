@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,6 +48,8 @@ class BatchSource:
     hybrid: Hybrid
     warmup: int
     device: torch.device
+    resident: bool | None = None
+    """Whether features and prices of all windows stay on the device; None: on a GPU that has room for them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,16 +59,44 @@ class BatchSource:
     def batches(self, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Yield the windows of ``order`` in batches, from batch number ``first`` on; the last may be smaller."""
         chunk = max(1, CHUNK // batch_size) * batch_size
+        held = self._held
         for lo in range(first * batch_size, len(order), chunk):
             index = order[lo : lo + chunk]
-            prices = self.windows.gather(index)
-            x = torch.from_numpy(compute_features(prices, self.feature_set, self.hybrid)).to(self.device)
-            p = torch.from_numpy(prices)
-            # MPS has no float64; prices are only read by objectives, which work on ratios of differences.
-            p = p.to(self.device, torch.float32) if self.device.type == "mps" else p.to(self.device)
+            if held:
+                rows = self._there(torch.from_numpy(index))
+                x, p = held[0][rows], held[1][rows]
+            else:
+                x, p = self._computed(index)
             for i in range(0, len(index), batch_size):
                 part = slice(i, i + batch_size)
                 yield Batch(x[part], p[part], index[part], self.warmup)
+
+    @cached_property
+    def _held(self) -> tuple[Tensor, Tensor] | None:
+        """Features and prices of all windows on the device, computed once; None where each epoch computes its own."""
+        num, length = len(self.windows), self.windows.length
+        size = num * length * (4 * len(self.names) + 8 * 4)
+        if not (has_room(self.device, size) if self.resident is None else self.resident):
+            return None
+        x = torch.empty(num, length, len(self.names), device=self.device)
+        p = torch.empty(num, length, 4, device=self.device, dtype=self._price_type)
+        for lo in range(0, num, CHUNK):
+            x[lo : lo + CHUNK], p[lo : lo + CHUNK] = self._computed(np.arange(lo, min(lo + CHUNK, num)))
+        return x, p
+
+    def _computed(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        prices = self.windows.gather(index)
+        x = torch.from_numpy(compute_features(prices, self.feature_set, self.hybrid))
+        return self._there(x), self._there(torch.from_numpy(prices).to(self._price_type))
+
+    @property
+    def _price_type(self) -> torch.dtype:
+        # MPS has no float64; prices are only read by objectives, which work on ratios of differences.
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
+    def _there(self, x: Tensor) -> Tensor:
+        """Return a tensor on the device; a GPU takes it while the host goes on, which only locked memory allows."""
+        return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x.to(self.device)
 
     def features(self, order: np.ndarray) -> np.ndarray:
         """Return the raw features of some windows. Shapes: float32 [len(order), T, F]."""
@@ -80,6 +111,11 @@ class BatchSource:
         parts = np.array_split(np.arange(len(self.windows)), -(-len(self.windows) // CHUNK))
         rates = [flip_rate(self.windows.gather(part), self.warmup, self.hybrid) for part in parts]
         return float(np.average(rates, weights=[len(part) for part in parts]))
+
+
+def has_room(device: torch.device, num_bytes: int) -> bool:
+    """Return whether a GPU has twice so much memory free; a CPU's bars are in memory as it is."""
+    return device.type == "cuda" and 2 * num_bytes <= torch.cuda.mem_get_info(device)[0]
 
 
 def fit_scaling(features_NTF: np.ndarray, warmup: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import members_of
 from moola_mlflow.features import Hybrid, compute_features
 from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
-from moola_mlflow.finetune import HIT_BARS, Inputs, select_inputs
+from moola_mlflow.finetune import HIT_BARS, Inputs
 
 CHUNK = 256
 """Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 35 MB."""
@@ -172,19 +172,18 @@ def detector_inputs(
     reads = encoder if which != "path" else None
     with evaluating([reads] if reads is not None else []):
         for lo in range(0, len(ohlc_NT4), CHUNK):
-            part = ohlc_NT4[lo : lo + CHUNK]
-            encoding = _encoded(reads, part, precision) if reads is not None else None
-            path = torch.from_numpy(path_features(part)) if which != "encoding" else None
-            if encoding is not None and path is not None:
-                path = path.to(encoding.device)
-            inputs_NTP[lo : lo + len(part)] = select_inputs(which, encoding, path)
+            part, rows_BTP = ohlc_NT4[lo : lo + CHUNK], inputs_NTP[lo : lo + CHUNK]
+            if reads is not None:
+                rows_BTP[..., : reads.output_size] = _encoded(reads, part, precision)
+            if which != "encoding":
+                rows_BTP[..., -len(PATH_FEATURE_NAMES) :] = torch.from_numpy(path_features(part))
     return inputs_NTP
 
 
 def _encoded(encoder: Encoder, ohlc_NT4: np.ndarray, precision: str) -> Tensor:
     device = encoder.mean.device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return encoder(encoder_features(encoder, ohlc_NT4).to(device)).float()
+        return encoder(encoder_features(encoder, ohlc_NT4).to(device))
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class SpanHead(Head):
 
     def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
         g_BTH = self.step(z_BTP)
-        g_BTH = self.dropout(g_BTH + functional.gelu(self.around(g_BTH.transpose(1, 2)).transpose(1, 2)))
+        g_BTH = self.dropout(g_BTH + functional.gelu(over_steps(self.around, g_BTH)))
         start_BT, end_BT = self.pointer(g_BTH).unbind(-1)
         pointers = (start_BT, end_BT)
         if span is None:
@@ -134,6 +134,17 @@ class PooledHead(Head):
         start_B = (centre_B * (self.num_steps - 1) - (length_B - 1) / 2).round().long()
         start_B = torch.minimum(start_B.clamp(min=0), self.num_steps - length_B)
         return start_B, start_B + length_B - 1
+
+
+def over_steps(conv: nn.Conv1d, g_BTH: Tensor) -> Tensor:
+    """Return a convolution over steps, which keeps their number. Shapes: [B, T, H] -> [B, T, H].
+
+    To a picture of one row of steps these numbers are in the order that a CPU convolves in; as a line they would be put
+    into another one and back, which takes as long again.
+    """
+    row_BH1T = g_BTH.transpose(1, 2).unsqueeze(2)
+    around = functional.conv2d(row_BH1T, conv.weight.unsqueeze(2), conv.bias, padding=(0, *conv.padding))
+    return around.squeeze(2).transpose(1, 2)
 
 
 def span_scores(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Tensor:

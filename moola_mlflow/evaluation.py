@@ -17,6 +17,8 @@ from moola_mlflow.sharding import Engine
 from moola_mlflow.splits import Split
 
 EVALUATION_BATCH = 256
+LEAK_WINDOWS = 64
+"""Each goes through the encoder eight times: in two precisions, as in evaluation and in training, twice."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Evaluation:
 
     def leak(self) -> float:
         """Return how far validation encodings move when the input at hidden steps is replaced by noise."""
-        batch = next(iter(self.source.batches(self.split.val[:EVALUATION_BATCH], EVALUATION_BATCH)))
+        batch = next(iter(self.source.batches(self.split.val[:LEAK_WINDOWS], LEAK_WINDOWS)))
         model, measured = self.model, []
         for context in (self.engine.autocast, nullcontext):  # what bf16 rounds away is a leak all the same
             with context():

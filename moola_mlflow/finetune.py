@@ -94,19 +94,6 @@ class Fitted:
     ``held_joint_at_3``."""
 
 
-def select_inputs(which: Inputs, encoding_NTD: Tensor | None, path_NTP: Tensor | None) -> Tensor:
-    """Return what a head reads: the encoding, the path features, or both side by side.
-
-    An encoder that is trained on passes its features in place of the encoding. Shapes: [N, T, D or P or D + P].
-    """
-    parts = {"encoding": [encoding_NTD], "path": [path_NTP], "both": [encoding_NTD, path_NTP]}[which]
-    there = [part.float() for part in parts if part is not None]
-    if len(there) < len(parts):
-        needed = {"encoding": "encodings", "path": "path features", "both": "encodings and path features"}[which]
-        raise ValueError(f"inputs='{which}' needs {needed}")
-    return torch.cat(there, -1)
-
-
 def mirrored(ohlc_NT4: np.ndarray) -> np.ndarray:
     """Return the windows upside down: every move changes its sign, highs become lows."""
     return -ohlc_NT4[..., [0, 2, 1, 3]]

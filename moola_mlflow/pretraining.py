@@ -25,7 +25,6 @@ from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
 from moola_mlflow.features import feature_names
 from moola_mlflow.features.quality import check_quality
 from moola_mlflow.objectives import build_objective
-from moola_mlflow.plots.training import reconstruction_figure
 from moola_mlflow.resume import ResumePoint
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.signals import Interrupted, Interrupts
@@ -176,7 +175,10 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
         if event.epoch not in logged:
             active.metrics(event.metrics, step=event.epoch)
         active.beat()
+        active.draw_waiting()
         if event.epoch % every == 0 or event.epoch == event.epochs - 1:
+            from moola_mlflow.plots.training import reconstruction_figure
+
             names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
             picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
             active.figure(picture, f"figures/reconstruction_epoch_{event.epoch:03d}.png")
@@ -188,6 +190,7 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
             stopped = trainer.fit().stopped
         except NumbersWrong as e:
             active.json(e.diagnosis, "diagnosis.json")
+            active.draw_waiting()
             raise
         if stopped:
             print(f"Stopped; the state of the training is in {trainer.folder.folder / checkpoint.LATEST}", flush=True)

@@ -35,6 +35,7 @@ class RunLog:
     _journal: Journal | None = None
     _outbox: Outbox | None = None
     _direct: Replayer | None = None
+    _waiting: tuple[tuple[Callable[[], Figure], str], ...] = ()
     _note = ""
     id = ""
 
@@ -143,6 +144,16 @@ class RunLog:
     def figure(self, figure: Figure, name: str) -> None:
         """Log a picture as a PNG artifact."""
         self._file(name, lambda path: figure.savefig(path, dpi=110))
+
+    def figure_later(self, draw: Callable[[], Figure], name: str) -> None:
+        """Log a picture once there is time to draw it: at the next :meth:`draw_waiting`."""
+        self._waiting = (*self._waiting, (draw, name))
+
+    def draw_waiting(self) -> None:
+        """Draw and log the pictures that wait."""
+        waiting, self._waiting = self._waiting, ()
+        for draw, name in waiting:
+            self.figure(draw(), name)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Log a file or the content of a folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_
 from moola_mlflow.features.quality import check_quality, quality_metrics, quality_report, quality_table
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
 from moola_mlflow.lineage import log_model_inputs, resolve_origin
-from moola_mlflow.plots.quality import quality_figure
 from moola_mlflow.registry import load_encoder
 from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
 from moola_mlflow.windows import Windows, make_windows, weighed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*")
 """What MLflow takes as a part of a metric's name, where `.` and `..` would name another."""
@@ -59,10 +61,13 @@ def batch_source(windows: Windows, config: Config, device: torch.device) -> Batc
     return BatchSource(windows, config.features.set, hybrid(config), config.windows.warmup, device)
 
 
-def check_features(run: Run, source: BatchSource, reference: dict[str, Any] | None = None) -> dict[str, Any]:
+def check_features(
+    run: Run, source: BatchSource, reference: dict[str, Any] | None = None, hurry: bool = False
+) -> dict[str, Any]:
     """Log the feature quality report of all windows, then refuse features that cannot be learned from.
 
-    ``reference`` is the report of an encoder's training windows, against which drift is measured.
+    ``reference`` is the report of an encoder's training windows, against which drift is measured. In a hurry the
+    picture of features that pass waits until the run draws it.
 
     Raises: UserError after the report has been logged.
     """
@@ -73,7 +78,13 @@ def check_features(run: Run, source: BatchSource, reference: dict[str, Any] | No
         run.tags({"moola.warnings": " ".join(report["warnings"])})
     for warning in report["warnings"]:
         print(f"Warning: {warning}", flush=True)
-    check_quality(report)
+    try:
+        check_quality(report)
+    except UserError:
+        run.draw_waiting()
+        raise
+    if not hurry:
+        run.draw_waiting()
     return report
 
 
@@ -97,6 +108,7 @@ def check_label_features(
         reports.append(quality_report(features, feature_names(spec["set"]), warmup, flips, known))
         if i == 0:
             _log_quality(run, reports[0], features)
+            run.draw_waiting()
     for report in reports:
         try:
             check_quality(report)
@@ -109,7 +121,13 @@ def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None
     run.metrics(quality_metrics(report))
     run.json(report, "features/quality.json")
     run.table(quality_table(report), "features/quality_table.json")
-    run.figure(quality_figure(report, features), "figures/feature_quality.png")
+
+    def picture() -> Figure:
+        from moola_mlflow.plots.quality import quality_figure  # matplotlib takes half a second to import
+
+        return quality_figure(report, features)
+
+    run.figure_later(picture, "figures/feature_quality.png")
 
 
 def load_labels(run: Run, config: Config) -> LabelledSet:

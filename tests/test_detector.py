@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_mlflow.detector import HEADS, LOG_SIGMA_BOUNDS, Detector, EncoderDetector, best_span, pooling
+from moola_mlflow.detector import HEADS, LOG_SIGMA_BOUNDS, Detector, EncoderDetector, best_span, over_steps, pooling
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import UserError
 
@@ -84,6 +84,19 @@ def test_the_focal_loss_is_smaller_where_the_class_is_sure(detector: Detector) -
     plain, focal = (detector.losses(output, label, span, gamma)[0] for gamma in (0.0, 2.0))
     probability = output.class_logits.softmax(1).max()
     assert float(focal / plain) == pytest.approx(float((1 - probability) ** 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 105])
+def test_a_convolution_over_steps_is_torchs_own(num_steps: int) -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(8, 6, 5, padding=2)
+    own, torchs = (torch.randn(4, num_steps, 8).requires_grad_() for _ in range(2))
+    torchs.data.copy_(own.data)
+    found, expected = over_steps(conv, own), conv(torchs.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+    for y in (found, expected):
+        y.square().sum().backward()
+    torch.testing.assert_close(own.grad, torchs.grad)
 
 
 def test_the_class_is_read_at_the_span_and_twenty_steps_either_side() -> None:

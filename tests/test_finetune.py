@@ -12,7 +12,7 @@ import torch
 from moola_mlflow.detector import HEADS
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.errors import TrainingError
-from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, mirrored, predict, select_inputs
+from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, mirrored, predict
 
 SETTINGS = HeadSettings(epochs=8, batch_size=16)
 NONE = np.array([], np.int64)
@@ -176,14 +176,6 @@ def test_prices_mirrored_twice_are_the_prices() -> None:
     window = np.array([[[1.0, 3.0, 0.5, 2.0]]])
     assert mirrored(window).tolist() == [[[-1.0, -0.5, -3.0, -2.0]]]
     assert np.array_equal(mirrored(mirrored(window)), window)
-
-
-def test_inputs_are_the_encoding_the_path_features_or_both() -> None:
-    encoding, path = torch.ones(2, 5, 3), torch.zeros(2, 5, 4)
-    shapes = {which: select_inputs(which, encoding, path).shape[-1] for which in ("encoding", "path", "both")}
-    assert shapes == {"encoding": 3, "path": 4, "both": 7}
-    with pytest.raises(ValueError, match="encodings and path features"):
-        select_inputs("both", None, path)
 
 
 @pytest.mark.filterwarnings("ignore")

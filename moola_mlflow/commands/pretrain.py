@@ -16,7 +16,6 @@ from moola_mlflow import (
 )
 from moola_mlflow.config import Config
 from moola_mlflow.errors import GateError
-from moola_mlflow.plots.training import curves_figure, lr_figure
 from moola_mlflow.pretraining import build_model, check_leak, check_names, fit_tracked, follow, go_on
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
@@ -54,7 +53,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
         active.metrics({"split/dropped": split.dropped})
         source = stages.batch_source(windows, config, device)
-        report = stages.check_features(active, source)
+        report = stages.check_features(active, source, hurry=True)
         train = survey(source, split.train)
         quality = train.report(report["swing_flip_rate"])
         model = build_model(config, source, *train.scaling()).to(device)
@@ -79,6 +78,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             active.config(config)  # not before: a run that cannot go on so must stay as it was
         world.share_state(point.state if point else None)
         fit_tracked(active, trainer, interrupts)
+        active.draw_waiting()  # of a run that had no epoch left
         world.leave()
         keeper.forget_previous()
         model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
@@ -106,6 +106,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
 
 
 def _log_results(active: Run, results: Results) -> None:
+    from moola_mlflow.plots.training import curves_figure, lr_figure
+
     active.metrics(results.metrics())
     active.json(results.skills(), "skill.json")
     active.json(results.published(), "training_results.json")

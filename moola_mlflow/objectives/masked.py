@@ -81,17 +81,21 @@ class Masked(Objective):
         return torch.where(drawn[..., None], self.mask_token, z_BTF) if self.hide else z_BTF
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
-        return self._errors(encoder, self.decoder(h_BTD[drawn]).float(), batch, drawn)
+        return self._errors(encoder, self.decoder(h_BTD).float(), batch, drawn)
 
-    def _errors(self, encoder: Encoder, predicted_MF: Tensor, batch: Batch, drawn: Tensor) -> Errors:
-        """Compare predictions (in loss units) at the M masked positions with the clean features."""
-        raw_MF = batch.x_BTF[drawn]
-        target_MF = raw_MF if self.units == "raw" else encoder.standardise(raw_MF)
-        huber_K = functional.huber_loss(predicted_MF, target_MF, reduction="none", delta=1.0).sum(0)
+    def _errors(self, encoder: Encoder, predicted_BTF: Tensor, batch: Batch, drawn: Tensor) -> Errors:
+        """Compare predictions (in loss units) with the clean features, at masked positions alone.
+
+        All positions are decoded: how many are masked would have to be asked of a GPU, and the host would wait for it.
+        """
+        target_BTF = batch.x_BTF if self.units == "raw" else encoder.standardise(batch.x_BTF)
+        masked_BT1 = drawn[..., None]
+        huber_BTF = functional.huber_loss(predicted_BTF, target_BTF, reduction="none", delta=1.0)
+        huber_K = huber_BTF.where(masked_BT1, 0.0).sum((0, 1))
         with torch.no_grad():
             unit_F = torch.ones_like(encoder.std) if self.units == "raw" else encoder.std
-            absolute_K = ((predicted_MF - target_MF).abs() * unit_F).sum(0)
-        return Errors(huber_K, absolute_K, torch.full_like(absolute_K, len(raw_MF)))
+            absolute_K = ((predicted_BTF - target_BTF).abs() * unit_F).where(masked_BT1, 0.0).sum((0, 1))
+        return Errors(huber_K, absolute_K, drawn.sum().to(absolute_K.dtype).expand_as(absolute_K))
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         predicted_BTF = self.decoder(h_BTD).float()
@@ -121,10 +125,10 @@ class Masked(Objective):
     def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
         z_BTF = encoder.standardise(batch.x_BTF)
         predictions = {
-            "feature mean": torch.zeros_like(z_BTF[drawn]),
-            "last visible": last_visible(z_BTF, drawn)[drawn],
-            "interpolation": interpolate(z_BTF, drawn)[drawn],
-            "ridge": self.ridge.predict(neighbours(z_BTF, drawn)),
+            "feature mean": torch.zeros_like(z_BTF),
+            "last visible": last_visible(z_BTF, drawn),
+            "interpolation": interpolate(z_BTF, drawn),
+            "ridge": torch.zeros_like(z_BTF).index_put((drawn,), self.ridge.predict(neighbours(z_BTF, drawn))),
         }
         if self.units == "raw":
             predictions = {name: z * encoder.std + encoder.mean for name, z in predictions.items()}

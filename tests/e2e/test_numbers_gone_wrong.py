@@ -23,6 +23,7 @@ def test_a_diverging_training_leaves_its_diagnosis_and_retries_where_asked_to(tm
     assert run.info.status == "FAILED"
     assert "lower optimizer.lr" in run.data.tags["mlflow.note.content"]
     found = json.loads(store.artifact(run, "diagnosis.json").read_text())
+    assert store.artifact(run, "figures/feature_quality.png").stat().st_size > 10_000
     assert {"epoch", "step", "loss", "gradient_norms", "features", "windows", "weights_not_finite"} <= set(found)
     assert len(found["features"]) == 11
     assert ("moola.nan_retry" in run.data.tags) == (retry == "true")
