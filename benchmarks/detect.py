@@ -1,12 +1,10 @@
-"""What a scan costs, and what its hits and probabilities are worth on bars that the detector has not seen.
+"""What a scan costs; what its hits are worth is asked by `benchmarks.detect_worth`.
 
     python -m benchmarks.detect speed [--out benchmarks/results/detect_speed.json]
-    python -m benchmarks.detect worth --detector FOLDER --bars bars.parquet --instrument front
 
 `speed` scans with a detector of the default size and random weights, beside the windows a second that the
-multiplications alone would take in bf16 and in fp32, and beside the machine's bf16 GEMM peak, as `roofline` has it: the
-products of the encoder count, those of the head do not. `worth` labels the bars by the rule of `moola label` and prints
-the calibration error on them, and how many windows pass the thresholds where the rule finds nothing.
+encoder's multiplications alone would take in bf16 and in fp32, and beside the machine's bf16 GEMM peak, as `roofline`
+has it: a detector's products are its encoder's and its head's.
 """
 
 from __future__ import annotations
@@ -24,16 +22,13 @@ from benchmarks.roofline import encoder_flops, gemm_rates
 from benchmarks.synthetic_months import machine
 from moola_mlflow import runtime
 from moola_mlflow.bars import read_bars
-from moola_mlflow.calibration import apply_temperature
 from moola_mlflow.config import BarsConfig, resolve
 from moola_mlflow.detection import PatternDetector, detector_inputs, num_inputs
-from moola_mlflow.detector import Detector
-from moola_mlflow.detector_files import load_detector_folder
+from moola_mlflow.detector import HIDDEN as HEAD
+from moola_mlflow.detector import KERNEL, Detector
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.labelrule import CLASSES, NO_SURGE, apply_rule
-from moola_mlflow.labels import find_patterns
-from moola_mlflow.metrics import ece, ece_if_calibrated, scores
+from moola_mlflow.labelrule import CLASSES
 from moola_mlflow.scan import detect_options, scan
 from moola_mlflow.synthetic import generate
 
@@ -42,6 +37,8 @@ NUM_WINDOWS = 1024
 PEAK_S = 4.0
 """Seconds in which the GEMM peak is looked for."""
 STEPS, HIDDEN, FEATURES = 105, 128, 11
+ONE_BY_ONE, LIMIT_MS = 200, 50
+WITHOUT = "detector without an encoder"
 
 
 def full_size() -> PatternDetector:
@@ -64,6 +61,13 @@ def fastest(do: Callable[[], object], times: int = 5) -> float:
         do()
         took.append(time.process_time() - started)
     return min(took[1:])
+
+
+def wall(do: Callable[[], object]) -> float:
+    """Return the seconds that something takes."""
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
 
 
 @torch.inference_mode()
@@ -90,79 +94,46 @@ def speed(out: Path) -> None:
     rates = {
         "detector": NUM_WINDOWS / fastest(lambda: detector.predict(ohlc)),
         "detector, runtime.precision=bf16": NUM_WINDOWS / fastest(lambda: detector.predict(ohlc, "bf16")),
-        "detector without an encoder": NUM_WINDOWS / fastest(lambda: path.predict(ohlc)),
+        WITHOUT: NUM_WINDOWS / fastest(lambda: path.predict(ohlc)),
         "encoder alone": NUM_WINDOWS / fastest(lambda: detector_inputs(detector.encoder, "encoding", ohlc)),
+        "encoder alone, bf16": NUM_WINDOWS
+        / fastest(lambda: detector_inputs(detector.encoder, "encoding", ohlc, precision="bf16")),
         "products alone, fp32": gemm_only(torch.float32),
         "products alone, bf16": gemm_only(torch.bfloat16),
     }
     bars_per_second = len(bars) / fastest(lambda: scan(bars, detector, options), 2)
-    gflop, peak = encoder_flops(STEPS, FEATURES, HIDDEN, 2) / 1e9, gemm_rates(threads, PEAK_S)[1]
-    shares = {name: rate * gflop / peak for name, rate in rates.items() if name != "detector without an encoder"}
+    encoder, peak = encoder_flops(STEPS, FEATURES, HIDDEN, 2) / 1e9, gemm_rates(threads, PEAK_S)[1]
+    head = 2 * STEPS * HEAD * (num_inputs(detector.encoder, "both") + KERNEL * HEAD) / 1e9
+    gflop = {name: encoder + head * name.startswith("detector") for name in rates if name != WITHOUT}
+    shares = {name: rates[name] * gflop[name] / peak for name in gflop}
     print(
-        f"{threads} thread; {gflop:.3f} GFLOP of the encoder's products a window; bf16 GEMM peak {peak:,.0f} GFLOP a "
-        "CPU-second\n| | windows a CPU-second | share of the products alone in bf16 | of the GEMM peak |\n"
-        "|---|---|---|---|"
+        f"{threads} thread; {encoder:.3f} GFLOP of the encoder's products a window, {head:.3f} of the head's; bf16 "
+        f"GEMM peak {peak:,.0f} GFLOP a CPU-second\n| | windows a CPU-second | share of the encoder's products alone, "
+        "bf16 | of the GEMM peak |\n|---|---|---|---|"
     )
     for name, rate in rates.items():
         alone = f"{rate / rates['products alone, bf16']:.0%} | {shares[name]:.1%}" if name in shares else " |"
         print(f"| {name} | {rate:,.0f} | {alone} |")
     print(f"\nscan, a window every {options.stride} bars: {bars_per_second:,.0f} bars a CPU-second")
+    one_ms = [1e3 * wall(lambda: detector.predict(ohlc[:1])) for _ in range(ONE_BY_ONE)]
+    one = {"median": float(np.median(one_ms)), "99 %": float(np.quantile(one_ms, 0.99))}
+    print(f"one window alone: {one['median']:.1f} ms (99 %: {one['99 %']:.1f}; asked: {LIMIT_MS})")
     result = {
         "machine": machine(), "threads": threads, "windows_per_cpu_second": rates, "peak_gflops_per_cpu_s": peak,
         "share_of_peak": shares, "bars_per_cpu_second": bars_per_second,
+        "one_window_ms": one,
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def worth(detector: PatternDetector, config: BarsConfig) -> None:
-    bars = read_bars(config)
-    patterns = find_patterns(bars, 17)
-    ohlc, label = patterns.windows.gather(np.arange(len(patterns.label))), patterns.label
-    found = detector.predict(ohlc)
-    order = [detector.classes.index(name) for name in CLASSES]
-    probability = found.probability[:, order]
-    span, predicted = np.stack([patterns.start, patterns.end], 1), np.stack([found.start, found.end], 1)
-    row = scores(label, probability, predicted, span, CLASSES)
-    # What the temperature does: its inverse, applied to the calibrated probabilities, gives the raw ones again.
-    raw = apply_temperature(np.log(probability), 1 / detector.temperature)
-    print(
-        f"{len(label)} windows that the rule labels and that share no bar: F1 {row['f1_macro']:.3f}, "
-        f"Joint@3 {row['joint_success_at_3']:.3f}, ECE {ece(label, raw):.3f} before and {ece(label, probability):.3f} "
-        f"after temperature {detector.temperature:.2f}; a perfectly calibrated one would show "
-        f"{ece_if_calibrated(probability[None]):.3f}"
-    )
-    scanned = scan(bars, detector, detect_options({}))
-    windows = scanned.windows.gather(np.arange(len(scanned.windows)))
-    outcome, start, end = apply_rule(windows)
-    labelled = outcome < len(CLASSES)
-    right = labelled & (np.array([*CLASSES, "", ""])[outcome] == scanned.found.label)
-    right &= np.abs(start + end - scanned.found.start - scanned.found.end) <= 6
-    above = scanned.above
-    print(
-        f"{len(above):,} windows, {above.mean():.0%} above the thresholds: {above[labelled].mean():.0%} of those that "
-        f"the rule labels, {above[outcome == NO_SURGE].mean():.0%} of those without a surge. Of {len(scanned.kept):,} "
-        f"hits {labelled[scanned.kept].mean():.0%} lie in a window that the rule labels, "
-        f"{right[scanned.kept].mean():.0%} have its class, and its centre within 3 bars"
-    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked = parser.add_subparsers(dest="what", required=True)
     asked.add_parser("speed").add_argument("--out", type=Path, default=RESULTS / "detect_speed.json")
-    valued = asked.add_parser("worth")
-    valued.add_argument("--detector", type=Path, required=True)
-    valued.add_argument("--bars", default="sample")
-    valued.add_argument("--instrument")
-    valued.add_argument("--sample_seed", type=int, default=77)
     arguments = parser.parse_args()
     runtime.prepare_environment()
-    if arguments.what == "speed":
-        speed(arguments.out)
-        return
-    config = BarsConfig(path=arguments.bars, instrument=arguments.instrument, sample_seed=arguments.sample_seed)
-    worth(load_detector_folder(arguments.detector), config)
+    speed(arguments.out)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ class Detector(nn.Module):
         self.std.copy_(torch.where(std_P > 0, std_P, torch.ones_like(std_P)))
 
     def forward(self, x_BTP: Tensor, span: Span | None = None) -> Output:
-        return self.head((x_BTP - self.mean) / self.std, span)
+        return self.head(torch.addcmul(-self.mean / self.std, x_BTP, 1 / self.std), span)  # z in one pass
 
     def decode(self, output: Output) -> Span:
         """Return the span that the head finds."""

@@ -36,10 +36,10 @@ PATIENCE_MS = 60_000
 COLOURS = 64
 STORE_OF_ITS_OWN = (
     "features",
-    "pretrain --config configs/path.yaml --bars.sample_bars 60000 --encoder.hidden 32 --epochs 8",
+    "pretrain --config configs/path.yaml --epochs 8",
     "finetune --encoder models:/moola-encoder@candidate --folds 3 --epochs 8",
     "sweep --base configs/smoke.yaml --n_trials 6 --trainer.epochs 2 --bars.sample_bars 20000",
-    "promote --model moola-encoder --force true",
+    "promote --model moola-encoder",
 )
 
 

@@ -20,7 +20,7 @@ NET = (2, 3, 5, 8, 13, 21, 34)
 EXTREME = (5, 10, 20, 40)
 BREAKOUT = (5, 10, 20)
 PLACE = (10, 20)
-CHUNK = 500
+CHUNK = 256
 """Windows computed together, so that scratch arrays stay in cache."""
 
 Floats = NDArray[np.float64]
