@@ -20,8 +20,8 @@ pretrain: .venv/.ready ## pre-train on the sample bars; more with ARGS="-P epoch
 test: .venv/.ready ## the fast tests
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: .venv/.ready ## the slow tests: full size, fault injection
-	$(PYTEST) -m slow $(ARGS)
+test-slow: .venv/.ready ## the slow tests: full size, fault injection; a file by one worker, for its tests share stores
+	$(PYTEST) --dist loadfile -m slow $(ARGS)
 
 test-all: .venv/.ready ## all tests
 	$(PYTEST) $(ARGS)

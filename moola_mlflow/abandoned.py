@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import mlflow
+from mlflow.entities import Run
 
-from moola_mlflow import runfolder
+from moola_mlflow import runfolder, signs
 from moola_mlflow.errors import UserError
 from moola_mlflow.journal import OFFLINE, Sent
-from moola_mlflow.replay import NOTE
+from moola_mlflow.replay import NOTE, PARENT
 from moola_mlflow.runfolder import DIED, RUNS
 from moola_mlflow.store import FAILURES, first_line, is_outage
 
@@ -33,7 +34,8 @@ def id_in_store(run_id: str) -> str:
 def close_abandoned() -> list[str]:
     """Mark runs as KILLED whose process died without a word (kill -9, power, no memory); return their ids.
 
-    Runs of another store are left alone. They can be resumed all the same.
+    With a sweep go those of its trials that nobody is at work on. Runs of another store are left alone. They can be
+    resumed all the same.
     """
     client, closed = mlflow.MlflowClient(), []
     for folder in (RUNS / name for name in runfolder.abandoned()):
@@ -52,13 +54,26 @@ def close_abandoned() -> list[str]:
 def _close(client: mlflow.MlflowClient, folder: Path) -> str:
     """End the run of a folder that this process holds; return its id where the store took it to be RUNNING."""
     run_id, status, note = id_in_store(folder.name), "KILLED", DIED + _going_on(folder)
-    stored = client.get_run(run_id).info.status if run_id else ""
+    run = client.get_run(run_id) if run_id else None
+    stored = run.info.status if run else ""
+    if run is not None and run.data.tags.get(signs.STAGE) == "sweep":
+        _close_trials(client, run)
+        if signs.is_at_work(run):  # another command that shares it
+            return ""
     if stored == "RUNNING":
         _end(client, run_id, status, note)
-    elif stored == "FAILED":  # as another process of its training has found
+    elif stored in ("FAILED", "FINISHED"):  # as another process of its training, or of its sweep, has found
         status = stored
     runfolder.close(folder, status, note)
     return run_id if stored == "RUNNING" else ""
+
+
+def _close_trials(client: mlflow.MlflowClient, sweep: Run) -> None:
+    """End the runs of a sweep's trials whose process is gone, which the sweep does only if it is started again."""
+    wanted = f"tags.`{PARENT}` = '{sweep.info.run_id}' and attributes.status = 'RUNNING'"
+    for trial in client.search_runs([sweep.info.experiment_id], wanted):
+        if signs.is_at_work(trial) is False:
+            _end(client, trial.info.run_id, "KILLED", DIED)
 
 
 def end_lost(run_id: str, patience_s: float = PATIENCE_S) -> bool:

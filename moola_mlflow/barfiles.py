@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
 import io
 import re
 import urllib.parse
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,15 +18,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from moola_mlflow.bardbn import read_dbn
-from moola_mlflow.barlimits import Unpacked, check_parquet
+from moola_mlflow.barlimits import Unpacked, check_dictionaries, check_parquet
+from moola_mlflow.barpaths import DBN, KNOWN, PARQUET, TEXT, is_any
 from moola_mlflow.bartimes import localise, parse_times
 from moola_mlflow.errors import UserError, nearest
-
-PARQUET = (".parquet", ".pq")
-CSV = (".csv", ".csv.gz", ".csv.zst")
-TEXT = (*CSV, ".txt", ".txt.gz", ".txt.zst")
-DBN = (".dbn", ".dbn.zst")
-KNOWN = f"known: {', '.join((*PARQUET, *TEXT, *DBN))}"
 
 PRICES = ("open", "high", "low", "close")
 # '' and __index_level_0__ are how pandas writes an index without a name to CSV and to parquet.
@@ -107,60 +100,26 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def find_files(path: str) -> list[Path]:
-    """Return the bars files that a path, folder or glob names, sorted by name.
-
-    Raises: UserError where there is none, with the nearest name.
-    """
-    try:
-        return _found(Path(path).expanduser(), path)
-    except (OSError, RuntimeError) as e:  # no permission, a name too long, no home folder
-        raise UserError(f"bars: '{path[:200]}' cannot be looked at: {e}; correct the path or its permissions") from None
-
-
-def _found(target: Path, path: str) -> list[Path]:
-    if target.is_file():
-        return [target]
-    if target.is_dir():
-        # .txt is left to globs: in a folder it is as likely a README. Folders within count where it has no file itself.
-        found = _bars_files(target.iterdir()) or _bars_files(target.rglob("*"))
-        if not found:
-            raise UserError(f"bars: folder '{path}' holds no bars file ({KNOWN}; for .txt use a glob: '{path}/*.txt')")
-        return found
-    if glob.has_magic(path):
-        found = sorted(Path(p) for p in glob.glob(str(target), recursive=True) if Path(p).is_file())
-        if not found:
-            raise UserError(f"bars: no file matches '{path}'; a folder or a single file will do as well")
-        return found
-    there = sorted(p.name for p in target.parent.iterdir()) if target.parent.is_dir() else []
-    hint = nearest(target.name, there) if there else f"; there is no folder '{target.parent}' either."
-    raise UserError(f"bars: no file '{path}'{hint} Give a file, a folder, a glob, or 'sample'")
-
-
-def _bars_files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if _is(p, (*PARQUET, *CSV, *DBN)) and p.name[0] != "." and p.is_file())
-
-
 def read_file(path: Path, zone: str) -> RawBars:
     """Read one file of any known form.
 
     Raises: UserError where the file as a whole cannot be read: unknown form, damaged, empty, a column missing.
     """
-    if not _is(path, (*PARQUET, *TEXT, *DBN)):
+    if not is_any(path, (*PARQUET, *TEXT, *DBN)):
         raise UserError(f"{path}: unknown suffix '{path.suffix}'; {KNOWN}")
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
-        if _is(path, DBN):
+        if is_any(path, DBN):
             table = read_dbn(path)
             return _normalise(path, table, find_columns(table.column_names, str(path)), zone)
-        return _read_parquet(path, zone) if _is(path, PARQUET) else _read_text(path, zone)
+        return _read_parquet(path, zone) if is_any(path, PARQUET) else _read_text(path, zone)
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: is not UTF-8 text (byte {e.object[e.start]:#04x}); save it as UTF-8 CSV") from None
     except PermissionError:
         raise UserError(f"{path}: may not be read; give yourself permission, for example chmod u+r") from None
     except (pa.ArrowException, OSError, csv.Error) as e:
-        kind = "parquet" if _is(path, PARQUET) else "DBN" if _is(path, DBN) else "text with columns"
+        kind = "parquet" if is_any(path, PARQUET) else "DBN" if is_any(path, DBN) else "text with columns"
         first = " ".join(str(e).split())[:300]
         raise UserError(f"{path}: cannot be read as {kind} ({first}); the file is damaged, export it again") from None
 
@@ -198,10 +157,6 @@ def find_columns(names: list[str], where: str) -> dict[str, list[str]]:
     return {role: columns for role, columns in found.items() if columns}
 
 
-def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.name.lower().endswith(suffixes)
-
-
 def _read_parquet(path: Path, zone: str) -> RawBars:
     with path.open("rb") as f:
         if f.read(4) != b"PAR1":
@@ -212,10 +167,11 @@ def _read_parquet(path: Path, zone: str) -> RawBars:
     for name in used:
         if pa.types.is_nested(kind := schema.field(name).type):
             raise UserError(f"{path}: column '{name}' holds {kind}; a bar has one number, text or time there")
-    check_parquet(path, used)
+    check_parquet(path)
     # Symbols repeat on every row: reading them as a dictionary is many times faster than as text.
     with pq.ParquetFile(path, read_dictionary=columns.get("symbol")) as file:
         table = file.read(columns=used)
+    check_dictionaries(table)
     return _normalise(path, *_with_partition(path, table, columns), zone)
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 
 from moola_mlflow.barchecks import REPAIR, Fault, check_rows
 from moola_mlflow.barchoice import Rows, check_naming, merge
-from moola_mlflow.barfiles import RawBars, file_sha256, find_files, read_file
+from moola_mlflow.barfiles import RawBars, file_sha256, read_file
+from moola_mlflow.barpaths import find_files
 from moola_mlflow.barstore import BLOCK, COLUMNS, SPOOL, Columns, StoreWriter, release
 from moola_mlflow.bartimes import MINUTE_NS, check_zone
 from moola_mlflow.config import BarsConfig

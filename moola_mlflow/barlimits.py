@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moola_mlflow.errors import UserError
+from moola_mlflow.parquetfooter import chunks
 
 FREE_BYTES = 256 * 2**20
 """Whatever its size on disk, a file may unpack to this much."""
@@ -17,6 +18,7 @@ MAX_RATIO = 200
 """Real bars shrink to a third or a twentieth; bars that never move, to a hundredth."""
 ROW_BYTES = 48
 """A time and five numbers."""
+VALUE_BYTES = 8
 
 
 def check_unpacked(path: Path, num_bytes: int) -> None:
@@ -32,25 +34,28 @@ def check_unpacked(path: Path, num_bytes: int) -> None:
         )
 
 
-def check_parquet(path: Path, columns: list[str] | None = None) -> pq.FileMetaData:
-    """Return a parquet file's footer, having refused one that promises more rows or bytes than it can hold.
-
-    ``columns`` are the top-level columns that will be read; none: all.
+def check_parquet(path: Path) -> None:
+    """Refuse a parquet file that promises more rows, values or bytes than it can hold, or that is encrypted.
 
     Raises: UserError; pyarrow's own errors where the footer cannot be read.
     """
-    footer = pq.read_metadata(path)
-    check_unpacked(path, max(0, footer.num_rows) * ROW_BYTES)
-    wanted = None if columns is None else set(columns)
+    check_unpacked(path, max(0, pq.read_metadata(path).num_rows) * ROW_BYTES)
     total = 0
-    for group in range(footer.num_row_groups):
-        row_group = footer.row_group(group)
-        for k in range(row_group.num_columns):
-            column = row_group.column(k)
-            if wanted is None or column.path_in_schema.split(".")[0] in wanted:
-                total += max(0, column.total_uncompressed_size)
+    for chunk in chunks(path):
+        if chunk.encrypted:
+            raise UserError(f"{path}: holds encrypted columns, to which no key can be given; write it unencrypted")
+        total += max(0, chunk.num_bytes, chunk.num_values * VALUE_BYTES)
         check_unpacked(path, total)
-    return footer
+
+
+def check_dictionaries(table: pa.Table) -> None:
+    """Refuse columns that point past their dictionary, as those of a damaged parquet file may: pyarrow reads them so.
+
+    Raises: pyarrow's ArrowInvalid.
+    """
+    for column in table.itercolumns():
+        if pa.types.is_dictionary(column.type):
+            column.validate(full=True)
 
 
 class Unpacked(io.RawIOBase):

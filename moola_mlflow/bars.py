@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from moola_mlflow.barchecks import check_rows
 from moola_mlflow.barchoice import Rows, choose, merge
-from moola_mlflow.barfiles import PRICES, file_sha256, find_files, from_frame, read_file
+from moola_mlflow.barfiles import PRICES, file_sha256, from_frame, read_file
+from moola_mlflow.barpaths import find_files
 from moola_mlflow.barstore import StoreWriter, content_sha256, is_store, open_store
 from moola_mlflow.bartimes import MINUTE_NS, check_zone
 from moola_mlflow.config import BarsConfig

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 import time
 import traceback
@@ -17,147 +18,26 @@ from typing import Any
 
 from moola_mlflow import __version__, completion, runtime
 from moola_mlflow.config import Config, allowed, dotted_keys, laid_over, read_preset, resolve
+from moola_mlflow.entrypoints import ENTRY_POINTS, PRESET, SHORT, EntryPoint
 from moola_mlflow.errors import GateError, TrainingError, UserError, nearest, shown
 from moola_mlflow.signals import Interrupted, Interrupts
 
 # How long other processes of a training wait for the first one to say what is wrong.
 SPEAK_S = 60
-SHORT = {
-    "bars": "bars.path",
-    "features": "features.set",
-    "epochs": "trainer.epochs",
-    "batch_size": "trainer.batch_size",
-    "lr": "optimizer.lr",
-    "device": "runtime.device",
-    "seed": "trainer.seed",
-    "n": "labels.n",
-    "labels": "labels.path",
-    "encoder": "finetune.encoder",
-    "freeze_encoder": "finetune.freeze",
-    "folds": "cv.folds",
-    "repeats": "cv.repeats",
-    "seeds": "cv.seeds",
-    "register": "registry.name",
-    "gates": "gates.mode",
-    "detector": "detect.detector",
-    "resume": "tracking.resume",
-    "n_trials": "sweep.n_trials",
-    "workers": "sweep.workers",
-    "study": "sweep.study",
-    "storage": "sweep.storage",
-}
-"""Short parameters and the dotted keys they stand for."""
-
-ARGUMENTS = {
-    "out": "Where to write the result.",
-    "fix": "true: do the cures that need no choice, such as closing runs whose process is gone [false]",
-    "run_dir": "The folder of a run that the store lacks a part of: .moola/runs/RUN_ID. The name may be left out.",
-    "head": "Keep only the first so many bars.",
-    "config": "A preset: a YAML file of sections and keys.",
-    "base": "The preset that is varied; the keys of config are laid over it.",
-    "model": "A registered model; moola-detector where none is given.",
-    "version": "Its version: a number or an alias; candidate where none is given, previous to roll back.",
-    "alias": "The alias to move; champion where none is given.",
-    "force": "true promotes a version that misses gates, and says so on it.",
-    "run_id": "A pretrain run, or a finetune run whose pretrain run is then reported on.",
-    "run_ids": "Two to eight runs of one stage, separated by commas; differences are to the first.",
-}
-"""Parameters of a command that are not keys of the configuration."""
+KEYS = """\
+Keys of the configuration, the same for every command (type and range; default).
+One that this command does not read changes nothing, or is refused:"""
 
 
 @dataclass(frozen=True)
-class EntryPoint:
-    """One command: what it does, its short parameters, and its default preset."""
+class Parameter:
+    """A parameter of a command as help and reference show it; ``dotted`` is the key that it is short for, if any."""
 
-    summary: str
-    parameters: tuple[str, ...]
-    config: str = ""
-    example: str = ""
-    base: str = ""
-    lone: str = ""
-    """The parameter whose name may be left out."""
-    underlay: bool = False
-    """Whether a preset of one's own lies over the default one: it then need not repeat what the command needs."""
-
-
-ENTRY_POINTS = {
-    "main": EntryPoint(
-        "the tour: every command once on sample bars, in under five minutes",
-        ("seed",),
-        config="configs/tour.yaml",
-        example="mlflow run .",
-    ),
-    "data": EntryPoint(
-        "read, check and canonicalise bars; write one parquet",
-        ("bars", "out", "head"),
-        example="moola data --bars my_bars.csv --bars.timezone America/New_York --out bars.parquet",
-    ),
-    "features": EntryPoint(
-        "feature quality report of a bars file",
-        ("bars", "features", "encoder"),
-        example="moola features --bars bars.parquet --features relativity12",
-    ),
-    "label": EntryPoint(
-        "weak labels from bars, by a rule",
-        ("bars", "n", "out", "seed"),
-        example="moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
-    ),
-    "pretrain": EntryPoint(
-        "train an encoder on bars and register it",
-        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "gates"),
-        config="configs/stones.yaml",
-        example="moola pretrain --bars bars.parquet --bars.instrument front --epochs 20 --encoder.hidden 64",
-    ),
-    "finetune": EntryPoint(
-        "cross-validate a detector on labelled windows beside its baselines, and register it",
-        (
-            *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats"),
-            *("seed", "seeds", "device", "register", "gates"),
-        ),
-        config="configs/finetune.yaml",
-        underlay=True,
-        example="moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
-    ),
-    "sweep": EntryPoint(
-        "search batch size, learning rate or any other key with Optuna, each trial a child run",
-        ("config", "base", "n_trials", "workers", "study", "storage", "bars", "labels", "encoder", "device"),
-        config="configs/sweep.yaml",
-        example="moola sweep --n_trials 40 --workers 4 --base configs/path.yaml",
-        base="configs/stones.yaml",
-    ),
-    "promote": EntryPoint(
-        "check the gates of a registered version and move an alias to it",
-        ("model", "version", "alias", "force", "config"),
-        config="configs/gates.yaml",
-        example="moola promote --model moola-detector --version 3; back again: --version previous",
-    ),
-    "detect": EntryPoint(
-        "scan bars with a registered detector: a table of found patterns, charts of the best",
-        ("bars", "detector", "out"),
-        example="moola detect --bars bars.parquet --bars.instrument front --detector models:/moola-detector@champion",
-    ),
-    "report": EntryPoint(
-        "Markdown and self-contained HTML report of a pretrain run and its fine-tuning runs",
-        ("run_id", "out"),
-        example="moola report --run_id 0123456789abcdef0123456789abcdef --out report",
-    ),
-    "compare": EntryPoint(
-        "two or more runs side by side: parameters that differ, metrics, curves, paired differences",
-        ("run_ids", "out"),
-        example="moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210",
-    ),
-    "sync": EntryPoint(
-        "send to the store what it missed of a run while it did not answer",
-        ("run_dir",),
-        example="moola sync .moola/runs/RUN_ID",
-        lone="run_dir",
-    ),
-    "doctor": EntryPoint(
-        "look at environment, store, runs and aliases, and say what to do",
-        ("fix",),
-        example="moola doctor --fix true",
-    ),
-}
+    name: str
+    dotted: str
+    default: Any
+    meaning: str
+    needed: bool = False
 
 
 def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
@@ -166,17 +46,14 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        return 0
+        return _show(overview())
     if words[0] == "completion":
-        print(completion.bash({name: entry.parameters for name, entry in ENTRY_POINTS.items()}, dotted_keys()), end="")
-        return 0
+        parameters = {name: entry.parameters for name, entry in ENTRY_POINTS.items()}
+        return _show(completion.bash(parameters, dotted_keys()).rstrip())
     if words[0] in ("-V", "--version"):
-        print(f"moola_mlflow {__version__}")
-        return 0
+        return _show(f"moola_mlflow {__version__}")
     if {"-h", "--help"} & set(words[1:]) and words[0] in ENTRY_POINTS:
-        print(help_text(words[0]))
-        return 0
+        return _show(help_text(words[0]))
     try:
         return _run(words, interrupts or Interrupts())
     except Interrupted as e:
@@ -204,6 +81,15 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
             print(shown(traceback.format_exc()), file=sys.stderr, end="")
         _say(f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}")
         return 1
+
+
+def _show(text: str) -> int:
+    """Print what was asked for; whoever reads it may have seen enough: ``moola pretrain --help | head``."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it ends
+    return 0
 
 
 def _say(message: str) -> None:
@@ -259,7 +145,7 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     if entry.lone and words and not words[0].startswith("--"):
         words = [f"--{entry.lone}", *words]
     given = {key: value for key, value in _pairs(words).items() if value != ""}
-    known = {*entry.parameters, "config", *dotted_keys()}
+    known = {*entry.parameters, *dotted_keys()}
     for key, value in given.items():
         if key not in known:
             raise UserError(
@@ -271,7 +157,7 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
     preset = read_preset(path) if path else {}
-    arguments = {key: given[key] for key in entry.parameters if key in given and key in ARGUMENTS and key != "config"}
+    arguments = {key: given[key] for key in entry.own if key in given}
     if entry.underlay and path:
         preset = laid_over(read_preset(shipped(entry.config)), preset)
     if entry.base:
@@ -322,27 +208,52 @@ def overview() -> str:
     )  # fmt: skip
 
 
-def help_text(name: str) -> str:
-    """Return a command's parameters with their meaning and default, made from the configuration itself."""
+def parameters_of(name: str) -> list[Parameter]:
+    """Return a command's short parameters with meaning and default: those that its default presets leave it."""
     entry, fields = ENTRY_POINTS[name], dotted_keys()
-    presets = [read_preset(path) for name in (entry.base, entry.config) if name and (path := shipped(name)).is_file()]
-    defaults = resolve(functools.reduce(laid_over, presets, {}), {}).flat()
-    lines = [f"moola {name}: {entry.summary}", "", f"Example: {entry.example}", "", "Short parameters:"]
+    defaults, found = _defaults(entry), []
     for key in entry.parameters:
         if key in SHORT:
             dotted = SHORT[key]
-            lines.append(f"  --{key:<12} {fields[dotted].description} [{dotted}; {_shown(defaults[dotted])}]")
+            meaning = entry.meanings.get(key, fields[dotted].description)
+            found.append(Parameter(key, dotted, defaults[dotted], " ".join(meaning.split())))
+        elif key == "config":
+            found.append(Parameter(key, "", entry.config, entry.meanings.get(key, PRESET)))
         else:
-            preset = {"config": entry.config, "base": entry.base}.get(key, "")
-            default = f" [{preset}]" if preset else ""
-            lines.append(f"  --{key:<12} {ARGUMENTS[key]}{default}")
-    lines += ["", "Every key of the configuration (default):"]
+            argument = entry.own[key]
+            found.append(Parameter(key, "", argument.default or entry.base, argument.meaning, argument.needed))
+    return found
+
+
+def _defaults(entry: EntryPoint) -> dict[str, Any]:
+    presets = [read_preset(path) for name in (entry.base, entry.config) if name and (path := shipped(name)).is_file()]
+    return resolve(functools.reduce(laid_over, presets, {}), {}).flat()
+
+
+def help_text(name: str) -> str:
+    """Return a command's usage, examples and parameters, made from the table and from the configuration itself."""
+    entry, parameters = ENTRY_POINTS[name], parameters_of(name)
+    defaults, lone = _defaults(entry), f" [{entry.lone.upper()}]" if entry.lone else ""
+    width = max(len(parameter.name) for parameter in parameters)
+    lines = [f"moola {name}: {entry.summary}", "", f"Usage: moola {name}{lone} [--key value ...]"]
+    lines += [f"       mlflow run . -e {name} [-P key=value ...]", "", "Examples:"]
+    lines += [f"  {example}" for example in entry.examples]
+    lines += ["", "Parameters [the key that one is short for; its default]:"]
+    for one in parameters:
+        short = f"{one.dotted}; " if one.dotted else ""
+        default = "needed" if one.needed else _shown(one.default)
+        lines.append(f"  --{one.name:<{width}}  {one.meaning} [{short}{default}]")
+    lines += ["", KEYS]
     lines += [
-        f"  --{key:<28} {field.description} ({allowed(field)}; {_shown(defaults[key])})"
-        for key, field in fields.items()
+        f"  --{key:<28} {' '.join(field.description.split())} ({allowed(field)}; {_shown(defaults[key])})"
+        for key, field in dotted_keys().items()
     ]
     return "\n".join(lines)
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None:
+        return "none"
+    if value in ("", [], {}, ()):
+        return "not set"
+    return str(value).lower() if isinstance(value, bool) else str(value)

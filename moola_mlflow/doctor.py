@@ -19,7 +19,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow import abandoned, journal, registry, relocation, runfolder, tracking
+from moola_mlflow import abandoned, journal, registry, relocation, runfolder, signs, tracking
 from moola_mlflow.errors import UserError
 from moola_mlflow.journal import Sent
 from moola_mlflow.store import FAILURES, first_line, shown_uri
@@ -28,6 +28,8 @@ PACKAGE = "moola-mlflow"
 LITTLE_DISK = 2e9
 # A run that the launcher made and that no process of this project has touched since.
 NEVER_BEGAN_S = 600
+WITH_FILES = ("main", "data", "features", "label", "pretrain", "finetune", "sweep", "promote", "detect", "compare")
+"""Stages whose finished runs have artifacts of their own; a trial has some where it was the best so far."""
 NEWEST = 500
 """Runs of the store that are looked at."""
 
@@ -42,11 +44,8 @@ class Finding:
     """Does what the cure says, where that can be done without asking."""
 
 
-def examine(is_at_work: Callable[[Run], bool | None]) -> Iterator[Finding]:
-    """Yield what is found, the store last: without it there is nothing more to look at.
-
-    ``is_at_work``: whether somebody works on a run, by what the run itself says; None where it says nothing.
-    """
+def examine() -> Iterator[Finding]:
+    """Yield what is found, the store last: without it there is nothing more to look at."""
     yield from _environment()
     yield _disk()
     try:
@@ -58,7 +57,7 @@ def examine(is_at_work: Callable[[Run], bool | None]) -> Iterator[Finding]:
         )
         return
     yield _store(len(runs))
-    yield from _stale(runs, is_at_work)
+    yield from _stale(runs)
     yield from _unsent(runs)
     yield from _artifacts(runs)
     yield from _aliases()
@@ -126,7 +125,7 @@ def _is_read_only(place: Path) -> bool:
     return place.exists() and not os.access(place, os.W_OK)
 
 
-def _stale(runs: list[Run], is_at_work: Callable[[Run], bool | None]) -> Iterator[Finding]:
+def _stale(runs: list[Run]) -> Iterator[Finding]:
     """Runs that say RUNNING and do not run."""
     folders = _folders()
     for run in runs:
@@ -135,7 +134,7 @@ def _stale(runs: list[Run], is_at_work: Callable[[Run], bool | None]) -> Iterato
         run_id, name = run.info.run_id, f"run {run.info.run_id} ({run.info.run_name})"
         age_s = time.time() - run.info.start_time / 1000
         folder = folders.get(run_id)
-        works = True if folder and _is_held(folder) else is_at_work(run)
+        works = True if folder and _is_held(folder) else signs.is_at_work(run)
         if works:
             yield Finding(f"{name} is running")
         elif works is False or (folder and runfolder.is_abandoned(folder)):
@@ -227,11 +226,7 @@ def _mover(old: Path, new: Path) -> Callable[[], None]:
 
 def _folder(run: Run) -> Path | None:
     parsed = urlparse(run.info.artifact_uri)
-    if (
-        parsed.scheme not in ("", "file")
-        or "moola.stage" not in run.data.tags
-        or run.data.tags["moola.stage"] == "fold"
-    ):
+    if parsed.scheme not in ("", "file") or run.data.tags.get("moola.stage") not in WITH_FILES:
         return None
     return Path(unquote(parsed.path))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ NETWORKS = ("scratch", "random_encoder")
 """Networks without pre-training that read what the detector reads."""
 BESIDE = ("rule",)
 """Knows how weak labels are made, so on those it is shown beside; on others it is a baseline like the rest."""
+PATH_FEATURES = "path_features"
 HEADLINE = ("joint_success_at_3", "f1_macro")
 SHOWN = ("f1_macro", "joint_success_at_3", "hit_at_3", "auroc")
 TITLES = {
@@ -42,6 +43,17 @@ TITLES = {
     "boosting": "gradient boosting on window statistics",
     "rule": "hand-written rule + logistic regression",
 }
+
+
+Verdict = Literal["gain", "loss", "no gain"]
+
+
+def judged(*gains: Interval) -> Verdict:
+    """Return what differences of Joint@3 allow to say: a gain where every interval lies above 0, a loss where the first
+    lies below it."""
+    if all(gain.lo > 0 for gain in gains):
+        return "gain"
+    return "loss" if gains[0].hi < 0 else "no gain"
 
 
 @dataclass(frozen=True)
@@ -171,30 +183,39 @@ class Evidence:
         }  # fmt: skip
 
     def headline(self) -> str:
-        """Return in one sentence whether the detector beats what does without pre-training.
+        """Return in one sentence whether the detector beats what does without pre-training, and path features alone.
 
         The best baseline is chosen on the windows that it is compared on: that makes a gain harder to claim, and a
-        loss easier, which is why a loss says of how many it is the best.
+        loss easier, which is why a loss says of how many it is the best. A gain is claimed where both intervals are
+        clear of 0: the one over path features can be wider than the one over the best baseline.
         """
         best = self.best_baseline()
         if best is None:
             return "There is no baseline to compare with."
-        gain = self.differences[best]["joint_success_at_3"]
-        text = f"{_shown(gain)} Joint@3 against the best baseline ({TITLES[best]})"
+        gain, alone = (self.differences.get(name, {}).get("joint_success_at_3") for name in (best, PATH_FEATURES))
+        assert gain is not None
+        rival = TITLES[best] if self.pretrained or best != PATH_FEATURES else f"{TITLES[best]}: {judged(gain)}"
+        text = f"{_shown(gain)} Joint@3 against the best baseline ({rival})"
         if (in_f1 := self.best_baseline("f1_macro")) is not None:
             text += f", {_shown(self.differences[in_f1]['f1_macro'])} F1 against the best ({TITLES[in_f1]})"
-        if best != "path_features" and "path_features" in self.differences:
-            alone = self.differences["path_features"]["joint_success_at_3"]
-            text += f", {_shown(alone)} Joint@3 against path features alone"
+        if best != PATH_FEATURES and alone is not None:
+            text += f", {_shown(alone)} Joint@3 against path features alone ({judged(alone)})"
         if not self.pretrained:
-            return f"No pre-training in this detector: {text}."
-        if gain.lo > 0:
-            return f"Gain: {text}; the 95 % interval of the first is clear of 0."
-        if gain.hi < 0:
+            silent = "; it reads path features alone: what an encoder adds to them is not asked here"
+            return f"No pre-training in this detector: {text}{silent if alone is None else ''}."
+        claim = judged(gain, gain if alone is None else alone)
+        if claim == "gain":
+            which = "the 95 % interval of the first"
+            if alone is not None and best != PATH_FEATURES:
+                which = "each 95 % interval of Joint@3"
+            return f"Gain: {text}; {which} is clear of 0."
+        if claim == "loss":
             number = sum(name not in (BESIDE if self.labels.weak else ()) for name in self.differences)
             chosen = f"best of {number}, chosen on these windows"
             return f"Loss: {text}; the 95 % interval of the first is clear of 0 ({chosen})."
-        return f"No gain: {text}; the 95 % interval of the first covers 0."
+        if math.isnan(gain.lo):
+            return f"No gain: {text}; windows that all overlap have no interval."
+        return f"No gain: {text}; the 95 % interval of the {'last' if gain.lo > 0 else 'first'} covers 0."
 
     def baseline_rows(self) -> list[dict[str, Any]]:
         """Return what every baseline said out of fold, with ``method`` before the columns of ``rows``."""

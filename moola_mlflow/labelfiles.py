@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from moola_mlflow.barlimits import check_parquet
+from moola_mlflow.barlimits import check_dictionaries, check_parquet
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.labelcolumns import (
     TIMES,
@@ -183,6 +183,7 @@ def _table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
         check_parquet(path)
         table = pq.read_table(path, partitioning=None)
+        check_dictionaries(table)
     except (pa.ArrowException, OSError) as e:
         raise UserError(f"labels: '{path}' cannot be read as parquet: {e}; labels come as a parquet file") from None
     for name in COLUMNS:

@@ -1,7 +1,8 @@
 """Sends a run's journal to the store: in the background to a server, at once to a database on this machine.
 
 Training never waits for a server. One that fails is left alone for growing pauses, then tried with one request. What
-the store does not take of files, though it takes the rest, is set aside and tried again at the end and by ``sync``.
+the store does not take, though it takes the rest (files, or what is too large), is set aside and tried again at the
+end and by ``sync``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -18,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from moola_mlflow import journal
 from moola_mlflow.errors import UserError
 from moola_mlflow.journal import Event, Journal, Sent
-from moola_mlflow.replay import Replayer, groups, is_denial, is_refusal
+from moola_mlflow.replay import BATCHED, NOTE, Replayer, groups, is_denial, is_refusal, is_too_large
 from moola_mlflow.store import FAILURES, first_line, is_outage, probe
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -32,6 +34,8 @@ SLOW_S = 2.0
 """MLflow may have repeated a request that took longer."""
 HOLDABLE = ("artifacts", "register")
 """Kinds of events without which the rest is whole: their files wait on disk."""
+BULKY = (*HOLDABLE, *BATCHED, "inputs", "child")
+"""Kinds that may be larger than what a proxy on the way to the store takes, which somebody may change."""
 TRIES = 3
 """Failures of one kind before files are set aside that the store has not refused in so many words."""
 GONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
@@ -181,7 +185,7 @@ class Outbox:
             self._remove_doubles()
 
     def _send(self, group: list[Event]) -> bool:
-        """Send events together and, where the store finds fault with them, one by one; return whether to go on."""
+        """Send events together and, where the store finds fault with them, in halves; return whether to go on."""
         if self._closed:
             return False
         error = self._error = self._try(group)
@@ -190,25 +194,31 @@ class Outbox:
             self._recover()
             self._failing = "" if group[0].kind in HOLDABLE else self._failing
             return True
-        if self._is_stuck(group[0], error):
+        if len(group) == 1 and self._is_stuck(group[0], error):
             self._error = None
             self._set_aside(group[0], error)
             return True
-        refused = is_refusal(error) or (is_denial(error) and group[0].kind not in HOLDABLE)
+        refused = is_refusal(error)
+        refused |= group[0].kind not in HOLDABLE and (is_denial(error) or is_too_large(error))
         # A run that could not be made (its experiment was deleted) must not be left out: all else is part of it.
         if not refused or not self._replayer.run_id or self._is_gone(error):
             self._fail(error)
             return False
         if len(group) > 1:
-            return all(self._send([event]) for event in group)
+            half = len(group) // 2
+            return self._send(group[:half]) and self._send(group[half:])
         self._error = None
         self.refused.append(error)  # to send it again would keep everything behind it waiting for ever
         self._acknowledge(group[-1].end)
         return True
 
     def _is_stuck(self, event: Event, error: Exception) -> bool:
-        """Return whether a store that works does not take an event's files: what is behind them must not wait."""
-        if self._strict or event.kind not in HOLDABLE or is_outage(error) or is_refusal(error):
+        """Return whether a store that works does not take an event as it is: what is behind it must not wait."""
+        if self._strict:
+            return False
+        if is_too_large(error) and event.kind in BULKY:
+            return self._is_there()
+        if event.kind not in HOLDABLE or is_outage(error) or is_refusal(error):
             return False
         failing = f"{type(error).__name__} {getattr(error, 'error_code', '')} {getattr(error, 'errno', '')}"
         self._failing, self._times = failing, self._times + 1 if failing == self._failing else 1
@@ -232,7 +242,7 @@ class Outbox:
         for start in list(self._again):
             event = next(journal.read(self._book.folder, start), None)
             error = None
-            if event is not None and event.start == start and not self._is_outdated(event):
+            if event is not None and event.start == start and (event := self._less_outdated(event)):
                 error = self._try([event])
             if self._closed:
                 return
@@ -245,12 +255,17 @@ class Outbox:
                 self.refused += [error] if is_refusal(error) else []
             self._acknowledge(self._sent.offset)
 
-    def _is_outdated(self, event: Event) -> bool:
-        names = set(event.record.get("names", []))
-        return any(
-            later.kind == "artifacts" and names & set(later.record["names"]) and later.start not in self._sent.held
-            for later in journal.read(self._book.folder, event.end)
-        )
+    def _less_outdated(self, event: Event) -> Event | None:
+        """Return an event without the tags that later ones have set; None where a later one has its files."""
+        names, tags = set(event.record.get("names", [])), dict(event.record.get("tags", {}))
+        for later in journal.read(self._book.folder, event.end):
+            if later.start in self._sent.held:
+                continue
+            if later.kind == "artifacts" and names & set(later.record["names"]):
+                return None
+            said = {*later.record["tags"]} if later.kind == "tags" else {NOTE} if later.record.get("note") else set()
+            tags = {key: value for key, value in tags.items() if key not in said}
+        return replace(event, record={**event.record, "tags": tags}) if event.kind == "tags" else event
 
     def _try(self, group: list[Event]) -> Exception | None:
         begun = time.monotonic()
@@ -322,6 +337,15 @@ class Outbox:
 
 def _what(event: Event) -> str:
     """Return the word for what an event brings."""
-    if event.kind == "register":
-        return f"{event.record['model']} as a version of {event.record['name']}"
-    return f"files ({', '.join(event.record['names'])})"
+    record = event.record
+    match event.kind:
+        case "register":
+            return f"{record['model']} as a version of {record['name']}"
+        case "artifacts":
+            return f"files ({', '.join(record['names'])})"
+        case "child":
+            return f"child run {record['name']}"
+        case "inputs":
+            return "inputs"
+        case kind:
+            return f"{kind} ({', '.join(record[kind])})"

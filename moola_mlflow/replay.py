@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,9 @@ REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 DENIED = "PERMISSION_DENIED"
 NOT_NOW = {401, 408, 429}
 """HTTP codes that are no word on what was sent: a login that has run out, a request that was slow or one too many."""
+TOO_LARGE = re.compile(r"(?i)failed with error code 413\b|^413: |^INTERNAL_ERROR: .*(too (large|long|big)|size limit)")
+"""What MLflow makes of a proxy's 413; of one in JSON it keeps the words alone."""
+Entry = Metric | RunTag | Param
 
 
 class Replayer:
@@ -148,9 +152,34 @@ class Replayer:
         rows = [Param(key, value) for key, value in params.items()]
         labels = [RunTag(key, value) for key, value in tags.items()]
         for part in _parts(points, labels, rows):
-            self.client.log_batch(self.run_id, **part)
+            self._log(self.run_id, part)
         if self._known_params is not None:
             self._known_params |= set(params)
+
+    def _log(self, run_id: str, entries: list[Entry]) -> None:
+        """Send entries in one request, or in halves where the way to the store takes none of their size.
+
+        Raises: what the store raises; of an entry that is too large alone once all others are sent.
+        """
+        kinds = {"metrics": Metric, "tags": RunTag, "params": Param}
+        parts: dict[str, Any] = {name: [x for x in entries if isinstance(x, kind)] for name, kind in kinds.items()}
+        try:
+            self.client.log_batch(run_id, **parts)
+            return
+        except MlflowException as e:
+            if not is_too_large(e) or len(entries) == 1:
+                raise
+        half = len(entries) // 2
+        too_large: MlflowException | None = None
+        for some in (entries[:half], entries[half:]):
+            try:
+                self._log(run_id, some)
+            except MlflowException as e:
+                if not is_too_large(e):
+                    raise
+                too_large = e
+        if too_large is not None:
+            raise too_large
 
     def _named(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Return texts with the run's id in the store in the place of the one it had before that."""
@@ -187,7 +216,7 @@ class Replayer:
                 child = made.info.run_id
             params = [Param(key, value[:MAX_PARAM]) for key, value in record["params"].items()]
             for part in _parts(points, [], params):
-                self.client.log_batch(child, **part)
+                self._log(child, part)
             self.client.set_terminated(child, "FINISHED", at)
 
     def _made_by(self, key: str) -> list[Run]:
@@ -281,6 +310,13 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, UserError) or said
 
 
+def is_too_large(error: BaseException) -> bool:
+    """Return whether a request was larger than the store, or a proxy on the way to it, takes."""
+    if isinstance(error, HTTPError):
+        return error.response is not None and error.response.status_code == 413
+    return isinstance(error, MlflowException) and TOO_LARGE.search(str(error)) is not None
+
+
 def is_denial(error: BaseException) -> bool:
     """Return whether a store has said that it does not take this from this user, or not in this size.
 
@@ -292,16 +328,13 @@ def is_denial(error: BaseException) -> bool:
     return getattr(error, "error_code", "") == DENIED
 
 
-def _parts(points: list[Metric], tags: list[RunTag], params: list[Param]) -> Iterator[dict[str, Any]]:
+def _parts(points: list[Metric], tags: list[RunTag], params: list[Param]) -> Iterator[list[Entry]]:
     """Cut a request into those that MLflow takes."""
     most = MAX_METRICS - 2 * MAX_BATCH if tags or params else MAX_METRICS
     requests = max(-(-len(points) // most), -(-len(tags) // MAX_BATCH), -(-len(params) // MAX_BATCH))
     for i in range(requests):
-        yield {
-            "metrics": points[i * most : (i + 1) * most],
-            "tags": tags[i * MAX_BATCH : (i + 1) * MAX_BATCH],
-            "params": params[i * MAX_BATCH : (i + 1) * MAX_BATCH],
-        }
+        few = slice(i * MAX_BATCH, (i + 1) * MAX_BATCH)
+        yield [*points[i * most : (i + 1) * most], *tags[few], *params[few]]
 
 
 def _points(metrics: Mapping[str, float | None], at_ms: int, step: int) -> list[Metric]:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +21,8 @@ except ImportError:  # Windows
 
 RUNS = Path(".moola/runs")
 LOCK, HEARTBEAT, JOURNAL = "lock", "heartbeat.json", "journal.jsonl"
-# A beat of another machine that is younger than this means that it is at work.
 FRESH_S = 900
+"""A beat of another machine that is younger means that it is at work: one is written each epoch, fold or chunk."""
 # More than a status line with the longest note.
 TAIL = 16_384
 DIED = "The process died without a word."
@@ -52,7 +53,7 @@ def hold(folder: Path) -> IO[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise UserError(_held(folder)) from None
+            raise UserError(_held(folder, _holder(folder))) from None
     return lock
 
 
@@ -65,7 +66,7 @@ def check_free(folder: Path) -> None:
         hold(folder).close()
     age_s = _beat_elsewhere_s(folder)
     if age_s is not None and read_journal(folder).status == "":
-        raise UserError(f"{_held(folder)} (its last beat is {age_s:.0f} s old)")
+        raise UserError(f"{_held(folder, _name(read_beat(folder)))} (its last beat is {age_s:.0f} s old)")
 
 
 def _beat_elsewhere_s(folder: Path) -> float | None:
@@ -118,7 +119,8 @@ def read_journal(folder: Path) -> History:
 def abandoned(root: Path = RUNS) -> list[str]:
     """Return the runs whose process died without a word: no last status, nobody holds them, no beat elsewhere.
 
-    Of another machine it may have been as well: a container that is started again has another name.
+    Of another machine it may have been as well, once its last beat is old: a container that is started again has
+    another name.
     """
     return [folder.name for folder in sorted(root.glob("*")) if folder.is_dir() and is_abandoned(folder)]
 
@@ -154,7 +156,29 @@ def close(folder: Path, status: str, note: str = DIED) -> None:
         f.write("\n" + json.dumps({"at": time.time(), "kind": "status", "status": status, "note": note}) + "\n")
 
 
-def _held(folder: Path) -> str:
-    beat = read_beat(folder)
-    who = f"process {beat['pid']} on {beat['host']}" if {"pid", "host"} <= beat.keys() else "another process"
+def _held(folder: Path, who: str) -> str:
     return f"run {folder.name} is being trained by {who}; wait for it, or stop it first"
+
+
+def _holder(folder: Path) -> str:
+    """Return who holds a run, by name where that is sure: the last beat may be of a process that held it before."""
+    beat = read_beat(folder)
+    here = beat.get("host") == socket.gethostname()
+    return _name(beat) if here and _has_open(beat.get("pid"), folder / LOCK) else "another process"
+
+
+def _name(beat: dict[str, Any]) -> str:
+    return f"process {beat.get('pid')} on {beat.get('host')}"
+
+
+def _has_open(pid: Any, path: Path) -> bool:
+    """Return whether a process of this machine has a file open; False where the system does not say."""
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir()) if isinstance(pid, int) else []
+    except OSError:
+        return False
+    for link in links:
+        with suppress(OSError):  # closed meanwhile
+            if link.samefile(path):
+                return True
+    return False

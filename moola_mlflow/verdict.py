@@ -230,7 +230,7 @@ def doubts(setting: Setting, evidence: Evidence) -> list[str]:
     if setting.config.finetune.tuned_on == evidence.labels.sha256:
         out.append(
             "a sweep chose this configuration on these very labels: a window that one fold tests helped to choose in "
-            "the others, so the scores are optimistic, by as much as 0.06 in F1; fresh labels give an honest figure."
+            "the others, so the scores are optimistic; fresh labels give an honest figure."
         )
     if evidence.num_groups < FEW_UNITS:
         out.append(

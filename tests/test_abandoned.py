@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from moola_mlflow import abandoned
-from moola_mlflow.runfolder import HEARTBEAT, JOURNAL, RUNS, read_journal
+from moola_mlflow import abandoned, runfolder, signs
+from moola_mlflow.errors import UserError
+from moola_mlflow.runfolder import DIED, HEARTBEAT, JOURNAL, RUNS, read_journal
 from moola_mlflow.store import let_go
+from moola_mlflow.study.trialruns import TrialRun
 from moola_mlflow.tracking import NOTE, Run
 from tests.e2e.harness import Store
 
@@ -25,9 +30,9 @@ def living() -> Run:
     return Run("pretrain", "a training")
 
 
-def dead() -> Run:
+def dead(stage: str = "pretrain") -> Run:
     """A run whose process was killed: the system has closed its files."""
-    run = living()
+    run = Run(stage, "a training")
     assert run._watch is not None
     run._watch.stop()
     let_go(run.id)
@@ -83,6 +88,24 @@ def test_a_run_that_goes_on_after_it_was_listed_as_gone_is_left_alone(
             again.finish("FINISHED")
 
 
+def test_the_next_start_ends_a_sweep_that_is_gone_with_its_trials_and_leaves_those_of_others(store: Store) -> None:
+    sweep = dead("sweep").id
+    client, experiment = store.client, store.client.get_run(sweep).info.experiment_id
+    theirs, mine, done = (TrialRun.start(client, experiment, sweep, number, {}).id for number in range(3))
+    client.set_tag(theirs, signs.WORKER, json.dumps(["elsewhere", 1]))
+    client.set_tag(mine, signs.WORKER, json.dumps([signs.machine(), 2**22 + 1]))
+    client.set_terminated(done, "FINISHED")
+
+    def said(at: float) -> list[str]:
+        client.set_tag(sweep, signs.COORDINATOR, json.dumps({"at": at, "host": "elsewhere", "pid": 1}))
+        Run("features", "another command").finish("FINISHED")
+        return [stored(store, run_id)[0] for run_id in (sweep, theirs, mine, done)]
+
+    assert said(time.time()) == ["RUNNING", "RUNNING", "KILLED", "FINISHED"]  # another command goes on with it
+    assert said(time.time() - 2 * signs.SILENT_S) == ["KILLED", "KILLED", "KILLED", "FINISHED"]
+    assert stored(store, mine)[1] == DIED
+
+
 def test_a_store_on_the_first_processs_machine_is_left_to_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = dead()
     beat = json.loads((RUNS / run.id / HEARTBEAT).read_text())
@@ -97,3 +120,31 @@ def test_a_store_on_the_first_processs_machine_is_left_to_it(store: Store, monke
     assert abandoned.close_abandoned() == []
     assert read_journal(RUNS / run.id).status == "FAILED"
     assert stored(store, run.id)[0] == "FAILED"
+
+
+HOLD = """
+import pathlib, sys
+from moola_mlflow import runfolder
+lock = runfolder.hold(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_who_holds_a_run_is_named_only_where_it_is_he(tmp_path: Path) -> None:
+    def said() -> str:
+        with pytest.raises(UserError) as refusal:
+            runfolder.hold(tmp_path)
+        return str(refusal.value)
+
+    runfolder.hold(tmp_path).close()
+    runfolder.write_beat(tmp_path, 0.0)  # this process, which lives and holds the run no more
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert said().startswith(f"run {tmp_path.name} is being trained by another process; wait")
+        beat = {**runfolder.read_beat(tmp_path), "pid": holder.pid}
+        for host, who in ((beat["host"], f"process {holder.pid} on {beat['host']}"), ("elsewhere", "another process")):
+            (tmp_path / HEARTBEAT).write_text(json.dumps({**beat, "host": host}))
+            assert f"is being trained by {who}; wait" in said()

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import table  # noqa: E402
+from benchmarks import finetune, table  # noqa: E402
 
 HERE = {"cpu": "Some CPU", "cores": 2, "machine": "x86_64", "load_at_end": 0.5, "python": "3.11.7", "torch": "2.13.0"}
 SHARES = {"share": 0.1, "share_of_cpu_time": 0.12, "share_of_products": 0.7, "share_of_products_cpu_time": 0.8}
@@ -100,6 +100,12 @@ def test_a_result_that_is_missing_or_of_the_smallest_size_has_no_row(tmp_path: P
 @pytest.mark.parametrize("name", ["newcomer", "processes", "tracking"])
 def test_a_benchmark_that_takes_minutes_can_be_imported_in_no_time(name: str) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").main)
+
+
+def test_the_cost_of_a_fine_tuning_is_its_median_and_spread_beside_the_line() -> None:
+    found = finetune.summary({finetune.ALONE: [31.0, 28.0, 29.0], finetune.COMMAND: [181.0, 170.0, 200.0]})
+    assert found[finetune.ALONE] == {"median": 29.0, "min": 28.0, "max": 31.0, "line": 30.0, "met": True}
+    assert (found[finetune.COMMAND]["median"], found[finetune.COMMAND]["met"]) == (181.0, False)
 
 
 def test_make_bench_names_benchmarks_that_are_there() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moola_mlflow.cli import ENTRY_POINTS, SHORT, parse
+from moola_mlflow.cli import parse
 from moola_mlflow.config import Config, dotted_keys, read_preset, resolve
+from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
 from moola_mlflow.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

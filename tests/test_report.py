@@ -107,6 +107,12 @@ def test_the_least_sure_network_counts_not_the_kindest() -> None:
 def test_the_first_sentence_is_the_headline_of_the_last_fine_tuning_or_says_that_there_is_none() -> None:
     gain, loss, open_ = tuned((0.1, 0.2), (0.1, 0.2)), tuned((0.1, 0.2), (-0.2, -0.1)), tuned((0.1, 0.2), (-0.1, 0.1))
     assert [conclusions.honest_sentence(DONE, [one]).good for one in (gain, loss, open_)] == [True, False, None]
+    unsure = replace(  # beyond the best baseline, and not surely beyond path features
+        tuned((0.1, 0.2), (-0.1, 0.3)), best={"joint_success_at_3": "scratch"},
+    )  # fmt: skip
+    assert (unsure.against_best()[1].lo, conclusions.honest_sentence(DONE, [unsure]).good) == (0.1, None)
+    assert "no gain is sure" in conclusions.of_tuning(unsure)[0].text
+    assert "+0.100 [-0.100, +0.300] over path features alone" in conclusions.of_tuning(unsure)[0].text
     assert conclusions.honest_sentence(DONE, [gain]).text == "HEADLINE"
     assert "not known" in conclusions.honest_sentence(DONE, []).text
     assert "not known" in conclusions.honest_sentence(DONE, [replace(gain, scores={})]).text

@@ -170,9 +170,9 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) 
 
 
 def test_a_run_that_a_living_process_holds_is_refused_and_passed_over_by_auto(tmp_path: Path) -> None:
-    folder = interrupted(tmp_path, ONE, asked(), status="")
+    folder = interrupted(tmp_path, ONE, asked(), status="", pid=os.getpid())
     held = runfolder.hold(folder)
-    with pytest.raises(UserError, match="being trained by process"):
+    with pytest.raises(UserError, match=f"being trained by process {os.getpid()} on"):
         resume.find(asked(tracking__resume=ONE), tmp_path)
     assert resume.find(asked(tracking__resume="auto"), tmp_path) is None
     held.close()

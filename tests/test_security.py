@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
-from moola_mlflow import checkpoint, cli, journal, promotion
+from moola_mlflow import checkpoint, promotion
 from moola_mlflow.config import read_preset, resolve
 from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoder_files import load_from_path, save_encoder
@@ -234,64 +233,6 @@ def test_a_new_local_store_and_the_runs_folder_are_their_owners_alone(
         mlflow.set_tracking_uri(before)
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("mlflow.db", "mlruns", ".moola")}
     assert modes == {"mlflow.db": 0o600, "mlruns": 0o700, ".moola": 0o700}
-
-
-@pytest.fixture
-def journal_of(workdir: Path) -> Callable[..., Path]:
-    """Make the folder of a run as somebody might send it, whose journal holds given events; return it."""
-    mlflow.set_tracking_uri(None)
-
-    def make(*events: dict[str, object]) -> Path:
-        run_id = mlflow.MlflowClient().create_run("0").info.run_id
-        folder = workdir / "foreign" / run_id
-        (folder / "outbox").mkdir(parents=True)
-        lines = [{"kind": "begin"}, *events, {"kind": "status", "status": "FINISHED", "note": "whole"}]
-        (folder / "journal.jsonl").write_text("".join(json.dumps({"at": 1.0, **line}) + "\n" for line in lines))
-        (folder / "sent.json").write_text(json.dumps({"offset": 0, "run_id": run_id, "uri": "sqlite"}))
-        return folder
-
-    return make
-
-
-@pytest.mark.parametrize("key", ["{home}", "../../home", "../../../home", ".", "", "A" * 32, None, 3, [], {"a": 1}])
-def test_sync_of_a_foreign_folder_sends_and_removes_nothing_outside_of_it(
-    workdir: Path, journal_of: Callable[..., Path], key: object
-) -> None:
-    home = workdir / "home"
-    home.mkdir()
-    (home / "letter.txt").write_text("mine")
-    place = str(home) if key == "{home}" else key
-    folder = journal_of(
-        {"kind": "artifacts", "key": place, "names": ["x"]},
-        {"kind": "register", "key": place, "model": "encoder", "name": "x", "tags": {}},
-        {"kind": "register", "key": "0" * 32, "model": "home", "name": "x", "tags": {}},
-        {"kind": "metrics", "step": 0},
-    )
-    assert cli.main(["sync", str(folder)]) == 0
-    assert (home / "letter.txt").read_text() == "mine"
-    client = mlflow.MlflowClient()
-    assert client.list_artifacts(folder.name) == []
-    assert client.get_run(folder.name).info.status == "FINISHED"
-    with pytest.raises(ValueError, match="no key"):
-        journal.outbox(folder, str(place))
-
-
-def test_sync_of_a_foreign_folder_follows_no_link(
-    workdir: Path, journal_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    home = workdir / "home"
-    home.mkdir()
-    (home / "letter.txt").write_text("mine")
-    keys = [name * 32 for name in "abc"]
-    folder = journal_of(*({"kind": "artifacts", "key": key, "names": ["x"]} for key in keys))
-    (folder / "outbox" / keys[0]).symlink_to(home)
-    for key, name in ((keys[1], "folder"), (keys[2], "letter.txt")):
-        (folder / "outbox" / key).mkdir()
-        (folder / "outbox" / key / name).symlink_to(home if name == "folder" else home / name)
-    assert cli.main(["sync", str(folder)]) == 1
-    assert "refuses 3 of" in capsys.readouterr().err
-    assert mlflow.MlflowClient().list_artifacts(folder.name) == []
-    assert (home / "letter.txt").read_text() == "mine"
 
 
 HOSTILE = "![x](http://evil.example/p.png) <img src=x onerror=alert(1)> **b** `c`"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_evidence import SKILL, evidence
 
-from moola_mlflow import verdict
+from moola_mlflow import metrics, verdict
 from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.config import Config, GatesConfig
 from moola_mlflow.evidence import DETECTOR, Evidence
@@ -35,7 +35,14 @@ def sure_of_a_gain(groups: int, runs: int = 600) -> float:
 
 @pytest.mark.parametrize("groups", [3, 5, 12, 19])
 def test_intervals_over_few_groups_claim_no_more_than_they_may(groups: int) -> None:
-    assert sure_of_a_gain(groups) < 0.04  # 0.025 is meant; 5 groups would have 0.09 with plain percentiles
+    assert sure_of_a_gain(groups) < 0.04  # 0.025 is meant
+
+
+def test_plain_percentiles_over_few_groups_would_claim_a_gain_three_times_as_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "FEW_UNITS", 0)
+    assert sure_of_a_gain(5) > 0.07
 
 
 def test_one_group_has_no_interval_and_so_no_gain() -> None:
@@ -54,6 +61,19 @@ def test_from_twenty_groups_on_intervals_are_plain_percentiles() -> None:
     found = bootstrap_interval(mean, np.arange(20))
     resampled = np.concatenate([part for part in drawn if len(part) > 1])
     np.testing.assert_allclose(found[1:], np.quantile(resampled, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize(("num", "average", "missed"), [(174, 0.056, 0.01), (100, 0.072, 0.12), (60, 0.091, 0.36)])
+def test_a_perfect_detector_misses_the_gate_the_oftener_the_fewer_windows_there_are(
+    num: int, average: float, missed: float
+) -> None:
+    """Of probabilities that are spread evenly over 0 to 1."""
+    rng, errors = np.random.default_rng(0), []
+    for _ in range(600):
+        p = rng.random(num)
+        errors.append(ece((rng.random(num) < p).astype(int), np.stack([1 - p, p], 1)))
+    assert np.mean(errors) == pytest.approx(average, abs=0.004)
+    assert np.mean(np.array(errors) >= GatesConfig().ece) == pytest.approx(missed, abs=0.06)
 
 
 @pytest.mark.parametrize("num", [60, 174])

@@ -22,18 +22,20 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
+from moola_mlflow import signs
 from moola_mlflow.commands import sweep
 from moola_mlflow.config import Config, resolve
 from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.signals import Interrupts
-from moola_mlflow.study import joining, processes, signs, trialruns
+from moola_mlflow.signs import machine
+from moola_mlflow.study import joining, processes, trialruns
 from moola_mlflow.study.finetune_trials import FinetuneTrials
 from moola_mlflow.study.joining import Beat, join
 from moola_mlflow.study.processes import Job
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.rebuild import load_study
 from moola_mlflow.study.sharedrun import SharedRun
-from moola_mlflow.study.storage import Coordination, locate, machine, shown_url
+from moola_mlflow.study.storage import Coordination, locate, shown_url
 from moola_mlflow.study.trialruns import TrialRun
 from moola_mlflow.study.worker import Outcome, Reporter, Worker
 
@@ -239,11 +241,11 @@ def test_a_trials_run_says_who_works_on_it_and_whether_that_is_so(workdir: Path)
     run = TrialRun.start(client, "0", parent, 0, {}).id
 
     def said(worker: list[object], **beat: object) -> tuple[bool | None, bool | None]:
-        client.set_tag(run, trialruns.WORKER, json.dumps(worker))
+        client.set_tag(run, signs.WORKER, json.dumps(worker))
         client.set_tag(parent, signs.COORDINATOR, json.dumps(beat))
         return signs.is_at_work(client.get_run(parent)), signs.is_at_work(client.get_run(run))
 
-    assert json.loads(client.get_run(run).data.tags[trialruns.WORKER]) == [machine(), os.getpid()]
+    assert json.loads(client.get_run(run).data.tags[signs.WORKER]) == [machine(), os.getpid()]
     now, here, dead = time.time(), [machine(), os.getpid()], [machine(), 2**22 + 1]
     there = {"host": "elsewhere", "pid": 1}
     assert said(here, at=now, **there) == (True, True)
@@ -255,6 +257,18 @@ def test_a_trials_run_says_who_works_on_it_and_whether_that_is_so(workdir: Path)
     client.set_terminated(parent, "KILLED")
     assert said(here) == (None, False)
     assert signs.is_at_work(client.create_run("0", tags={"moola.stage": "pretrain"})) is None
+
+
+def test_a_trial_that_was_told_its_end_keeps_it_though_its_run_was_closed_as_one_whose_process_is_gone(
+    workdir: Path,
+) -> None:
+    Bench(configured(n_trials=2)).sweep()
+    client, run_id = mlflow.MlflowClient(), trial_runs()[0].info.run_id
+    client.delete_tag(run_id, trialruns.STATE)
+    client.set_terminated(run_id, "KILLED")
+    Bench(configured(n_trials=2)).sweep()
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags[trialruns.STATE]) == ("FINISHED", "COMPLETE")
 
 
 def test_new_databases_and_folders_are_their_owners_alone(workdir: Path) -> None:

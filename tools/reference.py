@@ -5,7 +5,6 @@ python tools/reference.py
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,8 @@ from typing import Any
 import yaml
 
 from moola_mlflow import cli
-from moola_mlflow.config import Config, allowed, dotted_keys, laid_over, read_preset, resolve
+from moola_mlflow.config import Config, allowed, dotted_keys, read_preset, resolve
+from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
@@ -25,9 +25,9 @@ HEAD = """\
 Made by `python tools/reference.py` from the program itself; a test fails where the two differ. `moola NAME --help`
 prints the same.
 
-`mlflow run . -e NAME -P key=value` and `moola NAME --key value` do the same. Any dotted key of the tables below is a
-parameter of every command, whether the command reads it or not. Order: preset < dotted key < short parameter; an empty
-value is unset; `none` empties a key that may be empty."""
+`mlflow run . -e NAME -P key=value` and `moola NAME --key value` do the same, which a test tries for every command of
+the table. Any dotted key of the tables below is a parameter of every command, whether the command reads it or not.
+Order: preset < dotted key < short parameter; an empty value is unset; `none` empties a key that may be empty."""
 LAUNCHER = """\
 They hold for `moola`. Under the launcher every failure is 1, because `mlflow run` hides the program's own code; the
 run's status and note carry the reason."""
@@ -57,32 +57,30 @@ def _flow(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
 
 
-def preset_of(entry: cli.EntryPoint) -> dict[str, Any]:
-    """Return the preset that a command has where the user names none."""
-    return functools.reduce(laid_over, (read_preset(ROOT / name) for name in (entry.base, entry.config) if name), {})
-
-
 def entry_points() -> Iterator[str]:
-    """Yield the table of commands, then each command with its parameters."""
-    links = ((f"[{name}](#{name})", text(entry.summary)) for name, entry in cli.ENTRY_POINTS.items())
-    yield "## Entry points\n\n" + table(("command", "what it does"), links)
-    fields = dotted_keys()
-    for name, entry in cli.ENTRY_POINTS.items():
-        defaults, rows = resolve(preset_of(entry), {}).flat(), []
-        for key in entry.parameters:
-            dotted = cli.SHORT.get(key, "")
-            meaning = fields[dotted].description if dotted else cli.ARGUMENTS[key]
-            default = defaults[dotted] if dotted else {"config": entry.config, "base": entry.base}.get(key, "")
-            rows.append((f"`{key}`", code(dotted), code(default), text(meaning)))
-        parameters = table(("parameter", "short for", "default", "meaning"), rows)
-        example = "\n".join(f"    {line.strip()}" for line in entry.example.split(";")[:1])
-        yield f"### {name}\n\n{text(entry.summary)[0].upper()}{text(entry.summary)[1:]}.\n\n{parameters}\n\n{example}"
+    """Yield the table of commands, then each command with its parameters and examples."""
+    rows = []
+    for name, entry in ENTRY_POINTS.items():
+        given = (f"`{one.name}`" + (f" ({told})" if (told := _default(one)) else "") for one in cli.parameters_of(name))
+        rows.append((f"[{name}](#{name})", text(entry.summary), ", ".join(given)))
+    yield "## Entry points\n\n" + table(("command", "what it does", "parameters (defaults)"), rows)
+    for name, entry in ENTRY_POINTS.items():
+        parameters = table(
+            ("parameter", "short for", "default", "meaning"),
+            ((f"`{one.name}`", code(one.dotted), _default(one), text(one.meaning)) for one in cli.parameters_of(name)),
+        )
+        examples = "\n".join(f"    {line}" for line in entry.examples)
+        yield f"### {name}\n\n{text(entry.summary)[0].upper()}{text(entry.summary)[1:]}.\n\n{parameters}\n\n{examples}"
+
+
+def _default(parameter: cli.Parameter) -> str:
+    return "needed" if parameter.needed else code(parameter.default)
 
 
 def keys() -> Iterator[str]:
     """Yield a table for each section of the configuration."""
     defaults, fields = Config().flat(), dotted_keys()
-    short = {dotted: key for key, dotted in cli.SHORT.items()}
+    short = {dotted: key for key, dotted in SHORT.items()}
     yield "## Keys\n\nDefaults without a preset; [presets](#presets) set others. In brackets: the short parameter."
     for section in Config.model_fields:
         rows = []

@@ -9,7 +9,6 @@ from moola_mlflow.config import Config
 from moola_mlflow.doctor import examine
 from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.signals import Interrupts
-from moola_mlflow.study.signs import is_at_work
 from moola_mlflow.tracking import Run
 
 
@@ -23,7 +22,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, fix: str = "false")
     left = 0
     # A run of its own only where the launcher has made one: a look changes nothing.
     with Run("doctor", tracking.run_name("doctor", "check", 0)) if runtime.launched() else nullcontext():
-        for finding in examine(is_at_work):
+        for finding in examine():
             if not finding.cure:
                 print(f"ok      {finding.what}", flush=True)
             elif fix == "true" and finding.fix:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from contextlib import nullcontext
 from pathlib import Path
 
 import mlflow
+from mlflow.utils.credentials import get_default_host_creds
+from urllib3.util import parse_url
 
 from moola_mlflow import journal, runfolder, runtime, tracking
 from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.errors import TrainingError, UserError, shown
 from moola_mlflow.journal import Journal, Sent
 from moola_mlflow.outbox import Outbox
 from moola_mlflow.replay import Replayer
@@ -52,6 +55,7 @@ def _sync(folder: Path, choose: bool) -> str:
             "there is nothing to send"
         )
     if choose and "MLFLOW_TRACKING_URI" not in os.environ and sent.uri.startswith("http"):
+        _check_login(folder, sent.uri)
         mlflow.set_tracking_uri(sent.uri)  # where the run was meant to go
     stored = check_run(sent.run_id)
     missed, ended = journal.unsent(folder), runfolder.read_journal(folder).status
@@ -86,6 +90,28 @@ def _sync(folder: Path, choose: bool) -> str:
             f"{'; '.join(map(first_line, box.refused))}"
         )
     return f"Run {replayer.run_id} is whole in '{shown_uri()}' and {ended}: {missed} events were missing"
+
+
+def _check_login(folder: Path, uri: str) -> None:
+    """Refuse to send a login to an address that a folder, and not the user, has named: it may be anybody's folder.
+
+    MLflow sends what it finds in the environment, or in its file, to whatever server it talks to. On this machine
+    that is harmless, which is also where a tunnel begins. Raises: UserError.
+    """
+    login = get_default_host_creds(uri)
+    if not any((login.username, login.password, login.token, login.auth, login.aws_sigv4, login.client_cert_path)):
+        return
+    try:
+        host = (parse_url(uri).host or "").strip("[]")  # as it will be read by whoever connects
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise UserError(
+        f"run_dir='{folder}': the folder names the server {shown(uri)!r}, and there is a login that MLflow would send "
+        "there (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_TOKEN or the like, or ~/.mlflow/credentials): a folder does "
+        "not choose who gets a login; if that is your server, set MLFLOW_TRACKING_URI to it, else take the login away"
+    )
 
 
 def _make_true(folder: Path, replayer: Replayer) -> None:

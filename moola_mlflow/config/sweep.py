@@ -61,9 +61,9 @@ class SweepConfig(Section):
     workers: int = Field(1, ge=1, le=256)
     """Processes on this machine."""
     study: str = Field("", max_length=200)
-    """Name under which several commands, here or on other machines, share one sweep; none: one of its own."""
+    """Name under which several commands, here or on other machines, share one sweep; not set: one of its own."""
     storage: str = ""
-    """Where workers coordinate (sqlite:///file or postgresql://...); none: beside the tracking store."""
+    """Where workers coordinate (sqlite:///file or postgresql://...); not set: beside the tracking store."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """tpe: Optuna's, with constant liar; random; grid: every combination, in an order drawn from the seed."""
     seed: int = Field(17, ge=0, lt=2**32)

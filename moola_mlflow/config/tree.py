@@ -225,7 +225,7 @@ class LabelsConfig(Section):
 
 class FinetuneConfig(Section):
     encoder: str = ""
-    """Encoder to read with (models:/ or runs:/ URI, folder, .pt); several, with commas: an ensemble; none: scratch."""
+    """Encoder to read with (models:/ or runs:/ URI, folder, .pt); several, with commas: ensemble; not set: scratch."""
     freeze: bool = True
     """Whether pre-trained encoders stay as they are (phase 1) or are trained on (phase 2)."""
     unfreeze_at: int = Field(0, ge=0)
@@ -258,7 +258,7 @@ class CvConfig(Section):
     repeats: int = Field(1, ge=1, lt=2**31)
     """Times the folds are drawn anew for each seed."""
     seeds: tuple[int, ...] = ()
-    """Seeds over which the whole is repeated, such as 13,17,23,29; none: trainer.seed."""
+    """Seeds over which the whole is repeated, such as 13,17,23,29; not set: trainer.seed."""
     kind: Literal["auto", "time", "stratified"] = "auto"
     """time: contiguous blocks; stratified: even classes; auto: time where the labels have times."""
     embargo_bars: int = Field(105, ge=0)

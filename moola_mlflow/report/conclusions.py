@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moola_mlflow.evidence import TITLES
+from moola_mlflow.evidence import PATH_FEATURES, TITLES
 from moola_mlflow.metrics import FEW_UNITS, Interval
 from moola_mlflow.report.facts import FINISHED, GateRow, Pretrained, Tuned
 from moola_mlflow.results import better_encoder, launcher, same_bars
@@ -56,10 +56,7 @@ def honest_sentence(pretrained: Pretrained, tunings: Sequence[Tuned]) -> Finding
     if not done:
         return Finding("Whether this pre-training helps is not known: no fine-tuning of its encoder has finished.")
     last = done[-1]
-    found = last.against_best()
-    if found is None or found[1].lo <= 0 <= found[1].hi:
-        return Finding(last.headline)
-    return Finding(last.headline, found[1].lo > 0)
+    return Finding(last.headline, {"gain": True, "loss": False}.get(last.claim() or ""))
 
 
 def of_pretraining(p: Pretrained) -> list[Finding]:
@@ -139,8 +136,10 @@ def _gain(t: Tuned) -> Finding:
         return Finding(f"{_phase(t)}: there is no network without pre-training to compare with.")
     network = f"{signed(over[1])} Joint@3 over the {title(over[0])}"
     rival = f"{signed(best[1])} over the best baseline ({title(best[0])})"
-    if best[1].lo > 0 and over[1].lo > 0:
-        return Finding(f"{_phase(t)}: pre-training helps. {network}; {rival}. Both intervals are clear of 0.", True)
+    if best[0] != PATH_FEATURES and PATH_FEATURES in t.differences:
+        rival += f", {signed(t.differences[PATH_FEATURES]['joint_success_at_3'])} over {title(PATH_FEATURES)}"
+    if t.claim() == "gain" and over[1].lo > 0:
+        return Finding(f"{_phase(t)}: pre-training helps. {network}; {rival}. All intervals are clear of 0.", True)
     if best[1].hi < 0:
         return Finding(
             f"{_phase(t)}: the detector is worse than what needs no pre-training: {rival}; {network}.", False

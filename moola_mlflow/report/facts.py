@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moola_mlflow import gates
+from moola_mlflow.evidence import NETWORKS, PATH_FEATURES, Verdict, judged
 from moola_mlflow.metrics import Interval
 from moola_mlflow.runrecord import RunRecord
 
 FINISHED = "FINISHED"
-NETWORKS = ("scratch", "random_encoder")
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,13 @@ class Tuned:
         if name is None or name not in self.differences:
             return None
         return name, self.differences[name]["joint_success_at_3"]
+
+    def claim(self) -> Verdict | None:
+        """Return what its headline claims of the encoder; None where there is no baseline."""
+        best, alone = self.against_best(), self.differences.get(PATH_FEATURES)
+        if best is None:
+            return None
+        return judged(best[1], best[1] if alone is None else alone["joint_success_at_3"])
 
     def collapsed(self) -> list[str]:
         """Return the classes that are hardly ever found."""

@@ -118,11 +118,8 @@ def impact(pairs: Sequence[Pair], command: str) -> list[Block]:
     if not reported:
         return [*blocks, absent("a comparison with baselines", command)]
     for run, t in reported:
-        best = t.against_best()
         blocks += [Heading(f"{PHASES[t.kind][0]}, beside its baselines", 3)]
-        blocks.append(
-            Notice(t.headline, "good" if best and best[1].lo > 0 else "bad" if best and best[1].hi < 0 else "")
-        )
+        blocks.append(Notice(t.headline, {"gain": "good", "loss": "bad"}.get(t.claim() or "", "")))
         rows: list[tuple[Text, ...]] = [
             (Strong("detector"), _score(t, "f1_macro"), _score(t, "joint_success_at_3"), "", "")
         ]

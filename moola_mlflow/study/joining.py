@@ -19,15 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.config import Config
 from moola_mlflow.errors import UserError
+from moola_mlflow.signs import BEAT_S, COORDINATOR, SILENT_S, STAGE, is_coordinated, machine, read_beat
 from moola_mlflow.store import FAILURES, find_run, shown_uri
 from moola_mlflow.study import rebuild, trialruns
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.rebuild import CONFIG, DIRECTION, SPACE, Recorded
-from moola_mlflow.study.signs import BEAT_S, COORDINATOR, SILENT_S, is_coordinated, read_beat
 from moola_mlflow.study.space import Space
 from moola_mlflow.study.storage import FAILURES as STORAGE_FAILURES
-from moola_mlflow.study.storage import Coordination, machine
-from moola_mlflow.study.trialruns import STAGE, STUDY
+from moola_mlflow.study.storage import Coordination
+from moola_mlflow.study.trialruns import STUDY
 from moola_mlflow.study.worker import build_pruner
 from moola_mlflow.tracking import Run
 

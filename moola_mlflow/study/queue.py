@@ -22,9 +22,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.config import SweepConfig
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.signs import is_dead, machine
 from moola_mlflow.store import FAILURES
 from moola_mlflow.study.space import Params, Space
-from moola_mlflow.study.storage import Coordination, is_dead, machine
+from moola_mlflow.study.storage import Coordination
 from moola_mlflow.study.trialruns import GONE, end_run
 
 WELL = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from moola_mlflow.errors import UserError, shown
+from moola_mlflow.signs import machine
 from moola_mlflow.store import first_line
 
 try:
@@ -202,27 +202,3 @@ def _lock_at_begin(engine: sqlalchemy.Engine) -> None:
     @sqlalchemy.event.listens_for(engine, "begin")
     def _begin(connection: sqlalchemy.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def machine() -> str:
-    """Return what tells this machine's processes from another's: host, and on Linux its process numbering."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def is_dead(host: str, pid: int) -> bool:
-    """Return whether a process is known to be gone; of another machine's nothing is known."""
-    if host != machine():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    try:  # killed, but its parent has not asked yet
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False

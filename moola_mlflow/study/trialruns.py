@@ -14,14 +14,12 @@ import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
+from moola_mlflow.signs import STAGE, WORKER, machine
 from moola_mlflow.store import FAILURES, first_line, is_outage
-from moola_mlflow.study.storage import machine
 from moola_mlflow.tracking import MAX_NOTE, NOTE, PARENT
 
-STAGE, STUDY = "moola.stage", "moola.study"
+STUDY = "moola.study"
 TRIAL, STATE, RETRY, RETRY_OF = "moola.trial", "moola.trial_state", "moola.retry", "moola.retry_of"
-WORKER = "moola.worker"
-"""Machine and process id of who runs it."""
 REASON = "moola.reason"
 """Why a trial failed by itself."""
 VALUE, EPOCH_VALUE, SECONDS = "sweep/value", "sweep/epoch_value", "sweep/seconds"
@@ -139,16 +137,17 @@ def number_of(run: Run) -> int:
 
 
 def reconcile(client: mlflow.MlflowClient, runs: list[Run], trials: list[FrozenTrial]) -> int:
-    """End the runs that are RUNNING though their trial is not; return how many.
+    """End the runs that are RUNNING though their trial is not, or that do not say how it ended; return how many.
 
-    A trial that was told its end before its run was keeps that end; a run that no trial stands for has failed.
+    A trial that was told its end before its run was keeps that end, also where the run was closed meanwhile as one
+    whose process is gone; a run that no trial stands for has failed.
     """
     ended = 0
     by_run = {trial.user_attrs.get("run_id"): trial for trial in trials}
     # A worker makes the run first and then tells the trial of it.
     claimed = {t.number for t in trials if t.state == TrialState.RUNNING and "run_id" not in t.user_attrs}
     for run in runs:
-        if run.info.status != "RUNNING":
+        if run.info.status != "RUNNING" and STATE in run.data.tags:
             continue
         trial = by_run.get(run.info.run_id)
         if number_of(run) in claimed or (trial is not None and trial.state == TrialState.RUNNING):

@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from outage import Server, here
+from postgres import Postgres
 
 # A suite that a script has started in the background, or `nohup`, has signals ignored; commands that it starts would
 # inherit that, and not hear them.
@@ -23,6 +24,20 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    running = Postgres()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(scope="module")
+def postgres(cluster: Postgres) -> Postgres:
+    """A PostgreSQL server, at work."""
+    cluster.start()
+    return cluster
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ NOT_RUN = {
     r": optuna-dashboard ": "another project's program, in an environment of its own; tried by hand",
     r"sweeps\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
     r"sweeps\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
+    r"detection\.md: .* --register worth-": "trains what a benchmark reads; their like is run for other pages",
     r"pretraining\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
     r"tutorial\.md: moola data --bars sample": "takes the place of the reader's file: test_docs_commands.py tries it",
     r"reference\.md: ": "the examples of --help: test_documented.py parses them, other pages run their like",

@@ -46,14 +46,6 @@ def test_the_published_local_validation_passes(store: Store) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
-def test_real_front_month_bars_train(store: Store, real_data: Path, launcher: bool) -> None:
-    bars = {"bars": str(real_data / "es_front_1min.parquet"), "bars.instrument": "front"}
-    assert store.run("pretrain", {**TRAIN, **bars, "epochs": "2"}, launcher).returncode == 0
-    assert_trained(store)
-
-
-@pytest.mark.slow
 def test_a_headerless_semicolon_csv_of_end_stamped_bars_trains(store: Store, real_data: Path) -> None:
     bars = {"bars": str(real_data / "spy_ninjatrader_1min.csv"), "bars.stamp": "end", "bars.max_gap_minutes": "30"}
     assert store.run("pretrain", {**TRAIN, **bars}).returncode == 0

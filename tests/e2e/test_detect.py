@@ -120,15 +120,6 @@ def test_what_cannot_be_scanned_with_ends_with_one_message(
 
 
 @pytest.mark.slow
-def test_the_launcher_scans_as_the_console_does(store: Store) -> None:
-    bars = str(store.folder / "bars.parquet")
-    done = store.run("detect", {"bars": bars, "out": str(store.folder / "launched"), **EVERYTHING}, True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert store.runs()[0].info.status == "FINISHED"
-    assert (store.folder / "launched" / "detections.html").stat().st_size > 50_000
-
-
-@pytest.mark.slow
 def test_the_page_opens_in_a_browser_without_an_error_and_without_the_network(store: Store, scan: Callable) -> None:
     browser = browser_path()
     assert scan(out="page")[0] == 0

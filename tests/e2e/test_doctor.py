@@ -19,8 +19,7 @@ import pytest
 from moola_mlflow import runfolder
 from moola_mlflow.doctor import Finding, examine
 from moola_mlflow.journal import Sent
-from moola_mlflow.study.signs import is_at_work
-from moola_mlflow.study.storage import machine
+from moola_mlflow.signs import machine
 from moola_mlflow.study.trialruns import TrialRun
 from moola_mlflow.tracking import Run
 from tests.e2e.harness import QUICK, SMOKE, Store
@@ -128,7 +127,7 @@ def workdir(workdir: Path) -> Path:
 
 def wrong() -> list[Finding]:
     """What is found and has a cure."""
-    return [finding for finding in examine(is_at_work) if finding.cure]
+    return [finding for finding in examine() if finding.cure]
 
 
 def begin() -> str:
@@ -152,7 +151,7 @@ def test_a_run_of_a_container_that_was_started_again_under_another_name_is_close
 
     beat(60)
     assert runfolder.abandoned() == []
-    assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine(is_at_work)]
+    assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine()]
     assert wrong() == []
     beat(2 * runfolder.FRESH_S)
     assert runfolder.abandoned() == [run_id]
@@ -190,7 +189,7 @@ def test_a_run_that_began_without_its_store_is_found_by_its_folder(workdir: Path
     run_id = begin()
     folder = (runfolder.RUNS / run_id).rename(runfolder.RUNS / f"offline-{run_id}")
     with runfolder.hold(folder):
-        assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine(is_at_work)]
+        assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine()]
     (finding,) = wrong()
     assert "its process is gone" in finding.what
     assert finding.fix is not None

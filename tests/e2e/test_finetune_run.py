@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -36,7 +37,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Run, Done]:
 
 
 def test_the_run_is_finished_and_says_what_it_is(tuned: Tuned) -> None:
-    _, run, done = tuned
+    store, run, done = tuned
     tags = run.data.tags
     assert run.info.status == "FINISHED"
     assert run.info.run_name.startswith("finetune-finetune-17-20")
@@ -52,16 +53,21 @@ def test_the_run_is_finished_and_says_what_it_is(tuned: Tuned) -> None:
     assert "The labels are WEAK" in note
     assert "Next, before it can be promoted: label more windows" in note
     assert "-e promote" not in note
-    assert tags["moola.headline"] in done.out
+    assert tags["moola.headline"] == json.loads(store.artifact(run, "cv_summary.json").read_text())["headline"]
+    assert tags["moola.headline"] in done.out.splitlines()
+    assert " Joint@3 against " in tags["moola.headline"]
+    assert "path features alone" in tags["moola.headline"]
 
 
 def test_the_version_behind_an_alias_is_known_for_good(tuned: Tuned) -> None:
     store, run, _ = tuned
-    alias = newest(store, finetune(store, encoder="models:/moola-encoder@candidate,one", register="none"))
+    given = {"encoder": "models:/moola-encoder@candidate,one", "finetune.inputs": "encoding"}
+    alias = newest(store, finetune(store, register="none", **given))
     store.client.set_registered_model_alias("moola-encoder", "candidate", "1")  # what it names tomorrow
     tags = store.client.get_run(alias.info.run_id).data.tags
     assert tags["moola.encoder"] == "models:/moola-encoder/2,one"
     assert tags["moola.encoder_run_id"] == "run-other,run-one"
+    assert re.match("(Gain|No gain|Loss): .*path features alone", tags["moola.headline"])
     assert run.data.tags["moola.encoder"] == "models:/moola-encoder/1"
     model_id = store.client.get_model_version("moola-encoder", "1").source.removeprefix("models:/")
     assert run.data.tags["moola.encoder_model_id"] == model_id

@@ -1,16 +1,15 @@
-"""Ways to fine-tune: ensembles, other classes, other inputs, phase 2, seeds, gates, the launcher."""
+"""Ways to fine-tune: ensembles, other classes, other inputs, phase 2, seeds, gates."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
 
 import mlflow
 import pytest
 import torch
 from finetuning import (
     NOTE,
-    SMALL,
     card_of,
     children,
     command,
@@ -105,6 +104,7 @@ def test_without_an_encoder_the_configured_network_is_trained_from_scratch(other
     version = version_of(other, "scratch")
     assert (version.tags["features"], version.tags["trained_from"]) == ("relativity11", "unknown")
     assert "encoder `none`" in run.data.tags[NOTE]
+    assert re.match("No pre-training in this detector: .*path features alone", run.data.tags["moola.headline"])
 
 
 @pytest.mark.slow
@@ -113,6 +113,7 @@ def test_path_features_alone_make_a_detector_without_an_encoder(other: Store) ->
     card = card_of(other, run)
     assert (card["fitted"], card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == ("path", 0, 56)
     assert "baseline/path_features/f1_macro" not in run.data.metrics
+    assert re.match("No pre-training in this detector: .*it reads path features alone", run.data.tags["moola.headline"])
     assert version_of(other, "path").tags["features"] == "path"
     assert len(moola_mlflow.load_detector("models:/path/1").predict(small_labels(4).ohlc)) == 4
 
@@ -173,16 +174,3 @@ def test_strict_gates_end_with_3_and_everything_is_logged(other: Store) -> None:
     assert other.artifact(run, "cv_summary.json").is_file()
     assert version_of(other, "strict").tags["gates"] == run.data.tags["moola.gates"]
     assert [fold.info.status for fold in children(other, run)] == ["FINISHED"] * 3
-
-
-@pytest.mark.slow
-def test_the_launchers_run_is_adopted_with_its_folds_beneath(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    done = store.run("finetune", {**SMALL, "encoder": str(tmp_path / "one")}, launcher=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (run,) = parents(store)
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name.startswith("finetune-finetune-17-20")
-    assert run.data.params["folds"] == run.data.params["cv.folds"] == "3"
-    assert [fold.info.status for fold in children(store, run)] == ["FINISHED"] * 3
-    assert version_of(store).run_id == run.info.run_id

@@ -57,24 +57,6 @@ def test_label_writes_what_labels_sample_means(store: Store) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
-def test_real_front_month_bars_are_labelled_and_the_shortfall_is_told(
-    store: Store, real_data: Path, launcher: bool
-) -> None:
-    out = store.folder / "es.parquet"
-    bars = {"bars": str(real_data / "es_front_1min.parquet"), "bars.instrument": "front"}
-    done = store.run("label", {**bars, "n": "174", "out": str(out), "seed": "3"}, launcher)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (run,) = store.runs()
-    assert_told(store, run, out)
-    num = len(read_labels(out))
-    assert 80 <= num <= 160
-    warning = f"{num} labelled windows found, fewer than the 174"
-    assert warning in run.data.tags["moola.warnings"]
-    assert warning in run.data.tags["mlflow.note.content"]
-
-
-@pytest.mark.slow
 def test_the_seed_chooses_other_windows_of_the_same_bars(store: Store) -> None:
     for seed in ("1", "2"):
         assert store.run("label", {**SMALL, "seed": seed, "out": f"{seed}.parquet"}).returncode == 0

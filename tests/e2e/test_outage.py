@@ -25,6 +25,7 @@ from outage import (
     text_of,
     wait_for,
 )
+from postgres import Postgres
 
 from moola_mlflow import journal
 from moola_mlflow.errors import UserError
@@ -73,8 +74,9 @@ def test_a_child_run_that_a_hung_server_makes_twice_is_left_once(server: Server)
     assert_whole(active.client, active.folder)
 
 
-def test_killed_for_half_of_a_training_the_server_lacks_no_point_in_the_end(server: Server, workdir: Path) -> None:
-    store, epochs = store_of(server, workdir), 80
+def train_over_an_outage(store: Impatient, server: Server | Postgres) -> None:
+    """Train while the store is gone for half of the epochs; in the end it must have every one once."""
+    epochs = 80
     given = {**SMALL, "trainer.epochs": str(epochs), "trainer.patience": str(epochs), "register": "half"}
     process = store.start("pretrain", given)
     wait_for(lambda: epochs_in(store) >= epochs // 4, process)
@@ -95,6 +97,19 @@ def test_killed_for_half_of_a_training_the_server_lacks_no_point_in_the_end(serv
     assert times == sorted(times)
     assert len(set(times)) > epochs // 2  # their own, and not that of the replay
     assert store.client.get_model_version_by_alias("half", "candidate").run_id == run.info.run_id
+
+
+def test_killed_for_half_of_a_training_the_server_lacks_no_point_in_the_end(server: Server, workdir: Path) -> None:
+    train_over_an_outage(store_of(server, workdir), server)
+
+
+def test_a_postgresql_store_that_is_stopped_for_half_of_a_training_lacks_no_point_in_the_end(
+    postgres: Postgres, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = postgres.create("outage")
+    here(monkeypatch, uri)
+    train_over_an_outage(Impatient(workdir, uri), postgres)
+    mlflow.set_tracking_uri(None)
 
 
 def test_what_a_store_will_never_take_fails_the_run_at_its_next_word_as_it_would_at_once(server: Server) -> None:

@@ -14,18 +14,24 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from finetuning import command, newest
 from harness import ROOT, Store, note_of
+from sklearn.metrics import f1_score
 from small_models import small_detector, small_encoder, windows
 
 import moola_mlflow
 from moola_mlflow import cli, registry
+from moola_mlflow.config import read_preset, resolve
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import read_card, save_detector
 from moola_mlflow.encoder_files import save_encoder
 from moola_mlflow.encoders import Encoder
+from moola_mlflow.labels import sample_labels
 
 NOTE = "mlflow.note.content"
 COLLAPSED = {"recall": {"consolidation": 0.02, "retracement": 0.99}}
+TRAINED = {"finetune.inputs": "path", "labels.n": "300", "bars.sample_bars": "120000", "encoder.hidden": "8",
+           "encoder.layers": "1", "folds": "3", "cv.workers": "1"}  # fmt: skip
 NO_GAIN = {"delta_joint_success_at_3": {"mean": 0.03, "lo": -0.05, "hi": 0.11}}
 
 
@@ -310,38 +316,63 @@ print(json.dumps({
 """
 
 
+def ask_the_champion(store: Store, name: str, folder: Path, ohlc: np.ndarray) -> dict[str, Any]:
+    """What the champion says of windows in a fresh process, outside the checkout, where no pickle may be loaded."""
+    np.save(folder / "windows.npy", ohlc)
+    environment = {**store.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    del environment["PYTHONPATH"]  # the model brings its own code
+    arguments = [str(folder / "windows.npy"), f"models:/{name}@champion", str(ROOT / "moola_mlflow" / "__init__.py")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:__main__", "-c", PREDICT, *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["columns"] == ["label", "p_consolidation", "p_retracement", "expansion_start", "expansion_end"]
+    assert told["same"] <= 1e-5
+    print(f"served detector: median {told['ms']:.1f} ms a window")
+    return dict(told)
+
+
 def test_a_champion_loads_and_predicts_in_a_fresh_process_outside_the_checkout(
     store: Store, name: str, promote: Callable, tmp_path: Path
 ) -> None:
     detector = small_detector("both", 2)
     register(name, detector, tmp_path)
     assert promote(model=name)[0] == 0
-    np.save(tmp_path / "windows.npy", windows(7))
-    environment = {**store.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    del environment["PYTHONPATH"]  # the model brings its own code
-    arguments = [str(tmp_path / "windows.npy"), f"models:/{name}@champion", str(ROOT / "moola_mlflow" / "__init__.py")]
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:__main__", "-c", PREDICT, *arguments],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    expected = detector.predict(windows(7))
-    assert told["columns"] == ["label", "p_consolidation", "p_retracement", "expansion_start", "expansion_end"]
+    told, expected = ask_the_champion(store, name, tmp_path, windows(7)), detector.predict(windows(7))
     assert told["label"] == expected.label.tolist()
     assert told["start"] == expected.start.tolist()
     np.testing.assert_allclose(told["p"], expected.probability, atol=1e-5)
-    assert told["same"] <= 1e-5
-    print(f"served detector: median {told['ms']:.1f} ms a window")
 
 
 @pytest.mark.slow
-def test_the_launcher_promotes_and_a_refusal_fails_its_run(store: Store, name: str, tmp_path: Path) -> None:
+def test_a_trained_detector_meets_the_shipped_gates_becomes_champion_and_finds_patterns_in_another_series(
+    store: Store, promote: Callable, tmp_path: Path
+) -> None:
+    """Out of fold at seeds 13, 17, 23, 29 and 31: F1 0.80 to 0.83, Joint@3 0.73 to 0.77, recall of the scarcer class
+    0.74 to 0.81, ECE 0.042 to 0.084 (0.065 at 17, which is run here), lower end of the gain 0.24 to 0.29: all pass.
+    """
+    tuned = newest(store, command(store, "finetune", **TRAINED))
+    assert tuned.data.tags["moola.gates"] == "passed"
+    code, said, run = promote()
+    assert code == 0, said
+    assert "moola-detector: champion is now version 1, it was unset before\nGates passed" in said
+    shipped = read_preset(ROOT / "configs" / "gates.yaml")["gates"]
+    assert {key: store.config(run)["gates"][key] for key in shipped} == shipped
+    rows = json.loads(store.artifact(run, "gates.json").read_text())
+    assert len(rows) == 7
+    assert all(row["passed"] for row in rows)
+    assert store.client.get_model_version_by_alias("moola-detector", "champion").run_id == tuned.info.run_id
+    fresh = sample_labels(resolve({}, {"bars.sample_bars": 20_000, "labels.sample_seed": 1002}), 60, 17)
+    told = ask_the_champion(store, "moola-detector", tmp_path, fresh.ohlc)
+    assert f1_score(np.array(fresh.classes)[fresh.label], told["label"], average="macro") >= 0.6
+
+
+@pytest.mark.slow
+def test_a_refusal_fails_the_launchers_run(store: Store, promote: Callable, name: str, tmp_path: Path) -> None:
     register(name, small_detector(), tmp_path)
-    done = store.run("promote", {"model": name}, launcher=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = store.runs()[0]
-    assert (run.info.status, run.data.params["model"], run.data.tags["moola.to"]) == ("FINISHED", name, "1")
+    assert promote(model=name)[0] == 0
     register(name, small_detector(**NO_GAIN), tmp_path)
     assert store.run("promote", {"model": name, "version": "2"}, launcher=True).returncode == 1
     run = store.runs()[0]

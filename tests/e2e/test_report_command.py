@@ -298,16 +298,6 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_message(world: World) -
         assert len(done.err.strip().splitlines()) == 1
 
 
-def test_the_launcher_runs_both(world: World) -> None:
-    done = world.store.run("report", {"run_id": world.path}, launcher=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert f"under report/ of run {world.path}" in done.stdout
-    done = world.store.run("compare", {"run_ids": f"{world.frozen},{world.unfrozen}"}, launcher=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    stages = [run.data.tags["moola.stage"] for run in world.store.runs()[:2]]
-    assert stages == ["compare", "report"]
-
-
 def test_the_pages_open_in_a_browser_with_nothing_to_complain_of(world: World, bare: str, tmp_path: Path) -> None:
     browser = browser_path()
     assert world.do("report", run_id=world.path, out=str(tmp_path)).code == 0

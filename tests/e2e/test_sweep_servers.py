@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -18,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from harness import QUICK, ROOT, SMOKE, Served, absent, free_port
+from harness import QUICK, ROOT, SMOKE, Served, free_port
+from postgres import Postgres
 from test_sweep import (
     FAST_DEATH,
     SLOW_TRIALS,
@@ -36,55 +34,10 @@ pytestmark = pytest.mark.slow
 TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml"), "trainer.epochs": "1"}
 
 
-def binaries() -> Path | None:
-    """The folder of PostgreSQL's programs; packages keep them out of the PATH."""
-    if found := shutil.which("initdb"):
-        return Path(found).parent
-    return max((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
-
-
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """The URL of an empty database on a server of its own, which takes no root."""
-    programs = binaries()
-    if programs is None:
-        absent("PostgreSQL's initdb", "apt-get install postgresql")
-    folder, port = Path(tempfile.mkdtemp(prefix="moola-pg-", dir="/tmp")), free_port()
-    as_user: dict[str, object] = {"cwd": folder}
-    if os.getuid() == 0:
-        names = {entry.pw_name: entry for entry in pwd.getpwall()}
-        user = names.get("postgres") or names["nobody"]
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        as_user |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    words = [programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "moola", "--no-sync"]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
-    words = [programs / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
-    try:
-        url = f"postgresql+psycopg://moola@127.0.0.1:{port}/postgres"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-                with engine.connect() as connection:
-                    connection.execute(sqlalchemy.text("CREATE DATABASE moola"))
-                engine.dispose()
-                break
-            except sqlalchemy.exc.OperationalError:
-                assert time.monotonic() < deadline, "PostgreSQL did not start within 60 s"
-                time.sleep(0.2)
-        yield url.removesuffix("postgres") + "moola"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def made(database: str, name: str) -> str:
-    """The URL of a new database on the same server."""
-    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    return database.removesuffix("moola") + name
+def database(postgres: Postgres) -> str:
+    """The address of an empty database."""
+    return postgres.create("moola")
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +80,8 @@ def test_four_workers_share_a_study_through_postgresql_and_an_http_server(served
     assert tables == 2  # MLflow's and Optuna's, each in its schema
 
 
-def test_killed_workers_and_a_lost_schema_lose_nothing_on_postgresql(served: Served, database: str) -> None:
-    own = made(database, "killed")
+def test_killed_workers_and_a_lost_schema_lose_nothing_on_postgresql(served: Served, postgres: Postgres) -> None:
+    own = postgres.create("killed")
     given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "storage": own, "study": "killed", "n_trials": "3", "workers": "2"}
 
     def hands() -> dict[int, str]:
@@ -204,8 +157,8 @@ def test_a_server_without_storage_is_served_by_one_machine_with_a_warning(served
     assert_done(served, "alone", 2)
 
 
-def test_beside_a_postgresql_store_the_study_is_in_its_schema(database: str, tmp_path: Path) -> None:
-    own = made(database, "beside")  # a server's experiments keep artifacts with it
+def test_beside_a_postgresql_store_the_study_is_in_its_schema(postgres: Postgres, tmp_path: Path) -> None:
+    own = postgres.create("beside")  # a server's experiments keep artifacts with it
     store = Served(tmp_path, own)
     done = store.run("sweep", {**TINY, "study": "beside", "n_trials": "2"})
     assert done.returncode == 0, done.stderr[-2000:]

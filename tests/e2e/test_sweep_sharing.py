@@ -16,7 +16,7 @@ import pytest
 from harness import Served, Store, free_port
 from test_sweep import SLOW_TRIALS, TINY, assert_done, children_of, parent_of, started, states, wait_until
 
-from moola_mlflow.study.storage import machine
+from moola_mlflow.signs import machine
 
 pytestmark = pytest.mark.slow
 

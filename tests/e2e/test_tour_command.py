@@ -1,4 +1,4 @@
-"""The tour on a real store, through the launcher, and interrupted."""
+"""The tour on a real store, by both launchers, and interrupted."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def all_runs(store: Store) -> list[Run]:
     return client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=1000)
 
 
-def toured(store: Store) -> tuple[str, Run, list[Run]]:
+def toured(store: Store, launcher: bool) -> tuple[str, Run, list[Run]]:
     """Run the tour in a store; return what it said, its run and those of its steps."""
-    done = store.run("main", SMALL, launcher=True)
+    done = store.run("main", SMALL, launcher)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = all_runs(store)
     tour = max((run for run in runs if run.data.tags["moola.stage"] == "main"), key=lambda run: run.info.start_time)
@@ -49,11 +49,11 @@ def versions(store: Store) -> dict[str, list[str]]:
 
 def test_the_tour_runs_every_command_and_a_second_one_makes_new_versions_and_breaks_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    said, tour, steps = toured(store)
+    said, tour, steps = toured(store, launcher=True)
     check_what_is_said(said, tour, steps)
     first = versions(store)
     assert [len(made) for made in first.values()] == [2, 2]
-    said, again, more = toured(store)
+    said, again, more = toured(store, launcher=False)
     check_what_is_said(said, again, more)
     assert again.info.run_id != tour.info.run_id
     for name, made in versions(store).items():
@@ -69,7 +69,7 @@ def check_what_is_said(said: str, tour: Run, steps: list[Run]) -> None:
     assert len(lines) == len(STEPS)
     for line, run in zip(lines, steps, strict=True):
         assert line.endswith(f" of run {run.info.run_id}")
-    folder = Path("out") / "tour"  # in the project's folder, where the launcher runs it
+    folder = Path("out") / "tour"  # where it runs: the launcher in the project's folder, `moola` in the store's
     assert f"its files are in {folder}" in said
     assert "moola sweep" in said
     promotion = next(run for run in steps if run.data.tags["moola.stage"] == "promote")

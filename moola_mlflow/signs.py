@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.entities import Run
 
-from moola_mlflow.study.storage import is_dead
-from moola_mlflow.study.trialruns import STAGE, WORKER
-from moola_mlflow.tracking import PARENT
+from moola_mlflow.replay import PARENT
 
+STAGE = "moola.stage"
 COORDINATOR = "moola.coordinator"
+"""Tag of a sweep: who coordinates it, and when it last said so."""
+WORKER = "moola.worker"
+"""Tag of a trial: machine and process id of who runs it."""
 BEAT_S, SILENT_S = 20.0, 90.0
 
 
@@ -45,3 +50,27 @@ def is_at_work(run: Run) -> bool | None:
 
 def _is_fresh(beat: dict[str, Any]) -> bool:
     return bool(time.time() - beat["at"] < SILENT_S)
+
+
+def machine() -> str:
+    """Return what tells this machine's processes from another's: host, and on Linux its process numbering."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def is_dead(host: str, pid: int) -> bool:
+    """Return whether a process is known to be gone; of another machine's nothing is known."""
+    if host != machine():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    try:  # killed, but its parent has not asked yet
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,54 @@
+"""Which files hold bars: suffixes, and what a path, a folder or a glob names."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from moola_mlflow.errors import UserError, nearest
+
+PARQUET = (".parquet", ".pq")
+CSV = (".csv", ".csv.gz", ".csv.zst")
+TEXT = (*CSV, ".txt", ".txt.gz", ".txt.zst")
+DBN = (".dbn", ".dbn.zst")
+KNOWN = f"known: {', '.join((*PARQUET, *TEXT, *DBN))}"
+
+
+def find_files(path: str) -> list[Path]:
+    """Return the bars files that a path, folder or glob names, sorted by name.
+
+    Raises: UserError where there is none, with the nearest name.
+    """
+    try:
+        return _found(Path(path).expanduser(), path)
+    except (OSError, RuntimeError) as e:  # no permission, a name too long, no home folder
+        raise UserError(f"bars: '{path[:200]}' cannot be looked at: {e}; correct the path or its permissions") from None
+
+
+def _found(target: Path, path: str) -> list[Path]:
+    if target.is_file():
+        return [target]
+    if target.is_dir():
+        # .txt is left to globs: in a folder it is as likely a README. Folders within count where it has no file itself.
+        found = _bars_files(target.iterdir()) or _bars_files(target.rglob("*"))
+        if not found:
+            raise UserError(f"bars: folder '{path}' holds no bars file ({KNOWN}; for .txt use a glob: '{path}/*.txt')")
+        return found
+    if glob.has_magic(path):
+        found = sorted(Path(p) for p in glob.glob(str(target), recursive=True) if Path(p).is_file())
+        if not found:
+            raise UserError(f"bars: no file matches '{path}'; a folder or a single file will do as well")
+        return found
+    there = sorted(p.name for p in target.parent.iterdir()) if target.parent.is_dir() else []
+    hint = nearest(target.name, there) if there else f"; there is no folder '{target.parent}' either."
+    raise UserError(f"bars: no file '{path}'{hint} Give a file, a folder, a glob, or 'sample'")
+
+
+def _bars_files(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if is_any(p, (*PARQUET, *CSV, *DBN)) and p.name[0] != "." and p.is_file())
+
+
+def is_any(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether a file's name ends in one of the suffixes, in any letter case."""
+    return path.name.lower().endswith(suffixes)

@@ -1,0 +1,241 @@
+"""The table of commands: what each does, its parameters, examples. Parser, help, reference and completion read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SHORT = {
+    "bars": "bars.path",
+    "features": "features.set",
+    "epochs": "trainer.epochs",
+    "batch_size": "trainer.batch_size",
+    "lr": "optimizer.lr",
+    "device": "runtime.device",
+    "seed": "trainer.seed",
+    "n": "labels.n",
+    "labels": "labels.path",
+    "encoder": "finetune.encoder",
+    "freeze_encoder": "finetune.freeze",
+    "folds": "cv.folds",
+    "repeats": "cv.repeats",
+    "seeds": "cv.seeds",
+    "register": "registry.name",
+    "gates": "gates.mode",
+    "detector": "detect.detector",
+    "resume": "tracking.resume",
+    "n_trials": "sweep.n_trials",
+    "workers": "sweep.workers",
+    "study": "sweep.study",
+    "storage": "sweep.storage",
+}
+"""Short parameters and the dotted keys they stand for."""
+
+PRESET = "A preset: a YAML file of sections and keys."
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A parameter that is no key of the configuration; ``default`` is that of the command's ``run``."""
+
+    meaning: str
+    default: str = ""
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """One command: what it does, its short parameters, and its default preset."""
+
+    summary: str
+    parameters: tuple[str, ...]
+    examples: tuple[str, ...]
+    """Lines to type; two spaces and a # begin a comment."""
+    config: str = ""
+    base: str = ""
+    own: Mapping[str, Argument] = field(default_factory=dict)
+    """Parameters that are not keys of the configuration."""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    """What a short parameter means to this command, where the key's own words are about others."""
+    lone: str = ""
+    """The parameter whose name may be left out."""
+    underlay: bool = False
+    """Whether a preset of one's own lies over the default one: it then need not repeat what the command needs."""
+
+
+ENTRY_POINTS = {
+    "main": EntryPoint(
+        "the tour: every command once on sample bars, in under five minutes",
+        ("seed", "config"),
+        ("mlflow run .", "moola main --seed 23"),
+        config="configs/tour.yaml",
+        meanings={"seed": "Seed of every step: both encoders, the drawn labels, both detectors."},
+    ),
+    "data": EntryPoint(
+        "read, check and canonicalise bars; write one parquet",
+        ("bars", "out", "head", "config"),
+        (
+            "moola data --bars my_bars.csv --bars.timezone America/New_York --out bars.parquet",
+            "moola data --bars es.dbn.zst --bars.instrument front --head 10000",
+            "moola data --bars months/ --bars.instrument all --out bars.moolabars  # a bar store, for more than memory",
+        ),
+        own={
+            "out": Argument(
+                "File that gets the bars, .parquet or .pq; with a slash at its end or as .moolabars: a bar store.",
+                "out/bars.parquet",
+            ),
+            "head": Argument("Bars to keep, the first ones; not set: all."),
+        },
+    ),
+    "features": EntryPoint(
+        "feature quality report of a bars file",
+        ("bars", "features", "encoder", "config"),
+        (
+            "moola features --bars bars.parquet --features relativity12",
+            "moola features --bars new_bars.parquet --encoder models:/moola-encoder@champion  # have they drifted?",
+        ),
+        meanings={
+            "encoder": "Encoder whose training windows the features are compared with (models:/ or runs:/ URI, folder, "
+            ".pt); not set: no comparison."
+        },
+    ),
+    "label": EntryPoint(
+        "weak labels from bars, by a rule",
+        ("bars", "n", "out", "seed", "config"),
+        (
+            "moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
+            "moola label --seed 23 --out other_labels.parquet  # of sample bars, other windows",
+        ),
+        own={"out": Argument("Parquet file that gets the labelled windows.", "out/labels.parquet")},
+        meanings={
+            "bars": "A file, a folder, a glob, or `sample` for the embedded synthetic series of labels.sample_seed.",
+            "seed": "Seed of the draw: which of overlapping windows stay, and which n of more.",
+        },
+    ),
+    "pretrain": EntryPoint(
+        "train an encoder on bars and register it",
+        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "gates"),
+        (
+            "moola pretrain --bars bars.parquet --bars.instrument front --epochs 20 --encoder.hidden 64",
+            "moola pretrain --config configs/path.yaml --seed 23  # the recommended objective",
+            "moola pretrain --resume auto  # go on after a Ctrl-C, a kill or a power cut",
+            "mlflow run . -e pretrain -P bars=bars.parquet -P epochs=20",
+        ),
+        config="configs/stones.yaml",
+    ),
+    "finetune": EntryPoint(
+        "cross-validate a detector on labelled windows beside its baselines, and register it",
+        (
+            *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats"),
+            *("seed", "seeds", "device", "register", "gates"),
+        ),
+        (
+            "moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
+            "moola finetune --labels labels.parquet --finetune.inputs path  # path features alone, no encoder",
+            "moola finetune --labels labels.parquet --encoder models:/moola-encoder/3 --config configs/phase2.yaml",
+        ),
+        config="configs/finetune.yaml",
+        meanings={
+            "config": f"{PRESET} It lies over configs/finetune.yaml.",
+            "seed": "Seed of folds, weights, mirroring and batches where `seeds` is not set; of the final fit always.",
+        },
+        underlay=True,
+    ),
+    "sweep": EntryPoint(
+        "search batch size, learning rate or any other key with Optuna, each trial a child run",
+        ("config", "base", "n_trials", "workers", "study", "storage", "bars", "labels", "encoder", "device"),
+        (
+            "moola sweep --n_trials 40 --workers 4 --base configs/path.yaml",
+            "moola sweep --config configs/sweep_finetune.yaml --base configs/finetune.yaml --labels labels.parquet",
+        ),
+        config="configs/sweep.yaml",
+        base="configs/stones.yaml",
+        own={"base": Argument("The preset that is varied; the keys of config are laid over it.")},
+        meanings={
+            "config": f"{PRESET} Its section sweep says what is searched.",
+            "bars": "Bars of a sweep of pretrain: a file, a folder, a glob, or `sample`.",
+            "labels": "Labels of a sweep of finetune: a parquet file of labelled windows, or `sample`.",
+            "encoder": "Encoder of a sweep of finetune (models:/ or runs:/ URI, folder, .pt); not set: from scratch.",
+        },
+    ),
+    "promote": EntryPoint(
+        "check the gates of a registered version and move an alias to it",
+        ("model", "version", "alias", "force", "config"),
+        (
+            "moola promote --model moola-detector --version 3",
+            "moola promote --model moola-detector --version previous  # back to the champion before",
+            "moola promote --model moola-encoder --force true  # the gates that are missed stand on the version",
+        ),
+        config="configs/gates.yaml",
+        own={
+            "model": Argument("A registered model.", "moola-detector"),
+            "version": Argument("Its version: a number or an alias; previous rolls back.", "candidate"),
+            "alias": Argument("The alias to move.", "champion"),
+            "force": Argument("true promotes a version that misses gates, and says so on it.", "false"),
+        },
+        meanings={"config": f"{PRESET} Its section gates says what a version must show."},
+    ),
+    "detect": EntryPoint(
+        "scan bars with a registered detector: a table of found patterns, charts of the best",
+        ("bars", "detector", "out", "config"),
+        (
+            "moola detect --bars bars.parquet --bars.instrument front --detector models:/moola-detector@champion",
+            "moola detect --bars bars.parquet --detect.min_probability 0.9 --out found",
+        ),
+        own={
+            "out": Argument(
+                "Folder that gets detections.parquet and detections.html too; not set: the run alone has them."
+            )
+        },
+    ),
+    "report": EntryPoint(
+        "Markdown and self-contained HTML report of a pretrain run and its fine-tuning runs",
+        ("run_id", "out", "config"),
+        ("moola report --run_id 0123456789abcdef0123456789abcdef --out report",),
+        own={
+            "run_id": Argument("A pretrain run, or a finetune run whose pretrain run is reported on.", needed=True),
+            "out": Argument(
+                "Folder that gets report.md, report.html and figures/ too; not set: the run alone has them."
+            ),
+        },
+    ),
+    "compare": EntryPoint(
+        "two or more runs side by side: parameters that differ, metrics, curves, paired differences",
+        ("run_ids", "out", "config"),
+        (
+            "moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210",
+            "moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210 --out compared",
+        ),
+        own={
+            "run_ids": Argument(
+                "Two to eight runs of one stage, separated by commas; differences are to the first.", needed=True
+            ),
+            "out": Argument(
+                "Folder that gets compare.md, compare.html and figures/ too; not set: the run alone has them."
+            ),
+        },
+    ),
+    "sync": EntryPoint(
+        "send to the store what it missed of a run while it did not answer",
+        ("run_dir", "config"),
+        ("moola sync .moola/runs/RUN_ID", "mlflow run . -e sync -P run_dir=.moola/runs/RUN_ID"),
+        own={
+            "run_dir": Argument(
+                "The folder of a run that the store lacks a part of: .moola/runs/RUN_ID. The name may be left out.",
+                needed=True,
+            )
+        },
+        lone="run_dir",
+    ),
+    "doctor": EntryPoint(
+        "look at environment, store, runs and aliases, and say what to do",
+        ("fix", "config"),
+        ("moola doctor", "moola doctor --fix true"),
+        own={
+            "fix": Argument(
+                "true: do the cures that need no choice, such as closing runs whose process is gone.", "false"
+            )
+        },
+    ),
+}
+"""Every command by its name, in the order of the map."""

@@ -1,0 +1,132 @@
+"""A run's journal on disk: what is whole in it is read again, and nothing else does harm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moola_mlflow import journal, runfolder
+from moola_mlflow.journal import Event, Journal, Sent
+from moola_mlflow.replay import MAX_BATCH, MAX_METRICS, Replayer, groups
+
+
+def test_what_a_crash_cut_short_is_passed_over_and_what_follows_is_whole(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    first.append({"kind": "metrics", "step": 0, "metrics": {"a": 1.0}})
+    first.close()
+    with open(tmp_path / "journal.jsonl", "ab") as f:
+        f.write(b'{"kind": "metrics", "st')
+    assert [event.record["step"] for event in journal.read(tmp_path)] == [0]
+    second = Journal(tmp_path)
+    end = second.append({"kind": "metrics", "step": 2, "metrics": {"a": 3.0}})
+    second.close()
+    events = list(journal.read(tmp_path))
+    assert [event.record["step"] for event in events] == [0, 2]
+    assert events[-1].end == end == (tmp_path / "journal.jsonl").stat().st_size
+    assert [event.record["step"] for event in journal.read(tmp_path, events[0].end)] == [2]
+    assert journal.steps(tmp_path, "a") == {0, 2}
+    assert journal.steps(tmp_path, "b") == set()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"offset": 3}', '{"offset": null, "uri": 1}'])
+def test_a_damaged_acknowledgement_is_none_and_a_written_one_comes_back(tmp_path: Path, content: str) -> None:
+    (tmp_path / journal.SENT).write_text(content)
+    assert Sent.read(tmp_path) is None
+    Sent(12, "abc", "http://here").write(tmp_path)
+    assert Sent.read(tmp_path) == Sent(12, "abc", "http://here")
+
+
+def test_what_becomes_of_a_staged_file_later_does_not_change_what_is_sent(tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    (source / "deep").mkdir(parents=True)
+    (source / "card.json").write_text("1")
+    (source / "deep" / "a.pt").write_bytes(b"weights")
+    key = journal.stage(tmp_path, source, "encoder")
+    (source / "card.json").write_text("2")
+    staged = journal.outbox(tmp_path, key)
+    assert (staged / "encoder" / "card.json").read_text() == "1"
+    assert (staged / "encoder" / "deep" / "a.pt").samefile(source / "deep" / "a.pt")  # no second copy of a checkpoint
+
+
+KINDS = st.sampled_from(["metrics", "params", "tags", "inputs", "artifacts"])
+
+
+@given(st.lists(st.tuples(KINDS, st.integers(1, 120)), max_size=40))
+def test_neighbours_go_together_in_their_order_within_what_a_request_may_hold(kinds: list[tuple[str, int]]) -> None:
+    events = [
+        Event({"kind": kind, kind: dict.fromkeys(map(str, range(num)), 1.0)}, i, i + 1)
+        for i, (kind, num) in enumerate(kinds)
+    ]
+    made = list(groups(events))
+    assert [event for group in made for event in group] == events
+    for group in made:
+        assert len(group) == 1 or all(event.kind in ("metrics", "params", "tags") for event in group)
+        for kind, most in (("params", MAX_BATCH), ("tags", MAX_BATCH), ("metrics", MAX_METRICS)):
+            sizes = [len(event.record[kind]) for event in group if event.kind == kind]
+            assert sum(sizes) <= most or len(sizes) == 1  # which is cut when it is sent
+
+
+GOOD: list[dict[str, Any]] = [
+    {"kind": "begin", "show": True, "make": {"name": "a", "experiment": "b", "tags": {}, "at_ms": 1}},
+    {"kind": "begin", "show": False, "running": True},
+    {"kind": "handover", "run_id": "abc"},
+    {"kind": "params", "params": {"a": "1"}},
+    {"kind": "tags", "tags": {"a": "1"}},
+    {"kind": "metrics", "step": 3, "metrics": {"a": 1.0, "b": float("nan"), "c": None}},
+    {"kind": "inputs", "files": [["a.csv", "00", 3]], "context": "training"},
+    {"kind": "child", "key": "0" * 32, "name": "fold 1", "seconds": 1.5, "tags": {}, "params": {},
+     "series": [{"a": 1, "b": None}], "final": {}},
+    {"kind": "artifacts", "key": "0" * 32, "names": ["a"], "tables": ["a"]},
+    {"kind": "register", "key": "0" * 32, "model": "encoder", "name": "a", "tags": {}},
+    {"kind": "status", "status": "FINISHED", "note": None},
+    {"kind": "of a later version", "key": "../.."},
+]  # fmt: skip
+JUNK = [None, 1, -1e300, "x", "../../home", "/etc", [], {}, [1], {"a": {}}, [["a"]], True, 10**40]
+
+
+def test_every_event_that_is_written_is_read_again(tmp_path: Path) -> None:
+    book = Journal(tmp_path)
+    for record in GOOD:
+        book.append(record)
+    assert [event.record["kind"] for event in journal.read(tmp_path)] == [record["kind"] for record in GOOD]
+
+
+@given(st.sampled_from(GOOD[:-1]), st.data())
+def test_an_event_of_another_shape_is_passed_over_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, record: dict[str, Any], data: st.DataObject
+) -> None:
+    key = data.draw(st.sampled_from(["at", *record]))
+    value = data.draw(st.sampled_from([*JUNK, "missing"]))
+    hurt = {**record, key: value}
+    if value == "missing":
+        del hurt[key]
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "journal.jsonl").write_text(json.dumps(hurt) + "\n")
+    client = MagicMock()
+    client.search_runs.return_value = []
+    replayer = Replayer(client, folder, "abc", None)
+    replayer.experiment_id, replayer._known_params = "0", set()
+    for event in journal.read(folder):
+        if event.kind in ("artifacts", "register"):
+            assert journal.outbox(folder, event.record["key"]).parent == folder / journal.OUTBOX
+        elif event.kind in GOOD_KINDS:
+            replayer.apply([event], fresh=False)
+    runfolder.read_journal(folder)
+    journal.steps(folder, "a")
+
+
+GOOD_KINDS = {record["kind"] for record in GOOD} - {"begin"}
+
+
+@pytest.mark.parametrize("content", ['{"pid": 1, "host": "x", "beat_at": "now"}', "[" * 100_000, "7"])
+def test_a_beat_that_is_none_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / runfolder.HEARTBEAT).write_text(content)
+    (tmp_path / runfolder.JOURNAL).write_text("[" * 100_000 + "\n7\n")
+    assert runfolder.read_beat(tmp_path) == {}
+    runfolder.check_free(tmp_path)

@@ -1,0 +1,116 @@
+"""What a store's errors mean: whether to wait for it, and what of them may be shown."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import mlflow
+import psycopg
+import pytest
+import requests
+import sqlalchemy
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
+
+from moola_mlflow import cli, store
+from moola_mlflow.journal import Sent
+from moola_mlflow.replay import is_refusal
+from moola_mlflow.tracking import Run
+
+
+def caused(text: str, cause: Exception, code: int = 1) -> MlflowException:
+    error = MlflowException(text, error_code=code)
+    error.__context__ = cause
+    return error
+
+
+def database(cause: Exception) -> sqlalchemy.exc.OperationalError:
+    return sqlalchemy.exc.OperationalError("SELECT 'does not exist'", {}, cause)
+
+
+CALL = "API request to http://me:pw@host:5000/api/2.0/mlflow/runs/create failed with"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (caused(f"{CALL} exception x", requests.exceptions.ConnectionError()), True),
+        (caused(f"{CALL} timeout exception x", requests.exceptions.ReadTimeout()), True),
+        (caused(f"{CALL} exception too many 503", requests.exceptions.RetryError()), True),
+        (caused(f"{CALL} exception certificate verify failed", requests.exceptions.SSLError()), False),
+        (caused(f"{CALL} exception No host", requests.exceptions.InvalidURL()), False),
+        (MlflowException("API request to endpoint /x failed with error code 502 != 200. Response body: ''"), True),
+        (MlflowException("API request to endpoint /x failed with error code 404 != 200. Response body: ''"), False),
+        (MlflowException("API request to endpoint /x failed with error code 401 != 200. Response body: ''"), False),
+        (MlflowException("Cannot start run with ID 1 because it is in the deleted state."), False),
+        (ConnectionResetError(), True),
+        (PermissionError(), False),
+        (database(psycopg.OperationalError("connection failed: Connection refused")), True),
+        (database(psycopg.OperationalError("FATAL: the database system is starting up")), True),
+        (database(psycopg.OperationalError('FATAL: password authentication failed for user "me"')), False),
+        (database(psycopg.OperationalError('FATAL: database "x" does not exist')), False),
+        (database(sqlite3.OperationalError("disk I/O error")), False),
+        (caused("x", database(psycopg.OperationalError("server closed")), TEMPORARILY_UNAVAILABLE), True),
+        (caused("x", database(sqlite3.OperationalError("locked")), TEMPORARILY_UNAVAILABLE), False),
+        (caused("x", sqlalchemy.exc.TimeoutError("QueuePool limit"), BAD_REQUEST), True),
+    ],
+)
+def test_only_a_store_that_cannot_be_reached_or_cannot_answer_now_is_an_outage(
+    error: Exception, expected: bool
+) -> None:
+    assert store.is_outage(error) is expected
+    assert not (expected and is_refusal(error))
+
+
+def test_no_password_is_in_what_is_said_of_an_error() -> None:
+    text = f"{CALL} exception HTTPConnectionPool(host='host'): (Caused by X('y: [Errno 111] Connection refused'))"
+    assert store.first_line(MlflowException(text)) == "http://host:5000 does not answer: [Errno 111] Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql+psycopg://moola:pa%40ss@db/x and s3://b/a@b", "postgresql+psycopg://db/x and s3://b/a@b"),
+        ("postgresql://me:pa/ss@h:5432/db", "postgresql://h:5432/db"),
+        ("postgresql://me:it's\"@h/db", "postgresql://h/db"),
+        ("http://me:p@ss@h/api", "http://h/api"),
+        ("https://token@h/x@y", "https://h/x@y"),
+        ("postgresql://h/db?user=me&password=a/b&sslmode=require", "postgresql://h/db?user=***&password=***&sslmode=require"),
+        ("http://h:5000/#/models/x@champion", "http://h:5000/#/models/x@champion"),
+        ("models:/x@champion in sqlite:///a@b.db", "models:/x@champion in sqlite:///a@b.db"),
+    ],
+)  # fmt: skip
+def test_users_and_passwords_of_any_address_are_left_out(text: str, expected: str) -> None:
+    assert store.shown(text) == expected
+
+
+def test_a_password_that_is_no_word_is_left_out_where_it_stands_alone_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:v%2Fx/y!@h/db")
+    assert store.shown("no host v/x/y!, nor v%2Fx/y!") == "no host ***, nor ***"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://moola:moola@h/db")
+    assert store.shown("moola sync") == "moola sync"
+
+
+def test_a_database_that_is_down_at_the_start_is_an_outage_that_is_known_at_once(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = "postgresql+psycopg://me:v/x@127.0.0.1:9/nobody"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda *_: pytest.fail("MLflow would try for minutes"))
+    with pytest.raises(store.Outage, match="Connection refused"):
+        Run("promote", "needs the store")
+    with Run("pretrain", "away") as active:
+        active.metrics({"a": 1.0})
+    assert active.id.startswith("offline-")
+    assert cli.main(["sync", str(active.folder)]) == 2
+    said = "".join(capsys.readouterr())
+    assert "v/x" not in said
+    monkeypatch.undo()
+    monkeypatch.chdir(workdir)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    mlflow.set_tracking_uri(None)
+    assert cli.main(["sync", str(active.folder)]) == 0
+    run_id = (Sent.read(active.folder) or Sent()).run_id
+    assert mlflow.MlflowClient().get_run(run_id).data.metrics["a"] == 1.0
