@@ -33,6 +33,8 @@ IMAGES = ROOT / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZE = ViewportSize(width=1400, height=860)
 PATIENCE_MS = 60_000
+SLIDE_MS = 1_500
+"""In which an opened folder has slid open."""
 COLOURS = 64
 STORE_OF_ITS_OWN = (
     "features",
@@ -163,6 +165,7 @@ def take_all(page: Page, address: str, client: mlflow.MlflowClient) -> None:
     page.get_by_text("figures", exact=True).click()
     page.get_by_text("loss_curves.png", exact=True).click()
     expect(preview(page)).to_be_visible()
+    page.wait_for_timeout(SLIDE_MS)
     save(page, "artifacts")
 
     go(page, f"{address}/#/models/moola-encoder")
