@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -154,8 +155,12 @@ def started(store: Store, given: dict[str, str]) -> subprocess.Popen[str]:
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """Process ids of a command's workers. (`ps` would cut long command lines at 80 columns.)"""
-    children = psutil.Process(process.pid).children()
-    return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended, and perhaps not yet waited for
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def in_hand(store: Store, study: str, storage: str = "") -> dict[int, str]:
