@@ -45,6 +45,16 @@ def test_the_report_holds_the_figures_of_the_valid_steps(features_NTF):
     check_quality(report)
 
 
+@pytest.mark.parametrize("num_windows", [1, 2, 7])
+def test_bins_are_cut_at_numpys_deciles(num_windows):
+    ohlc_NT4 = in_prices(random_ticks(1, 21 + num_windows, 0, 0, 5, num_windows=num_windows), 0.25, 900)
+    features_NTF = compute_features(ohlc_NT4)
+    for f, row in enumerate(report_of(features_NTF)["features"]):
+        values = features_NTF[:, 20:, f].astype(np.float64).ravel()
+        deciles = np.unique(np.quantile(values, np.arange(1, 10) / 10))
+        np.testing.assert_allclose(row["histogram"]["edges"], deciles, atol=1e-12)
+
+
 def test_metrics_carry_the_names_of_the_contract(features_NTF):
     report = report_of(features_NTF)
     metrics = quality_metrics(report)
