@@ -7,7 +7,7 @@ ACTIVATE := . .venv/bin/activate &&
 PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # scale writes 13 GB into the temporary folder (TMPDIR) and leaves out sizes without room.
 BENCHES := features ingest startup finetune roofline peers processes tracking sweep serving 'detect speed' outage pruning best_epoch \
-           sigma_clock flip_rates tree_ruler realism pretraining objectives five_years scale
+           sigma_clock flip_rates tree_ruler realism pretraining labels fresh_labels objectives five_years scale
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile

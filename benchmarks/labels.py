@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ def pretrained(folder: str, seed: int, overrides: dict[str, str]) -> Path:
     return encoder
 
 
-def run_seed(labels: Any, seed: int, encoder: Path, overrides: dict[str, str]) -> tuple[list[Any], dict[str, Any]]:
-    """Return one seed's folds and what each method said of them."""
+def run_seed(
+    labels: Any, seed: int, encoder: Path, overrides: dict[str, str], wanted: Collection[str] = TITLES
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return one seed's folds and what each of the wanted methods said of them."""
     import torch
 
     from moola_mlflow import runtime
@@ -88,7 +91,8 @@ def run_seed(labels: Any, seed: int, encoder: Path, overrides: dict[str, str]) -
         for method in build_methods(setting):
             own = method.name in ("detector", "scratch", "random_encoder")
             name = PATH_ALONE if method.name == "path_features" else f"{method.name}, {inputs}" if own else method.name
-            methods[name] = replace(method, name=name)
+            if name in wanted:
+                methods[name] = replace(method, name=name)
     units = plan(labels, config.cv, (seed,))
     workers = runtime.usable_cores()
     return units, cross_validate(list(methods.values()), Targets.of(labels), units, workers=workers)

@@ -23,6 +23,7 @@ SAYS = {
     "processes": ("2 processes against 1", "runs"),
     "tracking": ("with less without", "shares"),
     "finetune": ("folds a second with a frozen encoder", "seconds"),
+    "fresh_labels": ("of each set", "differences"),
 }
 
 
