@@ -39,7 +39,8 @@ class Reader:
     """One row of the table.
 
     ``encoder`` names the variant that is read; ``ensemble`` reads the encodings of all seeds side by side.
-    ``against`` is the row of the same reader on a network at random.
+    ``against`` is the row of the same reader on a network at random, ``frozen`` that of an encoder that is trained on
+    here and only read there.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Reader:
     head: str = "span"
     classical: str | None = None
     against: str | None = None
+    frozen: str | None = None
     counts: tuple[int, ...] = (174,)
     """Numbers of labels it is run with."""
 
@@ -83,7 +85,12 @@ def method(
     mine = [one for one in done if one.variant == reader.encoder and (reader.ensemble or one.seed == seed)]
     if reader.trained_on:
         variant = VARIANTS[str(reader.encoder)]
-        x, upside_down = (inputs_of(variant, ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc)))
+
+        def features(ohlc_NT4: np.ndarray) -> Tensor:
+            own = [torch.from_numpy(path_features(ohlc_NT4))] * reader.path
+            return torch.cat([inputs_of(variant, ohlc_NT4), *own], -1)
+
+        x, upside_down = features(labels.ohlc), features(mirrored(labels.ohlc))
         encoder = empty_encoder(variant, scale.hidden) if reader.fresh else encoder_of(mine[0], scale.hidden)
         settings = replace(settings, encoder_lr=SCRATCH_LR if reader.fresh else ENCODER_LR)
         return NetworkMethod(reader.name, x, upside_down, settings, encoder, reader.fresh)

@@ -7,6 +7,7 @@ from benchmarks.objectives.variants import VARIANTS
 
 PATH_FEATURES = "path features, no encoder"
 SCRATCH = "random, trained on (scratch)"
+SCRATCH_BESIDE = "random + path features, trained on (scratch)"
 FEW = {"random": (60, 174), "path": (60, 174)}
 ALL_COUNTS = (60, 174, 500)
 
@@ -29,8 +30,15 @@ READERS = (
         counts=(60, 174),
     ),
     Reader(SCRATCH, encoder="random", trained_on=True, fresh=True),
-    Reader("masked random, trained on", encoder="masked random", trained_on=True, against=SCRATCH),
-    Reader("path, trained on", encoder="path", trained_on=True, against=SCRATCH),
+    Reader(
+        "masked random, trained on", encoder="masked random", trained_on=True, against=SCRATCH, frozen="masked random"
+    ),
+    Reader("path, trained on", encoder="path", trained_on=True, against=SCRATCH, frozen="path"),
+    Reader(SCRATCH_BESIDE, encoder="random", path=True, trained_on=True, fresh=True),
+    Reader(
+        "path + path features, trained on", encoder="path", path=True, trained_on=True, against=SCRATCH_BESIDE,
+        frozen="path + path features",
+    ),
     Reader("path, pooled head", encoder="path", head="pooled"),
     Reader("rule + logistic regression", classical="rule"),
 )  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +16,7 @@ from benchmarks.objectives.readers import LabelTask, Reader, labelled, predictio
 from benchmarks.objectives.rows import READERS
 from benchmarks.objectives.summary import Result
 from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, pretrain
+from benchmarks.synthetic_months import machine
 from moola_mlflow import runtime
 from moola_mlflow.finetune import HeadSettings
 from moola_mlflow.labels import overlap_groups
@@ -59,7 +58,7 @@ def study(
     scale: Scale, seeds: Sequence[int], label_seeds: Sequence[int], settings: HeadSettings, workers: int
 ) -> dict[str, Any]:
     """Run the whole study and return what the JSON holds."""
-    load = os.getloadavg()[0]
+    load, started = os.getloadavg()[0], time.perf_counter()
     encoders = [(name, seed) for name in VARIANTS for seed in seeds]
     # The longest first, so that no worker is left alone with one at the end.
     encoders.sort(key=lambda task: (not VARIANTS[task[0]].trained, "+" not in task[0]))
@@ -85,17 +84,12 @@ def study(
     )
     found = summary.rows(results, done)
     return {
-        "machine": {
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "precision": runtime.pick_precision("auto", torch.device("cpu")),
-            "python": platform.python_version(),
-            "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
-        },
+        "machine": {**machine(), "precision": runtime.pick_precision("auto", torch.device("cpu"))},
         "settings": {
             "scale": asdict(scale), "seeds": list(seeds), "label_seeds": list(label_seeds), "workers": workers,
             "head": asdict(settings),
         },
+        "seconds": time.perf_counter() - started,
         "worker seconds": {"encoders": sum(one.seconds for one in done), "readers": sum(r.seconds for r in results)},
         "load before and after": [load, os.getloadavg()[0]],
         "encoders": [{k: v for k, v in asdict(one).items() if k != "state"} for one in done],

@@ -38,6 +38,7 @@ def rows(results: Sequence[Result], done: Sequence[Pretrained], readers: Sequenc
             others = {
                 "random": reader.against,
                 "path features": PATH_FEATURES if reader.name != PATH_FEATURES else None,
+                "frozen": reader.frozen,
             }
             if not mine:
                 continue
@@ -139,6 +140,14 @@ def tables(report: dict[str, Any]) -> str:
             *(_line(row) for row in found if row["labels"] == count),
             "",
         ]
+    out += [
+        "174 labels, Joint@3, first labeller / second labeller:",
+        "",
+        "| reader | over random | over path features | over the same read frozen |",
+        "|---|---|---|---|",
+        *(_apart(row) for row in found if row["labels"] == 174 and "joint against path features" in row),
+        "",
+    ]
     gate = report["threshold"]
     out.append(
         f"Probe gain that separates best: {gate['threshold']:.3f} ± {gate['margin']:.3f}; on the wrong side: "
@@ -153,6 +162,15 @@ def _line(row: dict[str, Any]) -> str:
     for what in ("random", "path features"):
         difference = row.get(f"joint against {what}")
         cells.append(_interval(Interval(*difference["all"])) if difference else "")
+    return f"| {row['reader']} | " + " | ".join(cells) + " |"
+
+
+def _apart(row: dict[str, Any]) -> str:
+    cells = []
+    for what in ("random", "path features", "frozen"):
+        difference = row.get(f"joint against {what}")
+        each = (_interval(Interval(*difference[f"labeller {k}"])) for k in (1, 2)) if difference else ()
+        cells.append(" / ".join(each))
     return f"| {row['reader']} | " + " | ".join(cells) + " |"
 
 
