@@ -13,6 +13,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,18 @@ def fold_f1(labels: LabelledSet, head: str, epochs: int, seed: int) -> dict[str,
     }
 
 
+def tables(report: dict[str, Any]) -> str:
+    """Return the Markdown table of docs/fine-tuning.md."""
+    lines = ["| head | labels | epoch chosen inside | best epoch on the test fold | worth |", "|---|---|---|---|---|"]
+    for head in ("pooled", "span"):
+        for kind in ("true", "shuffled"):
+            mine = [row for row in report["rows"] if (row["head"], row["labels"]) == (head, kind)]
+            inside, outside = (np.array([row[key] for row in mine]) for key in ("honest", "best_on_test_fold"))
+            cells = [f"{x.mean():.3f} ± {x.std(ddof=1) if len(x) > 1 else 0:.3f}" for x in (inside, outside)]
+            lines.append(f"| {head} | {kind} | {cells[0]} | {cells[1]} | {np.mean(outside - inside):+.3f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 17, 23, 29])
@@ -72,14 +85,9 @@ def main() -> None:
                 used = labels if kind == "true" else shuffled(labels, seed)
                 rows.append({"head": head, "labels": kind, "seed": seed, **fold_f1(used, head, arguments.epochs, seed)})
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"machine": machine(), "n": arguments.n, "rows": rows}, indent=1) + "\n")
-    print("| head | labels | epoch chosen inside | best epoch on the test fold | worth |\n|---|---|---|---|---|")
-    for head in ("pooled", "span"):
-        for kind in ("true", "shuffled"):
-            mine = [row for row in rows if (row["head"], row["labels"]) == (head, kind)]
-            inside, outside = (np.array([row[key] for row in mine]) for key in ("honest", "best_on_test_fold"))
-            cells = [f"{x.mean():.3f} ± {x.std(ddof=1) if len(x) > 1 else 0:.3f}" for x in (inside, outside)]
-            print(f"| {head} | {kind} | {cells[0]} | {cells[1]} | {np.mean(outside - inside):+.3f} |")
+    report = {"machine": machine(), "n": arguments.n, "rows": rows}
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(tables(report))
 
 
 if __name__ == "__main__":
