@@ -5,9 +5,11 @@ IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
 ACTIVATE := . .venv/bin/activate &&
 PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
-# scale writes 13 GB into the temporary folder (TMPDIR) and leaves out sizes without room.
+# scale writes 13 GB into the temporary folder (TMPDIR) and leaves out sizes without room. newcomer comes last: it needs
+# a package index and Chromium. detect_worth is left out: it needs two registered detectors.
 BENCHES := features ingest startup finetune roofline peers processes tracking sweep serving 'detect speed' outage pruning best_epoch \
-           sigma_clock flip_rates tree_ruler realism pretraining labels fresh_labels objectives five_years scale
+           sigma_clock flip_rates tree_ruler realism pretraining labels fresh_labels objectives five_years scale \
+           newcomer
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile

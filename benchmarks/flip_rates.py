@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.synthetic_months import machine
+from benchmarks.table import machine_line
 from moola_mlflow.features import Hybrid, Swings, compute_features, compute_swings
 
 WINDOW, STRIDE, WARMUP = 105, 52, 20
@@ -103,7 +105,7 @@ def main() -> None:
     with_history = read_windows(path, 2 * WINDOW)
     print(f"\n{len(with_history)} windows with {WINDOW} bars of history before them, primary rule\n")
     print("\n".join(warmup_table(with_history, WINDOW)))
-    print(f"\nrelativity11: {speed(ohlc) / 1e6:.1f} million bars a second on one core")
+    print(f"\nrelativity11: {speed(ohlc) / 1e6:.1f} million bars a second on one core ({machine_line(machine())})")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,34 @@
 """The same pre-training three ways: a usual script, PyTorch Lightning with its MLflow logger, and this package.
 
-    python -m benchmarks.peers [--rounds 5] [--epochs 5] [--threads 2] [--smoke] [--out benchmarks/results/peers.json]
+    python -m benchmarks.peers [--rounds 5] [--epochs 5] [--threads 2] [--seed 17] [--smoke]
+        [--out benchmarks/results/peers.json]
 
 All train the network of configs/stones.yaml on the same windows for as many epochs, validate after each and log to a
 SQLite store: the usual script with a DataLoader of 4 workers, fp32 and ``.item()`` a batch; Lightning at its default
-settings; this package at its own. Rounds go A B C A B C, each run in a process of its own. Two speeds: of the whole
-process, imports and features included, and steady, of the epochs after the first. Features are ready in memory for the
-peers, which flatters them. At the end each network is scored on the validation windows by the same code.
+settings; this package at its own. Rounds go A B C A B C, each run in a process of its own. A round has a seed of its
+own: with it all three begin at the same weights, and each draws its order of windows, masks and dropout. Two speeds: of
+the whole process, imports and features included, and steady, of the epochs after the first. Features are ready in
+memory for the peers, which flatters them. At the end each network is scored by the same code on the same masks of the
+validation windows, in fp32 whatever it was trained in; Hubers are compared within a round.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from benchmarks.table import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -39,7 +45,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
 
     overrides = {
         "bars.sample_bars": arguments.bars, "trainer.epochs": arguments.epochs, "encoder.hidden": arguments.hidden,
-        "trainer.patience": arguments.epochs,
+        "trainer.patience": arguments.epochs, "trainer.seed": arguments.seed,
     }  # fmt: skip
     config = resolve(read_preset(ROOT / "configs" / "stones.yaml"), overrides)
     data = prepare(config, torch.device("cpu"))
@@ -60,7 +66,7 @@ class Plain:
 
         self.config, self.data, self.model = prepared(arguments)
         use_torch(self.model)
-        self.draws = generator(17, 1)
+        self.draws = generator(arguments.seed, 1)  # order and dropout: torch's own, which the model's seed has set
         source, split = self.data.source, self.data.split
         no_prices = torch.zeros(1)
 
@@ -74,6 +80,7 @@ class Plain:
             return self.model.objective.loss(self.model.objective(self.model.encoder, batch, self.draws))
 
         self.loss, self.train, self.val = loss, loader(split.train, True), loader(split.val, False)
+        self.loaders = (self.train, self.val)
         total = len(self.train) * arguments.epochs
         warmup = min(round(self.config.schedule.warmup_epochs * len(self.train)), total // 2)
         self.factor = lambda step: lr_factor(step, total, warmup, self.config.schedule.final_fraction)
@@ -179,7 +186,7 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
 
         trainer.subscribers = (track,)
         trainer.fit()
-    return trainer, at
+    return SimpleNamespace(config=config, data=data, model=model, loaders=()), at
 
 
 def child(arguments: argparse.Namespace) -> None:
@@ -192,28 +199,30 @@ def child(arguments: argparse.Namespace) -> None:
     ended = time.time()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
-    from moola_mlflow.checkpoint import CheckpointFolder
-    from moola_mlflow.trainer import Trainer
-
-    if not isinstance(trained, Trainer):
-        workers = [loader._iterator for loader in (trained.train, trained.val) if loader._iterator]
-        for iterator in workers:
-            iterator._shutdown_workers()  # their time counts only when they have ended
-        used[1] = resource.getrusage(resource.RUSAGE_CHILDREN)
-        keeper = CheckpointFolder(Path("judged"))
-        data = trained.data
-        trained = Trainer(trained.model, data.source, data.split, trained.config, "fp32", keeper)
-        trained.evaluation.fit_rulers()
-    num_train = len(trained.split.train)
+    for iterator in [loader._iterator for loader in trained.loaders if loader._iterator]:
+        iterator._shutdown_workers()  # their time counts only when they have ended
+    used[1] = resource.getrusage(resource.RUSAGE_CHILDREN)
+    num_train = len(trained.data.split.train)
     steady = (len(at) - 2) * num_train / (at[-1] - at[1])
     print(
         json.dumps(
             {
                 "ended": ended, "cpu_s": sum(one.ru_utime + one.ru_stime for one in used), "steady": steady,
-                "windows": num_train * arguments.epochs, "val_huber": trained.evaluation.scores("val")["huber"],
+                "windows": num_train * arguments.epochs, **judged(trained),
             }
         )
     )  # fmt: skip
+
+
+def judged(trained: Any) -> dict[str, Any]:
+    """Score a trained network on the validation windows, with a trainer of its own so that all are scored alike."""
+    from moola_mlflow.checkpoint import CheckpointFolder
+    from moola_mlflow.trainer import Trainer
+
+    data = trained.data
+    judge = Trainer(trained.model, data.source, data.split, trained.config, "fp32", CheckpointFolder(Path("judged")))
+    judge.evaluation.fit_rulers()
+    return {"val_huber": judge.evaluation.scores("val")["huber"], "judged_in": judge.precision}
 
 
 class Memory(threading.Thread):
@@ -236,7 +245,7 @@ class Memory(threading.Thread):
             time.sleep(1.0)
 
 
-def measure(peer: str, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(peer: str, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Run one peer in a process and a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
@@ -245,6 +254,7 @@ def measure(peer: str, arguments: argparse.Namespace) -> dict[str, float]:
         subprocess.run([sys.executable, "-c", "import mlflow; mlflow.search_experiments()"],
                        env=environment, cwd=folder, check=True, capture_output=True)  # fmt: skip
         words = [f"--{key}={getattr(arguments, key)}" for key in ("epochs", "bars", "hidden", "threads")]
+        words.append(f"--seed={seed}")
         began = time.time()
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers", "--child", peer, *words],
@@ -260,22 +270,25 @@ def measure(peer: str, arguments: argparse.Namespace) -> dict[str, float]:
     return {
         "whole": found["windows"] / (found["ended"] - began), "steady": found["steady"],
         "per_cpu_s": found["windows"] / found["cpu_s"], "val_huber": found["val_huber"],
-        "peak_mb": memory.peak / 1e6, "load": os.getloadavg()[0],
+        "peak_mb": memory.peak / 1e6, "load": os.getloadavg()[0], "seed": seed, "judged_in": found["judged_in"],
     }  # fmt: skip
 
 
-def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Return medians (smallest to largest) and ratios within each round."""
+def differences(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[float]:
+    """Return our Huber less theirs, as a share of theirs, within each round."""
+    return [a["val_huber"] / b["val_huber"] - 1 for a, b in zip(ours, theirs, strict=True)]
+
+
+def table(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Return medians (smallest to largest), and ratios and differences within each round."""
     lines = [
-        "| | windows/s, whole process | steady | windows/CPU-s | peak MB | val Huber |",
+        "| | windows/s, whole process | steady | windows/CPU-s | peak MB | val Huber; ours less theirs |",
         "|---|---|---|---|---|---|",
     ]
     for peer, runs in rows.items():
         cells = []
         for key, digits in (("whole", 0), ("steady", 0), ("per_cpu_s", 0), ("peak_mb", 0), ("val_huber", 4)):
-            values = [run[key] for run in runs]
-            spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
-            cells.append(f"{statistics.median(values):.{digits}f}{spread}")
+            cells.append(spread([run[key] for run in runs], f".{digits}f"))
         lines.append(f"| {peer} | " + " | ".join(cells) + " |")
     ours = rows["moola"]
     for peer in PEERS[:-1]:
@@ -284,8 +297,9 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
                 key: [a[key] / b[key] for a, b in zip(ours, rows[peer], strict=True)]
                 for key in ("whole", "steady", "per_cpu_s")
             }
-            shown = [f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})" for r in ratios.values()]
-            lines.append(f"| moola / {peer} | " + " | ".join(shown) + " | | |")
+            shown = [spread(r, ".2f") for r in ratios.values()]
+            less = spread(differences(ours, rows[peer]), "+.2%")
+            lines.append(f"| moola / {peer} | {' | '.join(shown)} | | {less} |")
     return "\n".join(lines)
 
 
@@ -296,6 +310,7 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=200_000)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=17, help="of the first round; each takes the next")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--smoke", action="store_true", help="the smallest run of everything: no figures to quote")
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
@@ -306,18 +321,23 @@ def main() -> None:
     if arguments.child:
         child(arguments)
         return
-    rows: dict[str, list[dict[str, float]]] = {peer: [] for peer in arguments.peers}
-    for _ in range(arguments.rounds):
+    rows: dict[str, list[dict[str, Any]]] = {peer: [] for peer in arguments.peers}
+    for seed in range(arguments.seed, arguments.seed + arguments.rounds):
         for peer in arguments.peers:
-            rows[peer].append(measure(peer, arguments))
+            rows[peer].append(measure(peer, arguments, seed))
             print(f"{peer}: {rows[peer][-1]}", file=sys.stderr, flush=True)
     if "moola" in rows:
         print(table(rows))
     from benchmarks.synthetic_months import machine  # not at the top: what it imports is no part of a peer
 
-    about = {key: getattr(arguments, key) for key in ("threads", "epochs", "bars", "hidden", "smoke")}
+    about = {key: getattr(arguments, key) for key in ("threads", "epochs", "bars", "hidden", "seed", "smoke")}
+    if "Lightning" in rows:
+        about["lightning"] = importlib.metadata.version("lightning")
+    ours = rows.get("moola", [])
+    found = {peer: differences(ours, runs) for peer, runs in rows.items() if ours and peer != "moola"}
+    result = {"machine": machine(), "about": about, "runs": rows, "huber_differences": found}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"machine": machine(), "about": about, "runs": rows}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

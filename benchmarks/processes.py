@@ -4,7 +4,7 @@
 
 The pretrain command on configs/stones.yaml, with an equal batch of all processes together, in turn: one, two, one, two.
 Each run has a folder and a SQLite store of its own. Windows a second are of the epochs after the first, without their
-evaluation, which the first process does alone; the Huber is the last epoch's on the validation windows.
+evaluation, which is shared out as the steps are; the Huber is the last epoch's on the validation windows.
 """
 
 from __future__ import annotations

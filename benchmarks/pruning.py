@@ -17,13 +17,14 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.synthetic_months import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"bars.sample_bars": 20_000, "encoder.hidden": 16}
@@ -158,8 +159,7 @@ def main() -> None:
             if options.tune:
                 tune(options.seeds or [101, 102, 103, 104])
                 return
-            report = {"machine": platform.machine(), "python": platform.python_version(), **SMALL,
-                      **summary(paired(options.seeds or [51, 52, 53, 54]))}  # fmt: skip
+            report = {"machine": machine(), **SMALL, **summary(paired(options.seeds or [51, 52, 53, 54]))}
         finally:
             os.chdir(here)
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

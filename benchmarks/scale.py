@@ -2,7 +2,9 @@
 
     python -m benchmarks.scale [--bars 1000000 10000000 100000000] [--instruments 50] [--smoke]
 
-Each step is a process of its own, and so is its peak memory. Slopes are of log time and log memory over log bars.
+Each step is a process of its own, and so is its peak memory. Slopes are of log time and log memory over log bars, of
+each step and of the time of both together. The training is of a small network, to see that its speed does not depend on
+how many bars there are: it is no figure of the default network's.
 100 million bars take 13 GB in the temporary folder while they are measured; a size without room is left out.
 """
 
@@ -24,7 +26,11 @@ from benchmarks.synthetic_months import machine, peak_mib, write_months
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-TRAINED_WINDOWS = 2048
+TRAINED_WINDOWS, HIDDEN = 2048, 32
+HEAD = f"""\
+| bars | ingest, bars/s | its peak MiB | open to features, bars/s | its peak MiB \
+| training a small network (hidden {HIDDEN}, one thread), windows/s |
+|---|---|---|---|---|---|"""
 BYTES_A_BAR = 135
 """Of parquet and store together, measured, and something to spare."""
 
@@ -61,7 +67,7 @@ def do_read(store: str) -> dict[str, float]:
     runtime.tune_allocator()
     torch.set_num_threads(1)
     base = peak_mib()
-    config = resolve({}, {"bars.path": store, "encoder.hidden": "32"})
+    config = resolve({}, {"bars.path": store, "encoder.hidden": str(HIDDEN)})
     t0 = time.perf_counter()
     bars = read_bars(config.bars)
     t1 = time.perf_counter()
@@ -90,6 +96,18 @@ def do_read(store: str) -> dict[str, float]:
 def slope(sizes: list[int], values: list[float]) -> float:
     """Return the slope of log values over log sizes."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) if len(sizes) > 1 else float("nan")
+
+
+def slopes_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the slopes of time and memory of each step, and of the time of both together."""
+    bars = [row["bars"] for row in rows]
+    slopes = {
+        f"{name}_{what}": slope(bars, [row[name][key] for row in rows])
+        for name in ("ingest", "read")
+        for what, key in (("time", "seconds"), ("memory", "peak_mib"))
+    }
+    both = [row["ingest"]["seconds"] + row["read"]["seconds"] for row in rows]
+    return {**slopes, "both_time": slope(bars, both)}
 
 
 def with_room(sizes: list[int], folder: str | None) -> list[int]:
@@ -132,20 +150,14 @@ def main() -> None:
         print(f"{written:,} bars: {json.dumps(row)}", file=sys.stderr, flush=True)
     if not rows:
         return
-    print("| bars | ingest, bars/s | its peak MiB | open to features, bars/s | its peak MiB | training, windows/s |")
-    print("|---|---|---|---|---|---|")
+    print(HEAD)
     for row in rows:
         taken, read = row["ingest"], row["read"]
         print(
             f"| {row['bars']:,} | {row['bars'] / taken['seconds']:,.0f} | {taken['peak_mib']:,} | "
             f"{row['bars'] / read['seconds']:,.0f} | {read['peak_mib']:,} | {read['train_windows_per_second']:,.0f} |"
         )
-    bars = [row["bars"] for row in rows]
-    slopes = {
-        f"{name}_{what}": slope(bars, [row[name][key] for row in rows])
-        for name in ("ingest", "read")
-        for what, key in (("time", "seconds"), ("memory", "peak_mib"))
-    }
+    slopes = slopes_of(rows)
     print("slopes in log-log: " + ", ".join(f"{name} {value:.2f}" for name, value in slopes.items()))
     if len(rows) > 1:
         grown = [f"{name} {rows[-1][name]['peak_mib'] / rows[-2][name]['peak_mib']:.2f}" for name in ("ingest", "read")]

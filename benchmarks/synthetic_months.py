@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moola_mlflow.runtime import allowed_cores
 from moola_mlflow.synthetic import generate
 
+ROOT = Path(__file__).resolve().parent.parent
 MONTH_BARS = 30_000
 MINUTE_NS = 60_000_000_000
 PACKAGES = ("numpy", "pyarrow", "torch", "mlflow", "optuna")
@@ -49,11 +52,25 @@ def write_months(folder: Path, num_bars: int, num_instruments: int) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return what the figures were measured on and of; ``threads`` are those that a training takes by itself here."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    about = {"cpu": processor(), "cores": os.cpu_count(), "machine": platform.machine(), "load_at_end": load}
-    return {**about, "python": platform.python_version(), **versions}
+    about = {"cpu": processor(), "cores": os.cpu_count(), "threads": allowed_cores(), "machine": platform.machine()}
+    return {"commit": commit(), **about, "load_at_end": load, "python": platform.python_version(), **versions}
+
+
+def commit(root: Path = ROOT) -> str | None:
+    """Return the commit of a checkout, with a ``+`` where files differ from it; None where there is no checkout.
+
+    Results do not count as a difference: each benchmark of a row would mark all after it.
+    """
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    asked = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"])
+    try:
+        head, changed = (subprocess.run([*git, *words], capture_output=True, text=True, timeout=60) for words in asked)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if head.returncode else head.stdout.strip() + "+" * bool(changed.stdout)
 
 
 def processor() -> str:

@@ -16,6 +16,8 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VERSIONS = ("python", "torch", "numpy", "pyarrow", "mlflow", "optuna")
+PICTURED_EVERY = 5
+"""Epochs from one with pictures to the next, as ``tracking.figures_every`` has it; the last has some too."""
 Rows = Iterable[tuple[str, str]]
 
 
@@ -36,10 +38,8 @@ def peers(result: dict[str, Any]) -> Rows:
     for name, other in runs.items() if ours else ():
         for key, what in (("whole", "whole process"), ("steady", "after the first epoch")):
             yield f"windows/s against {name}, {what}", f"{spread(ratios(ours[key], other[key]), '.2f')} times"
-        yield (
-            f"validation Huber against {name}",
-            f"{spread(ratios(ours['val_huber'], other['val_huber']), '.4f')} times",
-        )
+        less = [ratio - 1 for ratio in ratios(ours["val_huber"], other["val_huber"])]
+        yield f"validation Huber, ours less that of {name}", spread(less, "+.2%")
 
 
 def roofline(result: dict[str, Any]) -> Rows:
@@ -79,6 +79,12 @@ def tracking(result: dict[str, Any]) -> Rows:
             f"tracking to {store}, CPU time against an epoch without it",
             f"{spread(shares['difference'], '+.1%')}; counted {spread(shares['counted'], '.1%')}",
         )
+        epochs = result["about"]["epochs"]
+        pictured = {*range(0, epochs, PICTURED_EVERY), epochs - 1}
+        for which, what in ((set(range(epochs)) - pictured, "without pictures"), (pictured, "with pictures")):
+            counted = [share for i, share in enumerate(shares["counted"]) if i % epochs in which]
+            if counted:
+                yield f"tracking to {store}, counted, of epochs {what}", spread(counted, ".2%")
 
 
 def processes(result: dict[str, Any]) -> Rows:
@@ -95,15 +101,66 @@ def scale(result: dict[str, Any]) -> Rows:
         yield f"log-log slope over bars, {name.replace('_', ': ')}", f"{value:.2f}"
 
 
+def newcomer(result: dict[str, Any]) -> Rows:
+    downloads = ", with pip's cache" if result["cache"] else ""
+    setup = result["seconds"]["make setup"] / 60
+    yield (
+        f"fresh clone to a trained run's page in a browser{downloads}",
+        f"{result['total'] / 60:.1f} minutes, once; {setup:.1f} of them the set-up",
+    )
+
+
+def detect_speed(result: dict[str, Any]) -> Rows:
+    for name, rate in result["windows_per_cpu_second"].items():
+        share = result["share_of_peak"].get(name)
+        of_peak = "" if share is None else f"{share:.1%} of the bf16 GEMM peak, "
+        yield f"scan, {name}", f"{of_peak}{rate:,.0f} windows a CPU-second, the fastest of five"
+    yield "scan, bars a CPU-second", f"{result['bars_per_cpu_second']:,.0f}, the faster of two"
+    one = result["one_window_ms"]
+    yield "scan, one window alone, p50 and p99", f"{one['median']:.2f} and {one['99 %']:.2f} ms"
+
+
+def serving(result: dict[str, Any]) -> Rows:
+    for what, row in result["rows"].items():
+        failed = f"; {row['failed']} of {row['requests']} failed" if row["failed"] else ""
+        # Without a single answer there is no time to tell.
+        took = "no answer" if row["p50_ms"] is None else f"{row['p50_ms']:,.2f} and {row['p99_ms']:,.2f} ms"
+        yield f"served: {what}, p50 and p99", f"{took}; {row['requests_per_second']} requests/s{failed}"
+
+
+def pruning(result: dict[str, Any]) -> Rows:
+    for key, what, form in (
+        ("saved", "epochs of a sweep that pruning saves", ".1%"),
+        ("lost", "best value that a sweep loses by it", "+.1%"),
+    ):
+        values = [seed[key] for seed in result["seeds"]]
+        middle = f"{statistics.fmean(values):{form}} on average"
+        yield what, f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def ingest(result: dict[str, Any]) -> Rows:
+    for row in result["rows"]:
+        yield f"{row['way']}, million bars/s", spread([rate / 1e6 for rate in row["bars_per_second"]], ".2f")
+
+
+def sweep(result: dict[str, Any]) -> Rows:
+    for num in dict.fromkeys(row["trials"] for row in result["results"]):
+        seconds = [row["cpu_s_a_trial"] for row in result["results"] if row["trials"] == num]
+        yield f"a trial of a sweep beside its training, {num} trials, CPU-seconds", spread(seconds, ".3f")
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "peers": peers, "roofline": roofline, "five_years": five_years, "startup": seconds, "finetune": seconds,
-    "features": features, "tracking": tracking, "processes": processes, "scale": scale,
+    "features": features, "ingest": ingest, "tracking": tracking, "processes": processes, "scale": scale,
+    "sweep": sweep, "pruning": pruning, "detect_speed": detect_speed, "serving": serving, "newcomer": newcomer,
 }  # fmt: skip
-"""Names of benchmarks, in the table's order."""
+"""Names of results, in the table's order."""
 
 
-def machine_line(about: dict[str, Any]) -> str:
-    """Return one machine as text; older results say less of theirs."""
+def machine_line(about: dict[str, Any] | str) -> str:
+    """Return one machine as text; older results say less of theirs, some its architecture alone."""
+    if isinstance(about, str):
+        about = {"machine": about}
     cores = f"{about['cores']} cores" if "cores" in about else "cores not recorded"
     versions = [f"{name} {about[name]}" for name in VERSIONS if name in about]
     return ", ".join([about.get("cpu") or about.get("machine") or "processor not recorded", cores, *versions])

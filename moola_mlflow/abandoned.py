@@ -17,8 +17,11 @@ from moola_mlflow.replay import NOTE, PARENT
 from moola_mlflow.runfolder import DIED, RUNS
 from moola_mlflow.store import FAILURES, first_line, is_outage
 
-PATIENCE_S = 20.0
-"""How long the others of a training wait for its first process to end the run itself: torchrun ends them after 30 s."""
+PATIENCE_S = 45.0
+"""How long the others of a training wait, at most, for its first process to end the run itself.
+
+One that hangs in its GPU is killed by torchrun, 30 s after it was asked to stop: only then is it gone.
+"""
 POLL_S = 0.1
 LOST = "**Failed:** the first process of this training, which tracked it, is gone without a word."
 

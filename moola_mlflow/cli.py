@@ -24,6 +24,8 @@ from moola_mlflow.signals import Interrupted, Interrupts
 
 # How long other processes of a training wait for the first one to say what is wrong.
 SPEAK_S = 60
+SHARED = ("pretrain",)
+"""Commands whose work the processes that torchrun starts share out among them; any other is done whole by each."""
 KEYS = """\
 Keys of the configuration, the same for every command (type and range; default).
 One that this command does not read changes nothing, or is refused:"""
@@ -112,13 +114,23 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
         raise UserError(f"unknown command '{name}'{nearest(name, ENTRY_POINTS)} Commands: {', '.join(ENTRY_POINTS)}")
     try:
         config, preset, arguments = parse(name, words[1:])
+        _check_alone(name)
     except UserError as e:
         _record(name, e)
         raise
-    runtime.prepare_environment(config.runtime.threads)
+    runtime.prepare_environment(config.runtime.threads, runtime.is_tuned(config.runtime))
     command = importlib.import_module(f"moola_mlflow.commands.{name}")
     command.run(config, preset, interrupts, **arguments)
     return 0
+
+
+def _check_alone(name: str) -> None:
+    """Refuse several processes to a command that does not share its work out among them. Raises: UserError."""
+    if name not in SHARED and (count := runtime.processes()) > 1:
+        raise UserError(
+            f"'{name}' was started as {count} processes (WORLD_SIZE={count}), and each would do all of it; allowed as "
+            f"several: {', '.join(SHARED)}; start moola {name} once, without torchrun"
+        )
 
 
 def _record(stage: str, error: BaseException) -> None:

@@ -28,7 +28,7 @@ from moola_mlflow.detection import detector_inputs, encoder_features
 from moola_mlflow.detector import HEADS, Detector, EncoderDetector
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.encoders.ensemble import Ensemble
+from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.evidence import DETECTOR
 from moola_mlflow.features import feature_names
@@ -54,7 +54,7 @@ class Setting:
     """Labels, encoder and configuration of one fine-tuning.
 
     ``encoder`` is None where nothing was pre-trained; ``architecture`` is the network then built, or built again from
-    random numbers as a baseline.
+    random numbers as a baseline: the whole of it, where it is an ensemble.
     """
 
     labels: LabelledSet
@@ -145,10 +145,8 @@ def make_setting(
                 f"the encoder reads windows of {length} bars, the labels hold {labels.ohlc.shape[1]}; "
                 "take an encoder trained with windows.length equal to the labels' windows"
             )
-    architecture = encoders[0] if encoders else _architecture(labels, config)
     pretrained = None if not encoders else encoders[0] if len(encoders) == 1 else Ensemble(encoders)
-    if pretrained is not None:
-        pretrained.to(device)
+    architecture = pretrained if pretrained is not None else _architecture(labels, config)
     return Setting(labels, pretrained, architecture.to(device), config, device, precision)
 
 
@@ -197,15 +195,17 @@ def head_settings(config: Config, *, fresh: bool = False, head: str | None = Non
 
 
 def build_methods(setting: Setting) -> list[Method]:
-    """Return the detector and, after it, every baseline. Of an ensemble, the network from scratch is one member's."""
-    config, which = setting.config, setting.which
+    """Return the detector and, after it, every baseline.
+
+    Networks without pre-training have the detector's architecture: of an ensemble, all members side by side. The one
+    with a pooled head is the published form, which has one encoder: of an ensemble, the first member's.
+    """
+    config, which, whole = setting.config, setting.which, setting.architecture
     methods: list[Method] = [detector_method(setting)]
     if setting.kind != "scratch":
-        methods.append(_scratch("scratch", setting, which, config.finetune.head))
-    methods.append(_scratch("pooled_scratch", setting, "encoding", "pooled"))
-    methods.append(
-        RandomEncoderMethod(setting.encoder or setting.architecture, which, setting.device, head_settings(config))
-    )
+        methods.append(_scratch("scratch", setting, whole, which, config.finetune.head))
+    methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
+    methods.append(RandomEncoderMethod(whole, which, setting.device, head_settings(config)))
     if setting.kind != "path":
         methods.append(HeadMethod("path_features", *_cached(setting, None, "path"), head_settings(config)))
     return [*methods, *(ClassicalMethod(name) for name in CLASSICAL)]
@@ -214,7 +214,7 @@ def build_methods(setting: Setting) -> list[Method]:
 def detector_method(setting: Setting) -> Method:
     inputs = setting.config.finetune.inputs
     if setting.kind == "scratch":
-        return _scratch(DETECTOR, setting, inputs, setting.config.finetune.head)
+        return _scratch(DETECTOR, setting, setting.architecture, inputs, setting.config.finetune.head)
     if setting.kind != "unfrozen":
         return HeadMethod(DETECTOR, *_cached(setting, setting.encoder, inputs), head_settings(setting.config))
     assert setting.encoder is not None
@@ -224,12 +224,13 @@ def detector_method(setting: Setting) -> Method:
     )
 
 
-def _scratch(name: str, setting: Setting, which: Inputs, head: str) -> NetworkMethod:
-    features = _features(setting, setting.architecture, which)
+def _scratch(name: str, setting: Setting, architecture: Encoder, which: Inputs, head: str) -> NetworkMethod:
+    features = _features(setting, architecture, which)
     settings = head_settings(setting.config, fresh=True, head=head)
-    warmup = setting.architecture.card["window"]["warmup"]
+    # One scaling is fitted for all members: on steps at which the features of each are warm.
+    warmup = max(member.card["window"]["warmup"] for member in members_of(architecture))
     return NetworkMethod(
-        name, *features, settings, setting.architecture, fresh=True, warmup=warmup, precision=setting.precision
+        name, *features, settings, architecture, fresh=True, warmup=warmup, precision=setting.precision
     )
 
 

@@ -276,7 +276,7 @@ def pooled(
 
 def _outcome(fitted: Fitted, inputs_NTP: Tensor, targets: Targets, unit: Unit) -> Outcome:
     """Calibrate on the held windows, then predict the test windows, once."""
-    warmth = temperature(fitted.held_logits.double().numpy(force=True), targets.label[unit.held])
+    warmth = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[unit.held])
     logits, start, end = (x.numpy(force=True) for x in predict(fitted, inputs_NTP, unit.test))
     return Outcome(
         apply_temperature(logits, warmth), apply_temperature(logits, 1.0), np.stack([start, end], 1),

@@ -112,14 +112,15 @@ def span_score(detector: Detector, output: Output, start_N: Tensor, end_N: Tenso
 
     The belief is the softmax of log p_start + log p_end over the spans it may choose; near is a centre within 3 bars.
 
-    Shapes: start and end [N] -> float64 [N].
+    Shapes: start and end [N] -> float64 [N] on the CPU.
     """
     if not isinstance(detector.head, SpanHead):
         return torch.full(start_N.shape, torch.nan, dtype=torch.float64)
-    belief_NST = span_scores(*output.pointers, detector.head.lengths).double()
+    belief_NST = span_scores(*output.pointers, detector.head.lengths).cpu().double()  # on the CPU: MPS has no float64
+    start_N, end_N = start_N.cpu(), end_N.cpu()
     num_lengths, num_steps = belief_NST.shape[1:]
-    length_S1 = torch.arange(num_lengths, device=start_N.device)[:, None] + detector.head.lengths[0]
-    twice_centre_ST = 2 * torch.arange(num_steps, device=start_N.device) + length_S1 - 1
+    length_S1 = torch.arange(num_lengths)[:, None] + detector.head.lengths[0]
+    twice_centre_ST = 2 * torch.arange(num_steps) + length_S1 - 1
     near_NST = (twice_centre_ST - (start_N + end_N)[:, None, None]).abs() <= 2 * HIT_BARS
     return (belief_NST.flatten(1).softmax(1) * near_NST.flatten(1)).sum(1)
 

@@ -31,7 +31,8 @@ def gradient_norms(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, float
     for name, parameter in named:
         if parameter.grad is not None:
             group = name.rpartition(".")[0] if parameter.ndim else name
-            squares[group] = squares.get(group, 0.0) + float(parameter.grad.double().square().sum())
+            gradient = parameter.grad.cpu().double()  # on the CPU: MPS has no float64
+            squares[group] = squares.get(group, 0.0) + float(gradient.square().sum())
     return {group: math.sqrt(square) for group, square in squares.items()}
 
 

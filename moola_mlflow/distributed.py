@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import os
+import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from moola_mlflow.errors import TrainingError
-from moola_mlflow.runtime import rank
+from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.runtime import processes, rank
 
 # A living peer may be busy for long: rank 0 writes checkpoints and pictures. A dead one is noticed at once.
 TIMEOUT = dt.timedelta(minutes=30)
@@ -53,6 +53,26 @@ class World:
         asked = torch.tensor([float(reason is not None)])
         _talk(lambda: dist.all_reduce(asked, group=self.control))
         return (reason or "another process was asked to stop") if asked.item() else None
+
+    def compare(self, mine: Mapping[str, object]) -> None:
+        """Refuse to train together on what is not the same; every process says so alike.
+
+        Raises: UserError with every item that differs and its values; PeerLost.
+        """
+        if self.size == 1:
+            return
+        text = json.dumps({name: str(value) for name, value in mine.items()}).encode()
+        size = torch.tensor([len(text)])
+        _talk(lambda: dist.all_reduce(size, op=dist.ReduceOp.MAX, group=self.control))
+        padded = torch.frombuffer(bytearray(text.ljust(int(size.item()))), dtype=torch.uint8)
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        _talk(lambda: dist.all_gather(found, padded, group=self.control))
+        if differing := differences([json.loads(content.numpy().tobytes()) for content in found]):
+            raise UserError(
+                f"the {self.size} processes of this training differ: {'; '.join(differing)}; they must be the same in "
+                "all; start every process with the same command on the same bars, and set runtime.precision and "
+                "runtime.shards where the machines differ"
+            )
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes rank 0's values, in place. Raises: PeerLost."""
@@ -89,7 +109,7 @@ def join(device: torch.device, run_id: str = "") -> World:
 
     Raises: PeerLost where they do not come.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = processes()
     if size == 1:
         return World(run_id=run_id)
     with warnings.catch_warnings():
@@ -100,6 +120,23 @@ def join(device: torch.device, run_id: str = "") -> World:
     world = World(rank(), size, control)
     world.run_id = (world.share_state({"run_id": run_id}) or {})["run_id"]
     return world
+
+
+def differences(told: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return every item on which processes differ, with each value and who has it, by rank.
+
+    >>> differences([{"seed": "17"}, {"seed": "17"}, {"seed": "23"}])
+    ['seed is 17 in process 0, 1 and 23 in process 2']
+    """
+    said = []
+    for name in dict.fromkeys(name for items in told for name in items):
+        holders: dict[str, list[str]] = {}
+        for number, items in enumerate(told):
+            holders.setdefault(items.get(name, "not there"), []).append(str(number))
+        if len(holders) > 1:
+            each = (f"{value} in process {', '.join(numbers)}" for value, numbers in holders.items())
+            said.append(f"{name} is {' and '.join(each)}")
+    return said
 
 
 def in_words(processes: object, parts: object, threads: object) -> str:
@@ -117,6 +154,6 @@ def _talk(exchange: Callable[[], T]) -> T:
         return exchange()
     except RuntimeError as e:
         raise PeerLost(
-            f"another process of this training is gone ({str(e).strip().splitlines()[0][:200]}); what was trained so "
-            "far is saved: start again with resume=auto"
+            f"another process of this training is gone ({str(e).strip().splitlines()[0][:200]}); start again with "
+            "resume=auto, which goes on from the last state that was saved"
         ) from e

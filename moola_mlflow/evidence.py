@@ -26,7 +26,7 @@ from moola_mlflow.metrics import (
 
 DETECTOR = "detector"
 NETWORKS = ("scratch", "random_encoder")
-"""Networks without pre-training that read what the detector reads."""
+"""Networks without pre-training that read what the detector reads, or an encoding where that is path features alone."""
 BESIDE = ("rule",)
 """Knows how weak labels are made, so on those it is shown beside; on others it is a baseline like the rest."""
 PATH_FEATURES = "path_features"
@@ -43,6 +43,11 @@ TITLES = {
     "boosting": "gradient boosting on window statistics",
     "rule": "hand-written rule + logistic regression",
 }
+OTHER_INPUTS = {
+    "scratch": "encoding from scratch, not path features",
+    "random_encoder": "frozen random encoding, not path features",
+}
+"""Titles of the networks beside a detector that reads path features alone: their inputs are not its own."""
 
 
 Verdict = Literal["gain", "loss", "no gain"]
@@ -82,6 +87,19 @@ class Evidence:
     pretrained: bool = True
     """Whether the detector reads an encoder that was pre-trained."""
     fold_scores: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def same_inputs(self) -> bool:
+        """Whether the networks without pre-training read what the detector reads.
+
+        A detector on path features alone, which is the one without them among its baselines, has no such network:
+        those beside it read an encoding in their place.
+        """
+        return self.pretrained or PATH_FEATURES in self.differences
+
+    def title(self, method: str) -> str:
+        """Return what a method is called in words, beside this detector."""
+        return TITLES[method] if self.same_inputs else OTHER_INPUTS.get(method, TITLES[method])
 
     def best_network(self, metric: str = "joint_success_at_3") -> str | None:
         """Return the stronger of the networks without pre-training."""
@@ -146,6 +164,7 @@ class Evidence:
             "ece": self.detector["ece"].mean,
             "delta_joint_success_at_3": delta._asdict() if delta else None,
             "delta_against": against,
+            "delta_same_inputs": self.same_inputs,
             "pretrained": self.pretrained,
             "identity_encoder": identity,
         }
@@ -194,10 +213,12 @@ class Evidence:
             return "There is no baseline to compare with."
         gain, alone = (self.differences.get(name, {}).get("joint_success_at_3") for name in (best, PATH_FEATURES))
         assert gain is not None
-        rival = TITLES[best] if self.pretrained or best != PATH_FEATURES else f"{TITLES[best]}: {judged(gain)}"
+        rival = self.title(best)
+        if not self.pretrained and best == PATH_FEATURES:
+            rival = f"{rival}: {judged(gain)}"
         text = f"{_shown(gain)} Joint@3 against the best baseline ({rival})"
         if (in_f1 := self.best_baseline("f1_macro")) is not None:
-            text += f", {_shown(self.differences[in_f1]['f1_macro'])} F1 against the best ({TITLES[in_f1]})"
+            text += f", {_shown(self.differences[in_f1]['f1_macro'])} F1 against the best ({self.title(in_f1)})"
         if best != PATH_FEATURES and alone is not None:
             text += f", {_shown(alone)} Joint@3 against path features alone ({judged(alone)})"
         if not self.pretrained:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from moola_mlflow.detector import Detector, EncoderDetector, Span
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.errors import TrainingError
+from moola_mlflow.optimizer import AdamW
 from moola_mlflow.runtime import generator
 
 Inputs = Literal["encoding", "path", "both"]
@@ -47,7 +48,7 @@ class HeadSettings:
     lr: float = 4e-3
     weight_decay: float = 1e-2
     patience: int = 8
-    """Epochs without a better held-out score after which fitting ends."""
+    """Epochs without a better held-out score after which fitting ends; of those in which all is trained."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     gamma: float = 0.0
@@ -63,7 +64,7 @@ class HeadSettings:
     encoder_lr: float = 1e-4
     """Of an encoder that is trained on."""
     unfreeze_at: int = 0
-    """Epoch from which on the encoder is trained too."""
+    """Epoch from which on the encoder is trained too; none before it is kept, or counts for patience."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,18 @@ def fit_detector(
 ) -> Fitted:
     """Fit a head and go on training a copy of the encoder, from epoch ``settings.unfreeze_at`` on; else as fit_head.
 
+    The epoch kept is one of those that trained the encoder: an earlier one, however good, would return it untouched.
+
     Shapes: features [N, T, F + K]: the encoder's raw features first, then K inputs that the head reads beside the
     encoding (path features, or none). ``precision`` bf16 trains the encoder under autocast.
+
+    Raises: ValueError where fitting would end before ``settings.unfreeze_at``.
     """
+    if (epochs := _num_epochs(settings, stop_after)) <= settings.unfreeze_at:
+        raise ValueError(
+            f"unfreeze_at={settings.unfreeze_at}, but the last epoch is {epochs - 1}, counted from 0: the encoder "
+            f"would stay as it is; allowed: 0 to {epochs - 1}, or more epochs, or fit_head on its encodings"
+        )
     targets = _targets(label_N, start_N, end_N, features_NTF.device)
     with torch.random.fork_rng(devices=_cuda(features_NTF)):
         torch.manual_seed(_torch_seed(seed))
@@ -202,14 +212,17 @@ class _Loop:
         # Noise is a share of each input's own spread on the windows that are fitted.
         self.noise_P = settings.jitter_sigma * self.inputs[fit_M].std(dim=(0, 1), correction=0)
         optimizer, schedule = self._optimizer(math.ceil(len(fit_M) / settings.batch_size) * settings.epochs)
-        best_epoch, best_nll, best_state = -1, math.inf, self._state()
-        for epoch in range(min(settings.epochs, stop_after or settings.epochs)):
+        first = 0 if self.encoder is None else settings.unfreeze_at  # of the epochs of which one may be kept
+        best_epoch, best_nll, best_state = first - 1, math.inf, self._state()
+        for epoch in range(_num_epochs(settings, stop_after)):
             scores = {"train_loss": self._epoch(epoch, fit_M, optimizer, schedule)}
             history.append(scores)
             if len(held_M) == 0:
                 best_epoch = epoch
                 continue
             scores |= self._score(held_M)
+            if epoch < first:
+                continue
             if scores["held_nll"] < best_nll:
                 best_epoch, best_nll, best_state = epoch, scores["held_nll"], self._state()
             elif epoch - best_epoch >= settings.patience:
@@ -222,14 +235,14 @@ class _Loop:
     def _state(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
-    def _optimizer(self, total: int) -> tuple[torch.optim.AdamW, Callable[[], None]]:
+    def _optimizer(self, total: int) -> tuple[AdamW, Callable[[], None]]:
         settings, groups = self.settings, list[dict[str, Any]]()
         for module, lr in ((self.detector, settings.lr), (self.encoder, settings.encoder_lr)):
             for matrices in (True, False):
                 params = [p for p in module.parameters() if (p.ndim >= 2) == matrices] if module else []
                 if params:
                     groups.append({"params": params, "lr": lr, "weight_decay": settings.weight_decay * matrices})
-        optimizer = torch.optim.AdamW(groups)
+        optimizer = AdamW(groups)
 
         def factor(step: int) -> float:
             cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, total)))
@@ -237,7 +250,7 @@ class _Loop:
 
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor).step
 
-    def _epoch(self, epoch: int, fit_M: Tensor, optimizer: torch.optim.AdamW, schedule: Callable[[], None]) -> float:
+    def _epoch(self, epoch: int, fit_M: Tensor, optimizer: AdamW, schedule: Callable[[], None]) -> float:
         settings = self.settings
         self.model.train()
         if self.encoder is not None:
@@ -318,6 +331,10 @@ def _f1_macro(label_M: Tensor, guess_M: Tensor) -> float:
         for c in torch.cat([label_M, guess_M]).unique()
     ]
     return sum(f1) / len(f1)
+
+
+def _num_epochs(settings: HeadSettings, stop_after: int | None) -> int:
+    return min(settings.epochs, stop_after or settings.epochs)
 
 
 def _targets(label_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, device: torch.device) -> Targets:

@@ -87,20 +87,25 @@ def inner_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a training part into a part to fit and a part held out for early stopping, temperature and choices.
 
-    The held part is one fold of a split of ``train`` into about 1 / share, drawn by seed among those that leave every
-    class of ``train`` on both sides. Groups stay whole and the fit part is purged as in ``make_folds``. The other
-    arrays span the whole labelled set. ``kind`` defaults to ``time`` where there are times, for that costs fewer
-    windows.
+    The held part is one of round(1 / share) parts of ``train`` (at most one a group), drawn by seed among those that
+    leave every class of ``train`` on both sides. Groups stay whole and the fit part is purged as in ``make_folds``.
+    The other arrays span the whole labelled set. ``kind`` defaults to ``time`` where there are times, for that costs
+    fewer windows.
 
     Shapes: label, groups, start_ns, end_ns, instrument int [N]; train int [M] -> fit int64, held int64.
     Units: ns since 1970 UTC.
-    Raises: UserError with the arithmetic where no such split is found.
+    Raises: UserError with the arithmetic where no such split is found, or where ``share`` is not above 0 and up to 0.5.
     """
+    if not 0 < share <= 0.5:
+        raise UserError(
+            f"cv.inner_share={share:g}; allowed: above 0 and up to 0.5, for one of round(1 / share) parts is held out; "
+            "set cv.inner_share=0.2"
+        )
     kind = kind or ("stratified" if start_ns is None else "time")
     start_ns, end_ns, instrument = _times(kind, len(label), start_ns, end_ns, instrument)
     train = np.sort(np.asarray(train, np.int64))
     num_groups, needed = len(np.unique(groups[train])), np.unique(label[train])
-    num_blocks = min(max(round(1 / share), 2), num_groups)
+    num_blocks = round(min(1 / share, num_groups))  # a share may be too small for its inverse to be a number
     rng = np.random.default_rng([seed, 1_000_003])  # no stream of make_folds
     for _ in range(8 if num_groups > 1 else 0):
         starts = None if start_ns is None else start_ns[train]
@@ -111,9 +116,9 @@ def inner_split(
             if all(len(np.unique(label[part])) == len(needed) for part in (fit, held)):
                 return fit, held
     raise UserError(
-        f"a training part of {len(train)} windows in {num_groups} overlap groups cannot hold out {share:.0%} with "
-        f"every class on both sides ({_counts(label[train])}): each class needs two groups far enough apart; "
-        "label more windows, or lower cv.folds so that the training parts grow"
+        f"a training part of {len(train)} windows in {num_groups} overlap groups cannot hold out one of {num_blocks} "
+        f"parts with every class on both sides ({_counts(label[train])}): each class needs two groups far enough "
+        "apart; label more windows, or lower cv.folds so that the training parts grow"
     )
 
 

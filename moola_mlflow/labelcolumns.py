@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 
 from moola_mlflow.barchecks import price_fault
 from moola_mlflow.barfiles import PRICES
-from moola_mlflow.bartimes import parse_times
+from moola_mlflow.bartimes import MINUTE_NS, parse_times
 from moola_mlflow.errors import UserError
 
 TIMES = ("start_time", "end_time")
 # A limit-down day of an index moves 300 ticks; a zero or a shifted decimal point moves thousands.
 FARTHEST = 1000
+# Sums over a window's prices stay finite up to here.
+HIGHEST = 1e306
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,20 @@ def refuse_broken_windows(ohlc_NT4: np.ndarray, check: Rows) -> None:
 
     Shapes: [N, T, 4].
     """
-    range_NT = ohlc_NT4[..., 1] / 2 - ohlc_NT4[..., 2] / 2  # halves: 1e308 and -1e308 may be in one bar
+    huge_NT4 = np.abs(ohlc_NT4) > HIGHEST
+
+    def named(bad_T4: np.ndarray, ohlc_T4: np.ndarray) -> str:
+        t, k = np.argwhere(bad_T4)[0]
+        return f"bar {t} of features (from 0): {PRICES[k]} {ohlc_T4[t, k]:.12g}"
+
+    check.refuse(
+        huge_NT4.any(axis=(1, 2)),
+        lambda i: (
+            f"{named(huge_NT4[i], ohlc_NT4[i])} is too large to be reckoned with; allowed: {-HIGHEST:g} to "
+            f"{HIGHEST:g}; correct it or remove the row"
+        ),
+    )
+    range_NT = ohlc_NT4[..., 1] - ohlc_NT4[..., 2]
     check.refuse(
         (ohlc_NT4 == ohlc_NT4[:, :1, :1]).all(axis=(1, 2)),
         lambda i: (
@@ -131,17 +146,14 @@ def refuse_broken_windows(ohlc_NT4: np.ndarray, check: Rows) -> None:
     usual_N = np.median(range_NT, axis=1)
     usual_N = np.where(usual_N > 0, usual_N, np.inf)  # a window that mostly stands still has no usual range
     middle_N = np.median(ohlc_NT4.reshape(len(ohlc_NT4), -1), axis=1)[:, None, None]
-    far_NT4 = np.abs(ohlc_NT4 / 2 - middle_N / 2) > (FARTHEST * usual_N)[:, None, None]
-
-    def told(i: int) -> str:
-        t, k = np.argwhere(far_NT4[i])[0]
-        return (
-            f"bar {t} of features (from 0): {PRICES[k]} {ohlc_NT4[i, t, k]:.12g} is more than {FARTHEST:,} of the "
-            f"window's usual bar ranges away from its prices around {middle_N[i, 0, 0]:.12g}; correct it or remove "
-            "the row"
-        )
-
-    check.refuse(far_NT4.any(axis=(1, 2)), told)
+    far_NT4 = np.abs(ohlc_NT4 - middle_N) / FARTHEST > usual_N[:, None, None]  # a thousand ranges may be infinite
+    check.refuse(
+        far_NT4.any(axis=(1, 2)),
+        lambda i: (
+            f"{named(far_NT4[i], ohlc_NT4[i])} is more than {FARTHEST:,} of the window's usual bar ranges away from "
+            f"its prices around {middle_N[i, 0, 0]:.12g}; correct it or remove the row"
+        ),
+    )
 
 
 def refuse_conflicts(ohlc_NT4: np.ndarray, names: list[str], check: Rows) -> None:
@@ -178,7 +190,7 @@ def read_instruments(table: pa.Table, check: Rows) -> np.ndarray | None:
     return np.array(names)
 
 
-def read_times(table: pa.Table, check: Rows) -> tuple[np.ndarray | None, np.ndarray | None]:
+def read_times(table: pa.Table, length: int, check: Rows) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return int64 [N] starts of the first and last bar in ns since 1970 UTC, or None where the file has none."""
     there = [name for name in TIMES if name in table.column_names]
     if len(there) == 1:
@@ -193,4 +205,14 @@ def read_times(table: pa.Table, check: Rows) -> tuple[np.ndarray | None, np.ndar
         check.refuse(bad, f"{name} is empty or no time; write yyyy-mm-dd hh:mm in UTC")
         both.append(time_ns)
     check.refuse(both[0] >= both[1], "start_time is not before end_time; they are those of the window's bars")
+    # A stamp may lie anywhere in its minute, so that two of them are up to a minute off; breaks only add to a span.
+    span = both[1] - both[0]
+    check.refuse(
+        span <= (length - 2) * MINUTE_NS,
+        lambda i: (
+            f"end_time is {span[i] / MINUTE_NS:g} minutes after start_time; the first and the last of {length} "
+            f"one-minute bars start {length - 1} minutes apart or more; give the times at which those two bars start, "
+            "or leave out both columns"
+        ),
+    )
     return both[0], both[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ from moola_mlflow.labelcolumns import (
 
 LENGTH = 105
 COLUMNS = ("window_id", "label", "expansion_start", "expansion_end", "features")
+KNOWN = (*COLUMNS, *TIMES, "instrument", "weak")
 NOTES = b"moola.labels"
 
 
@@ -113,7 +115,7 @@ def _read(path: str | Path, length: int) -> LabelledSet:
     )
     refuse_broken_windows(ohlc, check)
     refuse_conflicts(ohlc, [classes[k] for k in label.tolist()], check)
-    start_ns, end_ns = read_times(table, check)
+    start_ns, end_ns = read_times(table, length, check)
     instrument = read_instruments(table, check)
     weak = bool(notes.get("weak")) or _is_weak(table)
     labels = LabelledSet(
@@ -182,21 +184,50 @@ def _table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         raise UserError(f"labels: no file '{path}'{nearest(str(path), there)} 'moola label' makes one from bars")
     try:
         check_parquet(path)
-        table = pq.read_table(path, partitioning=None)
+        names = pq.read_schema(path).names
+        known = [name for name in KNOWN if name in names]
+        _refuse_doubled(path, names, known)
+        # A file with none of the columns is read whole: where it is damaged that is said, not that they are missing.
+        table = pq.read_table(path, columns=known or None, partitioning=None)
         check_dictionaries(table)
     except (pa.ArrowException, OSError) as e:
+        if "Expected all lists to be of size" in str(e) and {"window_id", "features"} <= set(known):
+            _refuse_unfilled(path)
         raise UserError(f"labels: '{path}' cannot be read as parquet: {e}; labels come as a parquet file") from None
     for name in COLUMNS:
-        if name not in table.column_names:
+        if name not in names:
             raise UserError(
-                f"labels: '{path}' has no column '{name}'{nearest(name, table.column_names)} "
-                f"Needed: {', '.join(COLUMNS)}; there are: {', '.join(table.column_names)}"
+                f"labels: '{path}' has no column '{name}'{nearest(name, names)} "
+                f"Needed: {', '.join(COLUMNS)}; there are: {', '.join(names)}"
             )
     try:
         notes = json.loads((table.schema.metadata or {}).get(NOTES, b"{}"))
     except ValueError:
         notes = {}
     return table, notes if isinstance(notes, dict) else {}
+
+
+def _refuse_doubled(path: Path, names: list[str], known: list[str]) -> None:
+    for name in known:
+        if names.count(name) > 1:
+            raise UserError(
+                f"labels: '{path}' has {names.count(name)} columns '{name}'; allowed: one; keep the right one and "
+                "remove or rename the others"
+            )
+
+
+def _refuse_unfilled(path: Path) -> None:
+    """Refuse the first row with an empty list of a fixed size: pyarrow reads no such list, nor says whose it is."""
+    ids = read_texts(pq.read_table(path, columns=["window_id"], partitioning=None), "window_id")
+    num_sound = 0
+    with contextlib.suppress(pa.ArrowInvalid), pq.ParquetFile(path) as file:
+        for _ in file.iter_batches(batch_size=1, columns=["features"]):
+            num_sound += 1
+    Rows(path, ids).refuse(
+        np.arange(len(ids)) == num_sound,
+        "features is empty, or one of its bars is; give all bars of the window with their four prices, or remove the "
+        "row",
+    )
 
 
 def _is_weak(table: pa.Table) -> bool:

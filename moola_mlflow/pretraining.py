@@ -32,10 +32,13 @@ from moola_mlflow.splits import Split, split_by_time
 from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
+from moola_mlflow.windows import Windows, check_drawn
 
 NUM_PICTURED = 3
 SECTIONS = ("bars", "features", "windows", "split")
 """Sections of the configuration that training data depends on."""
+COMMON = (*SECTIONS, "encoder", "objective", "optimizer", "schedule", "trainer")
+"""Sections that all processes of a training must agree on."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,23 @@ def prepare(config: Config, device: torch.device) -> TrainingData:
     Raises: UserError for bars or features that cannot be learned from.
     """
     bars = read_bars(config.bars, min_bars=config.windows.length)
-    windows = stages.cut_windows(bars, config)
-    split = split_by_time(windows, config.split)
+    windows, split = cut_and_split(bars, config)
     source = stages.batch_source(windows, config, device)
     train = survey(source, split.train)
     quality = train.report(source.flip_rate())
     check_quality(quality)
     return TrainingData(bars, source, split, *train.scaling(), quality)
+
+
+def cut_and_split(bars: Bars, config: Config) -> tuple[Windows, Split]:
+    """Return the configured windows and their split.
+
+    Raises: UserError where there are none, a part of the split is empty, or no training window is ever drawn.
+    """
+    windows = stages.cut_windows(bars, config)
+    split = split_by_time(windows, config.split)
+    check_drawn(windows, split.train, config.windows.weights)
+    return windows, split
 
 
 def follow(config: Config, interrupts: Interrupts) -> None:
@@ -92,6 +105,7 @@ def _train_along(config: Config, world: World, device: torch.device, interrupts:
     model = build_model(config, data.source, data.mean, data.std).to(device)
     nowhere = CheckpointFolder(Path(os.devnull))
     trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
+    check_alike(trainer, data.bars.sha256)
     trainer.should_stop = interrupts.reason
     trainer.evaluation.fit_rulers()
     if state := world.share_state(None):
@@ -99,6 +113,26 @@ def _train_along(config: Config, world: World, device: torch.device, interrupts:
     with interrupts.deferred():
         trainer.fit()
     world.leave()
+
+
+def check_alike(trainer: Trainer, sha256: str) -> None:
+    """Compare what the processes of a training are about to train on, once all have read their bars.
+
+    Where the bars lie may differ: their content may not.
+
+    Raises: UserError with everything that differs; PeerLost.
+    """
+    keys = {k: v for k, v in trainer.config.flat().items() if k.split(".")[0] in COMMON and k != "bars.path"}
+    trainer.engine.world.compare(
+        {
+            "SHA-256 of the bars": sha256[:12],
+            "training windows": len(trainer.split.train),
+            "precision": trainer.precision,
+            "parts of a batch": trainer.engine.parts,
+            "runtime.tune": trainer.config.runtime.tune,
+            **keys,
+        }
+    )
 
 
 def check_names(config: Config) -> None:

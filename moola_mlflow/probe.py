@@ -146,10 +146,10 @@ def _score(encoder: Encoder | None, source: BatchSource, train: np.ndarray, test
     for batch in source.batches(test, BATCH):
         for group, x_MP, y_MK in _grouped(encoder, batch):
             at = GROUPS[group]
-            error_MK = ridges[group].predict(x_MP).cpu().double() - y_MK.cpu()
+            error_MK = ridges[group].predict(x_MP).double() - y_MK
             count_K[at] += len(y_MK)
-            sum_K[at] += y_MK.cpu().sum(0)
-            square_K[at] += y_MK.cpu().square().sum(0)
+            sum_K[at] += y_MK.sum(0)
+            square_K[at] += y_MK.square().sum(0)
             residual_K[at] += error_MK.square().sum(0)
     total_K = square_K - sum_K.square() / count_K.clamp(min=1)
     r2_K = torch.where(total_K > 0, 1 - residual_K / total_K.clamp(min=1e-30), torch.zeros_like(total_K))
@@ -159,11 +159,13 @@ def _score(encoder: Encoder | None, source: BatchSource, train: np.ndarray, test
 def _grouped(encoder: Encoder | None, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield, for each horizon and side, what the ridge reads and its targets at the steps that have them.
 
+    Both are on the CPU, where the ridges are: MPS has no float64.
+
     Shapes: inputs [M, P], targets float64 [M, K_group].
     """
-    x_BTP = batch.x_BTF if encoder is None else encoder.eval()(batch.x_BTF).float()
-    y_BTK = probe_targets(batch.prices_BT4).double()
+    x_BTP = (batch.x_BTF if encoder is None else encoder.eval()(batch.x_BTF).float()).cpu()
+    y_BTK, valid_T = probe_targets(batch.prices_BT4).cpu().double(), batch.valid_T().cpu()
     for group, at in GROUPS.items():
-        part_BTK = y_BTK[..., at.to(y_BTK.device)]
-        there_BT = part_BTK.isfinite().all(-1) & batch.valid_T()
+        part_BTK = y_BTK[..., at]
+        there_BT = part_BTK.isfinite().all(-1) & valid_T
         yield group, x_BTP[there_BT], part_BTK[there_BT]

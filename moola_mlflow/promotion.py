@@ -98,7 +98,7 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
         if found := sorted(folder.rglob(card), key=lambda path: len(path.parts)):
             try:
                 return folder, {**json.loads(found[0].read_text(encoding="utf-8")), KIND: Path(card).stem}
-            except (OSError, ValueError, TypeError) as e:
+            except (OSError, ValueError, TypeError, RecursionError) as e:
                 raise UserError(f"'{uri}': {card} cannot be read: {e}; register the model anew") from e
     raise UserError(
         f"'{uri}' holds neither {DETECTOR_CARD} nor {CARD}: it is no model of this project and carries no evidence; "
@@ -117,10 +117,17 @@ def was_promoted(name: str, version: str) -> bool:
 
 
 def judge(card: dict[str, Any], config: GatesConfig) -> list[Gate]:
-    """Return the gates of a fetched version's card."""
-    if card[KIND] == Path(DETECTOR_CARD).stem:
-        return gates.detector_gates(card.get("evidence"), config)
-    return gates.encoder_gates(card, config)
+    """Return the gates of a fetched version's card.
+
+    Cards of earlier versions do not say whether a detector was compared on its own inputs. One on path features alone
+    never was.
+    """
+    if card[KIND] != Path(DETECTOR_CARD).stem:
+        return gates.encoder_gates(card, config)
+    evidence = card.get("evidence")
+    if isinstance(evidence, dict):
+        evidence = {"delta_same_inputs": card.get("inputs") != "path", **evidence}
+    return gates.detector_gates(evidence, config)
 
 
 def check_serves(folder: Path, card: dict[str, Any], title: str) -> None:

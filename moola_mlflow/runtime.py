@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "optuna")
 
 
-def prepare_environment(threads: int = 0) -> None:
+def prepare_environment(threads: int = 0, tuned: bool = True) -> None:
     """Set the OpenMP variables that only take effect before torch is imported.
 
-    Spinning OpenMP workers stall a shared machine, so they wait passively. Values the user has set win.
+    Spinning OpenMP workers stall a shared machine, so they wait passively, unless plain PyTorch is wanted. Values the
+    user has set win.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if tuned:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # cuBLAS is deterministic only with a fixed workspace; harmless elsewhere.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # MLflow's own defaults block a call to a dead server for four minutes.
@@ -80,6 +82,11 @@ def rank() -> int:
     return int(os.environ.get("RANK") or 0)
 
 
+def processes() -> int:
+    """Return how many processes ``torchrun`` started for this command, on all machines; 1 where it did not."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def launched() -> bool:
     """Return whether ``mlflow run`` started this process and made a run for it."""
     return "MLFLOW_RUN_ID" in os.environ
@@ -110,12 +117,18 @@ def usable_cores() -> int:
 def pick_device(name: str) -> torch.device:
     """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    Raises: UserError for a device that this machine lacks.
+    Raises: UserError for a device that this machine lacks, or that several processes cannot share.
     """
     import torch
 
+    several = processes() > 1
+    if several and (name == "mps" or ":" in name):
+        raise UserError(
+            f"runtime.device='{name}' is one device, and {processes()} processes train together; allowed: auto, cpu, "
+            "cuda; give --device cuda, and each process takes the GPU of its own number"
+        )
     there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] * torch.cuda.is_available()
-    there += ["mps"] * torch.backends.mps.is_available()
+    there += ["mps"] * (torch.backends.mps.is_available() and not several)
     if name == "auto":
         return own_device(torch.device("cuda" if "cuda:0" in there else "mps" if "mps" in there else "cpu"))
     if name not in there and not (name == "cuda" and "cuda:0" in there):
@@ -124,12 +137,20 @@ def pick_device(name: str) -> torch.device:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return this process's GPU, where ``torchrun`` started several processes and no number was asked for."""
+    """Return this process's GPU, where ``torchrun`` started several processes and no number was asked for.
+
+    Raises: UserError where there are more processes than GPUs.
+    """
     import torch
 
     number = os.environ.get("LOCAL_RANK")
     if device.type != "cuda" or device.index is not None or number is None:
         return device
+    if int(number) >= torch.cuda.device_count():
+        raise UserError(
+            f"process {number} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()}; start at "
+            "most so many with --nproc-per-node, or give --device cpu"
+        )
     torch.cuda.set_device(int(number))
     return torch.device("cuda", int(number))
 

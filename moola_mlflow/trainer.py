@@ -29,6 +29,7 @@ from moola_mlflow.errors import UserError
 from moola_mlflow.evaluation import Evaluation
 from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, StepEnded, WentBack
 from moola_mlflow.objectives import Errors
+from moola_mlflow.optimizer import AdamW
 from moola_mlflow.runtime import DRAWS, DROPOUT, EVALUATION, ORDER, generator, mixed_seed
 from moola_mlflow.sharding import Engine, Pretraining
 from moola_mlflow.splits import Split
@@ -95,7 +96,7 @@ class Trainer:
         self.steps = math.ceil(len(split.train) / trainer.batch_size)
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         others = [p for p in model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             [{"params": matrices, "weight_decay": optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=optimizer.lr,
             betas=(0.9, 0.999),
@@ -137,7 +138,7 @@ class Trainer:
     def fit(self) -> Fitted:
         """Train until the last epoch, patience, or a request to stop; checkpoint each epoch and at a stop.
 
-        Raises: NumbersWrong; PeerLost, after the state of the last whole step is saved.
+        Raises: NumbersWrong; PeerLost, after the state of the last whole step is saved (on a GPU: of the last epoch).
         """
         world, patience = self.engine.world, self.config.trainer.patience
         world.share([*self.model.state_dict().values()])
@@ -156,11 +157,20 @@ class Trainer:
             except NumbersWrong as e:
                 self._go_back(e)
             except PeerLost:
-                self._save(None)
+                if self._readable:
+                    self._save(None)
                 raise
             if reason := world.agree(self.should_stop()):  # asked during evaluation; the epoch's checkpoint is written
                 return Fitted(self.progress, reason)
         return Fitted(self.progress, None)
+
+    @property
+    def _readable(self) -> bool:
+        """Whether the state can be read once a peer is lost.
+
+        A GPU's sum with the lost one returns at once and never ends: whatever is read there waits for it.
+        """
+        return self.device.type != "cuda"
 
     def _train_epoch(self) -> str | None:
         """Run the steps left in this epoch; return why to stop, if asked to."""
@@ -173,21 +183,26 @@ class Trainer:
         sums = sums.to(self.device)
         first_bad = torch.full((), -1, device=self.device)
         reason = None
-        for batch in self.source.batches(order, size, first=progress.step):
-            loss, norm, done = self._step(batch)
-            # With a loss scale an infinite gradient is a skipped step, not an error.
-            seen = loss if self.scaler.is_enabled() else loss + norm
-            if not self.watched:  # the first bad step is noted on the device and asked for once
-                first_bad = torch.where((first_bad < 0) & ~seen.isfinite(), progress.step, first_bad)
-            elif not math.isfinite(float(seen)):
-                raise self._wrong(float(loss), float(norm), batch)
-            self._update()
-            count = done.count_K.sum()
-            sums += torch.stack([loss * count, done.absolute_K.sum(), count]).to(sums.dtype)
-            progress.step += 1
-            self._emit(StepEnded(progress.epoch, progress.step, self.steps))
-            if reason := self.engine.world.agree(self.should_stop()):
-                break
+        try:
+            for batch in self.source.batches(order, size, first=progress.step):
+                loss, norm, done = self._step(batch)
+                # With a loss scale an infinite gradient is a skipped step, not an error.
+                seen = loss if self.scaler.is_enabled() else loss + norm
+                if not self.watched:  # the first bad step is noted on the device and asked for once
+                    first_bad = torch.where((first_bad < 0) & ~seen.isfinite(), progress.step, first_bad)
+                elif not math.isfinite(float(seen)):
+                    raise self._wrong(float(loss), float(norm), batch)
+                self._update()
+                count = done.count_K.sum()
+                sums += torch.stack([loss * count, done.absolute_K.sum(), count]).to(sums.dtype)
+                progress.step += 1
+                self._emit(StepEnded(progress.epoch, progress.step, self.steps))
+                if reason := self.engine.world.agree(self.should_stop()):
+                    break
+        except PeerLost:
+            if self._readable:  # the epoch goes on from here, and its mean is over all of its steps
+                progress.train_sums = tuple(sums.tolist())
+            raise
         if (bad := int(first_bad)) >= 0:
             progress.step = bad
             batch = next(self.source.batches(order[: (bad + 1) * size], size, first=bad))
@@ -286,10 +301,11 @@ class Trainer:
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "scaler": self.scaler.state_dict(),
             "shards": self.engine.parts * self.engine.world.size,
+            "device": self.device.type,
             "rng": {
                 "draws": self.draws.get_state(),
                 "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+                "cuda": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
             },
             "metrics": {name.replace("/", "_"): value for name, value in last.items()},
             "progress": {**vars(progress), "train_sums": list(progress.train_sums), "history": list(progress.history)},
@@ -302,7 +318,10 @@ class Trainer:
         """Go on from a state as if training had never stopped: weights, optimiser, schedule, generators and history.
 
         Call it last before ``fit``: whatever draws random numbers in between would change what follows.
+
+        Raises: UserError where the state is of another network or another kind of device, or lacks a part.
         """
+        self._check_device(state)
         try:
             self.model.load_state_dict(state["model_state_dict"])
             self.optimizer.load_state_dict(state["optimizer_state_dict"])
@@ -318,6 +337,19 @@ class Trainer:
                 f"training cannot go on from this checkpoint: it lacks a part, or holds another: {e!r}"
             ) from e
 
+    def _check_device(self, state: dict[str, Any]) -> None:
+        """Refuse a state whose generator drew on another kind of device: no other can go on with it."""
+        rng = state.get("rng")
+        draws = rng.get("draws") if isinstance(rng, dict) else None
+        if not isinstance(draws, Tensor) or draws.numel() == self.draws.get_state().numel():
+            return
+        written = state.get("device", "another kind of device")  # files of earlier versions do not say
+        raise UserError(
+            f"training cannot go on from this checkpoint: it was written on {written}, and {self.device.type}, on "
+            "which this training runs, draws random numbers in another way; allowed: the kind of device that it was "
+            "written on; resume on the same kind of device, with runtime.device"
+        )
+
     def _take_up(self, state: dict[str, Any]) -> None:
         """Take everything but weights and optimiser from a state."""
         progress = state["progress"]
@@ -325,13 +357,15 @@ class Trainer:
         self.progress = Progress(**{**progress, "train_sums": tuple(progress["train_sums"]), "history": history})
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self._set_rate()
-        if not self.config.runtime.shards:  # the same bits on another number of cores or processes
+        # The same bits on another number of cores or processes. A GPU is parallel by itself, and has one part.
+        if self.device.type == "cpu" and not self.config.runtime.shards:
             self.engine.use_parts(max(1, state.get("shards", 1) // self.engine.world.size))
         self.scaler.load_state_dict(state["scaler"])
         self.draws.set_state(state["rng"]["draws"])
         torch.set_rng_state(state["rng"]["torch"])
-        if self.device.type == "cuda" and state["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+        if self.device.type == "cuda" and (states := state["rng"]["cuda"]):
+            # Files of earlier versions hold one of every GPU that was there, which may have been more or fewer.
+            torch.cuda.set_rng_state(states[min(self.device.index or 0, len(states) - 1)], self.device)
 
     def _set_rate(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):

@@ -14,8 +14,8 @@ from moola_mlflow.config import Config
 from moola_mlflow.crossval import Outcome, Unit
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import members_of
-from moola_mlflow.evidence import DETECTOR, TITLES, Evidence
-from moola_mlflow.gates import Gate, copies_input
+from moola_mlflow.evidence import DETECTOR, Evidence
+from moola_mlflow.gates import Gate, copies_input, explained
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.markup import markdown_code, markdown_text
 from moola_mlflow.metrics import FEW_UNITS, Interval
@@ -64,7 +64,7 @@ def fold_run(unit: Unit, outcome: Outcome, found: Mapping[str, float]) -> dict[s
 
 def console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[str]:
     """Return the cross-validation summary: every method on the same folds, and the targets."""
-    wide = max(len(TITLES[name]) for name in evidence.table)
+    wide = max(len(evidence.title(name)) for name in evidence.table)
     lines = [
         f"Out of fold, {len(evidence.labels)} windows, {_folds(evidence)}; mean [95 % interval over "
         f"{evidence.num_groups} groups of windows]:",
@@ -74,7 +74,7 @@ def console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[str]:
         gain = evidence.differences.get(name)
         beyond = _signed(gain["joint_success_at_3"]) if gain else ""
         f1, joint = _interval(row["f1_macro"]), _interval(row["joint_success_at_3"])
-        lines.append(f"  {TITLES[name]:<{wide}}  {f1:<22}  {joint:<22}  {beyond}".rstrip())
+        lines.append(f"  {evidence.title(name):<{wide}}  {f1:<22}  {joint:<22}  {beyond}".rstrip())
     ece = evidence.detector["ece"].mean
     lines.append(
         f"  ECE {evidence.ece_before:.3f} before, {ece:.3f} after temperature {evidence.temperature():.2f}; a "
@@ -89,12 +89,13 @@ def note(setting: Setting, evidence: Evidence, gates: Sequence[Gate], uri: str, 
     labels, config = evidence.labels, setting.config
     d = evidence.detector
     rows = [
-        f"| {TITLES[name]} | {_interval(row['f1_macro'])} | {_interval(row['joint_success_at_3'])} | "
+        f"| {evidence.title(name)} | {_interval(row['f1_macro'])} | {_interval(row['joint_success_at_3'])} | "
         f"{_signed(evidence.differences[name]['joint_success_at_3']) if name in evidence.differences else ''} |"
         for name, row in evidence.table.items()
     ]
     missed = [gate.text() for gate in gates if not gate.passed]
     passed = "All gates are met." if not missed else "Gates missed: " + markdown_text("; ".join(missed)) + "."
+    passed += "".join(f" Met: {markdown_text(text)}." for text in explained(gates))
     told = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
     return (
         f"**{evidence.headline()}**\n\n"
@@ -123,7 +124,8 @@ def following(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
         "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
     }
     gain = "pre-train an encoder (configs/path.yaml) or leave it out (`-P finetune.inputs=path`)"
-    cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
+    if evidence.same_inputs:  # else it is left out already
+        cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
     cures |= {
         gate.name: "label more of that class, or set finetune.class_balanced=true"
         for gate in gates
@@ -178,7 +180,7 @@ def detector_card(
         "cv": config.cv.model_dump(mode="json"),
         "epochs": evidence.epochs(),
         "seed": config.trainer.seed,
-        "evidence": evidence.gated(is_identity(setting)),
+        "evidence": {**evidence.gated(is_identity(setting)), "delta_inputs": setting.which},
         "headline": evidence.headline(),
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},
@@ -218,6 +220,7 @@ def version_tags(setting: Setting, evidence: Evidence, preset: str, gates: str) 
         "f1_macro": f"{evidence.detector['f1_macro'].mean:.4f}",
         "joint_success_at_3": f"{evidence.detector['joint_success_at_3'].mean:.4f}",
         "weak_labels": str(evidence.labels.weak).lower(),
+        "moola.delta_inputs": setting.which,
         "gates": gates,
     }
 

@@ -13,7 +13,7 @@ from moola_mlflow.barstore import find_segments, take, take_runs
 from moola_mlflow.bartimes import MINUTE_NS
 from moola_mlflow.errors import UserError, nearest
 
-__all__ = ["MINUTE_NS", "Windows", "make_windows", "segments", "utc", "weighed"]
+__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "segments", "utc", "weighed"]
 
 
 def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
@@ -119,6 +119,21 @@ def weighed(windows: Windows, weights: Mapping[str, float]) -> Windows:
     if not weight.any():
         raise UserError(f"windows.weights={dict(weights)} leave no window; give one instrument a weight above 0")
     return replace(windows, weights=weight)
+
+
+def check_drawn(windows: Windows, train: np.ndarray, weights: Mapping[str, float]) -> None:
+    """Refuse weights that leave nothing to train on: those of validation and test windows draw nothing.
+
+    Shapes: train int [N], positions of the training windows.
+
+    Raises: UserError where every training window weighs 0.
+    """
+    if windows.weights is not None and not windows.weights[train].any():
+        raise UserError(
+            f"windows.weights={dict(weights)} leave no training window: all {len(train):,} of the train split weigh 0, "
+            "at least one must weigh more; give an instrument that the train split holds a weight above 0, or widen "
+            "split.train"
+        )
 
 
 def utc(time_ns: int) -> str:

@@ -25,11 +25,21 @@ from moola_mlflow.comparison import (
     refit,
 )
 from moola_mlflow.config import Config, resolve
-from moola_mlflow.crossval import ClassicalMethod, HeadMethod, Method, NetworkMethod, Outcome, Unit, fresh_copy, plan
+from moola_mlflow.crossval import (
+    ClassicalMethod,
+    HeadMethod,
+    Method,
+    NetworkMethod,
+    Outcome,
+    Targets,
+    Unit,
+    fresh_copy,
+    plan,
+)
 from moola_mlflow.detection import PatternDetector, detector_inputs
 from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.ensemble import Ensemble
+from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.errors import UserError
 from moola_mlflow.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh
 from moola_mlflow.features import compute_features
@@ -180,6 +190,63 @@ def test_a_network_from_scratch_knows_of_the_pretrained_one_only_its_architectur
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
+@pytest.mark.parametrize("kind", ["ensemble", "ensemble trained on", "path with two encoders"])
+def test_of_an_ensemble_every_network_without_pretraining_is_the_whole_and_the_published_one_a_members(
+    kind: str,
+) -> None:
+    path = kind.startswith("path")
+    given = setting("path", encoders_of("ensemble")) if path else setting(kind)
+    found = methods(given)
+    scratch, pooled, random = (found[name] for name in ("scratch", "pooled_scratch", "random_encoder"))
+    assert isinstance(scratch, NetworkMethod)
+    assert isinstance(pooled, NetworkMethod)
+    assert isinstance(random, RandomEncoderMethod)
+    assert (scratch.encoder.input_size, scratch.encoder.output_size) == (11 + 10, 8 + 6)
+    assert random.encoder.output_size == 8 + 6
+    assert (pooled.encoder.input_size, pooled.encoder.output_size, pooled.features.shape[-1]) == (11, 8, 11)
+    apart = [compute_features(LABELS.ohlc, name) for name in ("relativity11", "relativity10")]
+    assert torch.equal(scratch.features[..., :21], torch.from_numpy(np.concatenate(apart, -1)))
+    assert scratch.features.shape[-1] == 21 + (0 if path else 56)
+
+
+def test_an_ensemble_from_scratch_knows_of_its_members_their_architectures_and_the_units_windows() -> None:
+    scratch = methods(setting("ensemble"))["scratch"]
+    assert isinstance(scratch, NetworkMethod)
+    fit = np.arange(12)
+    one, same, other = (scratch.start(fit, seed) for seed in (3, 3, 4))
+    assert isinstance(one, Ensemble)
+    for name, tensor in one.state_dict().items():
+        given = scratch.encoder.state_dict()[name]
+        assert torch.equal(tensor, same.state_dict()[name])
+        assert not torch.equal(tensor, given), name
+        assert torch.equal(tensor, other.state_dict()[name]) == (name.rpartition(".")[2] in ("mean", "std")), name
+    for member, features in zip(members_of(one), ("relativity11", "relativity10"), strict=True):
+        mean, std = fit_scaling(compute_features(LABELS.ohlc[fit], features), 20)
+        torch.testing.assert_close(member.mean, mean)
+        torch.testing.assert_close(member.std, std)
+
+
+def test_an_ensembles_scaling_from_scratch_waits_for_the_slowest_members_features() -> None:
+    slow = small_encoder(hidden=3, seed=2)
+    slow.card = {**slow.card, "window": {**slow.card["window"], "warmup": 40}}
+    for encoders in ([small_encoder(), slow], [slow, small_encoder()]):
+        scratch = methods(setting("ensemble", encoders))["scratch"]
+        assert isinstance(scratch, NetworkMethod)
+        assert scratch.warmup == 40
+
+
+def test_an_ensemble_from_scratch_is_trained_member_by_member_and_predicts() -> None:
+    given = setting("ensemble", trainer__epochs=1)
+    scratch, pooled = (methods(given)[name] for name in ("scratch", "pooled_scratch"))
+    (unit, *_) = plan(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    before = {name: tensor.clone() for name, tensor in given.architecture.state_dict().items()}
+    for method in (scratch, pooled):
+        outcome = method.run(Targets.of(LABELS), unit)
+        assert outcome.probability.shape == (len(unit.test), 2)
+        assert np.isfinite(outcome.probability).all()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in given.architecture.state_dict().items())
+
+
 # What cannot be put together ---------------------------------------------------------------------------------------
 
 
@@ -297,6 +364,15 @@ def test_a_versions_tags_say_what_the_detector_reads_and_until_when_its_encoders
     tags = version_tags(given, evidence(), "preset", "passed")
     assert (tags["features"], tags["trained_until"], tags["window"]) == (features, until, "105")
     assert (tags["f1_macro"], tags["joint_success_at_3"], tags["weak_labels"]) == ("1.0000", "1.0000", "false")
+
+
+@pytest.mark.parametrize(("inputs", "read"), [("path", "encoding"), ("encoding", "encoding"), ("both", "both")])
+def test_card_and_tags_say_what_the_networks_read_that_the_detector_is_compared_with(inputs: str, read: str) -> None:
+    given = setting("frozen", finetune__inputs=inputs)
+    found = replace(evidence(), pretrained=inputs != "path")
+    assert version_tags(given, found, "preset", "passed")["moola.delta_inputs"] == read
+    told = detector_card(given, found, [], 0.0, "r")["evidence"]
+    assert (told["delta_inputs"], told["delta_same_inputs"]) == (read, inputs != "path")
 
 
 def test_the_card_names_encoders_labels_and_evidence_in_plain_json() -> None:

@@ -362,6 +362,18 @@ def test_the_same_minutes_of_another_instrument_are_never_on_the_other_side() ->
                 assert not set(both.start_ns[part]) & set(both.start_ns[other])
 
 
+def test_windows_that_share_bars_are_never_on_two_sides_though_their_times_say_they_are_days_apart() -> None:
+    labels = small_labels(60)
+    ohlc = labels.ohlc.copy()
+    for i in range(0, 60, 5):
+        ohlc[(i + 31) % 60, :40] = ohlc[i, -40:]
+    for kind in ("time", "stratified"):
+        for unit in plan(replace(labels, ohlc=ohlc), CvConfig(folds=3, kind=kind), [3]):
+            parts = [set(part.tolist()) for part in (unit.test, unit.held, unit.fit)]
+            for i in range(0, 60, 5):
+                assert sum(bool(part & {i, (i + 31) % 60}) for part in parts) <= 1
+
+
 def test_units_of_neighbouring_seeds_draw_different_inner_splits() -> None:
     labels = small_labels(60)
     units = plan(labels, CvConfig(folds=5), [13, 14, 15, 16, 17])

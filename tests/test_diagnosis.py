@@ -15,10 +15,11 @@ from moola_mlflow import checkpoint
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch
 from moola_mlflow.config import BarsConfig
-from moola_mlflow.diagnosis import NumbersWrong
+from moola_mlflow.diagnosis import NumbersWrong, gradient_norms
 from moola_mlflow.events import EpochEnded, Event, WentBack
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import Windows, make_windows
+from tests.test_path import NoDoubles
 from tests.test_trainer import make_trainer
 
 
@@ -125,3 +126,9 @@ def test_what_a_gpu_notes_during_an_epoch_is_found_at_its_end(windows: Windows, 
     bad = [row["window"] for row in caught.value.diagnosis["windows"] if not row["input_is_finite"]]
     assert bad == [window]
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_gradients_on_a_device_without_doubles_are_measured() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2).as_subclass(NoDoubles))
+    parameter.grad = torch.tensor([3.0, 4.0]).as_subclass(NoDoubles)
+    assert gradient_norms([("layer.weight", parameter)]) == {"layer": 5.0}

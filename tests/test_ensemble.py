@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from moola_mlflow.crossval import fresh_copy
 from moola_mlflow.encoders import BiLSTM
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
 
@@ -52,6 +53,15 @@ def test_a_copy_and_a_reloaded_state_encode_alike_and_share_nothing(ensemble: En
     assert torch.equal(twin(x_BTF), expected)
     assert torch.equal(fresh(x_BTF), expected)
     assert [m.card["model_id"] for m in members_of(twin)] == ["member 1", "member 2"]
+
+
+def test_a_fresh_copy_draws_every_member_anew_and_no_two_alike_and_keeps_their_scaling() -> None:
+    twins = Ensemble([member(11, 4, 1), member(11, 4, 1)])
+    one, other = members_of(fresh_copy(twins, 7))
+    for name, tensor in one.state_dict().items():
+        kept = name in ("mean", "std")
+        assert torch.equal(tensor, other.state_dict()[name]) == kept, name
+        assert torch.equal(tensor, members_of(twins)[0].state_dict()[name]) == kept, name
 
 
 def test_every_member_is_trained_on(ensemble: Ensemble) -> None:

@@ -15,12 +15,12 @@ from small_labels import small_labels
 
 from moola_mlflow.config import CvConfig, GatesConfig
 from moola_mlflow.crossval import Outcome, Unit, plan
-from moola_mlflow.evidence import DETECTOR, TITLES, Evidence, weigh
+from moola_mlflow.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh
 from moola_mlflow.gates import GAIN, detector_gates
 from moola_mlflow.journal import without_nan
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.metrics import Interval
-from moola_mlflow.verdict import collapse_warning, console_lines, fold_line, fold_run
+from moola_mlflow.verdict import collapse_warning, console_lines, fold_line, fold_run, following
 
 LABELS = replace(small_labels(30), weak=True)
 UNITS = plan(LABELS, CvConfig(folds=3, repeats=2), (5, 3))
@@ -202,6 +202,39 @@ def test_a_detector_without_pre_training_never_claims_a_gain() -> None:
     assert (gated["delta_against"], gated["delta_joint_success_at_3"]["lo"]) == ("scratch", 0.0)
     (missed,) = [gate for gate in detector_gates(gated, GatesConfig()) if gate.name == GAIN]
     assert "it is itself the network without pre-training" in missed.text()
+
+
+PATH_ALONE = {DETECTOR: 0.9, "scratch": 0.2, "random_encoder": 0.3, "pooled_scratch": 0.0, "majority": 0.0}
+
+
+def path_alone() -> Evidence:
+    """Evidence of a detector on path features alone: without pre-training, and they are no baseline of it."""
+    return replace(evidence(**PATH_ALONE), pretrained=False)
+
+
+def test_evidence_says_whether_the_networks_read_what_the_detector_reads(weighed: Evidence) -> None:
+    scratch = replace(evidence(detector=0.5, random_encoder=0.3, path_features=0.4), pretrained=False)
+    for found, same in ((weighed, True), (scratch, True), (path_alone(), False)):
+        assert found.same_inputs is same
+        assert found.gated(False)["delta_same_inputs"] is same
+
+
+def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wherever_it_stands() -> None:
+    found = path_alone()
+    gates = detector_gates(found.gated(False), GatesConfig())
+    (gain,) = [gate for gate in gates if gate.name == GAIN]
+    assert gain.passed
+    lines = console_lines(found, gates)
+    over = "over the networks without pre-training, which read an encoding in the place of path features"
+    assert any(line.startswith(f"  met     {GAIN}") and line.endswith(f" > 0, {over}") for line in lines)
+    assert {name: found.title(name) for name in found.differences} == {
+        **{name: TITLES[name] for name in ("pooled_scratch", "majority")}, **OTHER_INPUTS,
+    }  # fmt: skip
+    for name, title in OTHER_INPUTS.items():
+        assert any(line.startswith(f"  {title} ") for line in lines)
+        assert not any(TITLES[name] in line for line in lines)
+    assert f"against the best baseline ({OTHER_INPUTS['random_encoder']})" in found.headline()
+    assert "compare other inputs and heads" in following(found, [replace(gain, value=-1.0)], "models:/d/3")
 
 
 def test_the_gate_looks_at_the_network_that_the_gain_is_least_sure_over(weighed: Evidence) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -191,9 +192,12 @@ def encoder() -> Encoder:
     return build_encoder("bilstm", 3, hidden=4, layers=1, dropout=0.1)
 
 
-def fit_both(data: Set, encoder: Encoder, held: np.ndarray = HELD, **settings: Any) -> Fitted:
+def fit_both(
+    data: Set, encoder: Encoder, held: np.ndarray = HELD, stop_after: int | None = None, **settings: Any
+) -> Fitted:
     arguments = (data.label, data.start, data.end, np.arange(40), held, 2)
-    return fit_detector(encoder, data.inputs, *arguments, replace(SETTINGS, epochs=3, **settings), 1)
+    given = replace(SETTINGS, **{"epochs": 3, **settings})
+    return fit_detector(encoder, data.inputs, *arguments, given, 1, stop_after=stop_after)
 
 
 def test_an_unfrozen_encoder_is_trained_in_a_copy_and_the_rest_of_the_inputs_goes_to_the_head(encoder: Encoder) -> None:
@@ -201,15 +205,76 @@ def test_an_unfrozen_encoder_is_trained_in_a_copy_and_the_rest_of_the_inputs_goe
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     fitted = fit_both(data, encoder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
-    trained = fitted.model.encoder.state_dict()
-    assert any(not torch.equal(trained[name], tensor) for name, tensor in before.items())
+    assert moved(fitted, encoder)
     assert fitted.model.detector.mean.shape == (8 + 1,)
     assert torch.equal(predict(fitted, data.inputs, np.arange(40, 60))[0], fitted.held_logits)
     assert torch.equal(fit_both(data, encoder).held_logits, fitted.held_logits)
 
 
+def moved(fitted: Fitted, encoder: Encoder) -> bool:
+    """Whether a fit has changed the encoder's weights."""
+    after = fitted.model.encoder.state_dict()
+    return any(not torch.equal(after[name], tensor) for name, tensor in encoder.state_dict().items())
+
+
 def test_an_encoder_stays_frozen_until_its_epoch(encoder: Encoder) -> None:
-    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    for unfreeze_at, moved in ((3, False), (2, True)):
-        after = fit_both(Set(), encoder, NONE, unfreeze_at=unfreeze_at).model.encoder.state_dict()
-        assert any(not torch.equal(after[name], tensor) for name, tensor in before.items()) is moved
+    data, seen = Set(), list[bool]()
+    before = next(encoder.parameters()).detach().clone()
+    # A hook goes with the copy; it sees the encoder as each batch finds it.
+    encoder.register_forward_pre_hook(
+        lambda module, _: seen.append(torch.equal(next(module.parameters()), before)) if module.training else None
+    )
+    unfrozen_batches = math.ceil(40 / SETTINGS.batch_size)
+    for unfreeze_at in (0, 2):
+        seen.clear()
+        assert moved(fit_both(data, encoder, NONE, unfreeze_at=unfreeze_at), encoder)
+        assert seen == [True] + [False] * ((3 - unfreeze_at) * unfrozen_batches - 1)
+
+
+LATE = {"epochs": 16, "unfreeze_at": 10, "patience": 4, "lr": 1e-2, "encoder_lr": 1e-3}
+
+
+def contradicted(seed: int = 0) -> Set:
+    """What is learned of the fitted windows is wrong of the held ones: a head does worse on them from the start."""
+    data = Set(seed=seed)
+    data.label[HELD], data.start[HELD], data.end[HELD] = 1 - data.label[HELD], 90, 100
+    return data
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_epoch_kept_has_trained_the_encoder_even_where_the_head_alone_was_best_before(
+    encoder: Encoder, seed: int
+) -> None:
+    data = contradicted(seed)
+    fitted = fit_both(data, encoder, **LATE)
+    nll = [scores["held_nll"] for scores in fitted.history]
+    assert int(np.argmin(nll)) < 10 - 4  # before it could be trained, and longer ago than patience lasts
+    assert fitted.best_epoch == 10 + int(np.argmin(nll[10:]))
+    assert len(nll) == min(16, fitted.best_epoch + 4 + 1)
+    assert moved(fitted, encoder)
+    assert torch.equal(predict(fitted, data.inputs, HELD)[0], fitted.held_logits)
+
+
+def test_a_refit_for_the_median_of_the_epochs_that_folds_kept_trains_the_encoder(encoder: Encoder) -> None:
+    kept = [fit_both(contradicted(seed), encoder, **LATE).best_epoch + 1 for seed in range(2)]
+    again = fit_both(Set(), encoder, NONE, stop_after=round(float(np.median(kept))), **LATE)
+    assert again.best_epoch >= 10
+    assert moved(again, encoder)
+
+
+@pytest.mark.parametrize(("epochs", "stop_after"), [(3, None), (8, 3), (2, None)])
+def test_a_fit_that_ends_before_the_encoder_is_trained_is_refused(
+    encoder: Encoder, epochs: int, stop_after: int | None
+) -> None:
+    last = (stop_after or epochs) - 1
+    with pytest.raises(ValueError, match=rf"unfreeze_at=3, but the last epoch is {last}, .*allowed: 0 to {last},"):
+        fit_both(Set(), encoder, epochs=epochs, unfreeze_at=3, stop_after=stop_after)
+
+
+def test_a_head_alone_heeds_no_epoch_of_an_encoder() -> None:
+    data, index = Set(), np.arange(60)
+    plain, told = (
+        data.fit(index[:40], index[40:], replace(SETTINGS, unfreeze_at=unfreeze_at)) for unfreeze_at in (0, 10)
+    )
+    assert (plain.history, plain.best_epoch) == (told.history, told.best_epoch)
+    assert torch.equal(plain.held_logits, told.held_logits)

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
+from moola_mlflow.config import resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.folds import EMBARGO_NS, Fold, inner_split, make_folds
 from moola_mlflow.windows import MINUTE_NS
@@ -289,3 +290,29 @@ def test_an_inner_split_that_cannot_hold_every_class_on_both_sides_is_refused() 
     label = np.array([0] * 20 + [1])
     with pytest.raises(UserError, match=r"21 windows in 21 overlap groups .* \(20 of class 0, 1 of class 1\)"):
         inner_split(label, np.arange(21), np.arange(21), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_inner_split_holds_out_one_of_the_nearest_whole_number_of_parts(kind: Any) -> None:
+    data = apart(240)
+    for share, parts in ((0.5, 2), (0.4, 2), (0.3, 3), (0.2, 5), (0.1, 10)):
+        fit, held = inner_split(train=np.arange(240), seed=0, share=share, kind=kind, **data)
+        assert len(fit) + len(held) == 240
+        assert len(held) == pytest.approx(240 / parts, rel=0 if kind == "stratified" else 0.5)
+
+
+@pytest.mark.parametrize("share", [0.51, 0.9, 1.0, 0.0, -0.2, float("nan")])
+def test_a_share_that_no_number_of_parts_gives_is_refused_with_the_cure(share: float) -> None:
+    data = apart(40)
+    with pytest.raises(UserError, match=r"cv.inner_share=.*; allowed: above 0 and up to 0.5.*set cv.inner_share=0.2"):
+        inner_split(train=np.arange(40), seed=0, share=share, **data)
+    with pytest.raises(
+        UserError, match=r"cv.inner_share='.*allowed: float > 0 <= 0.5.*one of round\(1 / inner_share\)"
+    ):
+        resolve({}, {"cv.inner_share": str(share)})
+
+
+def test_a_share_too_small_for_its_inverse_holds_out_one_group() -> None:
+    label, groups = np.arange(40) % 2, np.arange(40) // 4
+    _, held = inner_split(label, groups, np.arange(40), 0, share=1e-320)
+    assert len(held) == 4

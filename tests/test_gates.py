@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -12,11 +13,13 @@ from small_models import GOOD_EVIDENCE, small_encoder
 
 from moola_mlflow.config import GatesConfig
 from moola_mlflow.gates import (
+    GAIN,
     RELATIONS,
     Gate,
     copies_input,
     detector_gates,
     encoder_gates,
+    explained,
     markdown,
     missed,
     published_levels,
@@ -24,7 +27,7 @@ from moola_mlflow.gates import (
     table,
 )
 
-CONFIG = GatesConfig()
+CONFIG, CARD = GatesConfig(), small_encoder().card
 PUBLISHED = {"name": "masked", "hide_masked": False}
 MASKED = {"name": "masked", "hide_masked": True}
 PATH = {"name": "path", "hide_masked": True}
@@ -60,6 +63,8 @@ def test_good_evidence_passes_every_gate() -> None:
         ({"quality": None}, ["feature_faults"]),
         ({"quality": {"features": []}}, ["feature_faults"]),
         ({"objective": {}, "leak": None}, ["identity"]),
+        ({"objective": {"name": "masked"}}, ["identity"]),
+        ({"objective": {"name": "masked", "hide_masked": "false"}}, ["identity"]),
     ],
 )
 def test_an_encoder_misses_the_gate_that_its_card_does_not_meet(card: dict[str, Any], names: list[str]) -> None:
@@ -104,6 +109,105 @@ def test_evidence_that_is_missing_or_no_number_never_passes(key: str, bad: Any) 
         assert summary(gates).startswith("failed: ")
 
 
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+"""Whatever a file of JSON may hold in a place."""
+NO_MAPPING = PLAIN.filter(lambda value: not isinstance(value, dict))
+NO_TEXT = PLAIN.filter(lambda value: not isinstance(value, str))
+
+
+def said(gates: list[Gate]) -> list[str]:
+    """The gates that are missed, after everything that is made of them was made."""
+    assert len(table(gates)) + 2 == len(markdown(gates).splitlines())
+    assert summary(gates) == "passed" or len(missed(gates)) > 0
+    return [gate.name for gate in gates if not gate.passed]
+
+
+@given(evidence=NO_MAPPING)
+def test_evidence_that_is_no_mapping_misses_every_gate(evidence: Any) -> None:
+    gates = detector_gates(evidence, CONFIG)
+    assert said(gates) == [gate.name for gate in detector_gates(None, CONFIG)]
+
+
+@given(evidence=st.dictionaries(st.sampled_from(sorted(GOOD_EVIDENCE)), PLAIN), whole=st.booleans())
+def test_no_evidence_however_odd_stops_the_gates_of_a_detector(evidence: dict[str, Any], whole: bool) -> None:
+    names = said(detector_gates({**GOOD_EVIDENCE, **evidence} if whole else evidence, CONFIG))
+    assert names or whole
+    if isinstance(evidence.get("recall"), list | str):
+        assert "recall/every class" in names
+    if "delta_joint_success_at_3" in evidence and not isinstance(evidence["delta_joint_success_at_3"], dict):
+        assert GAIN in names
+
+
+PARTS = ("objective", "leak", "probe", "val_skill", "quality")
+
+
+@given(parts=st.dictionaries(st.sampled_from(PARTS), PLAIN))
+def test_no_card_however_odd_stops_the_gates_of_an_encoder(parts: dict[str, Any]) -> None:
+    said(encoder_gates({**CARD, **parts}, CONFIG))
+
+
+@given(objective=NO_MAPPING | st.fixed_dictionaries({"name": NO_TEXT, "hide_masked": PLAIN}))
+def test_an_objective_without_a_name_in_words_misses_the_identity_gate(objective: Any) -> None:
+    gates = encoder_gates({**CARD, "objective": objective}, CONFIG)
+    assert said(gates) == ["identity"]
+    assert copies_input({"objective": objective}) is None
+
+
+@given(hides=PLAIN.filter(lambda value: not isinstance(value, bool)))
+def test_whether_an_objective_hides_is_yes_or_no_and_nothing_else(hides: Any) -> None:
+    assert copies_input({"objective": {"name": "masked", "hide_masked": hides}}) is None
+
+
+@given(probe=NO_MAPPING | st.fixed_dictionaries({"r2_gain": st.sampled_from([[0.9], {"r2_gain": 0.9}, "0.9", True])}))
+def test_a_probe_that_is_no_mapping_of_numbers_misses_its_gate(probe: Any) -> None:
+    assert said(encoder_gates({**CARD, "probe": probe}, CONFIG)) == ["probe_r2_gain"]
+
+
+@given(
+    key=st.sampled_from(["nan", "nonzero", "min", "max", "lower", "upper"]),
+    bad=st.just(math.nan) | PLAIN.filter(lambda value: value is not None and not isinstance(value, int | float)),
+)
+def test_a_figure_of_a_feature_that_is_no_number_is_no_figure(key: str, bad: Any) -> None:
+    card = copy.deepcopy(CARD)
+    card["quality"]["features"][3][key] = bad
+    (gate,) = [gate for gate in encoder_gates(card, CONFIG) if gate.name == "feature_faults"]
+    assert math.isnan(gate.value)
+    assert not gate.passed
+
+
+def test_a_feature_of_ones_own_may_have_no_bounds() -> None:
+    card = copy.deepcopy(CARD)
+    card["quality"]["features"][3] |= {"lower": -math.inf, "upper": math.inf}
+    assert said(encoder_gates(card, CONFIG)) == []
+
+
+OVER_OTHERS = "over the networks without pre-training, which read an encoding in the place of path features"
+
+
+def test_a_gain_over_networks_with_other_inputs_is_told_as_such_whether_the_gate_is_met_or_missed() -> None:
+    other = {**GOOD_EVIDENCE, "delta_same_inputs": False}
+    met = detector_gates(other, CONFIG)
+    assert summary(met) == "passed"
+    assert explained(met) == [f"delta_joint_success_at_3_lo 0.04 > 0, {OVER_OTHERS}"]
+    assert f"| delta_joint_success_at_3_lo, {OVER_OTHERS} | 0.04 | > 0 | yes |" in markdown(met).splitlines()
+    assert {row["gate"]: row.get("about") for row in table(met)}[GAIN] == OVER_OTHERS
+    low = {"delta_joint_success_at_3": {"mean": 0.1, "lo": -0.02, "hi": 0.2}}
+    (text,) = missed(detector_gates({**other, **low}, CONFIG))
+    assert text == f"delta_joint_success_at_3_lo -0.02 <= 0 (by 0.02): no sure gain {OVER_OTHERS}"
+
+
+@pytest.mark.parametrize("same", [True, None, "no", 0])
+def test_a_gain_over_networks_with_the_same_inputs_needs_no_word(same: Any) -> None:
+    gates = detector_gates({**GOOD_EVIDENCE, "delta_same_inputs": same}, CONFIG)
+    assert explained(gates) == []
+    assert f"| {GAIN} | 0.04 | > 0 | yes |" in markdown(gates).splitlines()
+    assert not any("about" in row for row in table(gates))
+
+
 def test_no_evidence_at_all_misses_every_gate() -> None:
     assert not any(gate.passed for gate in [*detector_gates(None, CONFIG), *encoder_gates({}, CONFIG)])
 
@@ -124,9 +228,7 @@ def test_limits_come_from_the_configuration() -> None:
     loose = GatesConfig(joint_success_at_3=0.1, recall=0.0)
     evidence = {**GOOD_EVIDENCE, "joint_success_at_3": 0.2, "recall": {"consolidation": 0.0, "retracement": 1.0}}
     assert summary(detector_gates(evidence, loose)) == "passed"
-    assert [g.name for g in encoder_gates(small_encoder().card, GatesConfig(probe_r2_gain=0.2)) if not g.passed] == [
-        "probe_r2_gain"
-    ]
+    assert [g.name for g in encoder_gates(CARD, GatesConfig(probe_r2_gain=0.2)) if not g.passed] == ["probe_r2_gain"]
 
 
 def test_the_table_is_plain_json_and_the_markdown_marks_what_is_missed() -> None:

@@ -95,6 +95,14 @@ def test_without_pre_training_the_headline_says_so_first_and_how_it_stands_to_pa
     assert said in headline
 
 
+def test_networks_that_read_an_encoding_in_the_place_of_path_features_are_called_so(weighed: Evidence) -> None:
+    gains = with_gains(weighed, "scratch", scratch=CLEAR)
+    assert f"best baseline ({TITLES['scratch']})" in gains.headline()
+    headline = replace(gains, pretrained=False).headline()
+    assert "against the best baseline (encoding from scratch, not path features), " in headline
+    assert "F1 against the best (encoding from scratch, not path features); it reads path features alone" in headline
+
+
 def test_a_stronger_baseline_than_path_features_is_the_one_in_the_headline() -> None:
     found = evidence(detector=0.7, scratch=1.0, path_features=0.0, rule=1.0)
     assert found.best_baseline() == "scratch"

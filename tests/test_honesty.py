@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +76,11 @@ def f1_elsewhere(method: Method, labelled: LabelledSet, fresh: LabelledSet) -> f
     ids=["nearest", "boosting"],
 )
 def test_overlap_inflates_a_score_and_purged_folds_foretell_another_series(
-    method: Method, mean_inflation: float, least_inflation: float, monkeypatch: pytest.MonkeyPatch
+    method: Method,
+    mean_inflation: float,
+    least_inflation: float,
+    monkeypatch: pytest.MonkeyPatch,
+    figure: Callable[[str], None],
 ) -> None:
     """Measured over 20 series (seeds 1..20, 224 to 435 labelled windows each), F1 as mean ± spread of a series:
 
@@ -88,10 +96,20 @@ def test_overlap_inflates_a_score_and_purged_folds_foretell_another_series(
         both = [f1(method, labelled, units) for units in (shuffled(labelled, seed), purged)]
         rows.append((*both, f1_elsewhere(method, labelled, fresh)))
     blind, honest, elsewhere = np.array(rows).T
-    print(
-        f"{method.name}: F1 shuffled {blind.round(3)}, purged {honest.round(3)}, on another series {elsewhere.round(3)}"
-    )
     inflation = blind - honest
+    figure(
+        f"F1 over {len(rows)} series: shuffled folds {blind.mean():.3f}, purged folds {honest.mean():.3f}, on another "
+        f"series {elsewhere.mean():.3f}; inflation {inflation.mean():.3f}, at least {inflation.min():.3f}"
+    )
     assert inflation.min() >= least_inflation
     assert inflation.mean() >= mean_inflation
     assert abs(honest.mean() - elsewhere.mean()) <= 0.06
+
+
+def test_what_tests_found_ends_the_output_of_a_run_whose_tests_pass_in_worker_processes(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_it.py").write_text('def test_it(figure):\n    figure("found 0.5")\n')
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\ntest_it.py::test_it: found 0.5\n" in done.stdout.partition(" figures ")[2]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from moola_mlflow.bars import Bars, read_bars
@@ -168,7 +170,15 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
     "a price of 1e300": (with_price(9, 1, 1e300), ROW_3 + r"bar 9 of features \(from 0\): high 1e\+300 is more than"),
     "both ends of float64": (
         with_cell("features", lambda w: [*w[:7], [0, 1.7e308, -1.7e308, 0], *w[8:]]),
-        ROW_3 + "bar 7 of features .* is more than 1,000",
+        ROW_3 + r"bar 7 of features .*: high 1.7e\+308 is too large .*; allowed: -1e\+306 to 1e\+306; correct it",
+    ),
+    "a window at both ends of float64": (
+        with_cell("features", lambda w: [[sign * 1e308] * 4 for sign in (1, -1) * 52 + (1,)]),
+        ROW_3 + r"bar 0 of features .*: open 1e\+308 is too large",
+    ),
+    "a thousand ranges that are infinite": (
+        with_cell("features", lambda w: [[0, 9e305, -9e305, 0]] * 104 + [[0, 1.1e306, 0, 0]]),
+        ROW_3 + r"bar 104 of features .*: high 1.1e\+306 is too large",
     ),
     "one window, two classes": (
         lambda f: f.assign(
@@ -224,6 +234,14 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
         with_times(["2024-03-01 09:30"] * 2 + ["2024-03-01 12:00"], ["2024-03-01 11:14"] * 3),
         ROW_3 + "start_time is not before end_time",
     ),
+    "a window of five minutes": (
+        with_times(["2024-03-01 09:30"] * 3, ["2024-03-01 11:14"] * 2 + ["2024-03-01 09:35"]),
+        ROW_3 + "end_time is 5 minutes after start_time; .* 105 one-minute bars start 104 minutes apart or more; give",
+    ),
+    "a bar too few between the times": (
+        with_times(["2024-03-01 09:30"] * 3, ["2024-03-01 11:14"] * 2 + ["2024-03-01 11:13"]),
+        ROW_3 + "end_time is 103 minutes after start_time",
+    ),
     "some instruments": (
         lambda f: f.assign(instrument=["ES", "ES", None, *["ES"] * (len(f) - 3)]),
         ROW_3 + "instrument is empty",
@@ -232,10 +250,69 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.filterwarnings("error")
 def test_a_bad_file_is_refused_by_row_and_cure(labels: LabelledSet, tmp_path: Path, kind: str) -> None:
     change, message = BAD_FILES[kind]
     with pytest.raises(UserError, match=message):
         read_labels(written(change(frame_of(labels)), tmp_path))
+
+
+def test_a_window_may_last_longer_than_its_bars_and_be_stamped_within_its_minutes(
+    labels: LabelledSet, tmp_path: Path
+) -> None:
+    ends = ["2024-03-01 11:14:00", "2024-03-01 11:15:00", "2024-03-01 11:13:01", "2024-03-01 18:00:00"]
+    frame = with_times(["2024-03-01 09:30:00"] * 4, ends)(frame_of(labels))
+    frame = frame.assign(
+        **{name: pd.to_datetime(frame[name], format="ISO8601", utc=True) for name in ("start_time", "end_time")}
+    )
+    assert read_labels(written(frame, tmp_path)).end_ns is not None
+
+
+LISTS = {
+    "windows and bars of fixed size": pa.list_(pa.list_(pa.float64(), 4), 105),
+    "windows of fixed size": pa.list_(pa.list_(pa.float64()), 105),
+    "bars of fixed size": pa.list_(pa.list_(pa.float64(), 4)),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize("empty", ["nothing", "a window", "a bar"])
+def test_an_empty_window_or_bar_is_refused_by_row_also_among_lists_of_fixed_size(
+    labels: LabelledSet, tmp_path: Path, kind: str, empty: str
+) -> None:
+    windows = labels.ohlc.tolist()
+    if empty == "a bar":
+        windows[2][7] = None
+    elif empty == "a window":
+        windows[2] = None
+    write_labels(labels, tmp_path / "labels.parquet")
+    table = pq.read_table(tmp_path / "labels.parquet").drop_columns("features")
+    table = table.append_column("features", pa.array(windows, LISTS[kind]))
+    pq.write_table(table, tmp_path / "labels.parquet", row_group_size=2)
+    if empty == "nothing":
+        np.testing.assert_array_equal(read_labels(tmp_path / "labels.parquet").ohlc, labels.ohlc)
+        return
+    said = "features is empty, or one|features holds 0 bars|bar 7 of features .* does not hold 4 prices"
+    with pytest.raises(UserError, match=ROW_3 + f"({said})"):
+        read_labels(tmp_path / "labels.parquet")
+
+
+def test_a_doubled_column_is_refused_by_name_and_columns_of_no_use_are_not_read(
+    labels: LabelledSet, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.parquet"
+    write_labels(labels, path)
+    table = pq.read_table(path)
+    for name in ("label", "features", "weak", "start_time"):
+        pq.write_table(table.append_column(name, table[name]), path)
+        with pytest.raises(UserError, match=f"has 2 columns '{name}'; allowed: one; keep the right one") as caught:
+            read_labels(path)
+        assert "__" not in str(caught.value)
+    unfilled = pa.array([None, *[[1.0, 2.0]] * (len(labels) - 1)], pa.list_(pa.float64(), 2))
+    for _ in range(2):
+        table = table.append_column("embedding", unfilled)
+    pq.write_table(table, path)
+    assert_same(labels, read_labels(path))
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-7, 1e7, 1e300])

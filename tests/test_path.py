@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moola_mlflow.batches import Batch
+from moola_mlflow.encoders import build_encoder
+from moola_mlflow.objectives.base import leak
+from moola_mlflow.objectives.masked import Masked
 from moola_mlflow.objectives.path import TARGETS, PricePath, path_targets
 from moola_mlflow.objectives.rulers import window_around
+
+
+class NoDoubles(torch.Tensor):
+    """A tensor as on Apple's MPS: whatever is made of it must not be float64 until it is on the CPU."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        out = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.cpu:
+            with torch._C.DisableTorchFunctionSubclass():
+                return out.as_subclass(torch.Tensor)
+        if isinstance(out, torch.Tensor) and out.dtype == torch.float64:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return out
+
+
+def on_mps(batch: Batch) -> Batch:
+    """Return a batch as it is there: prices are float32 too."""
+    x_BTF, prices_BT4 = (x.float().as_subclass(NoDoubles) for x in (batch.x_BTF, batch.prices_BT4))
+    return Batch(x_BTF, prices_BT4, batch.index, batch.warmup)
 
 
 def random_window(seed: int, num_steps: int = 60, tick: float = 0.25) -> np.ndarray:
@@ -94,3 +124,20 @@ def test_the_rulers_input_is_the_step_and_its_five_neighbours_each_side() -> Non
     assert around[10].tolist() == z[0, 5:16].T.tolist()
     assert around[0, :, :5].abs().sum() == 0
     assert around[0, :, 5:].tolist() == z[0, 0:6].T.tolist()
+
+
+def test_a_device_without_doubles_fits_targets_and_looks_for_leaks() -> None:
+    prices = torch.from_numpy(np.stack([random_window(seed, 105) for seed in range(8)]))
+    batch = Batch(torch.randn(8, 105, 3), prices, np.arange(8), 20)
+    there = on_mps(batch)
+    with pytest.raises(TypeError, match="float64"):
+        there.prices_BT4.double()
+    objective, other = PricePath(4), PricePath(4)
+    objective.fit_targets([there])
+    other.fit_targets([batch])
+    torch.testing.assert_close(objective.mean, other.mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(objective.std, other.std, rtol=1e-3, atol=1e-3)
+    encoder = build_encoder("bilstm", 3, 2, 1, 0.0)
+    for hide, leaks in ((True, False), (False, True)):
+        masked = Masked(("a", "b", "c"), encoder.output_size, hide=hide)
+        assert (leak(masked, encoder, there, lambda: torch.Generator().manual_seed(0)) > 0) == leaks

@@ -19,6 +19,7 @@ from moola_mlflow.features import Hybrid
 from moola_mlflow.probe import GROUPS, IS_PATH, NAMES, frozen_copy, probe, probe_targets
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.windows import make_windows
+from tests.test_path import on_mps
 
 
 def plain_targets(window: np.ndarray, t: int) -> dict[str, float]:
@@ -111,3 +112,15 @@ def test_a_network_compared_with_itself_gains_nothing(source: BatchSource) -> No
     encoder = build_encoder("bilstm", 11, 8, 2, 0.5).train()
     scores = probe(encoder, frozen_copy(encoder), source, split_by_time(source.windows, SplitConfig()))
     assert scores.gain == 0
+
+
+def test_a_device_without_doubles_is_probed_to_the_same_scores(
+    source: BatchSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    encoder, split = build_encoder("bilstm", 11, 4, 1, 0.0), split_by_time(source.windows, SplitConfig())
+    expected = probe(encoder, frozen_copy(encoder), source, split)
+    batches = BatchSource.batches
+    monkeypatch.setattr(BatchSource, "batches", lambda self, *args: map(on_mps, batches(self, *args)))
+    found = probe(encoder, frozen_copy(encoder), source, split)
+    assert list(found.metrics().values()) == pytest.approx(list(expected.metrics().values()), abs=1e-3)

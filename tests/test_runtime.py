@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from moola_mlflow import runtime
+from moola_mlflow import cli, runtime
 from moola_mlflow.commands import detect, finetune, sweep
 from moola_mlflow.config import Config, RuntimeConfig, read_preset, resolve
-from moola_mlflow.distributed import in_words
+from moola_mlflow.distributed import World, differences, in_words
+from moola_mlflow.entrypoints import ENTRY_POINTS
 from moola_mlflow.errors import UserError
 from moola_mlflow.signals import Interrupts
 from tests.e2e.harness import Store
@@ -70,3 +72,59 @@ def test_how_a_batch_is_shared_out_is_said_in_words() -> None:
     assert in_words(1, 2, 1) == "2 parts of one thread"
     assert in_words(1, 1, 4) == "one part of 4 threads"
     assert in_words(2, 1, 1) == "2 processes, each with one part of one thread"
+
+
+@pytest.mark.parametrize("tune", ["on", "off"])
+def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tune: str) -> None:
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(runtime.os, "environ", environment)
+    command = types.SimpleNamespace(run=lambda config, preset, interrupts: None)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: command)
+    assert cli.main(["features", "--runtime.tune", tune]) == 0
+    assert ("OMP_WAIT_POLICY" in environment) == (tune == "on")
+    assert "CUBLAS_WORKSPACE_CONFIG" in environment
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRY_POINTS if name != "pretrain"])
+def test_a_command_that_shares_nothing_out_is_refused_to_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setattr(cli, "SPEAK_S", 0)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: pytest.fail("it was begun"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")  # the first one records it too
+    assert cli.main([name]) == 2
+    said = capsys.readouterr().err
+    assert f"'{name}' was started as 2 processes (WORLD_SIZE=2)" in said
+    assert f"allowed as several: pretrain; start moola {name} once, without torchrun" in said
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_one_device_is_refused_to_several_processes_with_the_cure(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=rf"runtime\.device='{device}'.*2 processes.*allowed: .*give --device cuda"):
+        runtime.pick_device(device)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert runtime.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert runtime.pick_device("cuda") == torch.device("cuda", 3)
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(UserError, match=r"process 4 of this machine.*torch sees 4.*--nproc-per-node"):
+        runtime.pick_device("cuda")
+
+
+def test_every_item_on_which_processes_differ_is_named_with_its_values() -> None:
+    alike = {"precision": "bf16", "trainer.seed": "17"}
+    assert differences([alike, dict(alike), dict(alike)]) == []
+    assert differences([alike, {**alike, "precision": "fp32"}, alike, {"precision": "fp32"}]) == [
+        "precision is bf16 in process 0, 2 and fp32 in process 1, 3",
+        "trainer.seed is 17 in process 0, 1, 2 and not there in process 3",
+    ]
+    World().compare(alike)  # alone, there is nobody to differ from

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-from moola_mlflow import checkpoint
+from moola_mlflow import abandoned, checkpoint
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.config import BarsConfig, Config, SplitConfig, resolve
 from moola_mlflow.console import TrainingDisplay, epoch_line
+from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.encoder_files import load_from_path
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.errors import TrainingError, UserError
@@ -172,6 +176,95 @@ def test_a_request_to_stop_ends_after_the_step_and_saves_where_it_is(windows, tm
     state = checkpoint.load(tmp_path / checkpoint.LATEST)
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (0, 3)
     assert torch.equal(state["rng"]["draws"], trainer.draws.get_state())
+
+
+class Lossy(World):
+    """A world whose peer is gone when the processes agree for the third time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agreed = 0
+
+    def agree(self, reason: str | None) -> str | None:
+        self.agreed += 1
+        if self.agreed == 3:
+            raise PeerLost("another process is gone")
+        return reason
+
+
+def test_a_training_whose_peer_was_lost_goes_on_with_the_means_of_whole_epochs(windows, tmp_path) -> None:
+    timing = ("epoch_seconds", "windows_per_second")
+    whole = make_trainer(windows, tmp_path / "whole", **{"trainer.epochs": 2})
+    whole.fit()
+    cut = make_trainer(windows, tmp_path / "cut", **{"trainer.epochs": 2})
+    cut.engine.world = Lossy()
+    with pytest.raises(PeerLost):
+        cut.fit()
+    on = make_trainer(windows, tmp_path / "cut", **{"trainer.epochs": 2})
+    on.restore(on.folder.load_latest()[0])
+    assert (on.progress.epoch, on.progress.step) == (0, 3)
+    on.fit()
+    for ours, expected in zip(on.progress.history, whole.progress.history, strict=True):
+        assert {k: v for k, v in ours.items() if k not in timing} == {
+            k: v for k, v in expected.items() if k not in timing
+        }
+
+
+def test_a_gpu_is_asked_for_nothing_once_a_peer_is_lost(windows, tmp_path, monkeypatch) -> None:
+    trainer = make_trainer(windows, tmp_path)
+    world = Lossy()
+
+    def agree(reason: str | None) -> str | None:
+        if world.agreed == 2:  # from here on as on a GPU: whatever is read waits for a sum that never ends
+            trainer.device = torch.device("cuda", 0)
+            monkeypatch.setattr(trainer, "state", lambda: pytest.fail("the state was read"))
+            monkeypatch.setattr(torch.Tensor, "tolist", lambda self: pytest.fail("a tensor was read"))
+        return Lossy.agree(world, reason)
+
+    monkeypatch.setattr(trainer.engine.world, "agree", agree)
+    with pytest.raises(PeerLost):
+        trainer.fit()
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_the_others_wait_for_longer_than_torchrun_leaves_a_process_that_hangs() -> None:
+    left = inspect.signature(LocalElasticAgent).parameters["shutdown_timeout"].default
+    assert left < abandoned.PATIENCE_S
+
+
+def test_a_state_of_another_kind_of_device_is_refused_in_words_before_anything_is_changed(windows, tmp_path) -> None:
+    trained = make_trainer(windows, tmp_path, **{"trainer.epochs": 1})
+    trained.fit()
+    state = checkpoint.load(tmp_path / checkpoint.LATEST)
+    assert state["device"] == "cpu"
+    state["rng"]["draws"] = state["rng"]["draws"][:16]  # as long as a GPU's
+    trainer = make_trainer(windows, tmp_path)
+    before = weights(trainer)
+    for device, said in (("cuda", "written on cuda, and cpu"), (None, "written on another kind of device, and cpu")):
+        state["device"] = device
+        if device is None:
+            del state["device"]
+        with pytest.raises(UserError, match=rf"{said}.*allowed: .*resume on the same kind of device"):
+            trainer.restore(state)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in weights(trainer).items())
+
+
+@pytest.mark.parametrize(("saved", "own", "taken"), [(1, 0, 0), (1, 3, 0), (8, 3, 3), (2, 5, 1), (0, 0, None)])
+def test_a_gpu_takes_its_own_generator_of_as_many_as_a_file_holds_and_stays_in_one_part(
+    windows, tmp_path, monkeypatch, saved: int, own: int, taken: int | None
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: given.append((int(state), device)))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor(device.index))
+    trainer = make_trainer(windows, tmp_path)
+    trainer.device = torch.device("cuda", own)
+    state = trainer.state()
+    assert state["rng"]["cuda"] == [torch.tensor(own)]
+    del state["device"]  # a file of an earlier version
+    state |= {"shards": 8, "rng": {**state["rng"], "cuda": [torch.tensor(i) for i in range(saved)]}}
+    trainer.restore(state)
+    assert given == ([] if taken is None else [(taken, trainer.device)])
+    assert trainer.engine.parts == 1
 
 
 def test_windows_a_epoch_are_a_permutation_that_changes_with_the_epoch(windows, tmp_path) -> None:

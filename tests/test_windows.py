@@ -6,11 +6,13 @@ import datetime as dt
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moola_mlflow import pretraining
 from moola_mlflow.bars import Bars
-from moola_mlflow.config import SplitConfig
+from moola_mlflow.config import SplitConfig, resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.windows import MINUTE_NS, Windows, make_windows, segments
@@ -140,3 +142,18 @@ def test_a_split_whose_windows_all_reach_over_its_end_says_so() -> None:
     windows = make_windows(bars_at(np.arange(300)), 100, 50)
     with pytest.raises(UserError, match=r"val split holds 0 windows \(1 fell into it, and all reach over its end"):
         split_by_time(windows, SplitConfig(train=0.5, val=0.2, test=0.3))
+
+
+def test_weights_that_leave_no_training_window_are_refused_before_features_are_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    minutes = np.arange(3 * 1440)
+    bars = bars_at(minutes, (minutes >= 4000).astype(np.int64))  # the last bars, of the test split, are another's
+    monkeypatch.setattr(pretraining, "read_bars", lambda config, min_bars: bars)
+    config = resolve({}, {"windows.weights": "{0: 0, 1: 2}"})
+    with pytest.raises(
+        UserError, match=r"windows\.weights=\{'0': 0\.0, '1': 2\.0\}.*all 6\d of the train split.*above 0"
+    ):
+        pretraining.prepare(config, torch.device("cpu"))
+    _, split = pretraining.cut_and_split(bars, resolve({}, {"windows.weights": "{0: 0.5, 1: 0}"}))
+    assert len(split.test)

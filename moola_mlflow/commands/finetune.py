@@ -13,7 +13,7 @@ from moola_mlflow.config import Config
 from moola_mlflow.crossval import Outcome, Targets, Unit, cross_validate, plan
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.errors import GateError
-from moola_mlflow.evidence import DETECTOR, TITLES, Evidence, weigh
+from moola_mlflow.evidence import DETECTOR, Evidence, weigh
 from moola_mlflow.gates import detector_gates, summary, table
 from moola_mlflow.metrics import scores
 from moola_mlflow.plots.finetuning import (
@@ -66,7 +66,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         card = verdict.detector_card(setting, evidence, encoders, overlap, active.id)
         uri = _refit(active, setting, evidence, card, preset, summary(gates))
         active.metrics({"total_seconds": time.perf_counter() - started})
-        active.tags({"moola.gates": summary(gates), "moola.headline": evidence.headline()})
+        tags = {"moola.gates": summary(gates), "moola.headline": evidence.headline()}
+        active.tags({**tags, "moola.delta_inputs": setting.which})
         if warnings:
             active.tags({"moola.warnings": " ".join(warnings)})
         active.note(verdict.note(setting, evidence, gates, uri, warnings))
@@ -119,7 +120,7 @@ def _log(active: Run, config: Config, evidence: Evidence) -> None:
 
 def _figures(evidence: Evidence) -> dict[str, Figure]:
     found, raw, labels = evidence.predictions[DETECTOR], evidence.uncalibrated, evidence.labels
-    gains = [(TITLES[name], row["joint_success_at_3"]) for name, row in evidence.differences.items()]
+    gains = [(evidence.title(name), row["joint_success_at_3"]) for name, row in evidence.differences.items()]
     return {
         "confusion": confusion_figure(found.label, found.probability.argmax(-1), labels.classes),
         "reliability": reliability_figure(found.label, raw.probability, found.probability),

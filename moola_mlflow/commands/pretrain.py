@@ -16,11 +16,19 @@ from moola_mlflow import (
 )
 from moola_mlflow.config import Config
 from moola_mlflow.errors import GateError
-from moola_mlflow.pretraining import build_model, check_leak, check_names, fit_tracked, follow, go_on
+from moola_mlflow.pretraining import (
+    build_model,
+    check_alike,
+    check_leak,
+    check_names,
+    cut_and_split,
+    fit_tracked,
+    follow,
+    go_on,
+)
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
 from moola_mlflow.signals import Interrupts
-from moola_mlflow.splits import split_by_time
 from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
@@ -48,8 +56,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.tags({"moola.allocator": allocator})
         world = distributed.join(device, active.id)  # before bars are read: whoever is lost from here on is missed
         bars = stages.load_bars(active, config, "training")
-        windows = stages.cut_windows(bars, config)
-        split = split_by_time(windows, config.split)
+        windows, split = cut_and_split(bars, config)
         active.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
         active.metrics({"split/dropped": split.dropped})
         source = stages.batch_source(windows, config, device)
@@ -69,6 +76,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             f"{distributed.in_words(world.size, trainer.engine.parts, threads)}",
             flush=True,
         )
+        check_alike(trainer, bars.sha256)
         trainer.should_stop = interrupts.reason
         trainer.evaluation.fit_rulers()
         active.tags({"moola.identity": str(model.objective.identity).lower()})

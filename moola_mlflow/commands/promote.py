@@ -62,7 +62,7 @@ def run(
             promotion.move(found, alias, to, {"promoted_by": active.id, "gates": verdict})
         said = _said(found, alias, before, to)
         active.note(_note(said, found, alias, before, to, checked, verdict))
-        print(f"{said}\nGates {verdict}", flush=True)
+        print("\n".join([said, f"Gates {verdict}", *(f"- {text}" for text in gates.explained(checked))]), flush=True)
 
 
 def _truth(force: str) -> bool:

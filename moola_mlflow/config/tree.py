@@ -263,8 +263,8 @@ class CvConfig(Section):
     """time: contiguous blocks; stratified: even classes; auto: time where the labels have times."""
     embargo_bars: int = Field(105, ge=0)
     """Minutes after a test span in which no training window may start; without times none is kept."""
-    inner_share: float = Field(0.2, gt=0, lt=1)
-    """Share of each training part held out to choose the epoch and the temperature."""
+    inner_share: float = Field(0.2, gt=0, le=0.5)
+    """Share of each training part held out for epoch and temperature, as one of round(1 / inner_share) parts."""
     workers: int = Field(0, ge=0, le=1024)
     """Processes that fit folds; 0: one a core on the CPU."""
 

@@ -164,7 +164,8 @@ def _leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: 
                 moved = math.inf
             with torch.random.fork_rng():
                 torch.manual_seed(0)  # dropout
-                encodings.append(encoder.encode(objective.encoder_input(encoder, seen, drawn, generator)).double())
+                h_BTD = encoder.encode(objective.encoder_input(encoder, seen, drawn, generator))
+                encodings.append(h_BTD.cpu().double())  # on the CPU: MPS has no float64
         difference = float((encodings[0] - encodings[1]).abs().max())
         moved = max(moved, difference if math.isfinite(difference) else math.inf)
     encoder.train(modes[0]), objective.train(modes[1])

@@ -123,7 +123,7 @@ class PricePath(Objective):
     def fit_targets(self, batches: Iterable[Batch]) -> None:
         count_K, sum_K, square_K = (torch.zeros(len(TARGETS), dtype=torch.float64) for _ in range(3))
         for batch in batches:
-            y_BTK = path_targets(batch.prices_BT4).double().cpu()[:, batch.warmup :]
+            y_BTK = path_targets(batch.prices_BT4).cpu()[:, batch.warmup :].double()  # on the CPU: MPS has no float64
             there_BTK = y_BTK.isfinite()
             y_BTK = torch.where(there_BTK, y_BTK, torch.zeros_like(y_BTK))
             count_K += there_BTK.sum((0, 1))

@@ -100,7 +100,7 @@ class Ridge:
     def predict(self, x_MP: Tensor) -> Tensor:
         """Return predictions. Shapes: x_MP -> [M, K]."""
         assert self.weights is not None, "solve first"
-        return _with_one(x_MP) @ self.weights.to(x_MP.device, x_MP.dtype)
+        return _with_one(x_MP) @ self.weights.to(x_MP.dtype).to(x_MP.device)
 
 
 def _with_one(x_MP: Tensor) -> Tensor:

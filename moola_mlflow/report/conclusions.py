@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moola_mlflow.evidence import PATH_FEATURES, TITLES
+from moola_mlflow.evidence import OTHER_INPUTS, PATH_FEATURES, TITLES
 from moola_mlflow.metrics import FEW_UNITS, Interval
 from moola_mlflow.report.facts import FINISHED, GateRow, Pretrained, Tuned
 from moola_mlflow.results import better_encoder, launcher, same_bars
@@ -45,9 +45,10 @@ def shown(i: Interval) -> str:
     return f"{i.mean:.3f} [{i.lo:.3f}, {i.hi:.3f}]"
 
 
-def title(method: str) -> str:
-    """Return what a method is called in words."""
-    return TITLES.get(method, method)
+def title(method: str, kind: str = "") -> str:
+    """Return what a method is called in words, beside a detector of this kind."""
+    titles = {**TITLES, **OTHER_INPUTS} if kind == "path" else TITLES
+    return titles.get(method, method)
 
 
 def honest_sentence(pretrained: Pretrained, tunings: Sequence[Tuned]) -> Finding:

@@ -127,7 +127,7 @@ def impact(pairs: Sequence[Pair], command: str) -> list[Block]:
             d = t.differences.get(name, {}).get("joint_success_at_3")
             cells = [shown(row[key]) if key in row else "–" for key in ("f1_macro", "joint_success_at_3")]
             word = "beside: it knows how weak labels are made" if t.weak and name in BESIDE else _word(d)
-            rows.append((title(name), *cells, signed(d) if d else "–", word))
+            rows.append((title(name, t.kind), *cells, signed(d) if d else "–", word))
         blocks.append(Table(["method", "F1 macro", "Joint@3", "detector beyond it (Joint@3)", ""], rows))
         blocks += _figures(run, t, ("paired_differences",))
     return blocks

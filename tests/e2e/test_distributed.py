@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from moola_mlflow.runfolder import read_journal
-from tests.e2e.harness import QUICK, SMOKE, Store
+from tests.e2e.harness import QUICK, SMOKE, Store, note_of
 
 pytestmark = pytest.mark.slow
 SMALL = {**QUICK, "config": SMOKE, "register": "none"}
@@ -27,9 +29,13 @@ def store(tmp_path: Path) -> Store:
 
 def start(store: Store, processes: int, parameters: dict[str, str]) -> subprocess.Popen[str]:
     words = [word for key, value in parameters.items() for word in (f"--{key}", value)]
+    return launch(store, processes, ["-m", "moola_mlflow", "pretrain", *words])
+
+
+def launch(store: Store, processes: int, program: list[str]) -> subprocess.Popen[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
-        [*torchrun, "-m", "moola_mlflow", "pretrain", *words],
+        [*torchrun, *program],
         cwd=store.folder, env={**store.environment, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
@@ -135,3 +141,19 @@ def test_a_mistake_is_recorded_once(store: Store) -> None:
     assert launcher.returncode != 0
     (run,) = store.runs()
     assert run.info.status == "FAILED", said[-3000:]
+
+
+def test_processes_that_would_train_on_different_things_are_refused_with_both_values(store: Store) -> None:
+    words = [word for key, value in SMALL.items() for word in (f"--{key}", value)]
+    command = shlex.join([sys.executable, "-m", "moola_mlflow", "pretrain", *words])
+    other = {"trainer.seed": "$((17 + RANK))", "bars.sample_seed": "$((3 + RANK))"}
+    each = " ".join(f'--{key} "{value}"' for key, value in other.items())
+    launcher = launch(store, 2, ["--no-python", "bash", "-c", f"exec {command} {each}"])
+    said, _ = launcher.communicate(timeout=120)
+    (run,) = store.runs()
+    assert run.info.status == "FAILED", said[-3000:]
+    assert re.search(r"exitcode +: 2 ", said), said[-3000:]
+    assert "trainer.seed is 17 in process 0 and 18 in process 1" in said
+    assert re.search(r"SHA-256 of the bars is \w{12} in process 0 and \w{12} in process 1", said)
+    assert "trainer.seed is 17 in process 0" in note_of(run)
+    assert "trainer.epochs" not in note_of(run)

@@ -26,6 +26,7 @@ from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import read_card, save_detector
 from moola_mlflow.encoder_files import save_encoder
 from moola_mlflow.encoders import Encoder
+from moola_mlflow.gates import OTHER_INPUTS
 from moola_mlflow.labels import sample_labels
 
 NOTE = "mlflow.note.content"
@@ -355,9 +356,12 @@ def test_a_trained_detector_meets_the_shipped_gates_becomes_champion_and_finds_p
     """
     tuned = newest(store, command(store, "finetune", **TRAINED))
     assert tuned.data.tags["moola.gates"] == "passed"
+    assert OTHER_INPUTS in tuned.data.tags[NOTE]
     code, said, run = promote()
     assert code == 0, said
     assert "moola-detector: champion is now version 1, it was unset before\nGates passed" in said
+    assert said.count(f" > 0, {OTHER_INPUTS}\n") == 1
+    assert store.client.get_model_version("moola-detector", "1").tags["moola.delta_inputs"] == "encoding"
     shipped = read_preset(ROOT / "configs" / "gates.yaml")["gates"]
     assert {key: store.config(run)["gates"][key] for key in shipped} == shipped
     rows = json.loads(store.artifact(run, "gates.json").read_text())

@@ -45,6 +45,10 @@ def test_peers_train_alike_and_are_compared_within_a_round(tmp_path: Path) -> No
     assert list(result["runs"]) == peers
     hubers = [result["runs"][peer][0]["val_huber"] for peer in peers]
     assert max(hubers) / min(hubers) < 1.1
+    assert {(runs[0]["seed"], runs[0]["judged_in"]) for runs in result["runs"].values()} == {(17, "fp32")}
+    assert set(result["huber_differences"]) == set(peers[:-1])
+    assert result["about"]["lightning"]
+    assert result["machine"]["cores"]
     assert all(
         run[0][key] > 0 for run in result["runs"].values() for key in ("whole", "steady", "per_cpu_s", "peak_mb")
     )
