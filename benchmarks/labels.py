@@ -43,12 +43,6 @@ TITLES = {
     "majority": "majority class",
     "rule": "hand-written rule + logistic regression (knows the labeller)",
 }
-WAYS = {
-    "encoding": ("finetune.yaml", "encoding"),
-    "both": ("finetune.yaml", "both"),
-    "phase 2": ("phase2.yaml", "both"),
-}
-"""What a detector reads, and how it is fitted: preset and ``finetune.inputs``."""
 DIFFERENCES = (
     ("detector, encoding", "random_encoder, encoding"),
     ("detector, encoding", "scratch, encoding"),
@@ -88,17 +82,15 @@ def run_seed(
     from moola_mlflow.crossval import Targets, cross_validate, plan
     from moola_mlflow.encoder_files import load_from_path
 
+    preset = read_preset(ROOT / "configs" / "finetune.yaml")
     precision = runtime.pick_precision("auto", torch.device("cpu"))
     methods: dict[str, Any] = {}
-    for way, (preset, inputs) in WAYS.items():
-        if not any(name.endswith(f", {way}") for name in wanted):
-            continue
-        given = {**overrides, "finetune.inputs": inputs, "cv.repeats": "3"}
-        config = resolve(read_preset(ROOT / "configs" / preset), given)
+    for inputs in ("encoding", "both"):
+        config = resolve(preset, {**overrides, "finetune.inputs": inputs, "cv.repeats": "3"})
         setting = make_setting(labels, [load_from_path(encoder)], config, torch.device("cpu"), precision)
         for method in build_methods(setting):
             own = method.name in ("detector", "scratch", "random_encoder")
-            name = PATH_ALONE if method.name == "path_features" else f"{method.name}, {way}" if own else method.name
+            name = PATH_ALONE if method.name == "path_features" else f"{method.name}, {inputs}" if own else method.name
             if name in wanted and name not in methods:
                 methods[name] = replace(method, name=name)
     units = plan(labels, config.cv, (seed,))
