@@ -22,12 +22,15 @@ from typing import Any
 from benchmarks.labels import (
     CALIBRATED,
     DIFFERENCES,
+    FEW,
     METRICS,
     PATH_ALONE,
     RESULTS,
     ROOT,
     SEEDS,
+    SMALL,
     TITLES,
+    prepare,
     pretrained,
     run_seed,
 )
@@ -116,19 +119,14 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="small, two seeds: no figures to quote")
     parser.add_argument("--out", type=Path, default=RESULTS / "fresh_labels.json")
     arguments = parser.parse_args()
-    from moola_mlflow import runtime
-
-    runtime.prepare_environment()
-    runtime.tune_allocator()
-    runtime.set_threads()
+    prepare()
     from moola_mlflow.config import read_preset, resolve
     from moola_mlflow.crossval import pooled
     from moola_mlflow.labels import overlap_groups, sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
     if arguments.smoke:
-        seeds, small = seeds[:2], {"bars.sample_bars": "12000", "encoder.hidden": "4", "trainer.epochs": "1"}
-        few = {"labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1", "cv.folds": "3"}
+        seeds, small, few = seeds[:2], SMALL, FEW
     sets: dict[str, list[tuple[Any, Any]]] = {name: [] for name in WANTED}
     started, counts = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:

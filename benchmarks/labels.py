@@ -53,6 +53,9 @@ DIFFERENCES = (
 )
 CALIBRATED = ("detector, both", "detector, encoding", PATH_ALONE)
 METRICS = ("joint_success_at_3", "f1_macro")
+SMALL = {"bars.sample_bars": "12000", "encoder.hidden": "4", "trainer.epochs": "1"}
+FEW = {"labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1", "cv.folds": "3"}
+"""Keys of a smoke run: of its pre-training and of its fine-tuning."""
 
 
 def pretrained(folder: str, seed: int, overrides: dict[str, str]) -> Path:
@@ -161,24 +164,28 @@ def tables(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def prepare() -> None:
+    """Set up this process as a command does."""
+    from moola_mlflow import runtime
+
+    runtime.prepare_environment()
+    runtime.tune_allocator()
+    runtime.set_threads()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--smoke", action="store_true", help="small, one seed: no figures to quote")
     parser.add_argument("--out", type=Path, default=RESULTS / "labels.json")
     arguments = parser.parse_args()
-    from moola_mlflow import runtime
-
-    runtime.prepare_environment()
-    runtime.tune_allocator()
-    runtime.set_threads()
+    prepare()
     from moola_mlflow.config import read_preset, resolve
     from moola_mlflow.labels import sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
     if arguments.smoke:
-        seeds, small = [13], {"bars.sample_bars": "12000", "encoder.hidden": "4", "trainer.epochs": "1"}
-        few = {"labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1", "cv.folds": "3"}
+        seeds, small, few = [13], SMALL, FEW
     config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), few)
     labels = sample_labels(config, config.labels.n, config.labels.seed)
     units: list[Any] = []
