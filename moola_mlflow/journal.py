@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from moola_mlflow.entries import KEY, record_in
-from moola_mlflow.runfolder import JOURNAL, tail
+from moola_mlflow.runfolder import JOURNAL, tail, write_whole
 
 SENT, OUTBOX = "sent.json", "outbox"
 OFFLINE = "offline-"
@@ -69,9 +69,7 @@ class Sent:
 
     def write(self, folder: Path) -> None:
         """Write atomically. A power cut may bring an older state back: to send events twice changes nothing."""
-        temporary = folder / f"{SENT}.tmp"
-        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(temporary, folder / SENT)
+        write_whole(folder / SENT, json.dumps(asdict(self)))
 
 
 class Journal:

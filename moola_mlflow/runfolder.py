@@ -82,9 +82,21 @@ def _beat_elsewhere_s(folder: Path) -> float | None:
 def write_beat(folder: Path, started_at: float) -> None:
     """Say that this process is alive and which it is."""
     beat = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": started_at, "beat_at": time.time()}
-    temporary = folder / "heartbeat.tmp"
-    temporary.write_text(json.dumps(beat), encoding="utf-8")
-    os.replace(temporary, folder / HEARTBEAT)
+    write_whole(folder / HEARTBEAT, json.dumps(beat))
+
+
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Write a file of which whoever comes after a kill finds the old text or the new one, whole.
+
+    ``durable``: after a power cut too. Raises: OSError.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def read_beat(folder: Path) -> dict[str, Any]:

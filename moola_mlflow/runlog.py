@@ -20,6 +20,7 @@ from moola_mlflow.journal import Event, Journal
 from moola_mlflow.labelfiles import LabelledSet
 from moola_mlflow.outbox import Outbox
 from moola_mlflow.replay import MAX_NOTE, NOTE, Replayer
+from moola_mlflow.runfolder import write_whole
 from moola_mlflow.runtime import environment_text, git_diff
 from moola_mlflow.store import FAILURES
 
@@ -56,7 +57,8 @@ class RunLog:
         alone, for a parameter that had no effect misleads.
         """
         text = config.to_yaml()
-        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        # Whole or not at all: an interrupted run is found again by what stands here.
+        write_whole(self.folder / "config.yaml", text, durable=True)
         self.text(text, "config.yaml")
         self.text(environment_text(), "environment.txt")
         if diff := git_diff():

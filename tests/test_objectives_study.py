@@ -143,4 +143,4 @@ def test_the_command_runs_and_its_results_hold_every_row(tmp_path: Path) -> None
     for row in report["rows"]:
         assert all(len(row["scores"][f"labeller {k}"]["joint_success_at_3"]) == 1 for k in (1, 2))
         assert f"| {row['reader']} |" in done.stdout
-    assert set(report["machine"]) >= {"cores", "versions"}
+    assert set(report["machine"]) >= {"cores", "commit", "torch", "precision"}

@@ -17,6 +17,7 @@ from moola_mlflow.checkpoint import LATEST, CheckpointFolder
 from moola_mlflow.config import BarsConfig, Config, resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.journal import Sent
+from moola_mlflow.runlog import RunLog
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import Windows, make_windows
 from tests.test_trainer import make_trainer, weights
@@ -186,3 +187,19 @@ def test_a_run_that_another_machine_beats_for_is_refused_until_its_beat_is_old(t
     beat = {"pid": 1, "host": "elsewhere", "beat_at": time.time() - 3600}
     (folder / "heartbeat.json").write_text(json.dumps(beat))
     assert resume.find(asked(tracking__resume=ONE), tmp_path) is not None
+
+
+def test_a_start_killed_as_it_writes_its_configuration_leaves_the_one_by_which_the_run_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = Config().to_yaml()
+    (tmp_path / "config.yaml").write_text(before)
+    log = RunLog()
+    log.folder = tmp_path
+    monkeypatch.setattr(runfolder.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        log.config(resolve({}, {"trainer.epochs": 7}))
+    assert (tmp_path / "config.yaml").read_text() == before

@@ -73,16 +73,16 @@ class Crossed:
 
 
 def crossed(labels: LabelledSet, method: Method, seed: int) -> Crossed:
-    return tested(labels, method, plan(labels, CvConfig(folds=5), (seed,)))
+    return scored(labels, method, plan(labels, CvConfig(folds=5), (seed,)))
 
 
 def leaked(labels: LabelledSet, method: Method, seed: int) -> Crossed:
     """The same, but the test windows are fitted too."""
     units = plan(labels, CvConfig(folds=5), (seed,))
-    return tested(labels, method, [replace(unit, fit=np.arange(len(labels))) for unit in units])
+    return scored(labels, method, [replace(unit, fit=np.arange(len(labels))) for unit in units])
 
 
-def tested(labels: LabelledSet, method: Method, units: list[Unit]) -> Crossed:
+def scored(labels: LabelledSet, method: Method, units: list[Unit]) -> Crossed:
     return Crossed(labels, units, cross_validate([method], Targets.of(labels), units)[method.name])
 
 
