@@ -15,7 +15,7 @@ from moola_mlflow.barchecks import check_rows
 from moola_mlflow.barchoice import Rows, choose, merge
 from moola_mlflow.barfiles import PRICES, file_sha256, from_frame, read_file
 from moola_mlflow.barpaths import find_files
-from moola_mlflow.barstore import StoreWriter, content_sha256, is_store, open_store
+from moola_mlflow.barstore import StoreWriter, content_sha256, find_segments, is_store, open_store
 from moola_mlflow.bartimes import MINUTE_NS, check_zone
 from moola_mlflow.config import BarsConfig
 from moola_mlflow.errors import UserError
@@ -73,6 +73,16 @@ class Bars:
         symbols = {key: self.symbols[key] for key in np.unique(instrument).tolist()}
         sha256 = _content_sha256(time_ns, ohlc, volume, instrument, symbols)
         return Bars(time_ns, ohlc, volume, instrument, symbols, self.files, sha256, self.dropped)
+
+
+def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
+    """Return the maximal runs of one instrument's bars whose neighbours start at most a gap apart.
+
+    Shapes: int64 [S, 2], first row and one past the last row of each segment.
+    """
+    if bars.index and bars.index[0] == max_gap_minutes:
+        return bars.index[1]
+    return find_segments(bars.time_ns, bars.instrument, max_gap_minutes)
 
 
 def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:

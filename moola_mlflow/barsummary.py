@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.bars import Bars
+from moola_mlflow.bars import Bars, segments
 from moola_mlflow.barstore import blocks, take
-from moola_mlflow.bartimes import DAY_NS, MINUTE_NS
-from moola_mlflow.windows import segments, utc
+from moola_mlflow.bartimes import DAY_NS, MINUTE_NS, utc
 
 MAX_ROWS = 1000
 """Instruments in the table; what is left out is counted."""

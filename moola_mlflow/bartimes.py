@@ -163,3 +163,8 @@ def _from_text(text: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarra
     aware = bool(2 * offset[~bad].sum() > (~bad).sum())
     bad = bad | (offset != aware)
     return np.where(bad, 0, ns), bad, aware
+
+
+def utc(time_ns: int) -> str:
+    """Return a time as ISO 8601 to the minute. Units: ns since 1970 UTC."""
+    return f"{np.datetime64(time_ns, 'ns').astype('datetime64[m]')}Z"

@@ -25,7 +25,7 @@ from moola_mlflow.crossval import (
     fresh_copy,
 )
 from moola_mlflow.detection import detector_inputs, encoder_features
-from moola_mlflow.detector import HEADS, Detector, EncoderDetector
+from moola_mlflow.detector import HEADS, Detector, EncoderDetector, Inputs
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
@@ -33,7 +33,7 @@ from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.evidence import DETECTOR
 from moola_mlflow.features import feature_names
 from moola_mlflow.features.path import path_features
-from moola_mlflow.finetune import HeadSettings, Inputs, fit_detector, fit_head, mirrored
+from moola_mlflow.finetune import HeadSettings, fit_detector, fit_head, mirrored
 from moola_mlflow.labels import LabelledSet
 
 UNREAD = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,11 @@ from moola_mlflow.errors import UserError, nearest
 Span = tuple[Tensor, Tensor]
 """First and last step of each window's span. Shapes: int64 [B] each."""
 
+Inputs = Literal["encoding", "path", "both"]
+"""What a head reads at each step: the encoding, the path features, or both side by side."""
+
+HIT_BARS = 3
+"""A span is found where its centre is at most this many bars off."""
 HIDDEN = 64
 KERNEL = 5
 CONTEXT = 20

@@ -12,20 +12,19 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moola_mlflow.detector import Detector, EncoderDetector, Span
+from moola_mlflow.detector import HIT_BARS, Detector, EncoderDetector, Inputs, Span
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.errors import TrainingError
 from moola_mlflow.optimizer import AdamW
 from moola_mlflow.runtime import generator
 
-Inputs = Literal["encoding", "path", "both"]
 Index = np.ndarray
 """Positions of windows, int64."""
 
@@ -35,7 +34,6 @@ CHUNK = 256
 # Of a head's own schedule: a few hundred steps, on which `schedule.*`, counted in epochs, would be coarse.
 WARMUP_STEPS = 5
 FINAL_FRACTION = 0.05
-HIT_BARS = 3
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import torch
 
 from moola_mlflow import encoder_files, gates, runtime
 from moola_mlflow.bars import Bars
+from moola_mlflow.bartimes import utc
 from moola_mlflow.config import BarsConfig, Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import Gate
 from moola_mlflow.markup import markdown_code
 from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import utc
 
 PATH = "configs/path.yaml"
 """The preset of the objective whose encoders have met the probe's gate."""

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars import Bars, read_bars, segments
 from moola_mlflow.bartable import bars_from_table
 from moola_mlflow.config import BarsConfig, DetectConfig, resolve
 from moola_mlflow.detection import CHUNK, Found, PatternDetector
 from moola_mlflow.detector_files import load_detector_folder
 from moola_mlflow.errors import UserError
-from moola_mlflow.windows import Windows, make_windows, segments
+from moola_mlflow.windows import Windows, make_windows
 
 COLUMNS = (
     "instrument", "start", "end", "label", "probability", "span_score", "num_windows", "window_start", "window_end",

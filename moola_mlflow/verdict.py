@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moola_mlflow import runtime
+from moola_mlflow.bartimes import utc
 from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.comparison import Setting
 from moola_mlflow.config import Config
@@ -19,7 +20,6 @@ from moola_mlflow.gates import Gate, copies_input, explained
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.markup import markdown_code, markdown_text
 from moola_mlflow.metrics import FEW_UNITS, Interval
-from moola_mlflow.windows import utc
 
 WEAK = (
     "The labels are WEAK: a rule made them from prices. The scores say how well the rule is imitated, not that a "

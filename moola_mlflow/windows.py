@@ -8,22 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from moola_mlflow.bars import Bars
-from moola_mlflow.barstore import find_segments, take, take_runs
+from moola_mlflow.bars import Bars, segments
+from moola_mlflow.barstore import take, take_runs
 from moola_mlflow.bartimes import MINUTE_NS
 from moola_mlflow.errors import UserError, nearest
 
-__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "segments", "utc", "weighed"]
-
-
-def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
-    """Return the maximal runs of one instrument's bars whose neighbours start at most a gap apart.
-
-    Shapes: int64 [S, 2], first row and one past the last row of each segment.
-    """
-    if bars.index and bars.index[0] == max_gap_minutes:
-        return bars.index[1]
-    return find_segments(bars.time_ns, bars.instrument, max_gap_minutes)
+__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "weighed"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +124,3 @@ def check_drawn(windows: Windows, train: np.ndarray, weights: Mapping[str, float
             "at least one must weigh more; give an instrument that the train split holds a weight above 0, or widen "
             "split.train"
         )
-
-
-def utc(time_ns: int) -> str:
-    """Return a time as ISO 8601 to the minute. Units: ns since 1970 UTC."""
-    return f"{np.datetime64(time_ns, 'ns').astype('datetime64[m]')}Z"

@@ -9,12 +9,11 @@ import torch
 
 from moola_mlflow.config import resolve
 from moola_mlflow.detection import PatternDetector, detector_inputs, num_inputs
-from moola_mlflow.detector import Detector
+from moola_mlflow.detector import Detector, Inputs
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import BiLSTM, Encoder
 from moola_mlflow.encoders.ensemble import Ensemble
 from moola_mlflow.features.quality import quality_report
-from moola_mlflow.finetune import Inputs
 from moola_mlflow.synthetic import generate
 
 CLASSES = ("consolidation", "retracement")

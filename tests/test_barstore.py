@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.baringest import ingest
-from moola_mlflow.bars import Bars, read_bars, write_store
+from moola_mlflow.bars import Bars, read_bars, segments, write_store
 from moola_mlflow.barstamps import stamp_warning
 from moola_mlflow.barstore import find_segments, is_store
 from moola_mlflow.config import BarsConfig, SplitConfig, resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.windows import make_windows, segments, weighed
+from moola_mlflow.windows import make_windows, weighed
 
 PRICES = ["open", "high", "low", "close"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars import Bars, read_bars, segments
 from moola_mlflow.config import BarsConfig, Config, resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.labelrule import CLASSES, apply_rule
@@ -24,7 +24,6 @@ from moola_mlflow.labels import (
     sample_labels,
     weak_labels,
 )
-from moola_mlflow.windows import segments
 
 
 @pytest.fixture(scope="module")

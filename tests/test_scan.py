@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from small_models import small_detector, windows
 
 from moola_mlflow import detect, scan
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars import Bars, read_bars, segments
 from moola_mlflow.bartable import bars_from_table
 from moola_mlflow.config import BarsConfig
 from moola_mlflow.detection import detector_inputs
@@ -27,7 +27,7 @@ from moola_mlflow.detector import SpanHead
 from moola_mlflow.detector_files import save_detector
 from moola_mlflow.errors import UserError
 from moola_mlflow.synthetic import generate
-from moola_mlflow.windows import MINUTE_NS, segments
+from moola_mlflow.windows import MINUTE_NS
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING: dict[str, Any] = {"min_probability": 0.0, "min_span_score": 0.0, "margin": 0}

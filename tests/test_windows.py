@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow import pretraining
-from moola_mlflow.bars import Bars
+from moola_mlflow.bars import Bars, segments
 from moola_mlflow.config import SplitConfig, resolve
 from moola_mlflow.errors import UserError
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.windows import MINUTE_NS, Windows, make_windows, segments
+from moola_mlflow.windows import MINUTE_NS, Windows, make_windows
 
 START = int(np.datetime64("2024-01-01", "ns").astype(np.int64))
 

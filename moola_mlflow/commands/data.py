@@ -13,7 +13,7 @@ from rich.table import Table
 
 from moola_mlflow import stages, tracking
 from moola_mlflow.baringest import ingest
-from moola_mlflow.bars import Bars, write_parquet, write_store
+from moola_mlflow.bars import Bars, segments, write_parquet, write_store
 from moola_mlflow.barstore import CARD, is_store, names_store, take
 from moola_mlflow.barsummary import bars_per_day, rolls, summarise
 from moola_mlflow.config import Config
@@ -22,7 +22,6 @@ from moola_mlflow.markup import markdown_table, markdown_text
 from moola_mlflow.plots.bars import coverage_figure, price_figure
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
-from moola_mlflow.windows import segments
 
 COLUMNS = ("instrument", "id", "bars", "first", "last", "segments", "longest_segment")
 SHOWN = 20

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow import stages, tracking
+from moola_mlflow.bartimes import utc
 from moola_mlflow.config import Config
 from moola_mlflow.errors import UserError
 from moola_mlflow.labels import (
@@ -21,7 +22,6 @@ from moola_mlflow.labels import (
 from moola_mlflow.markup import markdown_code
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
-from moola_mlflow.windows import utc
 
 WEAK = (
     f"This is a WEAK labeller: a fixed rule ({RULE}) made these labels from prices, nobody has looked at them. "

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from moola_mlflow.bars import Bars
 from moola_mlflow.barstore import take
-from moola_mlflow.windows import utc
+from moola_mlflow.bartimes import utc
 
 ROLL, EDGE, LINE = "#c03028", "#b8860b", "#4878a8"
 MAX_YEARS = 12

@@ -15,6 +15,7 @@ from harness import QUICK, ROOT, SMOKE, Store, ask_elsewhere, note_of
 from safetensors.torch import load_file
 
 from moola_mlflow.bars import read_bars
+from moola_mlflow.bartimes import utc
 from moola_mlflow.batches import Batch, fit_scaling
 from moola_mlflow.commands import pretrain
 from moola_mlflow.config import resolve
@@ -24,7 +25,7 @@ from moola_mlflow.features import compute_features, feature_names
 from moola_mlflow.objectives import Masked
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.splits import split_by_time
-from moola_mlflow.windows import make_windows, utc
+from moola_mlflow.windows import make_windows
 
 PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
              "epoch_seconds", "windows_per_second"}  # fmt: skip
