@@ -93,13 +93,13 @@ def epoch_share(num_bars: int, rounds: int) -> list[float]:
     """Return the share of an epoch's CPU time that gathering, features and jitter take, at the default network."""
     import torch
 
-    from moola_mlflow import runtime, stages
-    from moola_mlflow.pretraining import build_model
+    from moola_mlflow import runtime, setup
+    from moola_mlflow.setup import build_model
 
     runtime.tune_allocator()
     torch.set_num_threads(1)
     config = resolve({}, {})
-    source = stages.batch_source(make_windows(read_bars(BarsConfig(sample_bars=num_bars))), config, torch.device("cpu"))
+    source = setup.batch_source(make_windows(read_bars(BarsConfig(sample_bars=num_bars))), config, torch.device("cpu"))
     model = build_model(config, source, torch.zeros(len(source.names)), torch.ones(len(source.names)))
     optimizer, draws = torch.optim.AdamW(model.parameters()), torch.Generator().manual_seed(0)
     order, shares = np.arange(len(source.windows)), []

@@ -41,7 +41,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
     import torch
 
     from moola_mlflow.config import read_preset, resolve
-    from moola_mlflow.pretraining import build_model, prepare
+    from moola_mlflow.setup import build_model, prepare
 
     overrides = {
         "bars.sample_bars": arguments.bars, "trainer.epochs": arguments.epochs, "encoder.hidden": arguments.hidden,

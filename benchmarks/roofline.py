@@ -121,7 +121,7 @@ def make_trainer(arguments: argparse.Namespace, cores: int, folder: str) -> Any:
 
     from moola_mlflow.checkpoint import CheckpointFolder
     from moola_mlflow.config import read_preset, resolve
-    from moola_mlflow.pretraining import build_model, prepare
+    from moola_mlflow.setup import build_model, prepare
     from moola_mlflow.trainer import Trainer
 
     overrides = {"bars.sample_bars": arguments.bars, "encoder.hidden": arguments.hidden, "runtime.shards": cores}

@@ -57,10 +57,10 @@ def do_read(store: str) -> dict[str, float]:
     """Open, cut, split, look at every window's features and train a small network on some, as `pretrain` does."""
     import torch
 
-    from moola_mlflow import runtime, stages
+    from moola_mlflow import runtime, setup
     from moola_mlflow.bars import read_bars
     from moola_mlflow.config import resolve
-    from moola_mlflow.pretraining import build_model
+    from moola_mlflow.setup import build_model
     from moola_mlflow.splits import split_by_time
     from moola_mlflow.survey import survey
 
@@ -71,10 +71,10 @@ def do_read(store: str) -> dict[str, float]:
     t0 = time.perf_counter()
     bars = read_bars(config.bars)
     t1 = time.perf_counter()
-    windows = stages.cut_windows(bars, config)
+    windows = setup.cut_windows(bars, config)
     split = split_by_time(windows, config.split)
     t2 = time.perf_counter()
-    source = stages.batch_source(windows, config, torch.device("cpu"))
+    source = setup.batch_source(windows, config, torch.device("cpu"))
     seen = survey(source, split.train)
     seen.report(0.1)
     t3 = time.perf_counter()

@@ -75,7 +75,7 @@ config, preset, _ = parse("pretrain", words)
 try:
     if kind == "untracked":
         from moola_mlflow.checkpoint import CheckpointFolder
-        from moola_mlflow.pretraining import build_model, prepare
+        from moola_mlflow.setup import build_model, prepare
         runtime.tune_allocator()
         runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)

@@ -1,82 +1,27 @@
-"""Training one configuration on prepared data: what ``pretrain`` does once and every trial of a sweep does again."""
+"""The tracked half of a training: follow the first process, resume a run, log epochs as they come."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from moola_mlflow import abandoned, checkpoint, console, distributed, runtime, stages
-from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.batches import BatchSource
+from moola_mlflow import abandoned, checkpoint, console, distributed, runtime
 from moola_mlflow.checkpoint import CheckpointFolder
 from moola_mlflow.config import Config
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.distributed import PeerLost, World
-from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
-from moola_mlflow.features import feature_names
-from moola_mlflow.features.quality import check_quality
-from moola_mlflow.objectives import build_objective
 from moola_mlflow.resume import ResumePoint
-from moola_mlflow.sharding import Pretraining
+from moola_mlflow.setup import build_model, check_alike, check_names, prepare
 from moola_mlflow.signals import Interrupted, Interrupts
-from moola_mlflow.splits import Split, split_by_time
-from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import Windows, check_drawn
 
 NUM_PICTURED = 3
-SECTIONS = ("bars", "features", "windows", "split")
-"""Sections of the configuration that training data depends on."""
-COMMON = (*SECTIONS, "encoder", "objective", "optimizer", "schedule", "trainer")
-"""Sections that all processes of a training must agree on."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Bars cut, split and checked; configurations that agree in ``SECTIONS`` can share it. Shapes: mean, std [F]."""
-
-    bars: Bars
-    source: BatchSource
-    split: Split
-    mean: Tensor
-    std: Tensor
-    quality: dict[str, object]
-    """The feature quality report of the training windows alone."""
-
-
-def prepare(config: Config, device: torch.device) -> TrainingData:
-    """Read, cut, split and check without logging anything.
-
-    Raises: UserError for bars or features that cannot be learned from.
-    """
-    bars = read_bars(config.bars, min_bars=config.windows.length)
-    windows, split = cut_and_split(bars, config)
-    source = stages.batch_source(windows, config, device)
-    train = survey(source, split.train)
-    quality = train.report(source.flip_rate())
-    check_quality(quality)
-    return TrainingData(bars, source, split, *train.scaling(), quality)
-
-
-def cut_and_split(bars: Bars, config: Config) -> tuple[Windows, Split]:
-    """Return the configured windows and their split.
-
-    Raises: UserError where there are none, a part of the split is empty, or no training window is ever drawn.
-    """
-    windows = stages.cut_windows(bars, config)
-    split = split_by_time(windows, config.split)
-    check_drawn(windows, split.train, config.windows.weights)
-    return windows, split
 
 
 def follow(config: Config, interrupts: Interrupts) -> None:
@@ -113,60 +58,6 @@ def _train_along(config: Config, world: World, device: torch.device, interrupts:
     with interrupts.deferred():
         trainer.fit()
     world.leave()
-
-
-def check_alike(trainer: Trainer, sha256: str) -> None:
-    """Compare what the processes of a training are about to train on, once all have read their bars.
-
-    Where the bars lie may differ: their content may not.
-
-    Raises: UserError with everything that differs; PeerLost.
-    """
-    keys = {k: v for k, v in trainer.config.flat().items() if k.split(".")[0] in COMMON and k != "bars.path"}
-    trainer.engine.world.compare(
-        {
-            "SHA-256 of the bars": sha256[:12],
-            "training windows": len(trainer.split.train),
-            "precision": trainer.precision,
-            "parts of a batch": trainer.engine.parts,
-            "runtime.tune": trainer.config.runtime.tune,
-            **keys,
-        }
-    )
-
-
-def check_names(config: Config) -> None:
-    """Refuse an unknown encoder, objective or feature set before any bar is read."""
-    names = feature_names(config.features.set)
-    build_encoder(config.encoder.name, len(names), hidden=1, layers=1, dropout=0.0)
-    build_objective(config.objective, names, encoding_size=1)
-
-
-def build_model(config: Config, source: BatchSource, mean: Tensor, std: Tensor) -> Pretraining:
-    """Return encoder and objective, initialised from the seed, with the training windows' scaling. Shapes: [F], [F]."""
-    torch.manual_seed(config.trainer.seed)
-    parts = config.encoder
-    encoder = build_encoder(parts.name, len(source.names), parts.hidden, parts.layers, parts.dropout)
-    encoder.set_scaling(mean, std)
-    return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
-
-
-def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = lambda metrics: None) -> float | None:
-    """Log how far hidden input reaches the encoder, and return it; None where the objective has no masks.
-
-    Raises: TrainingError above 0, where the objective claims to hide.
-    """
-    objective = trainer.model.objective
-    if not objective.checks_leak:
-        return None
-    sensitivity = trainer.evaluation.leak()
-    log({"leak/masked_sensitivity": sensitivity})
-    if sensitivity != 0 and not objective.identity:
-        raise TrainingError(
-            f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
-            "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"
-        )
-    return sensitivity
 
 
 def go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> None:

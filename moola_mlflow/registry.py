@@ -201,6 +201,25 @@ def load_encoder(uri: str | Path) -> Encoder:
         return load_from_path(_located("encoder", str(uri), CARD, ", a folder or a .pt checkpoint", Path(scratch)))
 
 
+def load_encoders(text: str) -> list[tuple[str, Encoder]]:
+    """Return the encoders named in a text, separated by commas, with their names; none for an empty one.
+
+    Raises: UserError where one is not there or is named twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(set(names)) < len(names):
+        raise UserError(f"finetune.encoder='{text}' names an encoder twice; an ensemble needs different ones")
+    encoders = [(name, load_encoder(name)) for name in names]
+    known: dict[str, str] = {}
+    for name, encoder in encoders:
+        model_id = encoder.card.get("model_id")
+        if model_id in known:
+            raise UserError(f"finetune.encoder: '{known[model_id]}' and '{name}' are one encoder; give different ones")
+        if model_id:
+            known[model_id] = name
+    return encoders
+
+
 def load_detector(uri: str | Path) -> PatternDetector:
     """Return a detector with its card; ``predict`` takes raw OHLC windows.
 

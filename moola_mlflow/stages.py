@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.barstamps import stamp_warning
@@ -20,10 +19,11 @@ from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_
 from moola_mlflow.features.quality import check_quality, quality_metrics, quality_report, quality_table
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
 from moola_mlflow.lineage import log_model_inputs, resolve_origin
-from moola_mlflow.registry import load_encoder
+from moola_mlflow.setup import PrepareObserver, hybrid
+from moola_mlflow.splits import Split
 from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
-from moola_mlflow.windows import Windows, make_windows, weighed
+from moola_mlflow.windows import Windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,30 +35,35 @@ CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*
 def load_bars(run: Run, config: Config, context: str) -> Bars:
     """Read the bars of a run and log every file as its input."""
     bars = read_bars(config.bars, min_bars=config.windows.length)
+    log_bars(run, bars, config, context)
+    return bars
+
+
+def log_bars(run: Run, bars: Bars, config: Config, context: str) -> None:
+    """Log every file of the bars as an input of the run, and warn if the stamps look wrong."""
     run.bars(bars, context)
     if bars.dropped:
         run.metrics({f"bars/dropped_{kind}": count for kind, count in bars.dropped.items()})
     if warning := stamp_warning(bars.time_ns, bars.instrument, config.bars.stamp):
         run.tags({"moola.bars_warning": warning})
         print(f"Warning: {warning}", flush=True)
-    return bars
 
 
-def cut_windows(bars: Bars, config: Config) -> Windows:
-    """Cut the configured windows."""
-    windows = make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
-    return weighed(windows, config.windows.weights)
+class LoggedPreparation(PrepareObserver):
+    """Logs each step of a preparation to a run."""
 
+    def __init__(self, run: Run, config: Config) -> None:
+        self._run, self._config = run, config
 
-def hybrid(config: Config) -> Hybrid:
-    """Return the zigzag variant of a configuration."""
-    features = config.features
-    return Hybrid(features.hybrid_lookback, features.hybrid_min_retrace, features.hybrid_same_bar)
+    def bars_read(self, bars: Bars) -> None:
+        log_bars(self._run, bars, self._config, "training")
 
+    def windows_split(self, windows: Windows, split: Split) -> None:
+        self._run.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
+        self._run.metrics({"split/dropped": split.dropped})
 
-def batch_source(windows: Windows, config: Config, device: torch.device) -> BatchSource:
-    """Return the source of batches over windows."""
-    return BatchSource(windows, config.features.set, hybrid(config), config.windows.warmup, device)
+    def flip_rate(self, source: BatchSource) -> float:
+        return float(check_features(self._run, source, hurry=True)["swing_flip_rate"])
 
 
 def check_features(
@@ -146,25 +151,6 @@ def load_labels(run: Run, config: Config) -> LabelledSet:
     counts = {f"labels/{name}": count for name, count in labels.counts().items()}
     run.metrics({"labels/used": len(labels), **counts})
     return labels
-
-
-def load_encoders(text: str) -> list[tuple[str, Encoder]]:
-    """Return the encoders named in a text, separated by commas, with their names; none for an empty one.
-
-    Raises: UserError where one is not there or is named twice.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if len(set(names)) < len(names):
-        raise UserError(f"finetune.encoder='{text}' names an encoder twice; an ensemble needs different ones")
-    encoders = [(name, load_encoder(name)) for name in names]
-    known: dict[str, str] = {}
-    for name, encoder in encoders:
-        model_id = encoder.card.get("model_id")
-        if model_id in known:
-            raise UserError(f"finetune.encoder: '{known[model_id]}' and '{name}' are one encoder; give different ones")
-        if model_id:
-            known[model_id] = name
-    return encoders
 
 
 def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow import pretraining
+from moola_mlflow import setup
 from moola_mlflow.bars import Bars, segments
 from moola_mlflow.config import SplitConfig, resolve
 from moola_mlflow.errors import UserError
@@ -149,11 +149,11 @@ def test_weights_that_leave_no_training_window_are_refused_before_features_are_c
 ) -> None:
     minutes = np.arange(3 * 1440)
     bars = bars_at(minutes, (minutes >= 4000).astype(np.int64))  # the last bars, of the test split, are another's
-    monkeypatch.setattr(pretraining, "read_bars", lambda config, min_bars: bars)
+    monkeypatch.setattr(setup, "read_bars", lambda config, min_bars: bars)
     config = resolve({}, {"windows.weights": "{0: 0, 1: 2}"})
     with pytest.raises(
         UserError, match=r"windows\.weights=\{'0': 0\.0, '1': 2\.0\}.*all 6\d of the train split.*above 0"
     ):
-        pretraining.prepare(config, torch.device("cpu"))
-    _, split = pretraining.cut_and_split(bars, resolve({}, {"windows.weights": "{0: 0.5, 1: 0}"}))
+        setup.prepare(config, torch.device("cpu"))
+    _, split = setup.cut_and_split(bars, resolve({}, {"windows.weights": "{0: 0.5, 1: 0}"}))
     assert len(split.test)

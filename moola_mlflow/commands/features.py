@@ -9,6 +9,8 @@ from rich.table import Table
 from moola_mlflow import stages, tracking
 from moola_mlflow.config import Config
 from moola_mlflow.markup import markdown_code
+from moola_mlflow.registry import load_encoders
+from moola_mlflow.setup import batch_source, cut_windows
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
@@ -24,8 +26,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     with Run("features", name, config.tracking.experiment) as active:
         active.config(config)
         bars = stages.load_bars(active, config, "features")
-        source = stages.batch_source(stages.cut_windows(bars, config), config, torch.device("cpu"))
-        reference = stages.training_quality(stages.load_encoders(config.finetune.encoder))
+        source = batch_source(cut_windows(bars, config), config, torch.device("cpu"))
+        reference = stages.training_quality(load_encoders(config.finetune.encoder))
         report = stages.check_features(active, source, reference)
         _print(report["features"])
         summary = (

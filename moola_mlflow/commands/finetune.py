@@ -23,6 +23,7 @@ from moola_mlflow.plots.finetuning import (
     recall_figure,
     reliability_figure,
 )
+from moola_mlflow.registry import load_encoders
 from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
@@ -45,7 +46,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.tags({"moola.allocator": allocator})
         labels = stages.load_labels(active, config)
         units = plan(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
-        encoders = stages.load_encoders(config.finetune.encoder)
+        encoders = load_encoders(config.finetune.encoder)
         stages.log_encoders(active, encoders)
         setting = make_setting(labels, [encoder for _, encoder in encoders], config, device, precision)
         overlap, warnings = stages.check_overlap(active, labels, encoders)

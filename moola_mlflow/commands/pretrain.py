@@ -16,20 +16,11 @@ from moola_mlflow import (
 )
 from moola_mlflow.config import Config
 from moola_mlflow.errors import GateError
-from moola_mlflow.pretraining import (
-    build_model,
-    check_alike,
-    check_leak,
-    check_names,
-    cut_and_split,
-    fit_tracked,
-    follow,
-    go_on,
-)
+from moola_mlflow.pretraining import fit_tracked, follow, go_on
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
+from moola_mlflow.setup import build_model, check_alike, check_leak, check_names, prepare
 from moola_mlflow.signals import Interrupts
-from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
 
@@ -55,23 +46,16 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.tags({"moola.device": device, "moola.precision": precision, "moola.threads": threads})
         active.tags({"moola.allocator": allocator})
         world = distributed.join(device, active.id)  # before bars are read: whoever is lost from here on is missed
-        bars = stages.load_bars(active, config, "training")
-        windows, split = cut_and_split(bars, config)
-        active.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
-        active.metrics({"split/dropped": split.dropped})
-        source = stages.batch_source(windows, config, device)
-        report = stages.check_features(active, source, hurry=True)
-        train = survey(source, split.train)
-        quality = train.report(report["swing_flip_rate"])
-        model = build_model(config, source, *train.scaling()).to(device)
-        del train  # the batches compute their own
+        data = prepare(config, device, stages.LoggedPreparation(active, config))
+        bars, split, source = data.bars, data.split, data.source
+        model = build_model(config, source, data.mean, data.std).to(device)
         initial = frozen_copy(model.encoder)
         folder = active.folder / "checkpoints"
         keeper = checkpoint.CheckpointFolder(folder)
         trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
         active.tags({"moola.shards": trainer.engine.parts, "moola.processes": world.size})
         print(
-            f"{len(bars):,} bars, {len(windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
+            f"{len(bars):,} bars, {len(source.windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
             f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, "
             f"{distributed.in_words(world.size, trainer.engine.parts, threads)}",
             flush=True,
@@ -93,7 +77,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         results = score(trainer, initial, check_leak(trainer, active.metrics), started)
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
-        card = encoder_card(trainer, results, bars, quality, active.id)
+        card = encoder_card(trainer, results, bars, dict(data.quality), active.id)
         checked = gates.encoder_gates(card, config.gates)
         active.json(gates.table(checked), "gates.json")
         encoder_files.save_encoder(model.encoder, card, active.folder / "encoder")

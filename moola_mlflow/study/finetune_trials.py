@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from optuna.distributions import CategoricalDistribution
 
-from moola_mlflow import stages
 from moola_mlflow.comparison import Setting, detector_method, head_settings, make_setting
 from moola_mlflow.config import Config
 from moola_mlflow.crossval import HeadMethod, Method, NetworkMethod, Targets, Unit, plan, split_inside
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
 from moola_mlflow.metrics import scores
+from moola_mlflow.registry import load_encoders
 from moola_mlflow.study.space import Space
 from moola_mlflow.study.worker import Outcome, Reporter, Stopped
 
@@ -39,7 +39,7 @@ class FinetuneTrials:
         self.labels = load_labels(config)
         self.encoders: dict[str, list[tuple[str, Encoder]]] = {}
         for named in encoder_names(config):
-            self.encoders[named] = stages.load_encoders(named)
+            self.encoders[named] = load_encoders(named)
         self.targets = Targets.of(self.labels)
         self._method: tuple[str, Method] | None = None
 

@@ -15,10 +15,10 @@ from moola_mlflow.bars import Bars
 from moola_mlflow.config import Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.events import EpochEnded, Event
-from moola_mlflow.pretraining import SECTIONS, TrainingData, build_model, check_leak, check_names, prepare
 from moola_mlflow.probe import frozen_copy, probe
 from moola_mlflow.results import encoder_card, score, version_tags
 from moola_mlflow.runfolder import RUNS
+from moola_mlflow.setup import DATA_SECTIONS, TrainingData, build_model, check_leak, check_names, prepare
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.trialruns import KEPT_ENCODER
@@ -41,7 +41,7 @@ class PretrainTrials:
     def data(self, config: Config) -> TrainingData:
         """Return the data of a configuration; the last few are kept."""
         tree = config.model_dump(mode="json")
-        key = json.dumps([tree[section] for section in SECTIONS])
+        key = json.dumps([tree[section] for section in DATA_SECTIONS])
         if key not in self._prepared:
             check_names(config)
             while len(self._prepared) >= KEPT:
