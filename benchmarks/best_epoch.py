@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow.config import Config, CvConfig
+from moola_mlflow.core.config.tree import Config, CvConfig
 from moola_mlflow.crossval import HeadMethod, Targets, cross_validate, plan
 from moola_mlflow.detection import detector_inputs
 from moola_mlflow.finetune import HeadSettings, mirrored

@@ -20,9 +20,10 @@ import torch
 
 from benchmarks.roofline import encoder_flops, gemm_rates
 from benchmarks.synthetic_months import machine
-from moola_mlflow import runtime
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig, resolve
+from moola_mlflow.core import runtime
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.detection import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.detector import HIDDEN as HEAD
 from moola_mlflow.detector import KERNEL, Detector

@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow import registry, runtime
+from moola_mlflow import registry
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.calibration import apply_temperature
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core import runtime
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.labelrule import CLASSES, NO_SURGE, apply_rule
 from moola_mlflow.labels import find_patterns

@@ -26,7 +26,8 @@ import pandas as pd
 from benchmarks.synthetic_months import machine
 from benchmarks.table import spread
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.features import compute_features
 from moola_mlflow.windows import make_windows
 
@@ -93,7 +94,8 @@ def epoch_share(num_bars: int, rounds: int) -> list[float]:
     """Return the share of an epoch's CPU time that gathering, features and jitter take, at the default network."""
     import torch
 
-    from moola_mlflow import runtime, setup
+    from moola_mlflow import setup
+    from moola_mlflow.core import runtime
     from moola_mlflow.setup import build_model
 
     runtime.tune_allocator()

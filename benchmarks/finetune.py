@@ -63,9 +63,9 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     """Return the seconds of the detector's folds, from labels in memory to predictions."""
     import torch
 
-    from moola_mlflow import runtime
     from moola_mlflow.comparison import detector_method, make_setting
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core import runtime
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.crossval import Targets, cross_validate, plan
     from moola_mlflow.encoder_files import load_from_path
     from moola_mlflow.labels import sample_labels
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     arguments = parser.parse_args()
     rounds = 1 if arguments.smoke else arguments.rounds
-    from moola_mlflow import runtime
+    from moola_mlflow.core import runtime
 
     runtime.prepare_environment()
     runtime.tune_allocator()

@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "fresh_labels.json")
     arguments = parser.parse_args()
     prepare()
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.crossval import pooled
     from moola_mlflow.labels import overlap_groups, sample_labels
 

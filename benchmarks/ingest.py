@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.synthetic_months import machine, write_months
 from moola_mlflow.baringest import ingest
 from moola_mlflow.bars import read_bars, write_parquet
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.synthetic import generate
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -79,9 +79,9 @@ def run_seed(
     """Return one seed's folds and what each of the wanted methods said of them."""
     import torch
 
-    from moola_mlflow import runtime
     from moola_mlflow.comparison import build_methods, make_setting
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core import runtime
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.crossval import Targets, cross_validate, plan
     from moola_mlflow.encoder_files import load_from_path
 
@@ -166,7 +166,7 @@ def tables(found: dict[str, Any]) -> str:
 
 def prepare() -> None:
     """Set up this process as a command does."""
-    from moola_mlflow import runtime
+    from moola_mlflow.core import runtime
 
     runtime.prepare_environment()
     runtime.tune_allocator()
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "labels.json")
     arguments = parser.parse_args()
     prepare()
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.labels import sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}

@@ -40,7 +40,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Return configuration, data and a model: the same for all."""
     import torch
 
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.setup import build_model, prepare
 
     overrides = {
@@ -60,13 +60,15 @@ class Plain:
         from torch.utils.data import DataLoader, TensorDataset
 
         from moola_mlflow.batches import Batch
+        from moola_mlflow.core.runtime import seeded_generator
         from moola_mlflow.encoders.dropout import use_torch
-        from moola_mlflow.runtime import generator
         from moola_mlflow.trainer import lr_factor
 
         self.config, self.data, self.model = prepared(arguments)
         use_torch(self.model)
-        self.draws = generator(arguments.seed, 1)  # order and dropout: torch's own, which the model's seed has set
+        self.draws = seeded_generator(
+            arguments.seed, 1
+        )  # order and dropout: torch's own, which the model's seed has set
         source, split = self.data.source, self.data.split
         no_prices = torch.zeros(1)
 
@@ -159,7 +161,7 @@ def lightning(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
 
 def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
     """Train with this package: its trainer, its checkpoints, its tracked run."""
-    from moola_mlflow import runtime
+    from moola_mlflow.core import runtime
 
     runtime.prepare_environment()
     runtime.tune_allocator()

@@ -40,8 +40,8 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
     import torch
     from optuna.trial import TrialState
 
-    from moola_mlflow import runtime
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core import runtime
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.study.joining import join
     from moola_mlflow.study.pretrain_trials import PretrainTrials
     from moola_mlflow.study.space import Space

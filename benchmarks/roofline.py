@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow import runtime
+from moola_mlflow.core import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -120,7 +120,7 @@ def make_trainer(arguments: argparse.Namespace, cores: int, folder: str) -> Any:
     import torch
 
     from moola_mlflow.checkpoint import CheckpointFolder
-    from moola_mlflow.config import read_preset, resolve
+    from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.setup import build_model, prepare
     from moola_mlflow.trainer import Trainer
 

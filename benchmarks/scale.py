@@ -46,7 +46,7 @@ def step(name: str, *arguments: str) -> dict[str, float]:
 
 def do_ingest(source: str, store: str) -> dict[str, float]:
     from moola_mlflow.baringest import ingest
-    from moola_mlflow.config import BarsConfig
+    from moola_mlflow.core.config.tree import BarsConfig
 
     started = time.perf_counter(), time.process_time()
     ingest(BarsConfig(path=source, instrument="all"), store)
@@ -57,9 +57,10 @@ def do_read(store: str) -> dict[str, float]:
     """Open, cut, split, look at every window's features and train a small network on some, as `pretrain` does."""
     import torch
 
-    from moola_mlflow import runtime, setup
+    from moola_mlflow import setup
     from moola_mlflow.bars import read_bars
-    from moola_mlflow.config import resolve
+    from moola_mlflow.core import runtime
+    from moola_mlflow.core.config.presets import resolve
     from moola_mlflow.setup import build_model
     from moola_mlflow.splits import split_by_time
     from moola_mlflow.survey import survey

@@ -33,7 +33,8 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
     """Run a sweep of trivial trials and return CPU and wall seconds a trial, whole and in its first and last tenth."""
     import mlflow
 
-    from moola_mlflow.config import Config, resolve
+    from moola_mlflow.core.config.presets import resolve
+    from moola_mlflow.core.config.tree import Config
     from moola_mlflow.study.joining import join
     from moola_mlflow.study.space import Space
     from moola_mlflow.study.storage import Coordination, locate

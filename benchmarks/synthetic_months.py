@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moola_mlflow.runtime import allowed_cores
+from moola_mlflow.core.runtime import allowed_cores
 from moola_mlflow.synthetic import generate
 
 ROOT = Path(__file__).resolve().parent.parent

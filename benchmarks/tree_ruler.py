@@ -16,13 +16,13 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
-from moola_mlflow.config import read_preset, resolve
+from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core.runtime import EVALUATION, RULERS, seeded_generator
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features import Hybrid
 from moola_mlflow.objectives import Masked, build_objective
 from moola_mlflow.objectives.rulers import SIDE, neighbours
-from moola_mlflow.runtime import EVALUATION, RULERS, generator
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.windows import make_windows
 
@@ -73,11 +73,11 @@ def main() -> None:
         assert isinstance(objective, Masked)
 
         x, y, batches, masks = hidden_steps(
-            objective, encoder, source, split.train, generator(config.trainer.seed, RULERS)
+            objective, encoder, source, split.train, seeded_generator(config.trainer.seed, RULERS)
         )
-        objective.fit_rulers(encoder, batches, generator(config.trainer.seed, RULERS))
+        objective.fit_rulers(encoder, batches, seeded_generator(config.trainer.seed, RULERS))
         x_test, y_test, batches, masks = hidden_steps(
-            objective, encoder, source, split.test, generator(config.trainer.seed, EVALUATION, 1)
+            objective, encoder, source, split.test, seeded_generator(config.trainer.seed, EVALUATION, 1)
         )
         errors = np.column_stack(
             [huber(HistGradientBoostingRegressor(random_state=0).fit(x, y[:, k]).predict(x_test) - y_test[:, k])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moola_mlflow import features, windows
     from moola_mlflow.bars import Bars, read_bars
-    from moola_mlflow.config import BarsConfig
+    from moola_mlflow.core import BarsConfig
     from moola_mlflow.embedding import embed
     from moola_mlflow.features import compute_features
     from moola_mlflow.registry import load_detector, load_encoder
@@ -48,7 +48,7 @@ __all__ = [
 
 _HOME = {
     "Bars": "bars",
-    "BarsConfig": "config",
+    "BarsConfig": "core",
     "Windows": "windows",
     "compute_features": "features",
     "detect": "scan",

@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-from moola_mlflow.signals import Interrupted, Interrupts
+from moola_mlflow.core import Interrupted, Interrupts
 
 
 def main() -> int:

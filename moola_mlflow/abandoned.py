@@ -11,7 +11,7 @@ import mlflow
 from mlflow.entities import Run
 
 from moola_mlflow import runfolder, signs
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.journal import OFFLINE, Sent
 from moola_mlflow.replay import NOTE, PARENT
 from moola_mlflow.runfolder import DIED, RUNS

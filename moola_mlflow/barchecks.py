@@ -9,7 +9,7 @@ import pandas as pd
 
 from moola_mlflow.barfiles import PRICES, RawBars
 from moola_mlflow.bartimes import MINUTE_NS
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 SECOND_NS = 1_000_000_000
 MIN_STEPS = 30  # fewer steps between bars say nothing about their length: far expiries trade now and then

@@ -13,7 +13,7 @@ import pandas as pd
 from moola_mlflow.barchecks import REPAIR, Fault
 from moola_mlflow.barfiles import RawBars
 from moola_mlflow.bartimes import trade_date
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 
 UNNAMED = "unnamed"  # the one instrument of files that name none
 # NQH1-NQM1 and NQ:BF H1-M1-U1 are spreads: in the week of a roll they trade more than the contracts themselves.
@@ -100,7 +100,7 @@ def choose(rows: Rows, instrument: str | None, where: str) -> Rows:
     if re.fullmatch(r"-?\d{1,18}", instrument) and (mine := rows.instrument == int(instrument)).any():
         return _in_time_order(rows.take(np.flatnonzero(mine)), where)
     raise UserError(
-        f"{where}: no instrument '{instrument}'{nearest(instrument, rows.names)} There are: {_listed(rows)}; "
+        f"{where}: no instrument '{instrument}'{nearest_name(instrument, rows.names)} There are: {_listed(rows)}; "
         "bars.instrument may also be front or all"
     )
 

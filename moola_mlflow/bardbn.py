@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from moola_mlflow.barlimits import Unpacked
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 ZSTD = b"\x28\xb5\x2f\xfd"
 MAX_HEADER = 64 * 2**20

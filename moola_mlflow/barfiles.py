@@ -21,7 +21,7 @@ from moola_mlflow.bardbn import read_dbn
 from moola_mlflow.barlimits import Unpacked, check_dictionaries, check_parquet
 from moola_mlflow.barpaths import DBN, KNOWN, PARQUET, TEXT, is_any
 from moola_mlflow.bartimes import localise, parse_times
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 
 PRICES = ("open", "high", "low", "close")
 # '' and __index_level_0__ are how pandas writes an index without a name to CSV and to parquet.
@@ -149,7 +149,7 @@ def find_columns(names: list[str], where: str) -> dict[str, list[str]]:
         options = ", ".join(TIME_NAMES[:-2])
         raise UserError(f"{where}: no time column; looked for {options} in any letter case; found: {shown}")
     if missing := [role for role in PRICES if not found[role]]:
-        hint = nearest(missing[0], by_clean)
+        hint = nearest_name(missing[0], by_clean)
         raise UserError(f"{where}: no column {', '.join(missing)}{hint} Found: {shown}. Rename the columns in the file")
     for role, columns in found.items():
         if len(columns) > (2 if columns == by_clean.get("date+time") else 1):

@@ -18,8 +18,7 @@ from moola_mlflow.barfiles import RawBars, file_sha256, read_file
 from moola_mlflow.barpaths import find_files
 from moola_mlflow.barstore import BLOCK, COLUMNS, SPOOL, Columns, StoreWriter, release
 from moola_mlflow.bartimes import MINUTE_NS, check_zone
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import BarsConfig, UserError
 
 
 @dataclass(frozen=True)

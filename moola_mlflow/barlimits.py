@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.parquetfooter import chunks
 
 FREE_BYTES = 256 * 2**20

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 
 PARQUET = (".parquet", ".pq")
 CSV = (".csv", ".csv.gz", ".csv.zst")
@@ -41,7 +41,7 @@ def _found(target: Path, path: str) -> list[Path]:
             raise UserError(f"bars: no file matches '{path}'; a folder or a single file will do as well")
         return found
     there = sorted(p.name for p in target.parent.iterdir()) if target.parent.is_dir() else []
-    hint = nearest(target.name, there) if there else f"; there is no folder '{target.parent}' either."
+    hint = nearest_name(target.name, there) if there else f"; there is no folder '{target.parent}' either."
     raise UserError(f"bars: no file '{path}'{hint} Give a file, a folder, a glob, or 'sample'")
 
 

@@ -17,8 +17,7 @@ from moola_mlflow.barfiles import PRICES, file_sha256, from_frame, read_file
 from moola_mlflow.barpaths import find_files
 from moola_mlflow.barstore import StoreWriter, content_sha256, find_segments, is_store, open_store
 from moola_mlflow.bartimes import MINUTE_NS, check_zone
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import BarsConfig, UserError
 
 RTYPE_ONE_MINUTE = 33
 CHOICE = b"moola.instrument"

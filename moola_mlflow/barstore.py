@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from moola_mlflow.bartimes import MINUTE_NS
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 SUFFIX = ".moolabars"
 CARD = "store.json"

@@ -11,7 +11,7 @@ from moola_mlflow.barchoice import choose, merge
 from moola_mlflow.barfiles import PRICES, find_columns, from_frame
 from moola_mlflow.bars import Bars, SourceFile
 from moola_mlflow.bartimes import parse_times
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 
 def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table") -> Bars:

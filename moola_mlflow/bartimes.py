@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 
 MINUTE_NS = 60_000_000_000
 DAY_NS = 86_400_000_000_000
@@ -39,7 +39,7 @@ def check_zone(name: str) -> None:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
         raise UserError(
-            f"bars.timezone='{name}' is not a time zone{nearest(name, known)} "
+            f"bars.timezone='{name}' is not a time zone{nearest_name(name, known)} "
             "Use an IANA name such as UTC, America/New_York or America/Chicago"
         ) from None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.labelrule import SURGE_BARS, TOLERANCE, WAIT, strongest_surge
 
 LAGS = (1, 2, 5)
@@ -68,7 +68,7 @@ def fit_predict(
     Raises: UserError for an unknown name.
     """
     if name not in BASELINES:
-        raise UserError(f"baseline '{name}' is unknown{nearest(name, BASELINES)} Allowed: {', '.join(BASELINES)}")
+        raise UserError(f"baseline '{name}' is unknown{nearest_name(name, BASELINES)} Allowed: {', '.join(BASELINES)}")
     ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
     label, start, end = (np.asarray(x, np.int64)[train] for x in (label_N, start_N, end_N))
     return BASELINES[name](Task(ohlc_NT4[train], label, start, end, ohlc_NT4[test], num_classes, seed))

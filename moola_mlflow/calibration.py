@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core import TrainingError
 
 # A detector outside of this range is broken, not miscalibrated.
 LOWEST, HIGHEST = 0.05, 20.0

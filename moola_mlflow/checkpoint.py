@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.core import TrainingError, UserError
 
 LATEST, BEST, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
 PREVIOUS = "checkpoint_previous.pt"

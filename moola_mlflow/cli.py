@@ -16,11 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow import __version__, completion, runtime
-from moola_mlflow.config import Config, allowed, dotted_keys, laid_over, read_preset, resolve
+from moola_mlflow import __version__, completion
+from moola_mlflow.core import (
+    Config,
+    GateError,
+    Interrupted,
+    Interrupts,
+    TrainingError,
+    UserError,
+    allowed_values,
+    dotted_keys,
+    is_launched,
+    is_tuned,
+    merge_presets,
+    nearest_name,
+    num_processes,
+    prepare_environment,
+    printable,
+    process_rank,
+    read_preset,
+    resolve,
+)
 from moola_mlflow.entrypoints import ENTRY_POINTS, PRESET, SHORT, EntryPoint
-from moola_mlflow.errors import GateError, TrainingError, UserError, nearest, shown
-from moola_mlflow.signals import Interrupted, Interrupts
 
 # How long other processes of a training wait for the first one to say what is wrong.
 SPEAK_S = 60
@@ -60,11 +77,11 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
         return _run(words, interrupts or Interrupts())
     except Interrupted as e:
         _say(f"interrupted by {e}")
-        if runtime.launched():  # before its run was adopted, which nobody else will mark as killed
+        if is_launched():  # before its run was adopted, which nobody else will mark as killed
             _record(words[0], e)
         return e.exit_code
     except UserError as e:
-        if runtime.rank():  # the first process has the same mistake before it, and is to record it before all are ended
+        if process_rank():  # the first process has the same mistake before it, and is to record it before all are ended
             time.sleep(SPEAK_S)
         _say(str(e))
         return 2
@@ -80,7 +97,7 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
     except Exception as e:
         # A store that fails in the middle of a run is no bug of ours; its words come from deep inside and suffice.
         if not _is_a_stores(e):
-            print(shown(traceback.format_exc()), file=sys.stderr, end="")
+            print(printable(traceback.format_exc()), file=sys.stderr, end="")
         _say(f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}")
         return 1
 
@@ -95,7 +112,7 @@ def _show(text: str) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"moola: {shown(message)}", file=sys.stderr, flush=True)
+    print(f"moola: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def _cure(package: str | None) -> str:
@@ -111,14 +128,16 @@ def _is_a_stores(error: Exception) -> bool:
 def _run(words: list[str], interrupts: Interrupts) -> int:
     name = words[0]
     if name not in ENTRY_POINTS:
-        raise UserError(f"unknown command '{name}'{nearest(name, ENTRY_POINTS)} Commands: {', '.join(ENTRY_POINTS)}")
+        raise UserError(
+            f"unknown command '{name}'{nearest_name(name, ENTRY_POINTS)} Commands: {', '.join(ENTRY_POINTS)}"
+        )
     try:
         config, preset, arguments = parse(name, words[1:])
         _check_alone(name)
     except UserError as e:
         _record(name, e)
         raise
-    runtime.prepare_environment(config.runtime.threads, runtime.is_tuned(config.runtime))
+    prepare_environment(config.runtime.threads, is_tuned(config.runtime))
     command = importlib.import_module(f"moola_mlflow.commands.{name}")
     command.run(config, preset, interrupts, **arguments)
     return 0
@@ -126,7 +145,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
 
 def _check_alone(name: str) -> None:
     """Refuse several processes to a command that does not share its work out among them. Raises: UserError."""
-    if name not in SHARED and (count := runtime.processes()) > 1:
+    if name not in SHARED and (count := num_processes()) > 1:
         raise UserError(
             f"'{name}' was started as {count} processes (WORLD_SIZE={count}), and each would do all of it; allowed as "
             f"several: {', '.join(SHARED)}; start moola {name} once, without torchrun"
@@ -135,9 +154,9 @@ def _check_alone(name: str) -> None:
 
 def _record(stage: str, error: BaseException) -> None:
     """A command that ends before its run begins leaves one that says why, as the launcher's does."""
-    if runtime.rank():  # of several processes the first one tells
+    if process_rank():  # of several processes the first one tells
         return
-    runtime.prepare_environment()
+    prepare_environment()
     from moola_mlflow import tracking  # imported late: mlflow takes seconds
 
     try:
@@ -161,7 +180,7 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     for key, value in given.items():
         if key not in known:
             raise UserError(
-                f"unknown parameter '{key}' (value '{value}'){nearest(key, known)} "
+                f"unknown parameter '{key}' (value '{value}'){nearest_name(key, known)} "
                 f"Every key of this command: moola {name} --help"
             )
     named = given.get("config") or entry.config
@@ -171,10 +190,10 @@ def parse(name: str, words: Sequence[str]) -> tuple[Config, str, dict[str, str]]
     preset = read_preset(path) if path else {}
     arguments = {key: given[key] for key in entry.own if key in given}
     if entry.underlay and path:
-        preset = laid_over(read_preset(shipped(entry.config)), preset)
+        preset = merge_presets(read_preset(shipped(entry.config)), preset)
     if entry.base:
         path = arguments["base"] = str(shipped(given.get("base") or entry.base))
-        preset = laid_over(read_preset(path), preset)
+        preset = merge_presets(read_preset(path), preset)
     return resolve(preset, overrides), Path(path).stem if path else "default", arguments
 
 
@@ -239,7 +258,7 @@ def parameters_of(name: str) -> list[Parameter]:
 
 def _defaults(entry: EntryPoint) -> dict[str, Any]:
     presets = [read_preset(path) for name in (entry.base, entry.config) if name and (path := shipped(name)).is_file()]
-    return resolve(functools.reduce(laid_over, presets, {}), {}).flat()
+    return resolve(functools.reduce(merge_presets, presets, {}), {}).flat()
 
 
 def help_text(name: str) -> str:
@@ -257,7 +276,7 @@ def help_text(name: str) -> str:
         lines.append(f"  --{one.name:<{width}}  {one.meaning} [{short}{default}]")
     lines += ["", KEYS]
     lines += [
-        f"  --{key:<28} {' '.join(field.description.split())} ({allowed(field)}; {_shown(defaults[key])})"
+        f"  --{key:<28} {' '.join(field.description.split())} ({allowed_values(field)}; {_shown(defaults[key])})"
         for key, field in dotted_keys().items()
     ]
     return "\n".join(lines)

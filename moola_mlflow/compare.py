@@ -7,9 +7,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moola_mlflow.core import UserError, png_data_uri
 from moola_mlflow.document import Document, Heading, Items, Mono, Notice, Para, Picture, Strong, Table, Text
-from moola_mlflow.errors import UserError
-from moola_mlflow.markup import png
 from moola_mlflow.metrics import Interval
 from moola_mlflow.pairing import Paired, pair
 from moola_mlflow.plots.compare import COLORS, overlay_figure, scores_figure
@@ -207,7 +206,7 @@ def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading |
         caption = (
             "Scores out of fold with their intervals. Intervals that meet say little: the paired difference counts."
         )
-        out.append(Picture("scores.png", png(scores_figure(labels, scores)), caption))
+        out.append(Picture("scores.png", png_data_uri(scores_figure(labels, scores)), caption))
     parts = [(run.children("fold") if run.stage == "finetune" else [run])[:PARTS] for run in runs]
     for family, metrics in FAMILIES.items():
         curves = {metric: [[_curve(part, metric) for part in of_run] for of_run in parts] for metric in metrics}
@@ -217,7 +216,7 @@ def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading |
             continue
         many = ", a line a fold" if runs[0].stage == "finetune" else ""
         name = f"curves-{metrics[0].removeprefix('val/').replace('/', '-')}.png"
-        out.append(Picture(name, png(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
+        out.append(Picture(name, png_data_uri(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
     return [Heading("Curves"), *out] if out else []
 
 

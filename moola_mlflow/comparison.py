@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.batches import fit_scaling
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, UserError, nearest_name
 from moola_mlflow.crossval import (
     ClassicalMethod,
     HeadMethod,
@@ -29,7 +29,6 @@ from moola_mlflow.detector import HEADS, Detector, EncoderDetector, Inputs
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
-from moola_mlflow.errors import UserError, nearest
 from moola_mlflow.evidence import DETECTOR
 from moola_mlflow.features import feature_names
 from moola_mlflow.features.path import path_features
@@ -136,7 +135,7 @@ def make_setting(
     """Put a fine-tuning together. Raises: UserError for an unknown head, or encoders of other windows."""
     head = config.finetune.head
     if head not in HEADS:
-        raise UserError(f"finetune.head='{head}' is unknown{nearest(head, HEADS)} Allowed: {', '.join(HEADS)}")
+        raise UserError(f"finetune.head='{head}' is unknown{nearest_name(head, HEADS)} Allowed: {', '.join(HEADS)}")
     head_settings(config)
     for encoder in encoders:
         length = encoder.card["window"]["length"]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import UserError, nearest
 
 Span = tuple[Tensor, Tensor]
 """First and last step of each window's span. Shapes: int64 [B] each."""
@@ -207,7 +207,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         if head not in HEADS:
-            raise UserError(f"finetune.head='{head}' is unknown{nearest(head, HEADS)} Allowed: {', '.join(HEADS)}")
+            raise UserError(f"finetune.head='{head}' is unknown{nearest_name(head, HEADS)} Allowed: {', '.join(HEADS)}")
         self.head = HEADS[head](num_inputs, num_classes, lengths, num_steps)
         self.log_sigma = nn.Parameter(torch.zeros(2))
         self.register_buffer("mean", torch.zeros(num_inputs))

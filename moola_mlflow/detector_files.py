@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from moola_mlflow.core import UserError
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector import HEADS, Detector
 from moola_mlflow.encoder_files import BROKEN, WEIGHTS, check_parts, check_times, load_from_path, save_encoder
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
-from moola_mlflow.errors import UserError
 
 DETECTOR_CARD = "detector.json"
 ENCODERS = "encoders"

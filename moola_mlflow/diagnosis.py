@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from moola_mlflow.batches import Batch
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core import TrainingError
 from moola_mlflow.objectives import Errors
 
 NUM_WINDOWS, NUM_NAMED = 10, 3

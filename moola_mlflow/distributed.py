@@ -17,8 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from moola_mlflow.errors import TrainingError, UserError
-from moola_mlflow.runtime import processes, rank
+from moola_mlflow.core import TrainingError, UserError, num_processes, process_rank
 
 # A living peer may be busy for long: rank 0 writes checkpoints and pictures. A dead one is noticed at once.
 TIMEOUT = dt.timedelta(minutes=30)
@@ -33,7 +32,7 @@ class PeerLost(TrainingError):
 class World:
     """The processes of a training; alone where nobody started several."""
 
-    rank: int = 0
+    process_rank: int = 0
     size: int = 1
     control: Any = None
     """The group for what the host decides; not the GPU's, whose answers the host would have to wait for."""
@@ -109,7 +108,7 @@ def join(device: torch.device, run_id: str = "") -> World:
 
     Raises: PeerLost where they do not come.
     """
-    size = processes()
+    size = num_processes()
     if size == 1:
         return World(run_id=run_id)
     with warnings.catch_warnings():
@@ -117,7 +116,7 @@ def join(device: torch.device, run_id: str = "") -> World:
         backend = "nccl" if device.type == "cuda" else "gloo"
         _talk(lambda: dist.init_process_group(backend, timeout=TIMEOUT))
         control = _talk(lambda: dist.new_group(backend="gloo", timeout=TIMEOUT))
-    world = World(rank(), size, control)
+    world = World(process_rank(), size, control)
     world.run_id = (world.share_state({"run_id": run_id}) or {})["run_id"]
     return world
 

@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow import abandoned, journal, registry, relocation, runfolder, signs, tracking
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.journal import Sent
 from moola_mlflow.store import FAILURES, first_line, shown_uri
 

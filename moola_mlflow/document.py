@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moola_mlflow.errors import UserError
-from moola_mlflow.markup import html_image, html_text, markdown_code, markdown_text, page
+from moola_mlflow.core import UserError, html_image, html_page, html_text, markdown_code, markdown_text
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Document:
             if isinstance(block, Heading) and block.level == 2
         ]
         nav = [f"<nav>{' '.join(links)}</nav>"] if len(links) > 3 else []
-        return page(self.title, "\n".join([*nav, *map(_html, self.blocks)]))
+        return html_page(self.title, "\n".join([*nav, *map(_html, self.blocks)]))
 
     def write(self, folder: Path, stem: str) -> list[str]:
         """Write ``stem.md`` with its ``figures/`` and ``stem.html``; return the names of the two.

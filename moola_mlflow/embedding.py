@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moola_mlflow.core import UserError
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import UserError
 from moola_mlflow.features import Hybrid, compute_features
 
 POOLS = ("mean", "last", "none")

@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow import checkpoint
-from moola_mlflow.config import Config, EncoderConfig, FeaturesConfig, WindowsConfig, resolve
+from moola_mlflow.core import Config, EncoderConfig, FeaturesConfig, UserError, WindowsConfig, resolve
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.errors import UserError
 from moola_mlflow.features import feature_names
 
 WEIGHTS, CARD = "weights.safetensors", "encoder.json"

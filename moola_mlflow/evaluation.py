@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from moola_mlflow.batches import Batch, BatchSource
+from moola_mlflow.core import EVALUATION, LEAK, PICTURES, RULERS
 from moola_mlflow.objectives import Errors, leak
-from moola_mlflow.runtime import EVALUATION, LEAK, PICTURES, RULERS
 from moola_mlflow.sharding import Engine
 from moola_mlflow.splits import Split
 

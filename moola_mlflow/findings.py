@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 
 from moola_mlflow import gates
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, html_page, html_table, html_text, markdown_code, markdown_text, metric_name
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.gates import Gate, detector_gates
-from moola_mlflow.markup import html_table, html_text, markdown_code, markdown_text, metric_name, page
 from moola_mlflow.plots.candles import candles_svg, class_color
 from moola_mlflow.scan import Scan
 
@@ -136,7 +135,7 @@ class Findings:
         charts = "\n".join(self._chart(rank, row, hit) for rank, (row, hit) in enumerate(best.iterrows(), 1))
         of_all = f"the {len(best):,} most probable of {len(self.table):,}" if len(best) < len(self.table) else "all"
         nothing = "<p>No hit passes the thresholds. Lower detect.min_probability or detect.min_span_score.</p>"
-        return page(
+        return html_page(
             f"Detections: {self._source()}",
             "\n".join(
                 [

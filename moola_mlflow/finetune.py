@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moola_mlflow.core import TrainingError, seeded_generator
 from moola_mlflow.detector import HIT_BARS, Detector, EncoderDetector, Inputs, Span
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.optimizer import AdamW
-from moola_mlflow.runtime import generator
 
 Index = np.ndarray
 """Positions of windows, int64."""
@@ -201,7 +200,7 @@ class _Loop:
     ) -> None:
         self.model, self.detector, self.inputs, self.targets = model, detector, inputs_NTP, targets
         self.mirrored = mirrored_NTP if settings.mirror else None
-        self.settings, self.draws = settings, generator(seed, DRAWS)
+        self.settings, self.draws = settings, seeded_generator(seed, DRAWS)
         self.encoder = model.encoder if isinstance(model, EncoderDetector) else None
 
     def run(self, fit: Index, held: Index, stop_after: int | None) -> Fitted:
@@ -350,7 +349,7 @@ def _tensor(index: Index, like: Tensor) -> Tensor:
 
 
 def _torch_seed(seed: int) -> int:
-    return int(torch.randint(2**62, (), generator=generator(seed, WEIGHTS)))
+    return int(torch.randint(2**62, (), generator=seeded_generator(seed, WEIGHTS)))
 
 
 def _cuda(tensor: Tensor) -> list[torch.device]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.windows import MINUTE_NS
 
 EMBARGO_NS = 105 * MINUTE_NS

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moola_mlflow.config import GatesConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import GatesConfig, UserError, markdown_text
 from moola_mlflow.features.quality import check_quality
-from moola_mlflow.markup import markdown_text
 
 RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     ">": (lambda value, limit: value > limit, "<="),

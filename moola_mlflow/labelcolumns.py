@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from moola_mlflow.barchecks import price_fault
 from moola_mlflow.barfiles import PRICES
 from moola_mlflow.bartimes import MINUTE_NS, parse_times
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 TIMES = ("start_time", "end_time")
 # A limit-down day of an index moves 300 ticks; a zero or a shifted decimal point moves thousands.

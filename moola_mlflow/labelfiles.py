@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from moola_mlflow.barlimits import check_dictionaries, check_parquet
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.labelcolumns import (
     TIMES,
     Rows,
@@ -181,7 +181,7 @@ def content_sha256(labels: LabelledSet) -> str:
 def _table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.parquet")) if path.parent.is_dir() else []
-        raise UserError(f"labels: no file '{path}'{nearest(str(path), there)} 'moola label' makes one from bars")
+        raise UserError(f"labels: no file '{path}'{nearest_name(str(path), there)} 'moola label' makes one from bars")
     try:
         check_parquet(path)
         names = pq.read_schema(path).names
@@ -197,7 +197,7 @@ def _table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     for name in COLUMNS:
         if name not in names:
             raise UserError(
-                f"labels: '{path}' has no column '{name}'{nearest(name, names)} "
+                f"labels: '{path}' has no column '{name}'{nearest_name(name, names)} "
                 f"Needed: {', '.join(COLUMNS)}; there are: {', '.join(names)}"
             )
     try:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.config import BarsConfig, Config
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import BarsConfig, Config, UserError
 from moola_mlflow.labelfiles import LENGTH, LabelledSet, content_sha256, labels_target, read_labels, write_labels
 from moola_mlflow.labelrule import CLASSES, NO_LABEL, NO_SURGE, RULE, SHORTEST, apply_rule
 from moola_mlflow.windows import Windows, make_windows

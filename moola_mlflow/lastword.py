@@ -15,7 +15,7 @@ import time
 
 import mlflow
 
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.core import Interrupts
 
 OVERWRITTEN = "FAILED"
 """What the launcher writes; any other status is somebody's who went on with the run."""

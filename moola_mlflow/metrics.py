@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core import TrainingError
 
 # Weights [R, N] of R resamples -> the score of each [R].
 Statistic = Callable[[np.ndarray], np.ndarray]

@@ -18,7 +18,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow import journal
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.journal import Event, Journal, Sent
 from moola_mlflow.replay import BATCHED, NOTE, Replayer, groups, is_denial, is_refusal, is_too_large
 from moola_mlflow.store import FAILURES, first_line, is_outage, probe

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.config import resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError, resolve
 from moola_mlflow.evidence import HEADLINE
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
 from moola_mlflow.metrics import Interval, Predictions, paired_difference

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 MAX_FOOTER_BYTES = 16 * 2**20
 """Some hundred thousand columns times row groups."""

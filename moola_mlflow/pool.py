@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow import runtime
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core import TrainingError, tune_allocator
 
 POLL_S = 0.2
 
@@ -125,7 +124,7 @@ def _begin(work: Callable[[Any, Any], Any], context: str, parent: int, tuned: bo
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     if tuned:
-        runtime.tune_allocator()
+        tune_allocator()
     # The parent wrote it a moment ago, into a folder that its user alone may enter.
     _work, _context = work, _restored(pickle.loads(Path(context).read_bytes()))  # noqa: S301
 

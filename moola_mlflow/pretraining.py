@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 
-from moola_mlflow import abandoned, checkpoint, console, distributed, runtime
+from moola_mlflow import abandoned, checkpoint, console, distributed
 from moola_mlflow.checkpoint import CheckpointFolder
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, Interrupted, Interrupts, configure_threads, is_tuned, pick_device, pick_precision
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
 from moola_mlflow.resume import ResumePoint
 from moola_mlflow.setup import build_model, check_alike, check_names, prepare
-from moola_mlflow.signals import Interrupted, Interrupts
 from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
 
@@ -32,8 +31,8 @@ def follow(config: Config, interrupts: Interrupts) -> None:
 
     Raises: UserError; PeerLost; Interrupted.
     """
-    runtime.use_threads(config.runtime)
-    device = runtime.pick_device(config.runtime.device)
+    configure_threads(config.runtime)
+    device = pick_device(config.runtime.device)
     world = distributed.join(device)
     try:
         _train_along(config, world, device, interrupts)
@@ -44,7 +43,7 @@ def follow(config: Config, interrupts: Interrupts) -> None:
 
 
 def _train_along(config: Config, world: World, device: torch.device, interrupts: Interrupts) -> None:
-    precision = runtime.pick_precision(config.runtime.precision, device, runtime.is_tuned(config.runtime))
+    precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
     check_names(config)
     data = prepare(config, device)
     model = build_model(config, data.source, data.mean, data.std).to(device)

@@ -14,10 +14,9 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow import gates
-from moola_mlflow.config import GatesConfig
+from moola_mlflow.core import GateError, GatesConfig, UserError, nearest_name, printable
 from moola_mlflow.detector_files import DETECTOR_CARD
 from moola_mlflow.encoder_files import CARD
-from moola_mlflow.errors import GateError, UserError, nearest, shown
 from moola_mlflow.gates import Gate
 from moola_mlflow.registry import CANDIDATE, check_whole, quietly
 from moola_mlflow.store import shown_uri
@@ -48,7 +47,7 @@ class Model:
             return self.aliases[version]
         there = ", ".join(f"{alias} (version {number})" for alias, number in sorted(self.aliases.items())) or "none"
         raise UserError(
-            f"{self.name} has no version or alias '{version}'{nearest(version, [*self.aliases, *self.versions])} "
+            f"{self.name} has no version or alias '{version}'{nearest_name(version, [*self.aliases, *self.versions])} "
             f"Versions: {', '.join(self.versions) or 'none'}; aliases: {there}"
         )
 
@@ -63,7 +62,7 @@ def find_model(name: str) -> Model:
         if name in names:
             raise
         raise UserError(
-            f"model='{name}' is not registered in '{shown_uri()}'{nearest(name, names)} "
+            f"model='{name}' is not registered in '{shown_uri()}'{nearest_name(name, names)} "
             f"Registered: {', '.join(names) or 'none; `pretrain` and `finetune` register models'}"
         ) from e
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
@@ -93,7 +92,7 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
         with quietly():
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
-        raise UserError(f"'{uri}' cannot be fetched from '{shown_uri()}': {shown(str(e))}") from e
+        raise UserError(f"'{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}") from e
     for card in (DETECTOR_CARD, CARD):  # in this order: a detector holds encoders
         if found := sorted(folder.rglob(card), key=lambda path: len(path.parts)):
             try:

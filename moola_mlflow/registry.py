@@ -19,15 +19,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from moola_mlflow import ui
-from moola_mlflow.config import DetectConfig
+from moola_mlflow.core import DetectConfig, UserError, nearest_name, printable, undisturbed
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import DETECTOR_CARD, load_detector_folder
 from moola_mlflow.encoder_files import CARD, load_from_path
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.errors import UserError, nearest, shown
 from moola_mlflow.lineage import model_id_of
 from moola_mlflow.scan import SCAN_PARAMETERS
-from moola_mlflow.signals import undisturbed
 from moola_mlflow.store import shown_uri
 
 PACKAGE = Path(__file__).resolve().parent
@@ -248,7 +246,9 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
         with quietly():
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
-        raise UserError(f"{kind} '{uri}' cannot be fetched from '{shown_uri()}': {shown(str(e))}{_similar(uri)}") from e
+        raise UserError(
+            f"{kind} '{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}{_similar(uri)}"
+        ) from e
     if card == CARD and any(local.rglob(DETECTOR_CARD)):
         raise UserError(
             f"{kind} '{uri}' is a detector: the encoder in it may have been fitted to labels that you would score on; "
@@ -288,13 +288,13 @@ def _similar(uri: str) -> str:
     try:
         names = [model.name for model in client.search_registered_models(max_results=1000)]
         if name not in names:
-            return f"{nearest(name, names)} Registered: {', '.join(names[:20]) or 'none'}"
+            return f"{nearest_name(name, names)} Registered: {', '.join(names[:20]) or 'none'}"
         aliases = sorted(client.get_registered_model(name).aliases)
         versions = [str(v.version) for v in client.search_model_versions(f"name = {_quoted(name)}")]
     except MlflowException:
         return ""
     there = f"{name} has versions {', '.join(sorted(versions, key=int)) or 'none'} and aliases {', '.join(aliases)}"
-    return f"{nearest(alias or number, [*aliases, *versions])} {there}"
+    return f"{nearest_name(alias or number, [*aliases, *versions])} {there}"
 
 
 def check_whole(version: ModelVersion, alias: str) -> None:

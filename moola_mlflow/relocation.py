@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import sqlalchemy
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 COLUMNS = (
     ("experiments", "artifact_location"),

@@ -16,10 +16,9 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from moola_mlflow import detector_files, encoder_files, journal, registry, store, ui
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError, undisturbed
 from moola_mlflow.journal import Event
 from moola_mlflow.registry import EVENT
-from moola_mlflow.signals import undisturbed
 
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
 MAX_PARAM, MAX_NOTE, MAX_BATCH, MAX_METRICS = 6000, 5000, 100, 1000

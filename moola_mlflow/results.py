@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
-from moola_mlflow import encoder_files, gates, runtime
+from moola_mlflow import encoder_files, gates
 from moola_mlflow.bars import Bars
 from moola_mlflow.bartimes import utc
-from moola_mlflow.config import BarsConfig, Config
+from moola_mlflow.core import PACKAGES, BarsConfig, Config, markdown_code
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import Gate
-from moola_mlflow.markup import markdown_code
 from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 
@@ -161,7 +160,7 @@ def encoder_card(
         "quality": quality,
         "probe": {name.removeprefix("probe/"): value for name, value in results.probe.metrics().items()},
         "run_id": run_id,
-        "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 

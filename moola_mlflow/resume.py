@@ -9,8 +9,7 @@ from typing import Any
 
 from moola_mlflow import journal, runfolder
 from moola_mlflow.checkpoint import LATEST, CheckpointFolder
-from moola_mlflow.config import Config, read_preset, resolve
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import Config, UserError, nearest_name, read_preset, resolve
 
 IGNORED = ("tracking.resume", "tracking.allow_drift")
 
@@ -69,7 +68,7 @@ def find(config: Config, root: Path = runfolder.RUNS) -> ResumePoint | None:
     if not (folder / "checkpoints").is_dir():
         there = [path.name for path in _with_checkpoints(root)]
         raise UserError(
-            f"resume: no checkpoints of run '{run_id}' in {root}{nearest(run_id, there)} "
+            f"resume: no checkpoints of run '{run_id}' in {root}{nearest_name(run_id, there)} "
             + (f"There are: {', '.join(there[:5])}" if there else "A run can be continued where it was trained.")
         )
     if kind != "new":

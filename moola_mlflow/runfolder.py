@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from moola_mlflow.core import UserError
 from moola_mlflow.entries import is_time, record_in
-from moola_mlflow.errors import UserError
 
 try:
     import fcntl

@@ -15,7 +15,7 @@ import yaml
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.registry import quietly
 from moola_mlflow.store import FAILURES, shown_uri
 
@@ -173,9 +173,8 @@ def _meant(text: str) -> str:
     like = [one for one in runs if one.name == text] or [one for one in runs if text and one.id.startswith(text)]
     if like:
         return f"; did you mean '{like[-1].id}' ({like[-1].name})?"
-    return (
-        f"{nearest(text, [one.id for one in runs])} Ids stand in the UI on a run's page, and in the last line it says"
-    )
+    nearest = nearest_name(text, [one.id for one in runs])
+    return f"{nearest} Ids stand in the UI on a run's page, and in the last line it says"
 
 
 def search(

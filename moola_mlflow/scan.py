@@ -19,10 +19,9 @@ import pandas as pd
 
 from moola_mlflow.bars import Bars, read_bars, segments
 from moola_mlflow.bartable import bars_from_table
-from moola_mlflow.config import BarsConfig, DetectConfig, resolve
+from moola_mlflow.core import BarsConfig, DetectConfig, UserError, resolve
 from moola_mlflow.detection import CHUNK, Found, PatternDetector
 from moola_mlflow.detector_files import load_detector_folder
-from moola_mlflow.errors import UserError
 from moola_mlflow.windows import Windows, make_windows
 
 COLUMNS = (

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.batches import BatchSource
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, TrainingError
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.features import Hybrid, feature_names
 from moola_mlflow.features.quality import check_quality
 from moola_mlflow.objectives import build_objective

@@ -22,12 +22,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow import runtime
 from moola_mlflow.batches import Batch
+from moola_mlflow.core import TrainingError, allowed_cores
 from moola_mlflow.distributed import World
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.dropout import can_be_shared, stream
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.objectives import Errors, Objective
 
 # A part with fewer windows than this costs more in small matrices than another core gives.
@@ -66,7 +65,7 @@ def num_parts(wanted: int, batch_size: int, device: torch.device, tuned: bool) -
     """Return into how many parts a process cuts its batches; 0 = as many as cores, as long as that pays."""
     if wanted or not tuned or device.type != "cpu":
         return wanted or 1
-    return max(1, min(runtime.allowed_cores() // torch.get_num_threads(), batch_size // SMALLEST_PART))
+    return max(1, min(allowed_cores() // torch.get_num_threads(), batch_size // SMALLEST_PART))
 
 
 def cut(num_rows: int, parts: int) -> list[slice]:

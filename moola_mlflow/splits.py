@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moola_mlflow.config import SplitConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import SplitConfig, UserError
 from moola_mlflow.windows import Windows
 
 NAMES = ("train", "val", "test")

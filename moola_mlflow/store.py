@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SqlTimeout
 from sqlalchemy.pool import NullPool
 
-from moola_mlflow.errors import UserError, conceal, shown
+from moola_mlflow.core import UserError, conceal_secrets, printable
 
 try:
     import fcntl
@@ -134,13 +134,13 @@ def is_outage(error: BaseException) -> bool:
 
 def shown_uri() -> str:
     """Return the store's address as it may be shown and kept."""
-    return shown(mlflow.get_tracking_uri())
+    return printable(mlflow.get_tracking_uri())
 
 
 def hush(uri: str) -> None:
     """Keep the links that MLflow prints to itself where they would show a password, and have it shown nowhere else."""
-    conceal(uri)
-    if shown(uri) != uri:
+    conceal_secrets(uri)
+    if printable(uri) != uri:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
@@ -250,7 +250,7 @@ def _wrong(uri: str, experiment: str, error: Exception, resumed: str | None = No
 
 
 def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None = None) -> str:
-    text, uri = first_line(error), shown(uri)
+    text, uri = first_line(error), printable(uri)
     if resumed and ("not found" in text or "deleted" in text):
         return (
             f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}; set "
@@ -273,7 +273,7 @@ def first_line(error: BaseException) -> str:
     """Return the first line of the error that caused the others: wrappers of a database hide its words."""
     while isinstance(error, SQLAlchemyError) and (inner := error.__cause__ or getattr(error, "orig", None)):
         error = inner
-    text = shown(str(error).strip())
+    text = printable(str(error).strip())
     if found := UNANSWERED.match(text):
         why = re.search(r"(\[Errno [^\]]+\] [^\"')]+|[Rr]ead timed out|timed out|too many \d+ error responses)", text)
         return f"{found[1]} does not answer" + (f": {why[1]}" if why else "")

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moola_mlflow import runrecord
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core import Interrupts, TrainingError
 from moola_mlflow.runrecord import RunRecord
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import NOTE, PARENT, Run
 
 REFUSED = 3

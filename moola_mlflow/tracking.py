@@ -21,15 +21,22 @@ from mlflow.tracking.context import registry as context
 
 from moola_mlflow import journal, lastword, machine, runfolder, ui
 from moola_mlflow.abandoned import close_abandoned, id_in_store
-from moola_mlflow.errors import GateError, TrainingError, UserError, shown
+from moola_mlflow.core import (
+    GateError,
+    Interrupted,
+    TrainingError,
+    UserError,
+    is_launched,
+    markdown_lines,
+    markdown_text,
+    printable,
+    undisturbed,
+)
 from moola_mlflow.journal import OFFLINE, Journal, Sent
-from moola_mlflow.markup import markdown_lines, markdown_text
 from moola_mlflow.outbox import Outbox
 from moola_mlflow.replay import MAX_NOTE, NOTE, PARENT, Replayer
 from moola_mlflow.runfolder import RUNS
 from moola_mlflow.runlog import RunLog
-from moola_mlflow.runtime import launched
-from moola_mlflow.signals import Interrupted, undisturbed
 from moola_mlflow.store import FAILURES, Outage, client, first_line, let_go, open_run, shown_uri
 
 __all__ = ["MAX_NOTE", "NOTE", "PARENT", "Run", "record", "recorded", "run_name"]
@@ -67,7 +74,7 @@ class Run(RunLog):
 
         Raises: UserError where the store does not work, or the run to go on with is not there or is held.
         """
-        self._adopted = launched() and resume is None
+        self._adopted = is_launched() and resume is None
         away = stage in AWAY if away is None else away
         begin: dict[str, Any] = {"kind": "begin", "show": True}
         run, down, handed = None, "", ""
@@ -163,7 +170,7 @@ class Run(RunLog):
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             self.finish("KILLED", f"Interrupted ({error or 'SIGINT'}).")
         elif isinstance(error, UserError | TrainingError | GateError):
-            reason = markdown_lines(shown(str(error)))  # in which a symbol or a label may be called anything
+            reason = markdown_lines(printable(str(error)))  # in which a symbol or a label may be called anything
             self.finish("FAILED", f"**Failed:** {reason}" + (f"\n\n{self._note}" if self._note else ""))
         else:
             self.finish("FAILED", f"**Failed:** {type(error).__name__}: {markdown_text(first_line(error))}")

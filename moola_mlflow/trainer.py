@@ -22,15 +22,13 @@ from torch import Tensor, nn
 from moola_mlflow import diagnosis, encoders, sharding
 from moola_mlflow.batches import Batch, BatchSource
 from moola_mlflow.checkpoint import CheckpointFolder
-from moola_mlflow.config import Config
+from moola_mlflow.core import DRAWS, DROPOUT, EVALUATION, ORDER, Config, UserError, mixed_seed, seeded_generator
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.distributed import PeerLost, World
-from moola_mlflow.errors import UserError
 from moola_mlflow.evaluation import Evaluation
 from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, StepEnded, WentBack
 from moola_mlflow.objectives import Errors
 from moola_mlflow.optimizer import AdamW
-from moola_mlflow.runtime import DRAWS, DROPOUT, EVALUATION, ORDER, generator, mixed_seed
 from moola_mlflow.sharding import Engine, Pretraining
 from moola_mlflow.splits import Split
 
@@ -126,7 +124,7 @@ class Trainer:
 
     def _generator(self, *purpose: int) -> torch.Generator:
         device = self.device if self.device.type == "cuda" else "cpu"
-        return generator(self.config.trainer.seed, *purpose, device=device)
+        return seeded_generator(self.config.trainer.seed, *purpose, device=device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which encoders and decoders run."""

@@ -14,8 +14,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import Experiment
 
-from moola_mlflow.markup import markdown_code, markdown_text
-from moola_mlflow.store import shown
+from moola_mlflow.core import markdown_code, markdown_text, printable
 
 VIEW = "mlflow.sharedViewState."
 """How the tag of an experiment begins that holds a saved view; what follows is its key in links."""
@@ -74,7 +73,7 @@ def where(experiment_id: str, run_id: str) -> str:
     uri = mlflow.get_tracking_uri()
     page = f"#/experiments/{experiment_id}/runs/{run_id}"
     if uri.startswith(("http://", "https://")):
-        return f"{shown(uri).rstrip('/')}/{page}"
+        return f"{printable(uri).rstrip('/')}/{page}"
     return f"{_command(uri)}, then http://127.0.0.1:5000/{page}"
 
 
@@ -82,9 +81,9 @@ def _command(uri: str) -> str:
     """Return what shows a store that has no server; ``mlflow ui`` alone reads the current folder's mlflow.db."""
     if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).absolute() == Path.cwd() / "mlflow.db":
         return "mlflow ui"
-    if shown(uri) != uri and os.environ.get("MLFLOW_TRACKING_URI") == uri:
+    if printable(uri) != uri and os.environ.get("MLFLOW_TRACKING_URI") == uri:
         return "mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI"
-    return f"mlflow ui --backend-store-uri {shown(uri)}"
+    return f"mlflow ui --backend-store-uri {printable(uri)}"
 
 
 def _packed(view: View) -> str:

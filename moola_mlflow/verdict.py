@@ -7,18 +7,16 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moola_mlflow import runtime
 from moola_mlflow.bartimes import utc
 from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.comparison import Setting
-from moola_mlflow.config import Config
+from moola_mlflow.core import PACKAGES, Config, markdown_code, markdown_text
 from moola_mlflow.crossval import Outcome, Unit
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import members_of
 from moola_mlflow.evidence import DETECTOR, Evidence
 from moola_mlflow.gates import Gate, copies_input, explained
 from moola_mlflow.labels import LabelledSet
-from moola_mlflow.markup import markdown_code, markdown_text
 from moola_mlflow.metrics import FEW_UNITS, Interval
 
 WEAK = (
@@ -183,7 +181,7 @@ def detector_card(
         "evidence": {**evidence.gated(is_identity(setting)), "delta_inputs": setting.which},
         "headline": evidence.headline(),
         "run_id": run_id,
-        "versions": {name: importlib.metadata.version(name) for name in runtime.PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
 
 

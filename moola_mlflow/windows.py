@@ -11,7 +11,7 @@ import numpy as np
 from moola_mlflow.bars import Bars, segments
 from moola_mlflow.barstore import take, take_runs
 from moola_mlflow.bartimes import MINUTE_NS
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 
 __all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "weighed"]
 
@@ -99,7 +99,7 @@ def weighed(windows: Windows, weights: Mapping[str, float]) -> Windows:
     for name, keys in keys_of.items():
         if not keys:
             raise UserError(
-                f"windows.weights: no instrument '{name}'{nearest(name, symbols.values())} "
+                f"windows.weights: no instrument '{name}'{nearest_name(name, symbols.values())} "
                 f"There are: {', '.join(sorted(set(symbols.values()))[:12])}"
             )
     of_key = dict.fromkeys(symbols, 1.0) | {key: weights[name] for name, keys in keys_of.items() for key in keys}

@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 
 from moola_mlflow.barlimits import FREE_BYTES
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig, dotted_keys, read_preset, resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.labelfiles import read_labels
 
 ADDRESS_SPACE = 6 * 2**30

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moola_mlflow.config import resolve
+from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.detection import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.detector import Detector, Inputs
 from moola_mlflow.encoder_files import describe

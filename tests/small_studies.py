@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import mlflow
 
-from moola_mlflow.config import Config, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import Config
 from moola_mlflow.study.joining import join
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.space import Space

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from moola_mlflow import abandoned, runfolder, signs
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.runfolder import DIED, HEARTBEAT, JOURNAL, RUNS, read_journal
 from moola_mlflow.store import let_go
 from moola_mlflow.study.trialruns import TrialRun

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.bars import Bars, read_bars, write_parquet
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 
 PRICES = ["open", "high", "low", "close"]
 SUFFIXES = [".parquet", ".pq", ".csv", ".csv.gz", ".csv.zst", ".txt", ".dbn", ".dbn.zst", ".xlsx", ""]

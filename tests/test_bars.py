@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.bars import Bars, read_bars, write_parquet
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real bars are not at {REAL}")

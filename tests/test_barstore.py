@@ -18,8 +18,9 @@ from moola_mlflow.baringest import ingest
 from moola_mlflow.bars import Bars, read_bars, segments, write_store
 from moola_mlflow.barstamps import stamp_warning
 from moola_mlflow.barstore import find_segments, is_store
-from moola_mlflow.config import BarsConfig, SplitConfig, resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.windows import make_windows, weighed
 

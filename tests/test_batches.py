@@ -10,7 +10,7 @@ import torch
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import CHUNK, BatchSource
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.features import Hybrid
 from moola_mlflow.windows import make_windows
 

@@ -11,7 +11,7 @@ from small_disks import small_disk
 
 from moola_mlflow import checkpoint
 from moola_mlflow.checkpoint import BEST, LATEST, PREVIOUS, TOP, CheckpointFolder
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.core.errors import TrainingError, UserError
 
 
 def state(epoch: int, huber: float = 1.0) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 from small_labels import small_labels
 
 from moola_mlflow import compare
-from moola_mlflow.config import Config, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.escape import png_data_uri
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, write_labels
-from moola_mlflow.markup import png
 from moola_mlflow.metrics import Interval
 from moola_mlflow.pairing import Paired, pair
 from moola_mlflow.plots.compare import literal, overlay_figure, scores_figure
@@ -208,8 +209,8 @@ def test_a_run_given_twice_is_refused() -> None:
 @pytest.mark.parametrize("name", ["$\\frac{", "_hidden", "a" * 500, "<script>", "", "$x$ | `y`\n"])
 def test_any_name_can_stand_in_a_picture(name: str) -> None:
     curves = {"val/loss": [[{0: 1.0, 1: 0.5}], [{0: 1.0}]], "train/loss": [[{0: 1.0}, {0: 2.0}], []]}
-    assert png(overlay_figure([name, "B"], curves, "loss")).startswith(b"\x89PNG")
-    assert png(scores_figure([name, "B"], {"F1": [Interval(0.5, 0.4, 0.6), None]})).startswith(b"\x89PNG")
+    assert png_data_uri(overlay_figure([name, "B"], curves, "loss")).startswith(b"\x89PNG")
+    assert png_data_uri(scores_figure([name, "B"], {"F1": [Interval(0.5, 0.4, 0.6), None]})).startswith(b"\x89PNG")
     assert not literal(name).startswith("_")
     assert len(literal(name)) < 60
 

@@ -24,7 +24,9 @@ from moola_mlflow.comparison import (
     make_setting,
     refit,
 )
-from moola_mlflow.config import Config, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.crossval import (
     ClassicalMethod,
     HeadMethod,
@@ -40,7 +42,6 @@ from moola_mlflow.detection import PatternDetector, detector_inputs
 from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
-from moola_mlflow.errors import UserError
 from moola_mlflow.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh
 from moola_mlflow.features import compute_features
 from moola_mlflow.finetune import mirrored

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from moola_mlflow.config import dotted_keys
+from moola_mlflow.core.config.presets import dotted_keys
 from moola_mlflow.entrypoints import ENTRY_POINTS
 
 

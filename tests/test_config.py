@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from moola_mlflow.cli import parse
-from moola_mlflow.config import Config, dotted_keys, read_preset, resolve
+from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
-from moola_mlflow.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -17,7 +17,8 @@ from small_models import small_encoder
 
 from moola_mlflow.batches import fit_scaling
 from moola_mlflow.calibration import apply_temperature
-from moola_mlflow.config import CvConfig
+from moola_mlflow.core.config.tree import CvConfig
+from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.crossval import (
     ClassicalMethod,
     HeadMethod,
@@ -33,7 +34,6 @@ from moola_mlflow.crossval import (
 )
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import Ensemble
-from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.finetune import HeadSettings
 from moola_mlflow.labels import LabelledSet, overlap_groups
 from moola_mlflow.windows import MINUTE_NS

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 
 pytest.importorskip("databento_dbn", reason="the extra databento is not installed: pip install -e '.[databento]'")
 import databento_dbn as dbn

@@ -11,11 +11,11 @@ from small_models import CLASSES, small_detector, small_encoder, windows
 
 from moola_mlflow import detection
 from moola_mlflow.calibration import apply_temperature
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.detection import PatternDetector, detector_inputs, encoder_features
 from moola_mlflow.detector import Inputs
 from moola_mlflow.embedding import embed
 from moola_mlflow.encoders.ensemble import Ensemble
-from moola_mlflow.errors import UserError
 from moola_mlflow.features import compute_features
 from moola_mlflow.features.path import path_features
 

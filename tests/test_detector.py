@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.detector import HEADS, LOG_SIGMA_BOUNDS, Detector, EncoderDetector, best_span, over_steps, pooling
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import UserError
 
 
 @pytest.fixture(params=HEADS)

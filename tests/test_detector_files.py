@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from small_models import CLASSES, small_detector, windows
 
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.detector import Inputs
 from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoder_files import load_from_path
 from moola_mlflow.encoders.ensemble import members_of
-from moola_mlflow.errors import UserError
 
 
 @pytest.mark.parametrize("head", ["span", "pooled"])

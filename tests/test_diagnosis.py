@@ -14,7 +14,7 @@ import torch
 from moola_mlflow import checkpoint
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.diagnosis import NumbersWrong, gradient_norms
 from moola_mlflow.events import EpochEnded, Event, WentBack
 from moola_mlflow.trainer import Trainer

@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from small_labels import small_labels
 
-from moola_mlflow.config import CvConfig, GatesConfig
+from moola_mlflow.core.config.tree import CvConfig, GatesConfig
 from moola_mlflow.crossval import Outcome, Unit, plan
 from moola_mlflow.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh
 from moola_mlflow.gates import GAIN, detector_gates

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from small_models import small_detector
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.config import BarsConfig, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.findings import NO_NOTHING, WEAK, Findings
 from moola_mlflow.plots.candles import candles_svg, overview_figure, price_text, price_ticks

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.detector import HEADS
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, mirrored, predict
 
 SETTINGS = HeadSettings(epochs=8, batch_size=16)

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from moola_mlflow.config import resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.folds import EMBARGO_NS, Fold, inner_split, make_folds
 from moola_mlflow.windows import MINUTE_NS
 

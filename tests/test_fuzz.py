@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig, read_preset, resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 INPUTS = {"csv": 5000, "parquet": 4000, "dbn": 3000, "labels": 3000, "config": 2500, "yaml": 2500}

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.bars import Bars, read_bars, segments
-from moola_mlflow.config import BarsConfig, Config, resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig, Config
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.labelrule import CLASSES, apply_rule
 from moola_mlflow.labels import (
     LabelledSet,

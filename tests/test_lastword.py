@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from moola_mlflow import lastword
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.core.signals import Interrupts
 
 RUN = "1" * 32
 

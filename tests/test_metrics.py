@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.calibration import HIGHEST, LOWEST, apply_temperature, temperature
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.metrics import (
     Predictions,
     bootstrap_interval,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.encoders import dropout
 from moola_mlflow.events import Event, StepEnded
 from moola_mlflow.objectives.base import Errors

@@ -24,7 +24,7 @@ from benchmarks.objectives.summary import threshold  # noqa: E402
 from benchmarks.objectives.variants import VARIANTS  # noqa: E402
 from moola_mlflow.bars import read_bars  # noqa: E402
 from moola_mlflow.batches import Batch  # noqa: E402
-from moola_mlflow.config import BarsConfig  # noqa: E402
+from moola_mlflow.core.config.tree import BarsConfig  # noqa: E402
 from moola_mlflow.encoders import build_encoder  # noqa: E402
 from moola_mlflow.labelrule import CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, apply_rule  # noqa: E402
 from moola_mlflow.objectives import leak  # noqa: E402

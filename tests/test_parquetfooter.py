@@ -14,8 +14,8 @@ import pytest
 
 from moola_mlflow import barlimits, parquetfooter
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.labelfiles import read_labels
 from moola_mlflow.parquetfooter import Chunk, chunks
 

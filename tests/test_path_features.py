@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.features import path
 from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
 

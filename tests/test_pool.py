@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.pool import run_tasks
 
 

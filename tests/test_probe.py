@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import BatchSource
-from moola_mlflow.config import BarsConfig, SplitConfig
+from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.features import Hybrid
 from moola_mlflow.probe import GROUPS, IS_PATH, NAMES, frozen_copy, probe, probe_targets

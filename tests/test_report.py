@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from moola_mlflow.core.errors import UserError
+from moola_mlflow.core.escape import markdown_code, markdown_text
 from moola_mlflow.document import (
     Code,
     Document,
@@ -21,8 +23,6 @@ from moola_mlflow.document import (
     Table,
     output_folder,
 )
-from moola_mlflow.errors import UserError
-from moola_mlflow.markup import markdown_code, markdown_text
 from moola_mlflow.metrics import Interval
 from moola_mlflow.report import conclusions
 from moola_mlflow.report.facts import GateRow, Pretrained, Tuned, gate_rows

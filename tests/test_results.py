@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from moola_mlflow.config import resolve
+from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.gates import Gate
 from moola_mlflow.probe import ProbeScores
 from moola_mlflow.results import Results, note

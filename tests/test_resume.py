@@ -14,8 +14,9 @@ import torch
 from moola_mlflow import resume, runfolder
 from moola_mlflow.bars import read_bars
 from moola_mlflow.checkpoint import LATEST, CheckpointFolder
-from moola_mlflow.config import BarsConfig, Config, resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig, Config
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.journal import Sent
 from moola_mlflow.runlog import RunLog
 from moola_mlflow.trainer import Trainer

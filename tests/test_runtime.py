@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from moola_mlflow import cli, runtime
+from moola_mlflow import cli
 from moola_mlflow.commands import detect, finetune, sweep
-from moola_mlflow.config import Config, RuntimeConfig, read_preset, resolve
+from moola_mlflow.core import runtime
+from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core.config.tree import Config, RuntimeConfig
+from moola_mlflow.core.errors import UserError
+from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.distributed import World, differences, in_words
 from moola_mlflow.entrypoints import ENTRY_POINTS
-from moola_mlflow.errors import UserError
-from moola_mlflow.signals import Interrupts
 from tests.e2e.harness import Store
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -29,16 +31,16 @@ def test_what_became_of_the_allocator_is_said(
 ) -> None:
     asked = []
     monkeypatch.setattr(runtime, "tune_allocator", lambda: asked.append(1) or taken)
-    assert runtime.allocate(RuntimeConfig(tune=tune)) == said  # type: ignore[arg-type]
+    assert runtime.configure_allocator(RuntimeConfig(tune=tune)) == said  # type: ignore[arg-type]
     assert bool(asked) == (tune == "on")
 
 
 def test_plain_pytorch_has_all_cores_and_whole_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     try:
-        assert runtime.use_threads(RuntimeConfig(tune="off")) == 2
-        assert runtime.use_threads(RuntimeConfig(tune="off", threads=1)) == 1
-        assert runtime.use_threads(RuntimeConfig()) == 1
+        assert runtime.configure_threads(RuntimeConfig(tune="off")) == 2
+        assert runtime.configure_threads(RuntimeConfig(tune="off", threads=1)) == 1
+        assert runtime.configure_threads(RuntimeConfig()) == 1
     finally:
         torch.set_num_threads(1)
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)

@@ -21,11 +21,11 @@ from small_models import small_detector, windows
 from moola_mlflow import detect, scan
 from moola_mlflow.bars import Bars, read_bars, segments
 from moola_mlflow.bartable import bars_from_table
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.detection import detector_inputs
 from moola_mlflow.detector import SpanHead
 from moola_mlflow.detector_files import save_detector
-from moola_mlflow.errors import UserError
 from moola_mlflow.synthetic import generate
 from moola_mlflow.windows import MINUTE_NS
 

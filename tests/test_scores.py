@@ -13,15 +13,16 @@ import torch
 from moola_mlflow import checkpoint
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
-from moola_mlflow.config import BarsConfig, SplitConfig, read_preset, resolve
+from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core.errors import TrainingError
+from moola_mlflow.core.runtime import EVALUATION, seeded_generator
 from moola_mlflow.embedding import embed
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features import Hybrid
 from moola_mlflow.objectives import build_objective
-from moola_mlflow.runtime import EVALUATION, generator
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.trainer import Trainer, lr_factor
@@ -88,7 +89,7 @@ def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Pat
     mean, std = encoder.mean.double().numpy(), encoder.std.double().numpy()
 
     def drawn(x: torch.Tensor, purpose: tuple[int, ...]) -> np.ndarray:
-        g, prices = generator(17, *purpose), torch.zeros(0)
+        g, prices = seeded_generator(17, *purpose), torch.zeros(0)
         parts = [objective.draw(Batch(b, prices, np.arange(len(b)), 20), g) for b in x.split(EVALUATION_BATCH)]
         return torch.cat(parts).numpy()
 

@@ -18,10 +18,10 @@ from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
 from moola_mlflow import checkpoint, promotion
-from moola_mlflow.config import read_preset, resolve
+from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core.errors import GateError, TrainingError, UserError
 from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoder_files import load_from_path, save_encoder
-from moola_mlflow.errors import GateError, TrainingError, UserError
 from moola_mlflow.gates import Gate, markdown
 from moola_mlflow.registry import load_encoder
 from moola_mlflow.stages import CLASS_NAME

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from moola_mlflow import checkpoint, encoders, sharding
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import TrainingError
+from moola_mlflow.core.runtime import seeded_generator
 from moola_mlflow.encoders import BiLSTM, Encoder
 from moola_mlflow.encoders.dropout import Dropout, can_be_shared, stream
-from moola_mlflow.errors import TrainingError
 from moola_mlflow.events import MemoryRanOut
-from moola_mlflow.runtime import generator
 from moola_mlflow.trainer import Trainer
 from moola_mlflow.windows import Windows, make_windows
 from tests.test_resume import histories
@@ -60,7 +60,7 @@ def test_a_step_is_what_plain_autograd_makes_of_the_batch(windows: Windows, tmp_
     trainer = make_trainer(windows, tmp_path, **overrides)
     plain = copy.deepcopy(trainer.model).train()
     batch = next(iter(trainer.source.batches(trainer.split.train, 16)))
-    draws = generator(0, 0)
+    draws = seeded_generator(0, 0)
     draws.set_state(trainer.draws.get_state())
     loss = plain.objective.loss(plain.objective(plain.encoder, batch, draws))
     loss.backward()

@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 from small_models import small_encoder
 
 from moola_mlflow.comparison import detector_method, make_setting, refit
-from moola_mlflow.config import CvConfig, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import CvConfig
 from moola_mlflow.crossval import HeadMethod, Method, Outcome, Targets, Unit, cross_validate, plan, pooled
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.evidence import DETECTOR, weigh

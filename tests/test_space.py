@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from moola_mlflow.config import resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.study.space import Space, trial_config
 
 LR = {"optimizer.lr": {"low": "1e-4", "high": "1e-2", "log": True}}

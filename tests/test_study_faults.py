@@ -24,9 +24,10 @@ from small_studies import Bench, configured, parabola
 
 from moola_mlflow import signs
 from moola_mlflow.commands import sweep
-from moola_mlflow.config import Config, resolve
-from moola_mlflow.errors import TrainingError, UserError
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.errors import TrainingError, UserError
+from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.signs import machine
 from moola_mlflow.study import joining, processes, trialruns
 from moola_mlflow.study.finetune_trials import FinetuneTrials

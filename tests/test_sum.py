@@ -11,9 +11,10 @@ import torch
 from moola_mlflow import checkpoint
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
-from moola_mlflow.config import BarsConfig, ObjectiveConfig, SplitConfig, resolve
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig, ObjectiveConfig, SplitConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.errors import UserError
 from moola_mlflow.features import Hybrid, compute_features, feature_names
 from moola_mlflow.objectives import Errors, Masked, WeightedSum, build_objective, leak
 from moola_mlflow.objectives.path import TARGETS

@@ -9,7 +9,7 @@ import torch
 from moola_mlflow import survey as surveys
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import BatchSource, fit_scaling
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.features import Hybrid
 from moola_mlflow.features.quality import quality_report
 from moola_mlflow.survey import survey

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from moola_mlflow.commands import main
-from moola_mlflow.config import resolve
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.tour import REFUSED, Tour, headline, refusal
 
 

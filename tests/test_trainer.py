@@ -15,12 +15,13 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from moola_mlflow import abandoned, checkpoint
 from moola_mlflow.bars import read_bars
 from moola_mlflow.batches import BatchSource, fit_scaling
-from moola_mlflow.config import BarsConfig, Config, SplitConfig, resolve
 from moola_mlflow.console import TrainingDisplay, epoch_line
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig, Config, SplitConfig
+from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.encoder_files import load_from_path
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.errors import TrainingError, UserError
 from moola_mlflow.events import EpochEnded
 from moola_mlflow.features import Hybrid
 from moola_mlflow.objectives import build_objective

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from moola_mlflow import setup
 from moola_mlflow.bars import Bars, segments
-from moola_mlflow.config import SplitConfig, resolve
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import SplitConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.windows import MINUTE_NS, Windows, make_windows
 

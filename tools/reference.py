@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from moola_mlflow import cli
-from moola_mlflow.config import Config, allowed, dotted_keys, read_preset, resolve
+from moola_mlflow.core.config.presets import allowed_values, dotted_keys, read_preset, resolve
+from moola_mlflow.core.config.tree import Config
 from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +88,7 @@ def keys() -> Iterator[str]:
         for key, field in fields.items():
             if key.split(".")[0] == section:
                 name = f"`{key}`" + (f" (`{short[key]}`)" if key in short else "")
-                rows.append((name, text(allowed(field)), code(defaults[key]), text(field.description or "")))
+                rows.append((name, text(allowed_values(field)), code(defaults[key]), text(field.description or "")))
         yield f"### Section {section}\n\n" + table(("key", "type and range", "default", "meaning"), rows)
 
 

@@ -18,7 +18,7 @@ import torch
 from benchmarks.objectives import summary
 from benchmarks.objectives.study import study
 from benchmarks.objectives.variants import Scale
-from moola_mlflow import runtime
+from moola_mlflow.core import runtime
 from moola_mlflow.finetune import HeadSettings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "objectives.json"

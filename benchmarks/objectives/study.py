@@ -17,7 +17,7 @@ from benchmarks.objectives.rows import READERS
 from benchmarks.objectives.summary import Result
 from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, pretrain
 from benchmarks.synthetic_months import machine
-from moola_mlflow import runtime
+from moola_mlflow.core import runtime
 from moola_mlflow.finetune import HeadSettings
 from moola_mlflow.labels import overlap_groups
 from moola_mlflow.pool import run_tasks

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from moola_mlflow import compare, tracking
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, Interrupts
 from moola_mlflow.document import output_folder
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 FOLDER = "compare"

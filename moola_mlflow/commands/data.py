@@ -16,11 +16,8 @@ from moola_mlflow.baringest import ingest
 from moola_mlflow.bars import Bars, segments, write_parquet, write_store
 from moola_mlflow.barstore import CARD, is_store, names_store, take
 from moola_mlflow.barsummary import bars_per_day, rolls, summarise
-from moola_mlflow.config import Config
-from moola_mlflow.errors import UserError
-from moola_mlflow.markup import markdown_table, markdown_text
+from moola_mlflow.core import Config, Interrupts, UserError, markdown_table, markdown_text
 from moola_mlflow.plots.bars import coverage_figure, price_figure
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 COLUMNS = ("instrument", "id", "bars", "first", "last", "segments", "longest_segment")

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from moola_mlflow import lineage, promotion, registry, runtime, stages, tracking
+from moola_mlflow import lineage, promotion, registry, stages, tracking
 from moola_mlflow.bars import Bars
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, Interrupts, UserError, configure_allocator, configure_threads, pick_device
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.encoders.ensemble import members_of
-from moola_mlflow.errors import UserError
 from moola_mlflow.findings import Findings
 from moola_mlflow.plots.candles import overview_figure
 from moola_mlflow.scan import scan
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 TABLE, PAGE = "detections.parquet", "detections.html"
@@ -26,12 +24,12 @@ MODELS = "models:/"
 
 def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> None:
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
-    allocator = runtime.allocate(config.runtime)
+    allocator = configure_allocator(config.runtime)
     name = tracking.run_name("detect", Path(config.bars.path).stem, config.trainer.seed)
     with Run("detect", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
-        runtime.use_threads(config.runtime)
+        configure_threads(config.runtime)
         folder = _folder(out)
         detector = _load(config.detect.detector)
         origin = lineage.resolve_origin(config.detect.detector, detector.card)
@@ -97,7 +95,7 @@ def _place(detector: PatternDetector, config: Config) -> str:
     """Move the detector to its device, where it computes with the numbers that it is served with: fp32."""
     import torch  # the store is asked first, and torch takes seconds
 
-    device = runtime.pick_device(config.runtime.device)
+    device = pick_device(config.runtime.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     detector.head.to(device)
     if detector.encoder is not None:

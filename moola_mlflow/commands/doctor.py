@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from moola_mlflow import runtime, tracking
-from moola_mlflow.config import Config
+from moola_mlflow import tracking
+from moola_mlflow.core import Config, Interrupts, TrainingError, UserError, is_launched
 from moola_mlflow.doctor import examine
-from moola_mlflow.errors import TrainingError, UserError
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 
@@ -21,7 +19,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, fix: str = "false")
         raise UserError(f"fix='{fix}'; allowed: true | false")
     left = 0
     # A run of its own only where the launcher has made one: a look changes nothing.
-    with Run("doctor", tracking.run_name("doctor", "check", 0)) if runtime.launched() else nullcontext():
+    with Run("doctor", tracking.run_name("doctor", "check", 0)) if is_launched() else nullcontext():
         for finding in examine():
             if not finding.cure:
                 print(f"ok      {finding.what}", flush=True)

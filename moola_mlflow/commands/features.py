@@ -7,11 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from moola_mlflow import stages, tracking
-from moola_mlflow.config import Config
-from moola_mlflow.markup import markdown_code
+from moola_mlflow.core import Config, Interrupts, markdown_code
 from moola_mlflow.registry import load_encoders
 from moola_mlflow.setup import batch_source, cut_windows
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 COLUMNS = ("name", "nonzero", "at_lower", "at_upper", "mean", "std", "min", "max", "q05", "q50", "q95")

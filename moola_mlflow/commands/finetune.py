@@ -7,12 +7,21 @@ import time
 import numpy as np
 from matplotlib.figure import Figure
 
-from moola_mlflow import detector_files, registry, runtime, stages, tracking, verdict
+from moola_mlflow import detector_files, registry, stages, tracking, verdict
 from moola_mlflow.comparison import UNREAD, Setting, build_methods, make_setting, refit, refuse_unread, without_effect
-from moola_mlflow.config import Config
+from moola_mlflow.core import (
+    Config,
+    GateError,
+    Interrupts,
+    configure_allocator,
+    configure_threads,
+    is_tuned,
+    pick_device,
+    pick_precision,
+    usable_cores,
+)
 from moola_mlflow.crossval import Outcome, Targets, Unit, cross_validate, plan
 from moola_mlflow.detection import PatternDetector
-from moola_mlflow.errors import GateError
 from moola_mlflow.evidence import DETECTOR, Evidence, weigh
 from moola_mlflow.gates import detector_gates, summary, table
 from moola_mlflow.metrics import scores
@@ -24,24 +33,23 @@ from moola_mlflow.plots.finetuning import (
     reliability_figure,
 )
 from moola_mlflow.registry import load_encoders
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 
 def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     """Cross-validate a detector beside its baselines, refit it on all labels, register it with its evidence."""
     started = time.perf_counter()
-    tuned, allocator = runtime.is_tuned(config.runtime), runtime.allocate(config.runtime)
+    tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = tracking.run_name("finetune", preset, seeds[0])
     with Run("finetune", name, config.tracking.experiment) as active:
         active.config(config, UNREAD)
         refuse_unread(config)
         registry.check_kind(config.registry.name, "detector")  # now, not after minutes of folds
-        runtime.use_threads(config.runtime)
-        device = runtime.pick_device(config.runtime.device)
-        precision = runtime.pick_precision(config.runtime.precision, device, tuned)
-        workers = (config.cv.workers or runtime.usable_cores()) if device.type == "cpu" else 1
+        configure_threads(config.runtime)
+        device = pick_device(config.runtime.device)
+        precision = pick_precision(config.runtime.precision, device, tuned)
+        workers = (config.cv.workers or usable_cores()) if device.type == "cpu" else 1
         active.tags({"moola.device": device, "moola.precision": precision, "moola.workers": workers})
         active.tags({"moola.allocator": allocator})
         labels = stages.load_labels(active, config)
@@ -103,7 +111,7 @@ def _cross_validate(
         with interrupts.deferred():  # raises at its end what interrupted it
             done = cross_validate(
                 methods, Targets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason,
-                tuned=runtime.is_tuned(setting.config.runtime),
+                tuned=is_tuned(setting.config.runtime),
             )  # fmt: skip
         for method, outcomes in done.items():
             total.setdefault(method, []).extend(outcomes)

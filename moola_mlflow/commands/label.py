@@ -7,8 +7,7 @@ from typing import Any
 
 from moola_mlflow import stages, tracking
 from moola_mlflow.bartimes import utc
-from moola_mlflow.config import Config
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import Config, Interrupts, UserError, markdown_code
 from moola_mlflow.labels import (
     RULE,
     LabelledSet,
@@ -19,8 +18,6 @@ from moola_mlflow.labels import (
     sample_bars,
     write_labels,
 )
-from moola_mlflow.markup import markdown_code
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 WEAK = (

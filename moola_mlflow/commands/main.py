@@ -8,11 +8,8 @@ from pathlib import Path
 import mlflow
 
 from moola_mlflow import tracking
-from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError
-from moola_mlflow.markup import markdown_table
+from moola_mlflow.core import Config, Interrupts, TrainingError, markdown_table
 from moola_mlflow.runrecord import RunRecord
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tour import Tour
 from moola_mlflow.tracking import Run
 

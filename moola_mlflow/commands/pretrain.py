@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 
-from moola_mlflow import (
-    checkpoint,
-    distributed,
-    encoder_files,
-    gates,
-    resume,
-    runtime,
-    stages,
-    tracking,
+from moola_mlflow import checkpoint, distributed, encoder_files, gates, resume, stages, tracking
+from moola_mlflow.core import (
+    Config,
+    GateError,
+    Interrupts,
+    configure_allocator,
+    configure_threads,
+    is_tuned,
+    pick_device,
+    pick_precision,
+    process_rank,
 )
-from moola_mlflow.config import Config
-from moola_mlflow.errors import GateError
 from moola_mlflow.pretraining import fit_tracked, follow, go_on
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
 from moola_mlflow.setup import build_model, check_alike, check_leak, check_names, prepare
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 from moola_mlflow.trainer import Trainer
 
@@ -28,8 +27,8 @@ from moola_mlflow.trainer import Trainer
 def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     """Train an encoder on bars, score it on the held-out split, log everything and register a version."""
     started = time.perf_counter()
-    allocator = runtime.allocate(config.runtime)
-    if runtime.rank():
+    allocator = configure_allocator(config.runtime)
+    if process_rank():
         follow(config, interrupts)
         return
     name = tracking.run_name("pretrain", preset, config.trainer.seed)
@@ -40,9 +39,9 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         if not point:
             active.config(config)
         check_names(config)
-        threads = runtime.use_threads(config.runtime)
-        device = runtime.pick_device(config.runtime.device)
-        precision = runtime.pick_precision(config.runtime.precision, device, runtime.is_tuned(config.runtime))
+        threads = configure_threads(config.runtime)
+        device = pick_device(config.runtime.device)
+        precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
         active.tags({"moola.device": device, "moola.precision": precision, "moola.threads": threads})
         active.tags({"moola.allocator": allocator})
         world = distributed.join(device, active.id)  # before bars are read: whoever is lost from here on is missed

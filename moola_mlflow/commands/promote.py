@@ -6,13 +6,10 @@ import tempfile
 from pathlib import Path
 
 from moola_mlflow import gates, promotion, tracking
-from moola_mlflow.config import Config
-from moola_mlflow.errors import GateError, UserError
+from moola_mlflow.core import Config, GateError, Interrupts, UserError, metric_name
 from moola_mlflow.gates import Gate
-from moola_mlflow.markup import metric_name
 from moola_mlflow.promotion import CHAMPION, PREVIOUS, Model
 from moola_mlflow.registry import CANDIDATE
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 UNREAD = tuple(f"{name}." for name in Config.model_fields if name not in ("gates", "tracking", "runtime"))

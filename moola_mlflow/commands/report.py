@@ -6,13 +6,10 @@ import tempfile
 from pathlib import Path
 
 from moola_mlflow import tracking
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config, Interrupts, UserError, markdown_code, markdown_text
 from moola_mlflow.document import output_folder
-from moola_mlflow.errors import UserError
-from moola_mlflow.markup import markdown_code, markdown_text
 from moola_mlflow.report.build import build, find_subject
 from moola_mlflow.runrecord import OWN
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.tracking import Run
 
 

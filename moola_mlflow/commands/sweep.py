@@ -6,11 +6,21 @@ from contextlib import ExitStack, suppress
 
 import mlflow
 
-from moola_mlflow import runtime, tracking
+from moola_mlflow import tracking
 from moola_mlflow.comparison import UNREAD
-from moola_mlflow.config import Config, read_preset, resolve
-from moola_mlflow.markup import markdown_code
-from moola_mlflow.signals import Interrupts
+from moola_mlflow.core import (
+    Config,
+    Interrupts,
+    configure_allocator,
+    configure_threads,
+    is_launched,
+    is_tuned,
+    markdown_code,
+    pick_device,
+    pick_precision,
+    read_preset,
+    resolve,
+)
 from moola_mlflow.store import FAILURES
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.finetune_trials import FinetuneTrials
@@ -28,12 +38,12 @@ from moola_mlflow.tracking import Run
 
 def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> None:
     """Search until as many trials as asked have ended well; begin the study, join it, or go on with it."""
-    allocator = runtime.allocate(config.runtime)
+    allocator = configure_allocator(config.runtime)
     name = tracking.run_name("sweep", preset, config.trainer.seed)
     study = config.sweep.study or name
     joined: Joined | None = None
     active: Run | None = None
-    adopted = runtime.launched()
+    adopted = is_launched()
     try:
         with ExitStack() as stack:
             if adopted or not find_parent(config.sweep.study):
@@ -79,7 +89,7 @@ def _prepare(config: Config, study: str, active: Run | None) -> tuple[Space, Coo
     if warning:
         print(f"Warning: {warning}", flush=True)
     coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
-    runtime.use_threads(config.runtime)
+    configure_threads(config.runtime)
     objective = build_objective(config)  # before any trial: what is wrong with the base is told here, once
     return space, coordination, objective, join(config, space, coordination, study, active)
 
@@ -129,8 +139,8 @@ def _reconcile(joined: Joined) -> None:
 
 def build_objective(config: Config) -> Objective:
     """Return what a trial does, its data prepared. Raises: UserError for a base that cannot be trained."""
-    device = runtime.pick_device(config.runtime.device)
-    precision = runtime.pick_precision(config.runtime.precision, device, runtime.is_tuned(config.runtime))
+    device = pick_device(config.runtime.device)
+    precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
     if config.sweep.stage == "finetune":
         return FinetuneTrials(config, device, precision)
     trials = PretrainTrials(device, precision)

@@ -11,13 +11,11 @@ import mlflow
 from mlflow.utils.credentials import get_default_host_creds
 from urllib3.util import parse_url
 
-from moola_mlflow import journal, runfolder, runtime, tracking
-from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError, UserError, shown
+from moola_mlflow import journal, runfolder, tracking
+from moola_mlflow.core import Config, Interrupts, TrainingError, UserError, is_launched, printable
 from moola_mlflow.journal import Journal, Sent
 from moola_mlflow.outbox import Outbox
 from moola_mlflow.replay import Replayer
-from moola_mlflow.signals import Interrupts
 from moola_mlflow.store import FAILURES, check_run, first_line, shown_uri
 from moola_mlflow.tracking import Run
 
@@ -26,7 +24,7 @@ DIED = "The process died without a word."
 
 def run(config: Config, preset: str, interrupts: Interrupts, run_dir: str = "") -> None:
     """Bring a run's journal to the store, and its files and models with it; nothing is doubled by doing it again."""
-    launched = runtime.launched()
+    launched = is_launched()
     with Run("sync", tracking.run_name("sync", "run", 0)) if launched else nullcontext() as active:
         folder = _folder(run_dir)
         runfolder.check_free(folder)
@@ -108,8 +106,8 @@ def _check_login(folder: Path, uri: str) -> None:
     except ValueError:
         pass
     raise UserError(
-        f"run_dir='{folder}': the folder names the server {shown(uri)!r}, and there is a login that MLflow would send "
-        "there (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_TOKEN or the like, or ~/.mlflow/credentials): a folder does "
+        f"run_dir='{folder}': the folder names the server {printable(uri)!r}, and there is a login that MLflow would "
+        "send there (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_TOKEN or the like, or ~/.mlflow/credentials): a folder does "
         "not choose who gets a login; if that is your server, set MLFLOW_TRACKING_URI to it, else take the login away"
     )
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from moola_mlflow.discovery import found
+from moola_mlflow.core import UserError, find_plugins, nearest_name
 from moola_mlflow.encoders import dropout
 from moola_mlflow.encoders.base import Encoder
 from moola_mlflow.encoders.bilstm import BiLSTM
-from moola_mlflow.errors import UserError, nearest
 
 __all__ = ["ENCODERS", "BiLSTM", "Encoder", "build_encoder", "dropout"]
 
-ENCODERS: dict[str, Callable[[int, int, int, float], Encoder]] = found(__name__, __path__, "build")
+ENCODERS: dict[str, Callable[[int, int, int, float], Encoder]] = find_plugins(__name__, __path__, "build")
 """Constructors: (num_features, hidden, layers, dropout) -> encoder."""
 
 
@@ -22,5 +21,7 @@ def build_encoder(name: str, num_features: int, hidden: int, layers: int, dropou
     Raises: UserError for an unknown name.
     """
     if name not in ENCODERS:
-        raise UserError(f"encoder.name='{name}' is unknown{nearest(name, ENCODERS)} Allowed: {', '.join(ENCODERS)}")
+        raise UserError(
+            f"encoder.name='{name}' is unknown{nearest_name(name, ENCODERS)} Allowed: {', '.join(ENCODERS)}"
+        )
     return ENCODERS[name](num_features, hidden, layers, dropout)

@@ -4,7 +4,7 @@ A new feature is one file in this folder with ``ROWS``, a tuple of ``Feature``; 
 name, as in ``relativity11+efficiency``.
 """
 
-from moola_mlflow.discovery import found
+from moola_mlflow.core import find_plugins
 from moola_mlflow.features.relativity import (
     FEATURE_SETS,
     Feature,
@@ -31,5 +31,5 @@ __all__ = [
     "flip_rate",
 ]
 
-for _file, _rows in found(__name__, __path__, "ROWS").items():
+for _file, _rows in find_plugins(__name__, __path__, "ROWS").items():
     extend(_file, _rows)

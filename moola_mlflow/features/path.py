@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 NET = (2, 3, 5, 8, 13, 21, 34)
 EXTREME = (5, 10, 20, 40)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.features.relativity import feature_bounds
 
 MIN_NONZERO = 0.05

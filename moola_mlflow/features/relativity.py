@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.features.zigzag import PRIMARY, Floats, Hybrid, Swings, walk
 
 ATR_BARS = 10
@@ -213,13 +213,13 @@ def feature_names(feature_set: str) -> tuple[str, ...]:
     if base not in FEATURE_SETS:
         raise UserError(
             f"features.set={feature_set!r} is not a feature set; allowed: {', '.join(FEATURE_SETS)}"
-            f"{nearest(base, FEATURE_SETS)}"
+            f"{nearest_name(base, FEATURE_SETS)}"
         )
     for file in files:
         if file not in OWN or files.count(file) > 1:
             raise UserError(
                 f"features.set={feature_set!r}: after a + stands the name of a file in moola_mlflow/features/ that "
-                f"holds ROWS, each once; there are: {', '.join(OWN) or 'none yet'}{nearest(file, OWN)}"
+                f"holds ROWS, each once; there are: {', '.join(OWN) or 'none yet'}{nearest_name(file, OWN)}"
             )
     return (*FEATURE_SETS[base], *(name for file in files for name in OWN[file]))
 
@@ -232,7 +232,7 @@ def feature_bounds(names: Iterable[str]) -> Floats:
     names = list(names)
     for name in names:
         if name not in _ROWS:
-            raise UserError(f"{name!r} is not a feature; allowed: {', '.join(_ROWS)}{nearest(name, _ROWS)}")
+            raise UserError(f"{name!r} is not a feature; allowed: {', '.join(_ROWS)}{nearest_name(name, _ROWS)}")
     return np.array([(_ROWS[name].lower, _ROWS[name].upper) for name in names], np.float64).reshape(-1, 2)
 
 

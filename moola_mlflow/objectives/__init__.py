@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from moola_mlflow.config import ObjectiveConfig
-from moola_mlflow.discovery import found
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import ObjectiveConfig, UserError, find_plugins, nearest_name
 from moola_mlflow.objectives.base import Errors, Objective, leak
 from moola_mlflow.objectives.masked import Masked
 from moola_mlflow.objectives.path import PricePath
@@ -19,7 +17,9 @@ from moola_mlflow.objectives.sum import WeightedSum
 __all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "PricePath", "WeightedSum", "build_objective", "leak"]
 
 
-OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = found(__name__, __path__, "build")
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = find_plugins(
+    __name__, __path__, "build"
+)
 """Constructors: (its section of the configuration, names of the features, encoding size) -> objective."""
 
 
@@ -45,7 +45,7 @@ def parse_name(text: str) -> dict[str, float]:
         weight_text, star, name = term.rpartition("*")
         name = name.strip()
         if name not in OBJECTIVES:
-            what = f"'{name}' is unknown{nearest(name, OBJECTIVES)}" if name else "a term has no name."
+            what = f"'{name}' is unknown{nearest_name(name, OBJECTIVES)}" if name else "a term has no name."
             raise UserError(
                 f"objective.name='{text}': {what} Allowed: {', '.join(OBJECTIVES)}, or a sum such as path+0.5*masked"
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.batches import Batch
-from moola_mlflow.config import ObjectiveConfig
+from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.encoders.base import Encoder
 from moola_mlflow.objectives.base import Errors, Objective
 from moola_mlflow.objectives.rulers import Ridge, window_around

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from moola_mlflow.markup import html_text
+from moola_mlflow.core import html_text
 from moola_mlflow.plots.training import blank
 
 CLASS_COLORS = ("#3f6fd8", "#d9772b", "#8a56c2", "#2f9e8f", "#c0417f", "#8d7a25")

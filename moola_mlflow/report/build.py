@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moola_mlflow.core import UserError
 from moola_mlflow.document import Code, Document, Heading, Items, Mono, Notice, Para, Strong, Text
-from moola_mlflow.errors import UserError
 from moola_mlflow.gates import COPIED
 from moola_mlflow.metrics import Interval
 from moola_mlflow.pairing import pair

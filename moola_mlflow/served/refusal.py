@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 
 
 @contextmanager

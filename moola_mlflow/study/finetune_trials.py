@@ -16,7 +16,7 @@ import torch
 from optuna.distributions import CategoricalDistribution
 
 from moola_mlflow.comparison import Setting, detector_method, head_settings, make_setting
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config
 from moola_mlflow.crossval import HeadMethod, Method, NetworkMethod, Targets, Unit, plan, split_inside
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels

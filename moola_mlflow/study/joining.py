@@ -17,8 +17,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from moola_mlflow.config import Config
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import Config, UserError
 from moola_mlflow.signs import BEAT_S, COORDINATOR, SILENT_S, STAGE, is_coordinated, machine, read_beat
 from moola_mlflow.store import FAILURES, find_run, shown_uri
 from moola_mlflow.study import rebuild, trialruns

@@ -12,7 +12,7 @@ import torch
 
 from moola_mlflow import checkpoint, encoder_files, gates
 from moola_mlflow.bars import Bars
-from moola_mlflow.config import Config
+from moola_mlflow.core import Config
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.events import EpochEnded, Event
 from moola_mlflow.probe import frozen_copy, probe

@@ -22,9 +22,7 @@ from types import FrameType
 import mlflow
 import optuna
 
-from moola_mlflow import runtime
-from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError, UserError, shown
+from moola_mlflow.core import Config, TrainingError, UserError, configure_allocator, printable, set_threads
 from moola_mlflow.store import first_line
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.space import Space
@@ -124,9 +122,9 @@ def _main(job: Job, pipe: Connection) -> None:
         return asked[0] if asked else None
 
     try:
-        runtime.set_threads(1)
+        set_threads(1)
         config = job.config
-        runtime.allocate(config.runtime)
+        configure_allocator(config.runtime)
         space = Space.of(config)
         url, _ = locate(config.sweep.storage, mlflow.get_tracking_uri())
         coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
@@ -135,11 +133,11 @@ def _main(job: Job, pipe: Connection) -> None:
         objective = job.make_objective(config)
         Worker(config, space, queue, job.experiment, job.parent, objective, should_stop, _say).run()
     except (UserError, TrainingError) as e:
-        _send(pipe, shown(str(e)))
+        _send(pipe, printable(str(e)))
         raise SystemExit(1) from None
     except Exception as e:  # told here: what multiprocessing prints of it may show a password
         if not isinstance(e, STORES):
-            print(shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+            print(printable(traceback.format_exc()), file=sys.stderr, end="", flush=True)
         _send(pipe, f"{type(e).__name__}: {first_line(e)}")
         raise SystemExit(1) from None
 

@@ -20,8 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from moola_mlflow.config import SweepConfig
-from moola_mlflow.errors import TrainingError
+from moola_mlflow.core import SweepConfig, TrainingError
 from moola_mlflow.signs import is_dead, machine
 from moola_mlflow.store import FAILURES
 from moola_mlflow.study.space import Params, Space

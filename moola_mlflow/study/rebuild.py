@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.store import first_line, shown_uri
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.space import Space

@@ -7,7 +7,7 @@ import time
 import mlflow
 
 from moola_mlflow import runfolder
-from moola_mlflow.errors import UserError
+from moola_mlflow.core import UserError
 from moola_mlflow.runfolder import RUNS
 from moola_mlflow.store import FAILURES, first_line
 from moola_mlflow.tracking import MAX_NOTE, NOTE, Run

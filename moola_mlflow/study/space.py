@@ -21,8 +21,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from moola_mlflow.comparison import UNREAD
-from moola_mlflow.config import Config, Dimension, dotted_keys, resolve
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core import Config, Dimension, UserError, dotted_keys, nearest_name, resolve
 
 # What these sections say is no property of what is trained.
 CLOSED = ("sweep", "tracking", "registry", "runtime", "gates")
@@ -60,7 +59,7 @@ class Space:
         for key, needs in conditions.items():
             for other in needs:
                 if other not in flat:
-                    raise UserError(f"sweep.space, {key}: when names '{other}'{nearest(other, flat)}")
+                    raise UserError(f"sweep.space, {key}: when names '{other}'{nearest_name(other, flat)}")
         order = _ordered(list(sweep.space), conditions)
         fixed = {other: flat[other] for needs in conditions.values() for other in needs if other not in sweep.space}
         space = cls({key: _distribution(key, sweep.space[key]) for key in order}, conditions, fixed)
@@ -108,7 +107,7 @@ class Space:
         """Refuse a point to be tried that is outside of the space."""
         for key, value in point.items():
             if key not in self.distributions:
-                raise UserError(f"sweep.enqueue: '{key}' is not searched{nearest(key, self.distributions)}")
+                raise UserError(f"sweep.enqueue: '{key}' is not searched{nearest_name(key, self.distributions)}")
             try:
                 inside = self.distributions[key]._contains(self.distributions[key].to_internal_repr(value))
             except (ValueError, TypeError):
@@ -170,7 +169,9 @@ def trial_config(config: Config, params: Params) -> Config:
 def _check_key(key: str, config: Config) -> None:
     keys = [name for name in dotted_keys() if name.split(".")[0] not in CLOSED]
     if key not in keys:
-        raise UserError(f"sweep.space: '{key}' cannot be searched{nearest(key, keys)} Every key: moola sweep --help")
+        raise UserError(
+            f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} Every key: moola sweep --help"
+        )
     if config.sweep.stage == "finetune" and key.startswith(UNREAD):
         raise UserError(f"sweep.space: finetune does not read '{key}': every value would give one score; remove it")
     if config.sweep.target == "val/huber" and key.startswith(UNITS):

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from moola_mlflow.errors import UserError, shown
+from moola_mlflow.core import UserError, printable
 from moola_mlflow.signs import machine
 from moola_mlflow.store import first_line
 
@@ -113,7 +113,7 @@ def locate(given: str, tracking_uri: str) -> tuple[URL, str]:
         url = sqlalchemy.make_url(uri)
         backend = url.get_backend_name()
     except (SQLAlchemyError, ValueError) as e:
-        raise UserError(f"sweep.storage='{shown(uri)}' is no database URL ({first_line(e)}); {CURE}") from e
+        raise UserError(f"sweep.storage='{printable(uri)}' is no database URL ({first_line(e)}); {CURE}") from e
     if backend == "sqlite" and url.database not in (None, "", ":memory:"):
         return _sqlite(Path(str(url.database))), warning
     if backend != "postgresql":

@@ -19,8 +19,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow import registry
-from moola_mlflow.config import Config
-from moola_mlflow.markup import markdown_code
+from moola_mlflow.core import Config, markdown_code
 from moola_mlflow.plots import sweep as plots
 from moola_mlflow.plots.sweep import Scale, Tried
 from moola_mlflow.store import FAILURES, active, is_outage

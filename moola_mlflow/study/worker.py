@@ -19,8 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from moola_mlflow.config import Config, SweepConfig
-from moola_mlflow.errors import TrainingError, UserError, shown
+from moola_mlflow.core import Config, SweepConfig, TrainingError, UserError, printable
 from moola_mlflow.store import FAILURES as TRACKING_FAILURES
 from moola_mlflow.store import first_line
 from moola_mlflow.study.queue import TrialQueue
@@ -166,9 +165,9 @@ class Worker:
             raise  # no fault of the trial's: it is repeated when the stores are back
         except Exception as e:
             if not isinstance(e, UserError | TrainingError):
-                print(shown(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+                print(printable(traceback.format_exc()), file=sys.stderr, end="", flush=True)
             known = isinstance(e, UserError | TrainingError)
-            reason = shown(str(e)) if known else f"{type(e).__name__}: {first_line(e)}"
+            reason = printable(str(e)) if known else f"{type(e).__name__}: {first_line(e)}"
             queue.failed(trial, reason)
             run.end(TrialState.FAIL, reason=reason)
             self._say(trial, f"failed: {reason}", params)

@@ -7,8 +7,8 @@ import pytest
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.baselines import BASELINES, Prediction, fit_predict, window_statistics
-from moola_mlflow.config import BarsConfig
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.labelrule import NO_SURGE, apply_rule
 from moola_mlflow.labels import weak_labels
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.encoders import ENCODERS, Encoder, build_encoder
-from moola_mlflow.errors import UserError
 
 FEATURES = 11
 

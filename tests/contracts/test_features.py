@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.features import compute_features, feature_bounds, feature_names
 from moola_mlflow.features.relativity import FEATURE_SETS, OWN, TABLE, Feature, extend
 

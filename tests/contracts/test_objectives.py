@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from moola_mlflow.batches import Batch
-from moola_mlflow.config import ObjectiveConfig
+from moola_mlflow.core.config.tree import ObjectiveConfig
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.errors import UserError
 from moola_mlflow.features import compute_features, feature_names
 from moola_mlflow.objectives import OBJECTIVES, Errors, Objective, WeightedSum, build_objective, leak, parse_name
 

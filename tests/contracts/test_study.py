@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
-from moola_mlflow.config import Config
-from moola_mlflow.errors import TrainingError, UserError
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.study import trialruns
 from moola_mlflow.study.queue import TrialQueue
 from moola_mlflow.study.rebuild import load_study
@@ -179,7 +179,7 @@ def test_the_same_seed_draws_the_same_points(workdir: Path) -> None:
 
 @pytest.mark.parametrize("failing", [True, False])
 def test_failed_trials_are_replaced_until_too_many_failed(workdir: Path, failing: bool) -> None:
-    from moola_mlflow.errors import TrainingError
+    from moola_mlflow.core.errors import TrainingError
 
     calls = []
 

@@ -11,7 +11,7 @@ import pytest
 from harness import QUICK, SMOKE, Store, note_of
 
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.synthetic import generate
 
 PRICES = ["open", "high", "low", "close"]

@@ -18,7 +18,7 @@ from documented import NOT_RUN, PAGES, PYTHON_BY, ROOT, RUN_BY, blocks, commands
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.cli import parse
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.entrypoints import ENTRY_POINTS
 
 TYPED = [(page, line) for page in PAGES for line, _ in commands(page)]

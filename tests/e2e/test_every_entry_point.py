@@ -17,7 +17,7 @@ from harness import Store
 from mlflow.entities import Run
 
 from moola_mlflow.bars import read_bars
-from moola_mlflow.config import BarsConfig
+from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.entrypoints import ENTRY_POINTS
 from moola_mlflow.labels import read_labels
 from moola_mlflow.synthetic import generate

@@ -20,7 +20,7 @@ from sklearn.metrics import f1_score
 from small_labels import small_labels
 
 import moola_mlflow
-from moola_mlflow.config import resolve
+from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.detector_files import load_detector_folder
 from moola_mlflow.labels import sample_labels
 

@@ -10,7 +10,7 @@ import pytest
 from harness import Store
 from mlflow.entities import Run
 
-from moola_mlflow.config import resolve
+from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.labels import read_labels, sample_labels
 from moola_mlflow.synthetic import generate
 

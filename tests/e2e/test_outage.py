@@ -28,7 +28,7 @@ from outage import (
 from postgres import Postgres
 
 from moola_mlflow import journal
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.tracking import Run
 
 pytestmark = pytest.mark.slow

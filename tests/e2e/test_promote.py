@@ -21,7 +21,7 @@ from small_models import small_detector, small_encoder, windows
 
 import moola_mlflow
 from moola_mlflow import cli, registry
-from moola_mlflow.config import read_preset, resolve
+from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import read_card, save_detector
 from moola_mlflow.encoder_files import save_encoder

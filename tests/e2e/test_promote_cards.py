@@ -15,7 +15,7 @@ from harness import ROOT, Store, note_of
 from small_models import GOOD_EVIDENCE, small_detector, small_encoder
 from test_promote import NO_GAIN, aliases, register, stored
 
-from moola_mlflow.config import read_preset
+from moola_mlflow.core.config.presets import read_preset
 from moola_mlflow.encoder_files import save_encoder
 from moola_mlflow.gates import GAIN
 

@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from small_models import small_detector, small_encoder
 
 from moola_mlflow import cli, load_detector, load_encoder, registry
+from moola_mlflow.core.errors import UserError
+from moola_mlflow.core.signals import Interrupted, Interrupts
 from moola_mlflow.detector_files import read_card, save_detector
 from moola_mlflow.encoder_files import save_encoder
-from moola_mlflow.errors import UserError
-from moola_mlflow.signals import Interrupted, Interrupts
 
 TAGS = {"preset": "by hand", "gates": "failed: by hand"}
 

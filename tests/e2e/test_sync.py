@@ -22,8 +22,8 @@ from outage import (
 )
 
 from moola_mlflow import cli, journal
-from moola_mlflow.errors import TrainingError
-from moola_mlflow.signals import Interrupted
+from moola_mlflow.core.errors import TrainingError
+from moola_mlflow.core.signals import Interrupted
 from moola_mlflow.store import let_go
 from moola_mlflow.tracking import NOTE, Run
 

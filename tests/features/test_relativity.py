@@ -22,7 +22,7 @@ from market_windows import (
 )
 from reference_relativity import reference_features
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.errors import UserError
 from moola_mlflow.features import (
     FEATURE_SETS,
     Hybrid,

@@ -82,7 +82,7 @@ def metric_name(text: object) -> str:
     return UNNAMEABLE.sub("_", str(text))
 
 
-def page(title: str, body: str) -> str:
+def html_page(title: str, body: str) -> str:
     """Return a whole HTML page around a body that is HTML already; the title is text."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
@@ -115,7 +115,7 @@ def html_image(png: bytes, caption: str) -> str:
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def png_data_uri(figure: Figure, dpi: int = 110) -> bytes:
     """Return a figure as PNG, without the date and version that would make equal pictures differ."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from moola_mlflow.config.base import Section, from_text
-from moola_mlflow.config.sweep import SweepConfig
+from moola_mlflow.core.config.base import Section, from_text
+from moola_mlflow.core.config.sweep import SweepConfig
 
 
 class BarsConfig(Section):

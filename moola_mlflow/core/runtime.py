@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moola_mlflow.errors import UserError
+from moola_mlflow.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-    from moola_mlflow.config import RuntimeConfig
+    from moola_mlflow.core.config.tree import RuntimeConfig
 
 PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "optuna")
 
@@ -48,14 +48,14 @@ def is_tuned(config: RuntimeConfig) -> bool:
     return config.tune == "on"
 
 
-def allocate(config: RuntimeConfig) -> str:
+def configure_allocator(config: RuntimeConfig) -> str:
     """Tune the allocator unless ``runtime.tune`` is off; return what became of it, as runs are tagged with it."""
     if not is_tuned(config):
         return "as it comes"
     return "tuned" if tune_allocator() else "not glibc"
 
 
-def use_threads(config: RuntimeConfig) -> int:
+def configure_threads(config: RuntimeConfig) -> int:
     """Set torch's threads as the configuration says, all cores for plain PyTorch; return their number."""
     return set_threads(config.threads or (0 if is_tuned(config) else allowed_cores()))
 
@@ -77,17 +77,17 @@ def tune_allocator() -> bool:
     return all(taken)
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Return this process's rank among those that ``torchrun`` started; 0 where it did not."""
     return int(os.environ.get("RANK") or 0)
 
 
-def processes() -> int:
+def num_processes() -> int:
     """Return how many processes ``torchrun`` started for this command, on all machines; 1 where it did not."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Return whether ``mlflow run`` started this process and made a run for it."""
     return "MLFLOW_RUN_ID" in os.environ
 
@@ -121,11 +121,11 @@ def pick_device(name: str) -> torch.device:
     """
     import torch
 
-    several = processes() > 1
+    several = num_processes() > 1
     if several and (name == "mps" or ":" in name):
         raise UserError(
-            f"runtime.device='{name}' is one device, and {processes()} processes train together; allowed: auto, cpu, "
-            "cuda; give --device cuda, and each process takes the GPU of its own number"
+            f"runtime.device='{name}' is one device, and {num_processes()} processes train together; allowed: auto, "
+            "cpu, cuda; give --device cuda, and each process takes the GPU of its own number"
         )
     there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] * torch.cuda.is_available()
     there += ["mps"] * (torch.backends.mps.is_available() and not several)
@@ -189,7 +189,7 @@ def cpu_has_bf16() -> bool:
 ORDER, DRAWS, EVALUATION, RULERS, LEAK, PICTURES, DROPOUT = range(7)
 
 
-def generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generator:
+def seeded_generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator seeded from several numbers, so that streams of one seed differ by purpose.
 
     Numbers should be equally many everywhere: trailing zeros do not count.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def found(package: str, path: Iterable[str], attribute: str) -> dict[str, Any]:
+def find_plugins(package: str, path: Iterable[str], attribute: str) -> dict[str, Any]:
     """Return an attribute of each module of a package that has it, by the module's name, in alphabetical order."""
     modules = {row.name: importlib.import_module(f"{package}.{row.name}") for row in pkgutil.iter_modules(path)}
     return {name: getattr(module, attribute) for name, module in modules.items() if hasattr(module, attribute)}

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from moola_mlflow.config.base import Section, read_yaml
-from moola_mlflow.config.tree import Config
-from moola_mlflow.errors import UserError, nearest
+from moola_mlflow.core.config.base import Section, read_yaml
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.errors import UserError, nearest_name
 
 MAX_YAML_BYTES = 2**20
 
@@ -46,7 +46,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(
-            f"config: no file '{path}'{nearest(str(path), there)}"
+            f"config: no file '{path}'{nearest_name(str(path), there)}"
             + (f" There are: {', '.join(there)}" if there else "")
         )
     try:
@@ -71,7 +71,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     return {name: keys or {} for name, keys in tree.items()}
 
 
-def laid_over(below: Mapping[str, Mapping[str, Any]], above: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_presets(below: Mapping[str, Mapping[str, Any]], above: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the keys of two presets; where both have one, that of the second."""
     return {name: {**below.get(name, {}), **above.get(name, {})} for name in {**below, **above}}
 
@@ -92,7 +92,7 @@ def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any
     for key, value in flat.items():
         if key not in valid:
             raise UserError(
-                f"unknown key {_shown(key)} (value {_shown(value)}){nearest(key[:200], valid)} "
+                f"unknown key {_shown(key)} (value {_shown(value)}){nearest_name(key[:200], valid)} "
                 "Every key: moola pretrain --help"
             )
         section, name = key.split(".")
@@ -114,7 +114,7 @@ def _explain(error: Any, valid: Mapping[str, Any]) -> str:
     if len(error["loc"]) > 2:  # inside a mapping or a list: what was expected there is in pydantic's words
         inner = ".".join(str(part) for part in error["loc"][2:])
         return f"{key}, {inner}: {error['msg'].removeprefix('Value error, ')} (given {_shown(error['input'])})"
-    text = f"{key}={_shown(error['input'])}: {error['msg']}; allowed: {allowed(field)}"
+    text = f"{key}={_shown(error['input'])}: {error['msg']}; allowed: {allowed_values(field)}"
     return f"{text}. {field.description}"
 
 
@@ -123,7 +123,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def allowed(field: Any) -> str:
+def allowed_values(field: Any) -> str:
     """Return a short text of a field's type and range, for messages and help."""
     annotation = field.annotation
     if typing.get_origin(annotation) is Literal:

@@ -1,9 +1,9 @@
 """The configuration: the tree of keys (``tree``, ``sweep``) and how presets and words become one (``presets``)."""
 
-from moola_mlflow.config.base import read_yaml
-from moola_mlflow.config.presets import allowed, dotted_keys, laid_over, read_preset, resolve
-from moola_mlflow.config.sweep import Dimension, SweepConfig
-from moola_mlflow.config.tree import (
+from moola_mlflow.core.config.base import read_yaml
+from moola_mlflow.core.config.presets import allowed_values, dotted_keys, merge_presets, read_preset, resolve
+from moola_mlflow.core.config.sweep import Dimension, SweepConfig
+from moola_mlflow.core.config.tree import (
     BarsConfig,
     Config,
     CvConfig,

@@ -33,7 +33,7 @@ class GateError(RuntimeError):
     """The evidence of a model does not meet a gate: exit code 3, no traceback."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest_name(name: str, valid: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the closest valid name, or a full stop.
 
     >>> nearest("ecnoder.hidden", ["encoder.hidden", "encoder.layers"])
@@ -43,7 +43,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else "."
 
 
-def conceal(address: str) -> None:
+def conceal_secrets(address: str) -> None:
     """Have ``shown`` leave out the password of an address also where it stands alone, or in half an address.
 
     Only where it is no plain word: to strike out every ``moola`` of a text would say more than it hides.
@@ -53,7 +53,7 @@ def conceal(address: str) -> None:
         _concealed.update((found[1], unquote(found[1])))
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text without the users and passwords of the addresses in it.
 
     >>> shown("http://me:secret@host:5000/api does not answer")
@@ -61,7 +61,7 @@ def shown(text: str) -> str:
     >>> shown("postgresql://me:pa/ss@host/db?password=secret")
     'postgresql://host/db?password=***'
     """
-    conceal(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    conceal_secrets(os.environ.get("MLFLOW_TRACKING_URI", ""))
     for secret in sorted(_concealed, key=len, reverse=True):
         text = text.replace(secret, "***")
     return PARAMETER.sub(r"\1***", LOGIN.sub(r"\1\2", text))

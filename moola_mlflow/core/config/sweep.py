@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from moola_mlflow.config.base import Section, from_text
+from moola_mlflow.core.config.base import Section, from_text
 
 
 class Dimension(Section):

@@ -1,0 +1,127 @@
+"""What every room needs: configuration, errors, signals, runtime, escaping. It knows no other room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.core.config.presets import allowed_values, dotted_keys, merge_presets, read_preset, resolve
+    from moola_mlflow.core.config.sweep import Dimension, SweepConfig
+    from moola_mlflow.core.config.tree import (
+        BarsConfig,
+        Config,
+        CvConfig,
+        DetectConfig,
+        EncoderConfig,
+        FeaturesConfig,
+        GatesConfig,
+        ObjectiveConfig,
+        SplitConfig,
+        WindowsConfig,
+    )
+    from moola_mlflow.core.errors import GateError, TrainingError, UserError, conceal_secrets, nearest_name, printable
+    from moola_mlflow.core.escape import (
+        html_image,
+        html_page,
+        html_table,
+        html_text,
+        markdown_code,
+        markdown_lines,
+        markdown_table,
+        markdown_text,
+        metric_name,
+        png_data_uri,
+    )
+    from moola_mlflow.core.plugins import find_plugins
+    from moola_mlflow.core.runtime import (
+        DRAWS,
+        DROPOUT,
+        EVALUATION,
+        LEAK,
+        ORDER,
+        PACKAGES,
+        PICTURES,
+        RULERS,
+        allowed_cores,
+        configure_allocator,
+        configure_threads,
+        environment_text,
+        git_diff,
+        is_launched,
+        is_tuned,
+        mixed_seed,
+        num_processes,
+        pick_device,
+        pick_precision,
+        prepare_environment,
+        process_rank,
+        seeded_generator,
+        set_threads,
+        tune_allocator,
+        usable_cores,
+    )
+    from moola_mlflow.core.signals import Interrupted, Interrupts, undisturbed
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "config.presets": ("allowed_values", "dotted_keys", "merge_presets", "read_preset", "resolve"),
+        "config.sweep": ("Dimension", "SweepConfig"),
+        "config.tree": (
+            "BarsConfig",
+            "Config",
+            "CvConfig",
+            "DetectConfig",
+            "EncoderConfig",
+            "FeaturesConfig",
+            "GatesConfig",
+            "ObjectiveConfig",
+            "SplitConfig",
+            "WindowsConfig",
+        ),
+        "errors": ("GateError", "TrainingError", "UserError", "conceal_secrets", "nearest_name", "printable"),
+        "escape": (
+            "html_image",
+            "html_page",
+            "html_table",
+            "html_text",
+            "markdown_code",
+            "markdown_lines",
+            "markdown_table",
+            "markdown_text",
+            "metric_name",
+            "png_data_uri",
+        ),
+        "plugins": ("find_plugins",),
+        "runtime": (
+            "DRAWS",
+            "DROPOUT",
+            "EVALUATION",
+            "LEAK",
+            "ORDER",
+            "PACKAGES",
+            "PICTURES",
+            "RULERS",
+            "allowed_cores",
+            "configure_allocator",
+            "configure_threads",
+            "environment_text",
+            "git_diff",
+            "is_launched",
+            "is_tuned",
+            "mixed_seed",
+            "num_processes",
+            "pick_device",
+            "pick_precision",
+            "prepare_environment",
+            "process_rank",
+            "seeded_generator",
+            "set_threads",
+            "tune_allocator",
+            "usable_cores",
+        ),
+        "signals": ("Interrupted", "Interrupts", "undisturbed"),
+    },
+)
