@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.roofline import encoder_flops, gemm_rates
 from benchmarks.synthetic_months import machine
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig
@@ -31,7 +32,6 @@ from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.labelrule import CLASSES
 from moola_mlflow.scan import detect_options, scan
-from moola_mlflow.synthetic import generate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NUM_WINDOWS = 1024
@@ -49,7 +49,7 @@ def full_size() -> PatternDetector:
     encoder = build_encoder("bilstm", FEATURES, HIDDEN, 2, 0.1)
     encoder.card = describe(config, encoder)
     head = Detector("span", num_inputs(encoder, "both"), 2, (5, 12))
-    ohlc = generate(105 * 20, 9)[["open", "high", "low", "close"]].to_numpy(np.float64).reshape(20, 105, 4)
+    ohlc = generate_bars(105 * 20, 9)[["open", "high", "low", "close"]].to_numpy(np.float64).reshape(20, 105, 4)
     head.fit_scaling(detector_inputs(encoder, "both", ohlc))
     return PatternDetector(head.eval(), encoder.eval(), "both", CLASSES, 1.3, {"model_id": "random"})
 
@@ -87,7 +87,7 @@ def speed(out: Path) -> None:
     runtime.tune_allocator()
     threads = runtime.set_threads()
     detector = full_size()
-    ohlc = generate(105 * NUM_WINDOWS, 3)[["open", "high", "low", "close"]].to_numpy(np.float64)
+    ohlc = generate_bars(105 * NUM_WINDOWS, 3)[["open", "high", "low", "close"]].to_numpy(np.float64)
     ohlc = ohlc.reshape(NUM_WINDOWS, 105, 4)
     path = PatternDetector(Detector("span", 56, 2, (5, 12)).eval(), None, "path", CLASSES, 1.3, {})
     options = detect_options({})

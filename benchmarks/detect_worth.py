@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.synthetic_months import machine
 from moola_mlflow import registry
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.calibration import apply_temperature
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.tree import BarsConfig

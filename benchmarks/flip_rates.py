@@ -17,7 +17,8 @@ import pandas as pd
 
 from benchmarks.synthetic_months import machine
 from benchmarks.table import machine_line
-from moola_mlflow.features import Hybrid, Swings, compute_features, compute_swings
+from moola_mlflow.features.relativity import compute_features, compute_swings
+from moola_mlflow.features.zigzag import Hybrid, Swings
 
 WINDOW, STRIDE, WARMUP = 105, 52, 20
 RULES = {

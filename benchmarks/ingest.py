@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.synthetic_months import machine, write_months
-from moola_mlflow.baringest import ingest
-from moola_mlflow.bars import read_bars, write_parquet
+from moola_mlflow.bars.ingest import ingest_bars
+from moola_mlflow.bars.reader import read_bars, write_parquet
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.synthetic import generate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -35,7 +35,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        generate(num_bars, 1).to_parquet(here / "one.parquet")
+        generate_bars(num_bars, 1).to_parquet(here / "one.parquet")
         num_in_folder = write_months(here / "months", num_bars, 8)
         one = BarsConfig(path=str(here / "one.parquet"), instrument="front")
         months = BarsConfig(path=str(here / "months"), instrument="all")
@@ -43,7 +43,7 @@ def main() -> None:
             "one file, read and checked": (num_bars, lambda: read_bars(one)),
             "one file to parquet": (num_bars, lambda: write_parquet(read_bars(one), here / "out.parquet", "front")),
             "folder of 8 instruments, read and checked": (num_in_folder, lambda: read_bars(months)),
-            "folder of 8 instruments to a store": (num_in_folder, lambda: ingest(months, here / "out.moolabars")),
+            "folder of 8 instruments to a store": (num_in_folder, lambda: ingest_bars(months, here / "out.moolabars")),
         }
         for name, (num, work) in ways.items():
             wall, cpu = [], []

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moola_mlflow.synthetic import TICK, generate
+from moola_mlflow.bars.sample import TICK, generate_bars
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "es_front_1min.parquet"
 LAGS = (1, 5, 20, 60, 120)
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
 
-    runs = {seed: measure(generate(args.num_bars, seed)) for seed in args.seeds}
+    runs = {seed: measure(generate_bars(args.num_bars, seed)) for seed in args.seeds}
     names = list(next(iter(runs.values())))
     mean = {name: statistics.fmean(run[name] for run in runs.values()) for name in names}
     spread = {name: statistics.pstdev([run[name] for run in runs.values()]) for name in names}

@@ -45,11 +45,11 @@ def step(name: str, *arguments: str) -> dict[str, float]:
 
 
 def do_ingest(source: str, store: str) -> dict[str, float]:
-    from moola_mlflow.baringest import ingest
+    from moola_mlflow.bars.ingest import ingest_bars
     from moola_mlflow.core.config.tree import BarsConfig
 
     started = time.perf_counter(), time.process_time()
-    ingest(BarsConfig(path=source, instrument="all"), store)
+    ingest_bars(BarsConfig(path=source, instrument="all"), store)
     return {"seconds": time.perf_counter() - started[0], "cpu_seconds": time.process_time() - started[1]}
 
 
@@ -58,7 +58,7 @@ def do_read(store: str) -> dict[str, float]:
     import torch
 
     from moola_mlflow import setup
-    from moola_mlflow.bars import read_bars
+    from moola_mlflow.bars.reader import read_bars
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import resolve
     from moola_mlflow.setup import build_model

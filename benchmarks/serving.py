@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks.detect import full_size
 from benchmarks.synthetic_months import machine
 from moola_mlflow import registry
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.detector_files import read_card, save_detector
-from moola_mlflow.synthetic import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=RESULTS / "serving.json")
     arguments = parser.parse_args()
-    bars = generate(105_000, 3)
+    bars = generate_bars(105_000, 3)
     ohlc = bars[["open", "high", "low", "close"]].to_numpy(np.float64).reshape(1000, 105, 4)
     table = json.loads(bars.head(1000).reset_index().to_json(orient="split", date_format="iso"))
     bodies = {

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.runtime import allowed_cores
-from moola_mlflow.synthetic import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 MONTH_BARS = 30_000
@@ -24,7 +24,7 @@ PACKAGES = ("numpy", "pyarrow", "torch", "mlflow", "optuna")
 
 def write_months(folder: Path, num_bars: int, num_instruments: int) -> int:
     """Write ``instrument/month.parquet`` files of about 30,000 bars each; return how many bars there are."""
-    base = generate(MONTH_BARS, 1)
+    base = generate_bars(MONTH_BARS, 1)
     time_ns = base.index.as_unit("ns").asi8
     prices = base[["open", "high", "low", "close"]].to_numpy()
     volume = base["volume"].to_numpy()

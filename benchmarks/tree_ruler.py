@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.runtime import EVALUATION, RULERS, seeded_generator
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.evaluation import EVALUATION_BATCH
-from moola_mlflow.features import Hybrid
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.objectives import Masked, build_objective
 from moola_mlflow.objectives.rulers import SIDE, neighbours
 from moola_mlflow.splits import split_by_time

@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moola_mlflow import features, windows
+    from moola_mlflow import windows
     from moola_mlflow.bars import Bars, read_bars
     from moola_mlflow.core import BarsConfig
     from moola_mlflow.embedding import embed

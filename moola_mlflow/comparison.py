@@ -30,8 +30,7 @@ from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.evidence import DETECTOR
-from moola_mlflow.features import feature_names
-from moola_mlflow.features.path import path_features
+from moola_mlflow.features import feature_names, path_features
 from moola_mlflow.finetune import HeadSettings, fit_detector, fit_head, mirrored
 from moola_mlflow.labels import LabelledSet
 

@@ -19,8 +19,7 @@ from moola_mlflow.detector import HIT_BARS, Detector, Inputs, Output, SpanHead, 
 from moola_mlflow.embedding import check_windows
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import members_of
-from moola_mlflow.features import Hybrid, compute_features
-from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
+from moola_mlflow.features import PATH_FEATURE_NAMES, Hybrid, compute_features, path_features
 
 CHUNK = 256
 """Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 35 MB."""

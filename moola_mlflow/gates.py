@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moola_mlflow.core import GatesConfig, UserError, markdown_text
-from moola_mlflow.features.quality import check_quality
+from moola_mlflow.features import check_quality
 
 RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     ">": (lambda value, limit: value > limit, "<="),

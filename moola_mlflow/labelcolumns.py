@@ -10,9 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moola_mlflow.barchecks import price_fault
-from moola_mlflow.barfiles import PRICES
-from moola_mlflow.bartimes import MINUTE_NS, parse_times
+from moola_mlflow.bars import MINUTE_NS, PRICES, parse_times, price_fault
 from moola_mlflow.core import UserError
 
 TIMES = ("start_time", "end_time")

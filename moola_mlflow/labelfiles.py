@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from moola_mlflow.barlimits import check_dictionaries, check_parquet
+from moola_mlflow.bars import check_dictionaries, check_parquet
 from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.labelcolumns import (
     TIMES,

@@ -14,13 +14,13 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow import gates
+from moola_mlflow.bars import generate_bars
 from moola_mlflow.core import GateError, GatesConfig, UserError, nearest_name, printable
 from moola_mlflow.detector_files import DETECTOR_CARD
 from moola_mlflow.encoder_files import CARD
 from moola_mlflow.gates import Gate
 from moola_mlflow.registry import CANDIDATE, check_whole, quietly
 from moola_mlflow.store import shown_uri
-from moola_mlflow.synthetic import generate
 
 CHAMPION, PREVIOUS = "champion", "previous"
 KIND = "card_of"
@@ -136,7 +136,7 @@ def check_serves(folder: Path, card: dict[str, Any], title: str) -> None:
     """
     try:
         length = int(card["window"]["length"])
-        window = generate(length, SMOKE_SEED)[["open", "high", "low", "close"]].to_numpy(np.float64)[None]
+        window = generate_bars(length, SMOKE_SEED)[["open", "high", "low", "close"]].to_numpy(np.float64)[None]
         answer = mlflow.pyfunc.load_model(str(folder)).predict(window)
         if isinstance(answer, pd.DataFrame):
             numbers = answer.select_dtypes("number").to_numpy()

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from moola_mlflow import encoder_files, gates
-from moola_mlflow.bars import Bars
-from moola_mlflow.bartimes import utc
+from moola_mlflow.bars import Bars, utc
 from moola_mlflow.core import PACKAGES, BarsConfig, Config, markdown_code
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import Gate

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import Bars, read_bars, segments
-from moola_mlflow.bartable import bars_from_table
+from moola_mlflow.bars import Bars, bars_from_table, read_bars, segments
 from moola_mlflow.core import BarsConfig, DetectConfig, UserError, resolve
 from moola_mlflow.detection import CHUNK, Found, PatternDetector
 from moola_mlflow.detector_files import load_detector_folder

@@ -12,8 +12,7 @@ from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.batches import BatchSource
 from moola_mlflow.core import Config, TrainingError
 from moola_mlflow.encoders import build_encoder
-from moola_mlflow.features import Hybrid, feature_names
-from moola_mlflow.features.quality import check_quality
+from moola_mlflow.features import Hybrid, check_quality, feature_names
 from moola_mlflow.objectives import build_objective
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import Split, split_by_time

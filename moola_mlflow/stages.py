@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.barstamps import stamp_warning
+from moola_mlflow.bars import Bars, read_bars, stamp_warning
 from moola_mlflow.batches import BatchSource
 from moola_mlflow.core import Config, UserError
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate
-from moola_mlflow.features.quality import check_quality, quality_metrics, quality_report, quality_table
+from moola_mlflow.features import (
+    Hybrid,
+    check_quality,
+    compute_features,
+    feature_names,
+    flip_rate,
+    quality_metrics,
+    quality_report,
+    quality_table,
+)
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
 from moola_mlflow.lineage import log_model_inputs, resolve_origin
 from moola_mlflow.setup import PrepareObserver, hybrid

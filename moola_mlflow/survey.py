@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.batches import CHUNK, BatchSource, fit_scaling
-from moola_mlflow.features import compute_features
-from moola_mlflow.features.quality import Tally, quality_report
+from moola_mlflow.features import Tally, compute_features, quality_report
 
 SAMPLE = 16_384
 """Windows that are kept, evenly spaced: about 80 MB. Where there are no more, every figure is exact."""

@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moola_mlflow.bartimes import utc
+from moola_mlflow.bars import utc
 from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.comparison import Setting
 from moola_mlflow.core import PACKAGES, Config, markdown_code, markdown_text

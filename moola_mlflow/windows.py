@@ -8,9 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from moola_mlflow.bars import Bars, segments
-from moola_mlflow.barstore import take, take_runs
-from moola_mlflow.bartimes import MINUTE_NS
+from moola_mlflow.bars import MINUTE_NS, Bars, segments, take_rows, take_runs
 from moola_mlflow.core import UserError, nearest_name
 
 __all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "weighed"]
@@ -35,12 +33,12 @@ class Windows:
     @cached_property
     def start_ns(self) -> np.ndarray:
         """Start time of each window's first bar. Shapes: int64 [N]. Units: ns since 1970 UTC."""
-        return take(self.bars.time_ns, self.starts)
+        return take_rows(self.bars.time_ns, self.starts)
 
     @cached_property
     def end_ns(self) -> np.ndarray:
         """Start time of each window's last bar. Shapes: int64 [N]. Units: ns since 1970 UTC."""
-        return take(self.bars.time_ns, self.starts + self.length - 1)
+        return take_rows(self.bars.time_ns, self.starts + self.length - 1)
 
     def gather(self, index: np.ndarray) -> np.ndarray:
         """Return the prices of some windows. Shapes: index int [B] -> float64 [B, T, 4], order o h l c."""
@@ -84,7 +82,7 @@ def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minute
             f"needs {length} contiguous bars; lower windows.length, raise bars.max_gap_minutes "
             f"(now {max_gap_minutes}) or give more bars"
         )
-    return Windows(bars, length, flat[np.argsort(take(bars.time_ns, flat), kind="stable")])
+    return Windows(bars, length, flat[np.argsort(take_rows(bars.time_ns, flat), kind="stable")])
 
 
 def weighed(windows: Windows, weights: Mapping[str, float]) -> Windows:
@@ -104,7 +102,7 @@ def weighed(windows: Windows, weights: Mapping[str, float]) -> Windows:
             )
     of_key = dict.fromkeys(symbols, 1.0) | {key: weights[name] for name, keys in keys_of.items() for key in keys}
     known = np.array(sorted(of_key))
-    position = np.searchsorted(known, take(windows.bars.instrument, windows.starts))
+    position = np.searchsorted(known, take_rows(windows.bars.instrument, windows.starts))
     weight = np.array([of_key[key] for key in known.tolist()])[position]
     if not weight.any():
         raise UserError(f"windows.weights={dict(weights)} leave no window; give one instrument a weight above 0")

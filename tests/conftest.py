@@ -62,7 +62,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def sample_prices() -> np.ndarray:
     """Windows of the synthetic series. Shapes: float64 [N, 105, 4]."""
-    from moola_mlflow.bars import read_bars
+    from moola_mlflow.bars.reader import read_bars
     from moola_mlflow.core.config.tree import BarsConfig
     from moola_mlflow.windows import make_windows
 

@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.barlimits import FREE_BYTES
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
+from moola_mlflow.bars.size_limits import FREE_BYTES
 from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.detection import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.detector import Detector, Inputs
@@ -14,7 +15,6 @@ from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import BiLSTM, Encoder
 from moola_mlflow.encoders.ensemble import Ensemble
 from moola_mlflow.features.quality import quality_report
-from moola_mlflow.synthetic import generate
 
 CLASSES = ("consolidation", "retracement")
 GOOD_EVIDENCE: dict[str, Any] = {
@@ -29,7 +29,7 @@ GOOD_EVIDENCE: dict[str, Any] = {
 
 def windows(num: int = 5, seed: int = 3) -> np.ndarray:
     """Return windows of synthetic bars. Shapes: float64 [num, 105, 4]."""
-    bars = generate(105 * num, seed)[["open", "high", "low", "close"]].to_numpy(np.float64)
+    bars = generate_bars(105 * num, seed)[["open", "high", "low", "close"]].to_numpy(np.float64)
     return bars.reshape(num, 105, 4).copy()
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.bars import Bars, read_bars, write_parquet
+from moola_mlflow.bars.reader import Bars, read_bars, write_parquet
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
 

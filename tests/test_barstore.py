@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.baringest import ingest
-from moola_mlflow.bars import Bars, read_bars, segments, write_store
-from moola_mlflow.barstamps import stamp_warning
-from moola_mlflow.barstore import find_segments, is_store
+from moola_mlflow.bars.ingest import ingest_bars
+from moola_mlflow.bars.reader import Bars, read_bars, segments, write_store
+from moola_mlflow.bars.stamps import stamp_warning
+from moola_mlflow.bars.store import find_segments, is_store
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.core.errors import UserError
@@ -55,7 +55,7 @@ def partitioned(folder: Path) -> Path:
 
 
 def stored(source: Path, out: Path, **keys: object) -> Bars:
-    ingest(BarsConfig(path=str(source), instrument="all", **keys), out, 1)
+    ingest_bars(BarsConfig(path=str(source), instrument="all", **keys), out, 1)
     return read(out)
 
 
@@ -101,7 +101,7 @@ def test_any_folder_is_stored_as_it_is_read_or_refused_as_it_is_refused(files, d
             at_once = read(here / "in", instrument="all", **keys)
         except UserError:
             with pytest.raises(UserError, match="lies inside"):
-                ingest(BarsConfig(path=str(here / "in"), **keys), here / "out/", 1)
+                ingest_bars(BarsConfig(path=str(here / "in"), **keys), here / "out/", 1)
             assert sorted(p.name for p in here.iterdir()) == ["in"]
             return
         store = stored(here / "in", here / "out/", **keys)
@@ -218,12 +218,12 @@ def test_nothing_but_a_store_is_ever_replaced(tmp_path: Path) -> None:
     assert len(again) < len(first)
     before = sorted(p.name for p in (tmp_path / "in").rglob("*"))
     with pytest.raises(UserError, match="is there and is no bar store"):
-        ingest(BarsConfig(path=str(tmp_path / "in" / "ES")), tmp_path / "in/", 1)
+        ingest_bars(BarsConfig(path=str(tmp_path / "in" / "ES")), tmp_path / "in/", 1)
     assert sorted(p.name for p in (tmp_path / "in").rglob("*")) == before
     bad = month("ES", 1, "2024-05-01").assign(high=0.0)
     bad.to_parquet(tmp_path / "bad.parquet")
     with pytest.raises(UserError, match="row 1"):
-        ingest(BarsConfig(path=str(tmp_path / "bad.parquet")), tmp_path / "out/", 1)
+        ingest_bars(BarsConfig(path=str(tmp_path / "bad.parquet")), tmp_path / "out/", 1)
     assert read(tmp_path / "out").sha256 == again.sha256  # what was there is there still
     assert not is_store(tmp_path / "in")
 
@@ -341,13 +341,13 @@ def test_only_a_shift_of_a_minute_is_called_one(shift: int, sessions: int, seed:
 @settings(max_examples=60, deadline=None)
 @given(gaps=st.lists(st.integers(1, 9), min_size=1, max_size=60), block=st.integers(1, 20), limit=st.integers(1, 8))
 def test_segments_do_not_depend_on_the_size_of_the_blocks_they_are_found_in(gaps, block, limit) -> None:
-    from moola_mlflow import barstore
+    from moola_mlflow.bars import store
 
     time_ns = np.cumsum(gaps) * 60_000_000_000
     keys = np.sort(np.array(gaps) % 3)
     whole = find_segments(time_ns, keys, limit)
-    old, barstore.BLOCK = barstore.BLOCK, block
+    old, store.BLOCK_ROWS = store.BLOCK_ROWS, block
     try:
         assert np.array_equal(find_segments(time_ns, keys, limit), whole)
     finally:
-        barstore.BLOCK = old
+        store.BLOCK_ROWS = old

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import CHUNK, BatchSource
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.features import Hybrid
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.windows import make_windows
 
 

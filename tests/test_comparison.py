@@ -43,7 +43,7 @@ from moola_mlflow.detector_files import load_detector_folder, save_detector
 from moola_mlflow.encoders import Encoder
 from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh
-from moola_mlflow.features import compute_features
+from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.finetune import mirrored
 from moola_mlflow.verdict import detector_card, version_tags
 

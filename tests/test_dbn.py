@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
 

@@ -12,8 +12,8 @@ import pytest
 from small_models import small_detector
 
 from moola_mlflow import detect
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.detector_files import save_detector
-from moola_mlflow.synthetic import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,7 +28,7 @@ def test_every_detector_is_scored_on_every_bars_before_and_after_its_temperature
     for name, temperature in (("warm", 1.3), ("raw", 1.0)):
         save_detector(replace(detector, temperature=temperature), tmp_path / name)
     for seed in (5, 6):
-        generate(8000, seed).to_parquet(tmp_path / f"{seed}.parquet")
+        generate_bars(8000, seed).to_parquet(tmp_path / f"{seed}.parquet")
     words = "detect_worth --detector warm raw --bars 5.parquet 6.parquet --out results/worth.json"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", shlex.split(words))

@@ -16,8 +16,8 @@ from moola_mlflow.detection import PatternDetector, detector_inputs, encoder_fea
 from moola_mlflow.detector import Inputs
 from moola_mlflow.embedding import embed
 from moola_mlflow.encoders.ensemble import Ensemble
-from moola_mlflow.features import compute_features
-from moola_mlflow.features.path import path_features
+from moola_mlflow.features.price_path import path_features
+from moola_mlflow.features.relativity import compute_features
 
 KINDS: list[tuple[Inputs, int]] = [("encoding", 1), ("path", 0), ("both", 1), ("both", 2)]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from moola_mlflow import checkpoint
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import Batch
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.diagnosis import NumbersWrong, gradient_norms

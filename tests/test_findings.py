@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_detector
 
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.detection import PatternDetector

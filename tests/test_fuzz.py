@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError

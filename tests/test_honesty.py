@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moola_mlflow import labels
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.baselines import window_statistics
 from moola_mlflow.core.config.tree import BarsConfig, CvConfig
 from moola_mlflow.crossval import ClassicalMethod, Method, Outcome, Targets, Unit, cross_validate, plan, pooled

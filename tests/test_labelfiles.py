@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels import LabelledSet, read_labels, weak_labels, write_labels

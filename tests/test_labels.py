@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.bars import Bars, read_bars, segments
+from moola_mlflow.bars.reader import Bars, read_bars, segments
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config
 from moola_mlflow.core.errors import UserError

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.encoders import dropout
 from moola_mlflow.events import Event, StepEnded

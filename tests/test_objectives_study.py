@@ -22,7 +22,7 @@ from benchmarks.objectives.rows import READERS, control  # noqa: E402
 from benchmarks.objectives.second_labeller import apply_second_rule, second_labels  # noqa: E402
 from benchmarks.objectives.summary import threshold  # noqa: E402
 from benchmarks.objectives.variants import VARIANTS  # noqa: E402
-from moola_mlflow.bars import read_bars  # noqa: E402
+from moola_mlflow.bars.reader import read_bars  # noqa: E402
 from moola_mlflow.batches import Batch  # noqa: E402
 from moola_mlflow.core.config.tree import BarsConfig  # noqa: E402
 from moola_mlflow.encoders import build_encoder  # noqa: E402

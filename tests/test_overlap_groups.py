@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.labelrule import CLASSES
 from moola_mlflow.labels import LabelledSet, overlap_groups, weak_labels

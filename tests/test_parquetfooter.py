@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from moola_mlflow import barlimits, parquetfooter
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars import parquet_footer, size_limits
+from moola_mlflow.bars.parquet_footer import Chunk, chunks
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labelfiles import read_labels
-from moola_mlflow.parquetfooter import Chunk, chunks
 
 NUM = 40
 BARS = pa.table(
@@ -113,7 +113,7 @@ def test_a_footer_that_is_none_is_refused_at_once(tmp_path: Path, content: bytes
 
 
 def test_a_footer_of_absurd_size_is_refused_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquetfooter, "MAX_FOOTER_BYTES", 1000)
+    monkeypatch.setattr(parquet_footer, "MAX_FOOTER_BYTES", 1000)
     with pytest.raises(UserError, match="write it with larger row groups"):
         list(chunks(footer(tmp_path / "a.parquet", bytes(1001))))
 
@@ -149,7 +149,7 @@ def zigzag(number: int, length: int) -> bytes:
 
 
 def test_a_footer_that_lies_about_its_pages_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(barlimits, "FREE_BYTES", 2**20)
+    monkeypatch.setattr(size_limits, "FREE_BYTES", 2**20)
     path, num = tmp_path / "a.parquet", 1_000_003
     zeros = {name: np.zeros(num) for name in ("time", "open", "high", "low", "close")}
     pq.write_table(pa.table(zeros), path, compression="zstd", use_dictionary=False)
@@ -198,7 +198,7 @@ def test_columns_lie_in_the_file_and_not_on_top_of_each_other(tmp_path: Path, nu
 def test_values_that_take_no_bytes_count_as_what_they_unpack_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(barlimits, "FREE_BYTES", 2**20)
+    monkeypatch.setattr(size_limits, "FREE_BYTES", 2**20)
     path, num = tmp_path / "a.parquet", 1_000_000
     zeros = pa.ListArray.from_arrays(pa.array([0, num], pa.int32()), pa.array(np.zeros(num)))
     pq.write_table(pa.table({"features": zeros}), path)

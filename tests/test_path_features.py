@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.features import path
-from moola_mlflow.features.path import PATH_FEATURE_NAMES, path_features
+from moola_mlflow.features import price_path
+from moola_mlflow.features.price_path import PATH_FEATURE_NAMES, path_features
 
 
 def random_window(seed: int, num_steps: int = 105, tick: float = 0.25, flat: int = 0) -> np.ndarray:
@@ -116,7 +116,7 @@ def test_a_window_without_any_range_is_all_zero_and_a_median_of_zero_falls_back_
 def test_a_window_s_features_do_not_depend_on_its_neighbours_nor_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     windows = np.stack([random_window(seed, flat=100 * (seed == 2)) for seed in range(7)])
     together = path_features(windows)
-    monkeypatch.setattr(path, "CHUNK", 3)
+    monkeypatch.setattr(price_path, "CHUNK", 3)
     assert np.array_equal(path_features(windows), together)
     assert np.array_equal(path_features(windows[4:5])[0], together[4])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from moola_mlflow import resume, runfolder
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.checkpoint import LATEST, CheckpointFolder
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config

@@ -19,14 +19,14 @@ from hypothesis.extra import numpy as hnp
 from small_models import small_detector, windows
 
 from moola_mlflow import detect, scan
-from moola_mlflow.bars import Bars, read_bars, segments
-from moola_mlflow.bartable import bars_from_table
+from moola_mlflow.bars.from_pandas import bars_from_table
+from moola_mlflow.bars.reader import Bars, read_bars, segments
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.detection import detector_inputs
 from moola_mlflow.detector import SpanHead
 from moola_mlflow.detector_files import save_detector
-from moola_mlflow.synthetic import generate
 from moola_mlflow.windows import MINUTE_NS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -208,12 +208,12 @@ def test_a_head_without_spans_has_no_span_score_and_is_judged_by_its_probability
 def test_detect_takes_a_folder_a_table_and_a_file_and_finds_the_same(tmp_path: Path) -> None:
     bars = sample(600)
     save_detector(DETECTOR, tmp_path / "detector")
-    frame = generate(600, 5).reset_index()
+    frame = generate_bars(600, 5).reset_index()
     frame.to_csv(tmp_path / "bars.csv", index=False)
     expected = detect(bars, DETECTOR, **EVERYTHING)
     assert len(expected) > 0
     assert list(expected.columns) == list(scan.COLUMNS)
-    for given_bars in (frame, generate(600, 5), tmp_path / "bars.csv", str(tmp_path / "bars.csv")):
+    for given_bars in (frame, generate_bars(600, 5), tmp_path / "bars.csv", str(tmp_path / "bars.csv")):
         pd.testing.assert_frame_equal(detect(given_bars, tmp_path / "detector", **EVERYTHING), expected)
 
 
@@ -280,7 +280,7 @@ FORMS: dict[str, Any] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_in_any_form_gives_the_bars_that_a_file_gives(form: str) -> None:
-    frame = generate(200, 5).reset_index()
+    frame = generate_bars(200, 5).reset_index()
     bars = bars_from_table(FORMS[form](frame))
     expected = read_bars(BarsConfig(sample_bars=200, sample_seed=5))
     np.testing.assert_array_equal(bars.time_ns, expected.time_ns)
@@ -289,7 +289,7 @@ def test_a_table_in_any_form_gives_the_bars_that_a_file_gives(form: str) -> None
 
 
 def broken(row: int, **cells: Any) -> pd.DataFrame:
-    frame = generate(200, 5).reset_index()[["ts_event", "open", "high", "low", "close"]].astype(object)
+    frame = generate_bars(200, 5).reset_index()[["ts_event", "open", "high", "low", "close"]].astype(object)
     for name, cell in cells.items():
         frame.at[row, name] = cell
     return frame

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from moola_mlflow import checkpoint
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
@@ -21,7 +21,7 @@ from moola_mlflow.embedding import embed
 from moola_mlflow.encoder_files import describe
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.evaluation import EVALUATION_BATCH
-from moola_mlflow.features import Hybrid
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.objectives import build_objective
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time

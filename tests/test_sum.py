@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from moola_mlflow import checkpoint
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, ObjectiveConfig, SplitConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.features import Hybrid, compute_features, feature_names
+from moola_mlflow.features.relativity import compute_features, feature_names
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.objectives import Errors, Masked, WeightedSum, build_objective, leak
 from moola_mlflow.objectives.path import TARGETS
 from moola_mlflow.sharding import Pretraining

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from moola_mlflow import survey as surveys
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.features import Hybrid
 from moola_mlflow.features.quality import quality_report
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.survey import survey
 from moola_mlflow.windows import make_windows
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.synthetic import TICK, generate
+from moola_mlflow.bars.sample import TICK, generate_bars
 
 # Belongs to the numpy pinned in pyproject.toml: another numpy may draw other numbers from the same seed. A change here
 # changes everybody's default bars: say so in the CHANGELOG, and make the table of docs/sample.md anew.
@@ -23,7 +23,7 @@ PRICES = ["open", "high", "low", "close"]
 
 @pytest.fixture(scope="module")
 def sample() -> pd.DataFrame:
-    return generate()
+    return generate_bars()
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +44,23 @@ def new_york(frame: pd.DataFrame) -> pd.DatetimeIndex:
 
 
 def test_the_same_seed_gives_the_same_bytes_today_and_in_every_release(sample: pd.DataFrame) -> None:
-    assert sha256(generate()) == sha256(sample)
+    assert sha256(generate_bars()) == sha256(sample)
     assert sha256(sample) == SAMPLE_SHA256
 
 
 @given(st.integers(0, 2**32), st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
 def test_two_seeds_give_two_series_on_one_clock(one: int, other: int) -> None:
-    a, b = generate(500, one), generate(500, other)
+    a, b = generate_bars(500, one), generate_bars(500, other)
     assert a.index.equals(b.index)
     assert (one == other) == a.equals(b)
 
 
 def test_the_global_random_state_is_neither_read_nor_moved() -> None:
     before = repr(np.random.get_state())  # noqa: NPY002
-    first = generate(100)
+    first = generate_bars(100)
     assert repr(np.random.get_state()) == before  # noqa: NPY002
-    assert generate(100).equals(first)
+    assert generate_bars(100).equals(first)
 
 
 def test_the_layout_is_the_one_of_databento_to_df(sample: pd.DataFrame) -> None:
@@ -81,7 +81,7 @@ def test_the_layout_is_the_one_of_databento_to_df(sample: pd.DataFrame) -> None:
 @given(st.integers(1, 4_500), st.integers(0, 1_000))
 @settings(max_examples=25, deadline=None)
 def test_any_number_of_bars_is_met_exactly_and_every_bar_is_sound(num_bars: int, seed: int) -> None:
-    bars = generate(num_bars, seed)
+    bars = generate_bars(num_bars, seed)
     assert len(bars) == num_bars
     assert bars.index.is_monotonic_increasing
     assert bars.index.is_unique
@@ -104,11 +104,11 @@ def assert_sound(bars: pd.DataFrame) -> None:
 
 def test_fewer_bars_than_one_are_refused_with_the_value() -> None:
     with pytest.raises(ValueError, match="num_bars is 0: at least 1"):
-        generate(0)
+        generate_bars(0)
 
 
 def test_sessions_run_from_18_to_17_in_new_york_all_through_the_year() -> None:
-    bars = generate(320_000)  # from January past both changes of daylight saving
+    bars = generate_bars(320_000)  # from January past both changes of daylight saving
     local = new_york(bars)
     assert {t.strftime("%z") for t in local[::1380]} == {"-0500", "-0400"}
     assert local[-1] > pd.Timestamp("2023-11-06", tz="America/New_York")
@@ -141,7 +141,7 @@ def test_the_sample_rolls_exactly_twice_each_time_at_an_open_and_with_a_price_st
 
 @pytest.mark.parametrize("seed", [1, 2, 17])
 def test_about_a_tenth_of_the_minutes_have_no_range_and_most_of_them_are_at_night(seed: int) -> None:
-    bars = generate(seed=seed)
+    bars = generate_bars(seed=seed)
     still = bars["high"] == bars["low"]
     hour = new_york(bars).hour
     assert 0.05 < still.mean() < 0.16
@@ -166,7 +166,7 @@ def test_the_past_says_next_to_nothing_about_the_next_move(sample: pd.DataFrame,
 
 @pytest.mark.parametrize("seed", [1, 2, 17])
 def test_the_weak_label_rule_finds_plenty_of_both_classes(seed: int, realism: dict[str, Any]) -> None:
-    bars = realism["to_bars"](generate(seed=seed))
+    bars = realism["to_bars"](generate_bars(seed=seed))
     found = realism["weak_labels"](realism["windows"](bars, 105, 105))
     counts = {name: int((found == name).sum()) for name in ("retracement", "consolidation")}
     assert sum(counts.values()) >= 400

@@ -13,7 +13,7 @@ import torch
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
 from moola_mlflow import abandoned, checkpoint
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.console import TrainingDisplay, epoch_line
 from moola_mlflow.core.config.presets import resolve
@@ -23,7 +23,7 @@ from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.encoder_files import load_from_path
 from moola_mlflow.encoders import build_encoder
 from moola_mlflow.events import EpochEnded
-from moola_mlflow.features import Hybrid
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.objectives import build_objective
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.splits import split_by_time

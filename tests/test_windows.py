@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow import setup
-from moola_mlflow.bars import Bars, segments
+from moola_mlflow.bars.reader import Bars, segments
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import SplitConfig
 from moola_mlflow.core.errors import UserError

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.objectives.second_labeller import second_labels
 from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, empty_encoder, encoder_of, inputs_of
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig, CvConfig
 from moola_mlflow.crossval import (
     ClassicalMethod,
@@ -24,7 +24,7 @@ from moola_mlflow.crossval import (
     plan,
     pooled,
 )
-from moola_mlflow.features.path import path_features
+from moola_mlflow.features.price_path import path_features
 from moola_mlflow.finetune import HeadSettings, mirrored
 from moola_mlflow.labels import LabelledSet, weak_labels
 from moola_mlflow.metrics import Predictions

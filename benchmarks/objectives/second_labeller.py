@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from moola_mlflow.bars import Bars
+from moola_mlflow.bars.reader import Bars
 from moola_mlflow.labelfiles import LENGTH, LabelledSet, content_sha256
 from moola_mlflow.labelrule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, TOLERANCE
 from moola_mlflow.labels import CHUNK, STRIDE, Patterns, _apart, choose_labels

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from benchmarks.objectives.hidden_path import CHANNEL, ChannelSource, HiddenPath, path_channel
 from moola_mlflow import checkpoint
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.features import Hybrid, compute_features, feature_names
+from moola_mlflow.features.relativity import compute_features, feature_names
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.objectives import Objective, build_objective
 from moola_mlflow.probe import frozen_copy, probe
 from moola_mlflow.sharding import Pretraining

@@ -12,10 +12,20 @@ from rich.console import Console
 from rich.table import Table
 
 from moola_mlflow import stages, tracking
-from moola_mlflow.baringest import ingest
-from moola_mlflow.bars import Bars, segments, write_parquet, write_store
-from moola_mlflow.barstore import CARD, is_store, names_store, take
-from moola_mlflow.barsummary import bars_per_day, rolls, summarise
+from moola_mlflow.bars import (
+    CARD,
+    Bars,
+    bars_per_day,
+    ingest_bars,
+    is_store,
+    names_store,
+    rolls,
+    segments,
+    summarise_bars,
+    take_rows,
+    write_parquet,
+    write_store,
+)
 from moola_mlflow.core import Config, Interrupts, UserError, markdown_table, markdown_text
 from moola_mlflow.plots.bars import coverage_figure, price_figure
 from moola_mlflow.tracking import Run
@@ -47,7 +57,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bar
             and not is_store(config.bars.path)
             and config.bars.path != "sample"
         ):
-            ingest(config.bars, path, config.windows.length)
+            ingest_bars(config.bars, path, config.windows.length)
             written = config.bars.model_copy(update={"path": str(path), "instrument": None, "stamp": "start"})
             bars = stages.load_bars(active, config.model_copy(update={"bars": written}), "data")
         else:
@@ -65,7 +75,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bar
 
 def _report(active: Run, bars: Bars, config: Config, path: Path) -> None:
     """Log and print what the bars hold, as figures, a table and two pictures."""
-    summary = summarise(bars, config.bars.max_gap_minutes)
+    summary = summarise_bars(bars, config.bars.max_gap_minutes)
     rows, num_instruments = summary["instruments"], len(bars.symbols)
     active.metrics(
         {
@@ -100,7 +110,7 @@ def _report(active: Run, bars: Bars, config: Config, path: Path) -> None:
 def _log_pictures(active: Run, bars: Bars, runs: np.ndarray) -> None:
     changes = rolls(bars, runs)
     active.figure(coverage_figure(*bars_per_day(bars), changes), "figures/bars_coverage.png")
-    keys = take(bars.instrument, runs[:, 0])
+    keys = take_rows(bars.instrument, runs[:, 0])
     names = sorted({bars.symbols[key] for key in np.unique(keys).tolist()})
     if changes or len(names) == 1:
         active.figure(price_figure(bars, runs, " ".join(names[:4]), changes), "figures/bars_price.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow import stages, tracking
-from moola_mlflow.bartimes import utc
+from moola_mlflow.bars import utc
 from moola_mlflow.core import Config, Interrupts, UserError, markdown_code
 from moola_mlflow.labels import (
     RULE,

@@ -1,35 +1,23 @@
-"""Features of price windows: causal, free of price scale, numpy alone.
+"""Relativity features, the causal zigzag, price-path features and the feature quality report."""
 
-A new feature is one file in this folder with ``ROWS``, a tuple of ``Feature``; ``features.set`` adds it by the file's
-name, as in ``relativity11+efficiency``.
-"""
+from __future__ import annotations
 
-from moola_mlflow.core import find_plugins
-from moola_mlflow.features.relativity import (
-    FEATURE_SETS,
-    Feature,
-    State,
-    compute_features,
-    compute_swings,
-    extend,
-    feature_bounds,
-    feature_names,
-    flip_rate,
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.features.price_path import PATH_FEATURE_NAMES, path_features
+    from moola_mlflow.features.quality import Tally, check_quality, quality_metrics, quality_report, quality_table
+    from moola_mlflow.features.relativity import compute_features, feature_names, flip_rate
+    from moola_mlflow.features.zigzag import Hybrid
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "price_path": ("PATH_FEATURE_NAMES", "path_features"),
+        "quality": ("Tally", "check_quality", "quality_metrics", "quality_report", "quality_table"),
+        "relativity": ("compute_features", "feature_names", "flip_rate"),
+        "zigzag": ("Hybrid",),
+    },
 )
-from moola_mlflow.features.zigzag import Hybrid, Swings
-
-__all__ = [
-    "FEATURE_SETS",
-    "Feature",
-    "Hybrid",
-    "State",
-    "Swings",
-    "compute_features",
-    "compute_swings",
-    "feature_bounds",
-    "feature_names",
-    "flip_rate",
-]
-
-for _file, _rows in find_plugins(__name__, __path__, "ROWS").items():
-    extend(_file, _rows)

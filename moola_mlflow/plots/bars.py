@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from moola_mlflow.bars import Bars
-from moola_mlflow.barstore import take
-from moola_mlflow.bartimes import utc
+from moola_mlflow.bars import Bars, take_rows, utc
 
 ROLL, EDGE, LINE = "#c03028", "#b8860b", "#4878a8"
 MAX_YEARS = 12
@@ -74,13 +72,13 @@ def price_figure(bars: Bars, runs: np.ndarray, symbol: str, rolls: Sequence[tupl
     shown[0, 0] = max(shown[0, 0], shown[0, 1] - (CLOSE_UP_BARS - behind[behind < CLOSE_UP_BARS][0]))
     ends = np.cumsum(shown[:, 1] - shown[:, 0])
     for (lo, hi), end in zip(shown.tolist(), ends.tolist(), strict=True):
-        close = take(bars.ohlc, np.arange(lo, hi))[:, 3]
+        close = take_rows(bars.ohlc, np.arange(lo, hi))[:, 3]
         close_up.plot(np.arange(end - len(close), end), close, color=LINE, linewidth=0.9)
     for end in ends[:-1]:
         close_up.axvline(end - 0.5, color=EDGE, linewidth=0.8, linestyle="--")
     places = np.linspace(0, int(ends[-1]) - 1, 8).astype(int)
     rows = np.concatenate([np.arange(lo, hi) for lo, hi in shown.tolist()])[places]
-    close_up.set_xticks(places, [utc(int(ns)) for ns in take(bars.time_ns, rows)], fontsize=8)
+    close_up.set_xticks(places, [utc(int(ns)) for ns in take_rows(bars.time_ns, rows)], fontsize=8)
     close_up.set_xlim(0, int(ends[-1]))
     close_up.set_title(
         f"the last {int(ends[-1]):,} bars; dashed: a segment ends, and no window crosses it", fontsize=11
@@ -95,7 +93,7 @@ def _whole(ax: Axes, bars: Bars, runs: np.ndarray, rolls: Sequence[tuple[int, st
     width = max(1, int(sizes.sum()) // MAX_POINTS)
     places, lows, highs = [], [], []
     for (lo, hi), at in zip(runs.tolist(), before.tolist(), strict=True):
-        ohlc, cuts = take(bars.ohlc, np.arange(lo, hi)), np.arange(0, hi - lo, width)
+        ohlc, cuts = take_rows(bars.ohlc, np.arange(lo, hi)), np.arange(0, hi - lo, width)
         places += [*(at + cuts), at + hi - lo]
         lows += [*np.minimum.reduceat(ohlc[:, 2], cuts), np.nan]  # the line breaks where a segment ends
         highs += [*np.maximum.reduceat(ohlc[:, 1], cuts), np.nan]
@@ -103,7 +101,7 @@ def _whole(ax: Axes, bars: Bars, runs: np.ndarray, rolls: Sequence[tuple[int, st
     if len(runs) <= MAX_BOUNDS:
         for at in before[1:]:
             ax.axvline(at, color=EDGE, linewidth=0.5, linestyle="--", alpha=0.7)
-    starts = take(bars.time_ns, runs[:, 0])
+    starts = take_rows(bars.time_ns, runs[:, 0])
     for ns, name in rolls:
         at = int(before[np.searchsorted(starts, ns)])
         ax.axvline(at, color=ROLL, linewidth=1.0)
@@ -118,7 +116,7 @@ def _whole(ax: Axes, bars: Bars, runs: np.ndarray, rolls: Sequence[tuple[int, st
         )
     ticks = np.linspace(0, int(sizes.sum()) - 1, 10).astype(int)
     rows = runs[at_tick := np.searchsorted(before, ticks, side="right") - 1, 0] + ticks - before[at_tick]
-    ax.set_xticks(ticks, [utc(int(ns))[:10] for ns in take(bars.time_ns, rows)], fontsize=8)
+    ax.set_xticks(ticks, [utc(int(ns))[:10] for ns in take_rows(bars.time_ns, rows)], fontsize=8)
     ax.set_xlim(0, int(sizes.sum()))
     marks = ", dashed: a segment ends" if len(runs) <= MAX_BOUNDS else ""
     ax.set_title(f"high and low, bar by bar{marks}{'; red: a roll, and what to' if rolls else ''}", fontsize=11)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from moola_mlflow.bartable import bars_from_table
+from moola_mlflow.bars import bars_from_table
 from moola_mlflow.detector_files import load_detector_folder
 from moola_mlflow.scan import detect_options, scan
 from moola_mlflow.served.refusal import as_numbers, bad_request

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.baselines import BASELINES, Prediction, fit_predict, window_statistics
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.features import compute_features, feature_bounds, feature_names
-from moola_mlflow.features.relativity import FEATURE_SETS, OWN, TABLE, Feature, extend
+from moola_mlflow.features.relativity import (
+    FEATURE_SETS,
+    OWN,
+    TABLE,
+    Feature,
+    compute_features,
+    extend,
+    feature_bounds,
+    feature_names,
+)
 
 SETS = [max(FEATURE_SETS, key=lambda name: len(FEATURE_SETS[name])), *(f"relativity10+{file}" for file in OWN)]
 

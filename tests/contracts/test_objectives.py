@@ -12,7 +12,7 @@ from moola_mlflow.batches import Batch
 from moola_mlflow.core.config.tree import ObjectiveConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.features import compute_features, feature_names
+from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.objectives import OBJECTIVES, Errors, Objective, WeightedSum, build_objective, leak, parse_name
 
 NAMES = feature_names("relativity11")

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 from harness import ROOT, Store
 
-from moola_mlflow.synthetic import generate
+from moola_mlflow.bars.sample import generate_bars
 
 REAL_BARS = ROOT.parent / "shared" / "data" / "es_front_1min.parquet"
 SMALL = {
@@ -144,7 +144,7 @@ def clone(folder: Path, document: str = "") -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
     for name in ("my_bars.parquet", "nq.parquet", "NQ_2024.parquet"):
-        generate(12_000, 9).to_parquet(folder / name)
+        generate_bars(12_000, 9).to_parquet(folder / name)
     for name, content in files(document).items() if document else ():
         (folder / name).write_text(content)
     return folder

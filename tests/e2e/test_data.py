@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from harness import QUICK, SMOKE, Store, note_of
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.synthetic import generate
 
 PRICES = ["open", "high", "low", "close"]
 TRAIN = {"config": SMOKE, "encoder.hidden": "4"}
@@ -54,7 +54,7 @@ def test_a_headerless_semicolon_csv_of_end_stamped_bars_trains(store: Store, rea
 
 @pytest.mark.slow
 def test_a_csv_in_eastern_time_over_a_clock_change_trains_as_its_utc_original(store: Store) -> None:
-    frame = generate(75_000, 3)[PRICES]
+    frame = generate_bars(75_000, 3)[PRICES]
     frame = frame[(frame.index >= "2023-03-08") & (frame.index < "2023-03-17")]
     local = frame.copy()
     local.index = local.index.tz_convert("America/New_York").tz_localize(None)
@@ -102,7 +102,7 @@ def test_the_features_command_reports_real_bars_and_warns_of_the_published_zigza
 def test_data_never_overwrites_its_input_or_promises_a_file_it_cannot_write(
     store: Store, parameters: dict[str, str], message: str
 ) -> None:
-    generate(400, 5).to_parquet(store.folder / "in.parquet")
+    generate_bars(400, 5).to_parquet(store.folder / "in.parquet")
     before = (store.folder / "in.parquet").read_bytes()
     done = store.run("data", parameters)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
@@ -114,7 +114,7 @@ def test_data_never_overwrites_its_input_or_promises_a_file_it_cannot_write(
 @pytest.mark.slow
 def test_a_folder_goes_once_into_a_store_and_trains_from_it_as_from_its_files(store: Store) -> None:
     """Two instruments, two files each; with weights on one of them the training is another one."""
-    frame = generate(16_000, 5).reset_index()
+    frame = generate_bars(16_000, 5).reset_index()
     for k, symbol in enumerate(("NQ", "ES")):
         whole = frame.assign(symbol=symbol, instrument_id=k)
         for part in (0, 1):
@@ -135,7 +135,7 @@ def test_a_folder_goes_once_into_a_store_and_trains_from_it_as_from_its_files(st
 
 
 def test_data_shows_what_the_bars_hold_and_warns_of_stamps(store: Store) -> None:
-    late = generate(12_000, 5)
+    late = generate_bars(12_000, 5)
     late.index = late.index + pd.Timedelta(minutes=1)
     late.assign(symbol="<script>|[red]").to_parquet(store.folder / "in.parquet")
     done = store.run("data", {"bars": "in.parquet", "bars.instrument": "front"})
@@ -155,7 +155,7 @@ def test_data_shows_what_the_bars_hold_and_warns_of_stamps(store: Store) -> None
 
 
 def bars_frame(num: int = 400) -> pd.DataFrame:
-    return generate(num, 5).reset_index()
+    return generate_bars(num, 5).reset_index()
 
 
 def with_cell(column: str, value: float) -> pd.DataFrame:

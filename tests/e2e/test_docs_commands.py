@@ -26,7 +26,7 @@ from documented import (
 )
 from harness import Store
 
-from moola_mlflow.synthetic import generate
+from moola_mlflow.bars.sample import generate_bars
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def with_bars(path: Path) -> None:
     if REAL_BARS.is_file():
         path.write_bytes(REAL_BARS.read_bytes())
     else:
-        generate(100_000, 9).to_parquet(path)
+        generate_bars(100_000, 9).to_parquet(path)
 
 
 def test_the_tutorial_goes_from_bars_to_a_report(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_every_diagnosis_of_the_troubleshooting_page_runs(tmp_path: Path) -> Non
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with three versions of encoder and detector, every alias, labels, a folder of bars, a bad file."""
     folder = clone(tmp_path_factory.mktemp("prepared"))
-    bars = generate(12_000, 9)
+    bars = generate_bars(12_000, 9)
     for name in ("my_bars", "bars"):
         bars.to_parquet(folder / f"{name}.parquet")
     (folder / "months").mkdir()

@@ -16,7 +16,7 @@ import pytest
 from command_lines import spoken
 from documented import NOT_RUN, PAGES, PYTHON_BY, ROOT, RUN_BY, blocks, commands, reasons
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.cli import parse
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.entrypoints import ENTRY_POINTS

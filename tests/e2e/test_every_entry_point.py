@@ -16,11 +16,11 @@ from documented import REAL_BARS, ROOT, clone, run
 from harness import Store
 from mlflow.entities import Run
 
-from moola_mlflow.bars import read_bars
+from moola_mlflow.bars.reader import read_bars
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.entrypoints import ENTRY_POINTS
 from moola_mlflow.labels import read_labels
-from moola_mlflow.synthetic import generate
 
 ELSEWHERE = {"main": "test_tour_command.py::test_the_tour_runs_every_command_and_a_second_one_makes_new_versions"}
 """Entry points that read no bars of the user's; by both launchers they are tried there."""
@@ -266,7 +266,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = clone(tmp_path_factory.mktemp("clone"))
     if REAL_BARS.is_file():
         return World(folder, REAL_BARS, REAL_BARS.parent / "GLBX.MDP3__test_data.ohlcv-1m.dbn.zst")
-    generate(20_000, 9).to_parquet(folder / "made_up.parquet")
+    generate_bars(20_000, 9).to_parquet(folder / "made_up.parquet")
     return World(folder, folder / "made_up.parquet", folder / "my_bars.parquet")
 
 

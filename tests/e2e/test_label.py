@@ -10,9 +10,9 @@ import pytest
 from harness import Store
 from mlflow.entities import Run
 
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.labels import read_labels, sample_labels
-from moola_mlflow.synthetic import generate
 
 SMALL = {"bars.sample_bars": "12000", "n": "20"}
 
@@ -81,7 +81,7 @@ def test_the_seed_chooses_other_windows_of_the_same_bars(store: Store) -> None:
 def test_label_refuses_with_one_message_and_writes_nothing(
     store: Store, parameters: dict[str, str], message: str
 ) -> None:
-    still = generate(400, 5)
+    still = generate_bars(400, 5)
     still[["open", "high", "low", "close"]] = 100.0
     still.to_parquet(store.folder / "in.parquet")
     before = (store.folder / "in.parquet").read_bytes()

@@ -14,15 +14,15 @@ import torch
 from harness import QUICK, ROOT, SMOKE, Store, ask_elsewhere, note_of
 from safetensors.torch import load_file
 
-from moola_mlflow.bars import read_bars
-from moola_mlflow.bartimes import utc
+from moola_mlflow.bars.reader import read_bars
+from moola_mlflow.bars.times import utc
 from moola_mlflow.batches import Batch, fit_scaling
 from moola_mlflow.commands import pretrain
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.encoders import Encoder
-from moola_mlflow.features import compute_features, feature_names
+from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.objectives import Masked
 from moola_mlflow.splits import split_by_time
 from moola_mlflow.windows import make_windows

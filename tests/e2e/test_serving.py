@@ -27,9 +27,9 @@ from harness import ROOT, Store, absent, free_port
 from small_models import small_detector, windows
 
 from moola_mlflow import detect, load_detector, registry
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.detection import PatternDetector
 from moola_mlflow.detector_files import read_card, save_detector
-from moola_mlflow.synthetic import generate
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def server(store: Store) -> Iterator[Server]:
 
 def table(num: int = 700) -> pd.DataFrame:
     """Bars with a gap, times as text."""
-    frame = generate(num, 21).reset_index()[["ts_event", "open", "high", "low", "close"]]
+    frame = generate_bars(num, 21).reset_index()[["ts_event", "open", "high", "low", "close"]]
     frame = frame.rename(columns={"ts_event": "time"})
     late = frame.index >= 300
     frame["time"] = (frame["time"] + pd.to_timedelta(np.where(late, 90, 0), unit="min")).map(lambda t: t.isoformat())

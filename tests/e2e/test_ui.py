@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from playwright.sync_api import Locator, Page, expect
 
 from moola_mlflow import load_encoder
-from moola_mlflow.synthetic import generate
+from moola_mlflow.bars.sample import generate_bars
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two pre-trainings, one of them with names that are HTML, and a fine-tuning with its folds."""
     store = Store(tmp_path_factory.mktemp("ui"))
     store.folder.joinpath(f"{HOSTILE}.yaml").write_text(Path(SMOKE).read_text())
-    bars = generate(12_000, 5)
+    bars = generate_bars(12_000, 5)
     bars["symbol"] = SYMBOL
     bars.to_parquet(store.folder / f"{HOSTILE}.parquet")
     commands = [
@@ -208,7 +208,7 @@ def test_the_page_of_a_model_says_what_it_is_and_how_it_is_loaded(page: Page, ad
 
 
 def test_names_that_are_html_stay_text_in_the_note_of_a_failed_run(page: Page, address: str, store: Store) -> None:
-    bars = generate(2_000, 5).drop(columns="instrument_id")
+    bars = generate_bars(2_000, 5).drop(columns="instrument_id")
     named = [bars.assign(symbol=name) for name in (SYMBOL, f"![x](http://127.0.0.1:9/x) {HOSTILE}")]
     two = pd.concat(named).sort_index(kind="stable")
     two.to_parquet(store.folder / "two.parquet")

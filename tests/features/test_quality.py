@@ -9,8 +9,10 @@ import pytest
 from market_windows import REAL_BARS, WHY_SKIPPED, in_prices, random_ticks, real_windows
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate, relativity
+from moola_mlflow.features import relativity
 from moola_mlflow.features.quality import check_quality, psi, quality_metrics, quality_report, quality_table
+from moola_mlflow.features.relativity import compute_features, feature_names, flip_rate
+from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.plots.quality import quality_figure
 
 NAMES = feature_names("relativity11")

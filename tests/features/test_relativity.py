@@ -23,16 +23,16 @@ from market_windows import (
 from reference_relativity import reference_features
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.features import (
+from moola_mlflow.features import relativity
+from moola_mlflow.features.relativity import (
     FEATURE_SETS,
-    Hybrid,
     compute_features,
     compute_swings,
     feature_bounds,
     feature_names,
     flip_rate,
-    relativity,
 )
+from moola_mlflow.features.zigzag import Hybrid
 
 SET = "relativity12"  # the widest: the properties below hold for every row of the table
 NAMES = FEATURE_SETS[SET]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from moola_mlflow.barchecks import check_rows
-from moola_mlflow.barchoice import choose, merge
-from moola_mlflow.barfiles import PRICES, find_columns, from_frame
-from moola_mlflow.bars import Bars, SourceFile
-from moola_mlflow.bartimes import parse_times
+from moola_mlflow.bars.checks import check_rows
+from moola_mlflow.bars.formats import PRICES, find_columns, from_frame
+from moola_mlflow.bars.instruments import choose, merge
+from moola_mlflow.bars.reader import Bars, SourceFile
+from moola_mlflow.bars.times import parse_times
 from moola_mlflow.core import UserError
 
 

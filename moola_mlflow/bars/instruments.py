@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.barchecks import REPAIR, Fault
-from moola_mlflow.barfiles import RawBars
-from moola_mlflow.bartimes import trade_date
+from moola_mlflow.bars.checks import REPAIR, RowFault
+from moola_mlflow.bars.formats import RawBars
+from moola_mlflow.bars.times import trade_date
 from moola_mlflow.core import UserError, nearest_name
 
 UNNAMED = "unnamed"  # the one instrument of files that name none
@@ -21,7 +21,7 @@ SPREAD = re.compile(r"[-:]")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class InstrumentRows:
     """Sound rows of all files, by instrument and then by time.
 
     Shapes: prices [4, N]; the others [N]; ``symbol`` is an index into ``names``.
@@ -37,12 +37,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.time_ns)
 
-    def take(self, rows: np.ndarray) -> Rows:
+    def take(self, rows: np.ndarray) -> InstrumentRows:
         """Return some rows, in that order."""
         if len(rows) == len(self) and (np.diff(rows) == 1).all():
             return self
         parts = (self.time_ns[rows], self.prices[:, rows], self.volume[rows], self.instrument[rows], self.symbol[rows])
-        return Rows(*parts, self.names)
+        return InstrumentRows(*parts, self.names)
 
     def last_symbols(self) -> dict[int, str]:
         """Return the symbol of each instrument key; of a renamed instrument the latest."""
@@ -50,7 +50,7 @@ class Rows:
         return {int(key): self.names[code] for key, code in last.items()}  # type: ignore[call-overload]
 
 
-def merge(raws: list[RawBars], sound: list[np.ndarray], drop: bool) -> tuple[Rows, dict[str, int]]:
+def merge(raws: list[RawBars], sound: list[np.ndarray], drop: bool) -> tuple[InstrumentRows, dict[str, int]]:
     """Lay the sound rows of all files together, and count the times that a later file repeats (repair only).
 
     Raises: UserError where two files cover the same stretch of an instrument, or name instruments differently.
@@ -65,18 +65,18 @@ def merge(raws: list[RawBars], sound: list[np.ndarray], drop: bool) -> tuple[Row
         order = np.lexsort((time_ns, instrument))  # stable: of two equal times the earlier file's row comes first
         same = (np.diff(instrument[order]) == 0) & (np.diff(time_ns[order]) == 0)
         if same.any():
-            counts = {Fault.REPEATED_TIME.label: int(same.sum())}
+            counts = {RowFault.REPEATED_TIME.label: int(same.sum())}
             order = order[np.concatenate([[True], ~same])]
     elif (np.diff(instrument) != 0).any():
         codes = pd.factorize(instrument, sort=True)[0]
         # 16-bit integers are sorted by counting; within a file each instrument is in order of time already.
         order = np.argsort(codes.astype(np.uint16) if codes.max() < 2**16 else codes, kind="stable")
     prices, volume = _gather([raw.prices for raw in raws], sound), _gather([raw.volume for raw in raws], sound)
-    rows = Rows(time_ns, prices, volume, instrument, symbol, names)
+    rows = InstrumentRows(time_ns, prices, volume, instrument, symbol, names)
     return rows if order is None else rows.take(order), counts
 
 
-def choose(rows: Rows, instrument: str | None, where: str) -> Rows:
+def choose(rows: InstrumentRows, instrument: str | None, where: str) -> InstrumentRows:
     """Return the rows of an instrument (symbol or id), of the ``front`` month, or of ``all``.
 
     Raises: UserError listing the instruments where none is named and there are several, or where the named one is
@@ -105,13 +105,13 @@ def choose(rows: Rows, instrument: str | None, where: str) -> Rows:
     )
 
 
-def _listed(rows: Rows, most: int = 12) -> str:
+def _listed(rows: InstrumentRows, most: int = 12) -> str:
     counts = Counter({rows.names[k]: int(n) for k, n in enumerate(np.bincount(rows.symbol)) if n})
     text = ", ".join(f"{name} {n:,} bars" for name, n in counts.most_common(most))
     return text + (f", and {len(counts) - most} more" if len(counts) > most else "")
 
 
-def _in_time_order(rows: Rows, where: str) -> Rows:
+def _in_time_order(rows: InstrumentRows, where: str) -> InstrumentRows:
     """Lay the ids of one symbol behind one another, as long as they are a roll and not several at a time."""
     if not (np.diff(rows.instrument) != 0).any():
         return rows
@@ -126,7 +126,7 @@ def _in_time_order(rows: Rows, where: str) -> Rows:
     return rows
 
 
-def _front(rows: Rows, where: str) -> Rows:
+def _front(rows: InstrumentRows, where: str) -> InstrumentRows:
     """Keep of each trade date the instrument with the highest volume; of equals the one with the lower id."""
     is_spread = np.array([bool(SPREAD.search(name)) for name in rows.names])
     of_spread = is_spread[rows.symbol]

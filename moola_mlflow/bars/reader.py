@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moola_mlflow.barchecks import check_rows
-from moola_mlflow.barchoice import Rows, choose, merge
-from moola_mlflow.barfiles import PRICES, file_sha256, from_frame, read_file
-from moola_mlflow.barpaths import find_files
-from moola_mlflow.barstore import StoreWriter, content_sha256, find_segments, is_store, open_store
-from moola_mlflow.bartimes import MINUTE_NS, check_zone
+from moola_mlflow.bars.checks import check_rows
+from moola_mlflow.bars.formats import PRICES, file_sha256, from_frame, read_file
+from moola_mlflow.bars.instruments import InstrumentRows, choose, merge
+from moola_mlflow.bars.paths import find_files
+from moola_mlflow.bars.store import StoreWriter, content_sha256, find_segments, is_store, open_store
+from moola_mlflow.bars.times import MINUTE_NS, check_zone
 from moola_mlflow.core import BarsConfig, UserError
 
 RTYPE_ONE_MINUTE = 33
@@ -96,9 +96,9 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
         return _read_store(config, min_bars)
     is_sample = config.path == "sample"
     if is_sample:
-        from moola_mlflow.synthetic import generate  # only runs on the sample need it
+        from moola_mlflow.bars.sample import generate_bars  # only runs on the sample need it
 
-        raws = [from_frame(generate(config.sample_bars, config.sample_seed), "sample")]
+        raws = [from_frame(generate_bars(config.sample_bars, config.sample_seed), "sample")]
     else:
         raws = [read_file(path, config.timezone) for path in find_files(config.path)]
         if config.stamp == "end":
@@ -121,7 +121,7 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
     return replace(bars, files=files)
 
 
-def _from_rows(chosen: Rows, dropped: Counter[str], path: str, min_bars: int) -> Bars:
+def _from_rows(chosen: InstrumentRows, dropped: Counter[str], path: str, min_bars: int) -> Bars:
     num_bars = len(chosen)
     if num_bars < min_bars:
         left_out = f" ({sum(dropped.values()):,} bad rows were dropped)" if dropped else ""
@@ -158,7 +158,7 @@ def _read_store(config: BarsConfig, min_bars: int) -> Bars:
         bars = whole.rows(slice(lo, hi))
     else:
         codes = np.searchsorted(np.array(keys), instrument)
-        rows = Rows(time_ns, ohlc.T, volume, instrument, codes, [stored.symbols[key] for key in keys])
+        rows = InstrumentRows(time_ns, ohlc.T, volume, instrument, codes, [stored.symbols[key] for key in keys])
         bars = replace(_from_rows(choose(rows, wanted, config.path), dropped, config.path, 0), files=files)
     if len(bars) < min_bars:
         raise UserError(f"{config.path}: {len(bars):,} bars of {wanted}, fewer than the {min_bars} of a window")

@@ -57,7 +57,7 @@ Ints = NDArray[np.int64]
 Days = NDArray[np.datetime64]
 
 
-def generate(num_bars: int = 200_000, seed: int = 1) -> pd.DataFrame:
+def generate_bars(num_bars: int = 200_000, seed: int = 1) -> pd.DataFrame:
     """Return ``num_bars`` one-minute bars of a made-up index future that rolls every quarter.
 
     Units: prices on a grid of ``TICK``; the index ``ts_event`` is the bar's start, UTC.

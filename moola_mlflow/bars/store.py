@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from moola_mlflow.bartimes import MINUTE_NS
+from moola_mlflow.bars.times import MINUTE_NS
 from moola_mlflow.core import UserError
 
 SUFFIX = ".moolabars"
@@ -33,7 +33,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "volume": ("<f8", ()),
     "instrument": ("<i8", ()),
 }
-BLOCK = 2**18
+BLOCK_ROWS = 2**18
 """Rows handled at a time: some megabytes."""
 TAKEN = 2**14
 
@@ -76,14 +76,14 @@ class Column(np.memmap):
         return self.ctypes.data - np.frombuffer(self._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]
 
 
-def release(array: np.ndarray) -> None:
+def release_pages(array: np.ndarray) -> None:
     """Give a mapped array's pages back: what has been read of a file otherwise counts as this process's memory."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def take_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return some rows of a column, holding few pages of a mapped one at a time. Shapes: rows int [N]."""
     if not isinstance(array, Column):
         return array[rows]
@@ -92,7 +92,7 @@ def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     for lo in range(0, len(rows), TAKEN):
         at = order[lo : lo + TAKEN]
         out[at] = array[rows[at]]
-        release(array)
+        release_pages(array)
     return out
 
 
@@ -114,12 +114,12 @@ def take_runs(array: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     return out
 
 
-def blocks(*arrays: np.ndarray, overlap: int = 0) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+def column_blocks(*arrays: np.ndarray, overlap: int = 0) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
     """Yield the first row and the parts of columns, block by block; a part begins ``overlap`` rows early."""
-    for lo in range(0, len(arrays[0]), BLOCK):
-        yield lo, tuple(array[max(0, lo - overlap) : lo + BLOCK] for array in arrays)
+    for lo in range(0, len(arrays[0]), BLOCK_ROWS):
+        yield lo, tuple(array[max(0, lo - overlap) : lo + BLOCK_ROWS] for array in arrays)
         for array in arrays:
-            release(array)
+            release_pages(array)
 
 
 def content_sha256(columns: dict[str, np.ndarray], symbols: dict[int, str]) -> str:
@@ -127,7 +127,7 @@ def content_sha256(columns: dict[str, np.ndarray], symbols: dict[int, str]) -> s
     num_bars = len(columns["time_ns"])
     digest = hashlib.sha256(json.dumps([num_bars, sorted(symbols.items())]).encode())
     for name, (kind, _) in COLUMNS.items():
-        for _, (part,) in blocks(columns[name]):
+        for _, (part,) in column_blocks(columns[name]):
             digest.update(np.ascontiguousarray(part, kind).data)
     return digest.hexdigest()
 
@@ -140,7 +140,7 @@ def find_segments(time_ns: np.ndarray, instrument: np.ndarray, max_gap_minutes: 
     if len(time_ns) == 0:
         return np.zeros((0, 2), np.int64)
     cuts = []
-    for lo, (t, key) in blocks(time_ns, instrument, overlap=1):
+    for lo, (t, key) in column_blocks(time_ns, instrument, overlap=1):
         # One instrument behind another: time may also run backwards there, and that is a change of instrument.
         cut = (np.diff(t) > max_gap_minutes * MINUTE_NS) | (np.diff(key) != 0)
         cuts.append(np.flatnonzero(cut) + max(1, lo))
@@ -291,7 +291,7 @@ def _opened(path: Path) -> Stored:
 def _check_sound(path: Path, columns: dict[str, np.ndarray], symbols: dict[int, str]) -> None:
     """A store that somebody made by hand may have a right hash and wrong bars."""
     keys = np.array(sorted(symbols), np.int64)
-    for lo, (t, ohlc, volume, key) in blocks(*columns.values(), overlap=1):
+    for lo, (t, ohlc, volume, key) in column_blocks(*columns.values(), overlap=1):
         o, h, low, c = ohlc.T
         bad = ~((h >= np.maximum(o, c)) & (low <= np.minimum(o, c)) & np.isfinite(h - low) & (volume >= 0))
         bad |= ~(volume < np.inf)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from moola_mlflow.barstore import find_segments, take
-from moola_mlflow.bartimes import MINUTE_NS
+from moola_mlflow.bars.store import find_segments, take_rows
+from moola_mlflow.bars.times import MINUTE_NS
 
 PAUSE_MINUTES = 60
 """After a longer pause a session begins; markets open and close on quarters of an hour."""
@@ -23,7 +23,7 @@ def stamp_warning(time_ns: np.ndarray, instrument: np.ndarray, stamp: str) -> st
     Shapes: time_ns, instrument [N]. ``stamp`` is how they were read.
     """
     runs = find_segments(time_ns, instrument, PAUSE_MINUTES)
-    first, last = (take(time_ns, rows) // MINUTE_NS % 15 for rows in (runs[:, 0], runs[:, 1] - 1))
+    first, last = (take_rows(time_ns, rows) // MINUTE_NS % 15 for rows in (runs[:, 0], runs[:, 1] - 1))
 
     def edges(shift: int) -> int:
         return int((first == shift % 15).sum() + (last == (14 + shift) % 15).sum())

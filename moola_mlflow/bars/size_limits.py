@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moola_mlflow.bars.parquet_footer import chunks
 from moola_mlflow.core import UserError
-from moola_mlflow.parquetfooter import chunks
 
 FREE_BYTES = 256 * 2**20
 """Whatever its size on disk, a file may unpack to this much."""

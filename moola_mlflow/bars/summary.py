@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.bars import Bars, segments
-from moola_mlflow.barstore import blocks, take
-from moola_mlflow.bartimes import DAY_NS, MINUTE_NS, utc
+from moola_mlflow.bars.reader import Bars, segments
+from moola_mlflow.bars.store import column_blocks, take_rows
+from moola_mlflow.bars.times import DAY_NS, MINUTE_NS, utc
 
 MAX_ROWS = 1000
 """Instruments in the table; what is left out is counted."""
 
 
-def summarise(bars: Bars, max_gap_minutes: int) -> dict[str, Any]:
+def summarise_bars(bars: Bars, max_gap_minutes: int) -> dict[str, Any]:
     """Return a summary of bars as plain JSON types; ``instruments`` has one row each, the one with most bars first."""
     runs = segments(bars, max_gap_minutes)
-    first, last = take(bars.time_ns, runs[:, 0]), take(bars.time_ns, runs[:, 1] - 1)
-    key, size = take(bars.instrument, runs[:, 0]), runs[:, 1] - runs[:, 0]
+    first, last = take_rows(bars.time_ns, runs[:, 0]), take_rows(bars.time_ns, runs[:, 1] - 1)
+    key, size = take_rows(bars.instrument, runs[:, 0]), runs[:, 1] - runs[:, 0]
     days, per_day = bars_per_day(bars)
     same = key[1:] == key[:-1]
     gap = np.where(same, first[1:] - last[:-1], 0)
@@ -63,7 +63,7 @@ def _row(
 def bars_per_day(bars: Bars) -> tuple[np.ndarray, np.ndarray]:
     """Return the UTC days that have bars and how many, over all instruments. Shapes: int64 [D] days since 1970, [D]."""
     found: dict[int, int] = {}
-    for _, (time_ns,) in blocks(bars.time_ns):
+    for _, (time_ns,) in column_blocks(bars.time_ns):
         days, counts = np.unique(time_ns // DAY_NS, return_counts=True)
         for day, count in zip(days.tolist(), counts.tolist(), strict=True):
             found[day] = found.get(day, 0) + count
@@ -74,9 +74,9 @@ def bars_per_day(bars: Bars) -> tuple[np.ndarray, np.ndarray]:
 def rolls(bars: Bars, runs: np.ndarray) -> list[tuple[int, str]]:
     """Return when a series goes over to another instrument, and to which; none where instruments lie side by side."""
     at = runs[1:, 0]
-    before, after = take(bars.instrument, at - 1), take(bars.instrument, at)
+    before, after = take_rows(bars.instrument, at - 1), take_rows(bars.instrument, at)
     changed = np.flatnonzero(before != after)
-    times, earlier = take(bars.time_ns, at), take(bars.time_ns, at - 1)
+    times, earlier = take_rows(bars.time_ns, at), take_rows(bars.time_ns, at - 1)
     if (times[changed] <= earlier[changed]).any():
         return []
     return [(int(times[i]), bars.symbols[int(after[i])]) for i in changed]

@@ -7,8 +7,8 @@ from enum import IntEnum
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.barfiles import PRICES, RawBars
-from moola_mlflow.bartimes import MINUTE_NS
+from moola_mlflow.bars.formats import PRICES, RawBars
+from moola_mlflow.bars.times import MINUTE_NS
 from moola_mlflow.core import UserError
 
 SECOND_NS = 1_000_000_000
@@ -16,7 +16,7 @@ MIN_STEPS = 30  # fewer steps between bars say nothing about their length: far e
 REPAIR = "Correct the file, or leave bad rows out with --bars.repair drop"
 
 
-class Fault(IntEnum):
+class RowFault(IntEnum):
     """Kinds of bad rows; a row is counted under the first that applies."""
 
     NONE = 0
@@ -46,14 +46,14 @@ def check_rows(raw: RawBars, drop: bool, zone: str) -> tuple[np.ndarray, dict[st
     fault = _cell_faults(raw)
     codes = raw.instrument_codes()
     _order_faults(raw.time_ns, codes, fault, drop)
-    sound = np.flatnonzero(fault == Fault.NONE)
+    sound = np.flatnonzero(fault == RowFault.NONE)
     counts = {
         kind.label: int(n)
-        for kind, n in zip(Fault, np.bincount(fault, minlength=len(Fault)), strict=True)
+        for kind, n in zip(RowFault, np.bincount(fault, minlength=len(RowFault)), strict=True)
         if n and kind
     }
     if raw.ragged:
-        counts = {Fault.WRONG_NUMBER_OF_FIELDS.label: len(raw.ragged), **counts}
+        counts = {RowFault.WRONG_NUMBER_OF_FIELDS.label: len(raw.ragged), **counts}
     if counts and not drop:
         _refuse(raw, fault, counts, zone)
     _check_cadence(raw, sound, codes)
@@ -75,13 +75,13 @@ def _cell_faults(raw: RawBars) -> np.ndarray:
     o, h, low, c = raw.prices
     fault = np.zeros(len(raw), np.int8)
     # From the last kind to the first, so that the first that applies stays.
-    fault[~(np.isfinite(raw.volume) & (raw.volume >= 0))] = Fault.BAD_VOLUME
-    fault[(h < np.maximum(o, c)) | (low > np.minimum(o, c))] = Fault.HIGH_OR_LOW_OUT_OF_ORDER
-    fault[~(np.isfinite(o) & np.isfinite(h) & np.isfinite(low) & np.isfinite(c))] = Fault.UNREADABLE_PRICE
-    fault[raw.nameless] = Fault.UNREADABLE_INSTRUMENT
-    fault[raw.ambiguous_time] = Fault.AMBIGUOUS_TIME
-    fault[raw.skipped_time] = Fault.NONEXISTENT_TIME
-    fault[raw.unreadable_time] = Fault.UNREADABLE_TIME
+    fault[~(np.isfinite(raw.volume) & (raw.volume >= 0))] = RowFault.BAD_VOLUME
+    fault[(h < np.maximum(o, c)) | (low > np.minimum(o, c))] = RowFault.HIGH_OR_LOW_OUT_OF_ORDER
+    fault[~(np.isfinite(o) & np.isfinite(h) & np.isfinite(low) & np.isfinite(c))] = RowFault.UNREADABLE_PRICE
+    fault[raw.nameless] = RowFault.UNREADABLE_INSTRUMENT
+    fault[raw.ambiguous_time] = RowFault.AMBIGUOUS_TIME
+    fault[raw.skipped_time] = RowFault.NONEXISTENT_TIME
+    fault[raw.unreadable_time] = RowFault.UNREADABLE_TIME
     return fault
 
 
@@ -92,7 +92,7 @@ def _by_instrument(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, drop: bool) -> None:
     """Mark rows whose time does not come after the row before of the same instrument."""
-    rows = _by_instrument(np.flatnonzero(fault == Fault.NONE), codes)
+    rows = _by_instrument(np.flatnonzero(fault == RowFault.NONE), codes)
     t, g = time_ns[rows], codes[rows]
     same = g[1:] == g[:-1]
     step = np.diff(t)
@@ -100,7 +100,7 @@ def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, dro
     if not len(wrong):
         return
     if not drop:
-        fault[rows[wrong + 1]] = np.where(step[wrong] < 0, Fault.BACKWARD_TIME, Fault.REPEATED_TIME)
+        fault[rows[wrong + 1]] = np.where(step[wrong] < 0, RowFault.BACKWARD_TIME, RowFault.REPEATED_TIME)
         return
     # One row far ahead of its neighbours is itself the bad one: else every row behind it would count as backward.
     ahead = np.append(same & (step < 0), False)
@@ -112,8 +112,8 @@ def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, dro
     rank = np.unique(t, return_inverse=True)[1] + g * len(t)  # grows over time, and from instrument to instrument
     latest = np.maximum.accumulate(np.where(ahead, -1, rank))
     before = np.concatenate([[-1], latest[:-1]])
-    fault[rows[ahead | (rank < before)]] = Fault.BACKWARD_TIME
-    fault[rows[~ahead & (rank == before)]] = Fault.REPEATED_TIME
+    fault[rows[ahead | (rank < before)]] = RowFault.BACKWARD_TIME
+    fault[rows[~ahead & (rank == before)]] = RowFault.REPEATED_TIME
 
 
 def _check_cadence(raw: RawBars, sound: np.ndarray, codes: np.ndarray) -> None:
@@ -145,39 +145,39 @@ def _refuse(raw: RawBars, fault: np.ndarray, counts: dict[str, int], zone: str) 
         row, reason = raw.ragged[0]
         raise UserError(f"{raw.where(row)}: {reason}{others}. Numbers need a decimal point, not a comma. {REPAIR}")
     row = int(np.flatnonzero(fault)[0])
-    raise UserError(f"{raw.where(row)}: {_reason(raw, row, Fault(fault[row]), zone)}{others}. {REPAIR}")
+    raise UserError(f"{raw.where(row)}: {_reason(raw, row, RowFault(fault[row]), zone)}{others}. {REPAIR}")
 
 
-def _reason(raw: RawBars, row: int, fault: Fault, zone: str) -> str:
+def _reason(raw: RawBars, row: int, fault: RowFault, zone: str) -> str:
     time = raw.cell("time", row)
-    if fault == Fault.UNREADABLE_TIME:
+    if fault == RowFault.UNREADABLE_TIME:
         return (
             f"time '{time}' does not parse; write yyyy-mm-dd hh:mm, with or without an offset throughout, or an epoch"
         )
-    if fault == Fault.NONEXISTENT_TIME:
+    if fault == RowFault.NONEXISTENT_TIME:
         return f"time '{time}' does not exist in {zone} (clocks go forward); set bars.timezone to the zone of the file"
-    if fault == Fault.AMBIGUOUS_TIME:
+    if fault == RowFault.AMBIGUOUS_TIME:
         return (
             f"time '{time}' comes twice in {zone} (clocks go back) and the order of rows does not tell which it is; "
             "set bars.timezone to the zone of the file, or write times in UTC"
         )
-    if fault == Fault.UNREADABLE_INSTRUMENT:
+    if fault == RowFault.UNREADABLE_INSTRUMENT:
         cells = [f"{role} {raw.cell(role, row)!r}" for role in ("instrument_id", "symbol") if role in raw.columns]
         return f"no instrument can be read from {' and '.join(cells)}"
-    if fault == Fault.UNREADABLE_PRICE:
+    if fault == RowFault.UNREADABLE_PRICE:
         cells = [f"{name} {raw.cell(name, row)!r}" for name in PRICES]
         return f"{price_fault(raw.prices[:, row])} ({', '.join(cells)})"
-    if fault == Fault.HIGH_OR_LOW_OUT_OF_ORDER:
+    if fault == RowFault.HIGH_OR_LOW_OUT_OF_ORDER:
         return price_fault(raw.prices[:, row])
-    if fault == Fault.BAD_VOLUME:
+    if fault == RowFault.BAD_VOLUME:
         return f"volume {raw.cell('volume', row)!r} is not a number of 0 or more; a file may also have no volume column"
     codes = raw.instrument_codes()
     before = np.flatnonzero(codes[:row] == codes[row])[-1]
-    what = "repeats that of" if fault == Fault.REPEATED_TIME else "comes after the later time of"
+    what = "repeats that of" if fault == RowFault.REPEATED_TIME else "comes after the later time of"
     cure = "sort the file by time"
     if raw.ids is None and raw.symbols is None:
         cure += ", add a symbol column if it holds several instruments, set bars.timezone if a clock went back"
-    if fault == Fault.REPEATED_TIME and "publisher_id" in raw.columns:
+    if fault == RowFault.REPEATED_TIME and "publisher_id" in raw.columns:
         one, other = raw.cell("publisher_id", row), raw.cell("publisher_id", int(before))
         if one != other:
             cure = f"the two come from publishers {other} and {one}: ask Databento for one publisher"

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.barchecks import REPAIR, Fault, check_rows
-from moola_mlflow.barchoice import Rows, check_naming, merge
-from moola_mlflow.barfiles import RawBars, file_sha256, read_file
-from moola_mlflow.barpaths import find_files
-from moola_mlflow.barstore import BLOCK, COLUMNS, SPOOL, Columns, StoreWriter, release
-from moola_mlflow.bartimes import MINUTE_NS, check_zone
+from moola_mlflow.bars.checks import REPAIR, RowFault, check_rows
+from moola_mlflow.bars.formats import RawBars, file_sha256, read_file
+from moola_mlflow.bars.instruments import InstrumentRows, check_naming, merge
+from moola_mlflow.bars.paths import find_files
+from moola_mlflow.bars.store import BLOCK_ROWS, COLUMNS, SPOOL, Columns, StoreWriter, release_pages
+from moola_mlflow.bars.times import MINUTE_NS, check_zone
 from moola_mlflow.core import BarsConfig, UserError
 
 
@@ -35,7 +35,7 @@ class Stretch:
     """Its symbol at the end, None where the file has none."""
 
 
-def ingest(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
+def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
     """Write all instruments of all files that a path names into a store, as ``read_bars`` would read them.
 
     Raises: UserError where anything about them is wrong, with the file, the row, the value and the cure.
@@ -67,7 +67,7 @@ def ingest(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
         if order == stretches and not _overlaps(order):
             writer.adopt(spool)
         elif repeated := _arrange(order, spool, writer.columns):
-            dropped.update({Fault.REPEATED_TIME.label: repeated})
+            dropped.update({RowFault.REPEATED_TIME.label: repeated})
         if (num_bars := writer.columns.num_rows) < min_bars:
             raise UserError(f"{config.path}: {num_bars:,} bars, fewer than the {min_bars} of a window; give more bars")
         by_symbol = first is not None and first.ids is None and first.symbols is not None
@@ -75,7 +75,7 @@ def ingest(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
         writer.finish(_symbols(stretches, order, by_symbol), config.max_gap_minutes, "all", more)
 
 
-def _stretches(rows: Rows, file: int, at: int) -> list[Stretch]:
+def _stretches(rows: InstrumentRows, file: int, at: int) -> list[Stretch]:
     """Return where each instrument lies within the rows of one file, which are laid by instrument and time."""
     if len(rows) == 0:
         return []
@@ -128,11 +128,11 @@ def _arrange(order: list[Stretch], spool: Columns, to: Columns) -> int:
 
 
 def _copy(columns: dict[str, np.ndarray], stretch: Stretch, to: Columns) -> None:
-    for lo in range(stretch.at, stretch.at + stretch.size, BLOCK):
-        part = slice(lo, min(lo + BLOCK, stretch.at + stretch.size))
+    for lo in range(stretch.at, stretch.at + stretch.size, BLOCK_ROWS):
+        part = slice(lo, min(lo + BLOCK_ROWS, stretch.at + stretch.size))
         to.append(*(columns[name][part] for name in COLUMNS))
         for array in columns.values():
-            release(array)
+            release_pages(array)
 
 
 def _symbols(stretches: list[Stretch], order: list[Stretch], by_symbol: bool) -> dict[int, str]:

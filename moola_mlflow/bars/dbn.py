@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
-from moola_mlflow.barlimits import Unpacked
+from moola_mlflow.bars.size_limits import Unpacked
 from moola_mlflow.core import UserError
 
 ZSTD = b"\x28\xb5\x2f\xfd"

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from moola_mlflow.bardbn import read_dbn
-from moola_mlflow.barlimits import Unpacked, check_dictionaries, check_parquet
-from moola_mlflow.barpaths import DBN, KNOWN, PARQUET, TEXT, is_any
-from moola_mlflow.bartimes import localise, parse_times
+from moola_mlflow.bars.dbn import read_dbn
+from moola_mlflow.bars.paths import DBN, KNOWN, PARQUET, TEXT, is_any
+from moola_mlflow.bars.size_limits import Unpacked, check_dictionaries, check_parquet
+from moola_mlflow.bars.times import localise, parse_times
 from moola_mlflow.core import UserError, nearest_name
 
 PRICES = ("open", "high", "low", "close")
