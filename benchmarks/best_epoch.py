@@ -21,10 +21,11 @@ import torch
 from benchmarks.synthetic_months import machine
 from moola_mlflow.core.config.tree import Config, CvConfig
 from moola_mlflow.crossval import HeadMethod, Targets, cross_validate, plan
-from moola_mlflow.detection import detector_inputs
 from moola_mlflow.finetune import HeadSettings, mirrored
-from moola_mlflow.labels import LabelledSet, sample_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.metrics import scores
+from moola_mlflow.models.detector import detector_inputs
 
 RESULTS = Path(__file__).resolve().parent / "results" / "best_epoch.json"
 

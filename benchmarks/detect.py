@@ -25,13 +25,13 @@ from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.detection import PatternDetector, detector_inputs, num_inputs
-from moola_mlflow.detector import HIDDEN as HEAD
-from moola_mlflow.detector import KERNEL, Detector
-from moola_mlflow.encoder_files import describe
-from moola_mlflow.encoders import build_encoder
-from moola_mlflow.labelrule import CLASSES
-from moola_mlflow.scan import detect_options, scan
+from moola_mlflow.labels.surge_rule import CLASSES
+from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_inputs
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.files.encoder import describe_encoder
+from moola_mlflow.models.heads import HIDDEN as HEAD
+from moola_mlflow.models.heads import KERNEL, Detector
+from moola_mlflow.models.scan import detect_options, scan
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NUM_WINDOWS = 1024
@@ -47,7 +47,7 @@ def full_size() -> PatternDetector:
     torch.manual_seed(0)
     config = resolve({}, {})
     encoder = build_encoder("bilstm", FEATURES, HIDDEN, 2, 0.1)
-    encoder.card = describe(config, encoder)
+    encoder.card = describe_encoder(config, encoder)
     head = Detector("span", num_inputs(encoder, "both"), 2, (5, 12))
     ohlc = generate_bars(105 * 20, 9)[["open", "high", "low", "close"]].to_numpy(np.float64).reshape(20, 105, 4)
     head.fit_scaling(detector_inputs(encoder, "both", ohlc))

@@ -30,14 +30,14 @@ import numpy as np
 from benchmarks.synthetic_months import machine
 from moola_mlflow import registry
 from moola_mlflow.bars.reader import Bars, read_bars
-from moola_mlflow.calibration import apply_temperature
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.detection import PatternDetector
-from moola_mlflow.labelrule import CLASSES, NO_SURGE, apply_rule
-from moola_mlflow.labels import find_patterns
+from moola_mlflow.labels.surge_rule import CLASSES, NO_SURGE, apply_rule
+from moola_mlflow.labels.weak import find_patterns
 from moola_mlflow.metrics import ece, ece_if_calibrated, scores
-from moola_mlflow.scan import detect_options, scan
+from moola_mlflow.models.calibration import apply_temperature
+from moola_mlflow.models.detector import PatternDetector
+from moola_mlflow.models.scan import detect_options, scan
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 17

@@ -29,7 +29,7 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.features.relativity import compute_features
-from moola_mlflow.windows import make_windows
+from moola_mlflow.windows.windows import make_windows
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -67,8 +67,8 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.crossval import Targets, cross_validate, plan
-    from moola_mlflow.encoder_files import load_from_path
-    from moola_mlflow.labels import sample_labels
+    from moola_mlflow.labels.weak import sample_labels
+    from moola_mlflow.models.files.encoder import load_from_path
 
     config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), overrides)
     labels = sample_labels(config, config.labels.n, config.labels.seed)

@@ -122,7 +122,7 @@ def main() -> None:
     prepare()
     from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.crossval import pooled
-    from moola_mlflow.labels import overlap_groups, sample_labels
+    from moola_mlflow.labels.weak import overlap_groups, sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
     if arguments.smoke:

@@ -83,7 +83,7 @@ def run_seed(
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.crossval import Targets, cross_validate, plan
-    from moola_mlflow.encoder_files import load_from_path
+    from moola_mlflow.models.files.encoder import load_from_path
 
     preset = read_preset(ROOT / "configs" / "finetune.yaml")
     precision = runtime.pick_precision("auto", torch.device("cpu"))
@@ -106,7 +106,7 @@ def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> di
     import numpy as np
 
     from moola_mlflow.crossval import pooled
-    from moola_mlflow.labels import overlap_groups
+    from moola_mlflow.labels.weak import overlap_groups
     from moola_mlflow.metrics import bootstrap_interval, ece_if_calibrated, paired_difference
 
     groups = overlap_groups(labels, across_instruments=True)
@@ -181,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare()
     from moola_mlflow.core.config.presets import read_preset, resolve
-    from moola_mlflow.labels import sample_labels
+    from moola_mlflow.labels.weak import sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
     if arguments.smoke:

@@ -59,13 +59,13 @@ class Plain:
         import torch
         from torch.utils.data import DataLoader, TensorDataset
 
-        from moola_mlflow.batches import Batch
         from moola_mlflow.core.runtime import seeded_generator
-        from moola_mlflow.encoders.dropout import use_torch
+        from moola_mlflow.models.encoders.keyed_dropout import use_torch_dropout
         from moola_mlflow.trainer import lr_factor
+        from moola_mlflow.windows.batches import Batch
 
         self.config, self.data, self.model = prepared(arguments)
-        use_torch(self.model)
+        use_torch_dropout(self.model)
         self.draws = seeded_generator(
             arguments.seed, 1
         )  # order and dropout: torch's own, which the model's seed has set
@@ -168,8 +168,8 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
     runtime.set_threads()
     import torch
 
-    from moola_mlflow.checkpoint import CheckpointFolder
     from moola_mlflow.events import EpochEnded
+    from moola_mlflow.models.files.checkpoint import CheckpointFolder
     from moola_mlflow.tracking import Run
     from moola_mlflow.trainer import Trainer
 
@@ -218,7 +218,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 def judged(trained: Any) -> dict[str, Any]:
     """Score a trained network on the validation windows, with a trainer of its own so that all are scored alike."""
-    from moola_mlflow.checkpoint import CheckpointFolder
+    from moola_mlflow.models.files.checkpoint import CheckpointFolder
     from moola_mlflow.trainer import Trainer
 
     data = trained.data

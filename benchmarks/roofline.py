@@ -119,8 +119,8 @@ def products_rate(
 def make_trainer(arguments: argparse.Namespace, cores: int, folder: str) -> Any:
     import torch
 
-    from moola_mlflow.checkpoint import CheckpointFolder
     from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.models.files.checkpoint import CheckpointFolder
     from moola_mlflow.setup import build_model, prepare
     from moola_mlflow.trainer import Trainer
 

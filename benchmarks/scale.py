@@ -62,8 +62,8 @@ def do_read(store: str) -> dict[str, float]:
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import resolve
     from moola_mlflow.setup import build_model
-    from moola_mlflow.splits import split_by_time
-    from moola_mlflow.survey import survey
+    from moola_mlflow.windows.feature_stats import feature_statistics
+    from moola_mlflow.windows.splits import split_by_time
 
     runtime.tune_allocator()
     torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def do_read(store: str) -> dict[str, float]:
     split = split_by_time(windows, config.split)
     t2 = time.perf_counter()
     source = setup.batch_source(windows, config, torch.device("cpu"))
-    seen = survey(source, split.train)
+    seen = feature_statistics(source, split.train)
     seen.report(0.1)
     t3 = time.perf_counter()
     model = build_model(config, source, *seen.scaling())

@@ -18,13 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moola_mlflow import windows
+    pass
     from moola_mlflow.bars import Bars, read_bars
     from moola_mlflow.core import BarsConfig
-    from moola_mlflow.embedding import embed
     from moola_mlflow.features import compute_features
+    from moola_mlflow.models import detect, embed
     from moola_mlflow.registry import load_detector, load_encoder
-    from moola_mlflow.scan import detect
     from moola_mlflow.study.rebuild import load_study
     from moola_mlflow.windows import Windows, make_windows
 
@@ -51,8 +50,8 @@ _HOME = {
     "BarsConfig": "core",
     "Windows": "windows",
     "compute_features": "features",
-    "detect": "scan",
-    "embed": "embedding",
+    "detect": "models",
+    "embed": "models",
     "load_detector": "registry",
     "load_encoder": "registry",
     "load_study": "study.rebuild",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from moola_mlflow.core import UserError, nearest_name
-from moola_mlflow.labelrule import SURGE_BARS, TOLERANCE, WAIT, strongest_surge
+from moola_mlflow.labels import SURGE_BARS, TOLERANCE, WAIT, strongest_surge
 
 LAGS = (1, 2, 5)
 MOVES = (5, 10, 20)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.batches import fit_scaling
 from moola_mlflow.core import Config, UserError, nearest_name
 from moola_mlflow.crossval import (
     ClassicalMethod,
@@ -24,15 +23,24 @@ from moola_mlflow.crossval import (
     Unit,
     fresh_copy,
 )
-from moola_mlflow.detection import detector_inputs, encoder_features
-from moola_mlflow.detector import HEADS, Detector, EncoderDetector, Inputs
-from moola_mlflow.encoder_files import describe
-from moola_mlflow.encoders import Encoder, build_encoder
-from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.evidence import DETECTOR
 from moola_mlflow.features import feature_names, path_features
 from moola_mlflow.finetune import HeadSettings, fit_detector, fit_head, mirrored
 from moola_mlflow.labels import LabelledSet
+from moola_mlflow.models import (
+    HEADS,
+    Detector,
+    Encoder,
+    EncoderDetector,
+    Ensemble,
+    Inputs,
+    build_encoder,
+    describe_encoder,
+    detector_inputs,
+    encoder_features,
+    members_of,
+)
+from moola_mlflow.windows import fit_scaling
 
 UNREAD = (
     *("bars.path", "bars.instrument", "bars.timezone", "bars.stamp", "bars.repair", "windows.stride", "split."),
@@ -155,10 +163,10 @@ def _architecture(labels: LabelledSet, config: Config) -> Encoder:
     """
     parts, num = config.encoder, len(feature_names(config.features.set))
     encoder = build_encoder(parts.name, num, parts.hidden, parts.layers, parts.dropout)
-    encoder.card = describe(config, encoder)
+    encoder.card = describe_encoder(config, encoder)
     features = encoder_features(encoder, labels.ohlc).numpy(force=True)
     encoder.set_scaling(*fit_scaling(features, config.windows.warmup))
-    encoder.card = describe(config, encoder)
+    encoder.card = describe_encoder(config, encoder)
     return encoder
 
 

@@ -20,16 +20,14 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.baselines import fit_predict
-from moola_mlflow.batches import fit_scaling
-from moola_mlflow.calibration import apply_temperature, temperature
 from moola_mlflow.core import CvConfig, TrainingError
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, predict
 from moola_mlflow.folds import inner_split, make_folds
 from moola_mlflow.labels import LabelledSet, check_enough, overlap_groups
 from moola_mlflow.metrics import Predictions
+from moola_mlflow.models import Encoder, apply_temperature, temperature
 from moola_mlflow.pool import run_tasks
-from moola_mlflow.windows import MINUTE_NS
+from moola_mlflow.windows import MINUTE_NS, fit_scaling
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.batches import Batch
 from moola_mlflow.core import TrainingError
-from moola_mlflow.objectives import Errors
+from moola_mlflow.models import Errors
+from moola_mlflow.windows import Batch
 
 NUM_WINDOWS, NUM_NAMED = 10, 3
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from moola_mlflow.batches import Batch, BatchSource
 from moola_mlflow.core import EVALUATION, LEAK, PICTURES, RULERS
-from moola_mlflow.objectives import Errors, leak
+from moola_mlflow.models import Errors, leak
 from moola_mlflow.sharding import Engine
-from moola_mlflow.splits import Split
+from moola_mlflow.windows import Batch, BatchSource, Split
 
 EVALUATION_BATCH = 256
 LEAK_WINDOWS = 64

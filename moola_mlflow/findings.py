@@ -10,10 +10,9 @@ import pandas as pd
 
 from moola_mlflow import gates
 from moola_mlflow.core import Config, html_page, html_table, html_text, markdown_code, markdown_text, metric_name
-from moola_mlflow.detection import PatternDetector
 from moola_mlflow.gates import Gate, detector_gates
+from moola_mlflow.models import PatternDetector, Scan
 from moola_mlflow.plots.candles import candles_svg, class_color
-from moola_mlflow.scan import Scan
 
 NO_NOTHING = (
     "The detector names one of its classes in every window, also where there is no pattern: it was taught on windows "

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.core import TrainingError, seeded_generator
-from moola_mlflow.detector import HIT_BARS, Detector, EncoderDetector, Inputs, Span
-from moola_mlflow.encoders import Encoder
+from moola_mlflow.models import HIT_BARS, Detector, Encoder, EncoderDetector, Inputs, Span
 from moola_mlflow.optimizer import AdamW
 
 Index = np.ndarray

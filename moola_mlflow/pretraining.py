@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from moola_mlflow import abandoned, checkpoint, console, distributed
-from moola_mlflow.checkpoint import CheckpointFolder
+from moola_mlflow import abandoned, console, distributed
 from moola_mlflow.core import Config, Interrupted, Interrupts, configure_threads, is_tuned, pick_device, pick_precision
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, WentBack
+from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.resume import ResumePoint
 from moola_mlflow.setup import build_model, check_alike, check_names, prepare
 from moola_mlflow.tracking import Run
@@ -117,6 +117,6 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
             active.draw_waiting()
             raise
         if stopped:
-            print(f"Stopped; the state of the training is in {trainer.folder.folder / checkpoint.LATEST}", flush=True)
+            print(f"Stopped; the state of the training is in {trainer.folder.folder / LATEST_CHECKPOINT}", flush=True)
             if not interrupts.reason():  # another process was asked
                 raise Interrupted(signal.SIGTERM)

@@ -19,11 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.batches import Batch, BatchSource
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.objectives.path import median_range, running_max, shifted
-from moola_mlflow.objectives.rulers import Ridge
-from moola_mlflow.splits import Split
+from moola_mlflow.models import Encoder, Ridge, median_range, running_max, shifted
+from moola_mlflow.windows import Batch, BatchSource, Split
 
 HORIZONS = (8, 16)
 MAX_WINDOWS = 1000

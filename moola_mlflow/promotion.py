@@ -16,9 +16,8 @@ from mlflow.exceptions import MlflowException
 from moola_mlflow import gates
 from moola_mlflow.bars import generate_bars
 from moola_mlflow.core import GateError, GatesConfig, UserError, nearest_name, printable
-from moola_mlflow.detector_files import DETECTOR_CARD
-from moola_mlflow.encoder_files import CARD
 from moola_mlflow.gates import Gate
+from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.registry import CANDIDATE, check_whole, quietly
 from moola_mlflow.store import shown_uri
 
@@ -93,15 +92,15 @@ def fetch(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(f"'{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}") from e
-    for card in (DETECTOR_CARD, CARD):  # in this order: a detector holds encoders
+    for card in (DETECTOR_CARD, ENCODER_CARD):  # in this order: a detector holds encoders
         if found := sorted(folder.rglob(card), key=lambda path: len(path.parts)):
             try:
                 return folder, {**json.loads(found[0].read_text(encoding="utf-8")), KIND: Path(card).stem}
             except (OSError, ValueError, TypeError, RecursionError) as e:
                 raise UserError(f"'{uri}': {card} cannot be read: {e}; register the model anew") from e
     raise UserError(
-        f"'{uri}' holds neither {DETECTOR_CARD} nor {CARD}: it is no model of this project and carries no evidence; "
-        "register one with `moola finetune` or `moola pretrain`"
+        f"'{uri}' holds neither {DETECTOR_CARD} nor {ENCODER_CARD}: it is no model of this project and carries no "
+        "evidence; register one with `moola finetune` or `moola pretrain`"
     )
 
 

@@ -20,12 +20,16 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 
 from moola_mlflow import ui
 from moola_mlflow.core import DetectConfig, UserError, nearest_name, printable, undisturbed
-from moola_mlflow.detection import PatternDetector
-from moola_mlflow.detector_files import DETECTOR_CARD, load_detector_folder
-from moola_mlflow.encoder_files import CARD, load_from_path
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.lineage import model_id_of
-from moola_mlflow.scan import SCAN_PARAMETERS
+from moola_mlflow.models import (
+    DETECTOR_CARD,
+    ENCODER_CARD,
+    SCAN_PARAMETERS,
+    Encoder,
+    PatternDetector,
+    load_detector_folder,
+    load_from_path,
+)
 from moola_mlflow.store import shown_uri
 
 PACKAGE = Path(__file__).resolve().parent
@@ -196,7 +200,9 @@ def load_encoder(uri: str | Path) -> Encoder:
     Raises: UserError where there is none.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        return load_from_path(_located("encoder", str(uri), CARD, ", a folder or a .pt checkpoint", Path(scratch)))
+        return load_from_path(
+            _located("encoder", str(uri), ENCODER_CARD, ", a folder or a .pt checkpoint", Path(scratch))
+        )
 
 
 def load_encoders(text: str) -> list[tuple[str, Encoder]]:
@@ -249,7 +255,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
         raise UserError(
             f"{kind} '{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}{_similar(uri)}"
         ) from e
-    if card == CARD and any(local.rglob(DETECTOR_CARD)):
+    if card == ENCODER_CARD and any(local.rglob(DETECTOR_CARD)):
         raise UserError(
             f"{kind} '{uri}' is a detector: the encoder in it may have been fitted to labels that you would score on; "
             "give the encoder that it was made from"

@@ -15,9 +15,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
-from moola_mlflow import detector_files, encoder_files, journal, registry, store, ui
+from moola_mlflow import journal, registry, store, ui
 from moola_mlflow.core import UserError, undisturbed
 from moola_mlflow.journal import Event
+from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD, read_detector_card, read_encoder_card
 from moola_mlflow.registry import EVENT
 
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
@@ -252,8 +253,8 @@ class Replayer:
         waiting = self._waiting(key)
         folder = waiting / kind
         log, read, card = {
-            "encoder": (registry.log_encoder, encoder_files.read_card, encoder_files.CARD),
-            "detector": (registry.log_detector, detector_files.read_card, detector_files.DETECTOR_CARD),
+            "encoder": (registry.log_encoder, read_encoder_card, ENCODER_CARD),
+            "detector": (registry.log_detector, read_detector_card, DETECTOR_CARD),
         }[kind]
         if folder.is_dir():
             with store.active(self.run_id):

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from moola_mlflow import encoder_files, gates
+from moola_mlflow import gates
 from moola_mlflow.bars import Bars, utc
 from moola_mlflow.core import PACKAGES, BarsConfig, Config, markdown_code
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import Gate
+from moola_mlflow.models import Encoder, describe_encoder
 from moola_mlflow.probe import ProbeScores, probe
 from moola_mlflow.trainer import Trainer
 
@@ -147,7 +147,7 @@ def encoder_card(
         },
         "trained_from": utc(int(windows.start_ns[train].min())),
         "trained_until": utc(int(windows.end_ns[train].max())),
-        **encoder_files.describe(config, trainer.model.encoder),
+        **describe_encoder(config, trainer.model.encoder),
         "epochs": results.best_epoch + 1,
         "best_val_loss": results.best_val_loss,
         "val_skill": results.val["skill"],

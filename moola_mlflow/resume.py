@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow import journal, runfolder
-from moola_mlflow.checkpoint import LATEST, CheckpointFolder
 from moola_mlflow.core import Config, UserError, nearest_name, read_preset, resolve
+from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
 
 IGNORED = ("tracking.resume", "tracking.allow_drift")
 
@@ -115,8 +115,8 @@ def _folder_of(root: Path, run_id: str) -> Path:
 
 
 def _with_checkpoints(root: Path) -> list[Path]:
-    found = [path.parent.parent for path in root.glob(f"*/checkpoints/{LATEST}")]
-    return sorted(found, key=lambda folder: (folder / "checkpoints" / LATEST).stat().st_mtime, reverse=True)
+    found = [path.parent.parent for path in root.glob(f"*/checkpoints/{LATEST_CHECKPOINT}")]
+    return sorted(found, key=lambda folder: (folder / "checkpoints" / LATEST_CHECKPOINT).stat().st_mtime, reverse=True)
 
 
 def _config(folder: Path) -> Config:

@@ -17,7 +17,7 @@ from moola_mlflow import journal
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import Config, environment_text, git_diff
 from moola_mlflow.journal import Event, Journal
-from moola_mlflow.labelfiles import LabelledSet
+from moola_mlflow.labels import LabelledSet
 from moola_mlflow.outbox import Outbox
 from moola_mlflow.replay import MAX_NOTE, NOTE, Replayer
 from moola_mlflow.runfolder import write_whole

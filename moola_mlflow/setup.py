@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.batches import BatchSource
 from moola_mlflow.core import Config, TrainingError
-from moola_mlflow.encoders import build_encoder
 from moola_mlflow.features import Hybrid, check_quality, feature_names
-from moola_mlflow.objectives import build_objective
+from moola_mlflow.models import build_encoder, build_objective
 from moola_mlflow.sharding import Pretraining
-from moola_mlflow.splits import Split, split_by_time
-from moola_mlflow.survey import survey
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import Windows, check_drawn, make_windows, weighed
+from moola_mlflow.windows import (
+    BatchSource,
+    Split,
+    Windows,
+    check_drawn,
+    feature_statistics,
+    make_windows,
+    split_by_time,
+    with_weights,
+)
 
 DATA_SECTIONS = ("bars", "features", "windows", "split")
 """Sections of the configuration that training data depends on."""
@@ -71,7 +76,7 @@ def prepare(config: Config, device: torch.device, observer: PrepareObserver | No
     observer.windows_split(windows, split)
     source = batch_source(windows, config, device)
     flip_rate = observer.flip_rate(source)
-    train = survey(source, split.train)
+    train = feature_statistics(source, split.train)
     quality = train.report(flip_rate)
     check_quality(quality)
     return TrainingData(bars, source, split, *train.scaling(), quality)
@@ -80,7 +85,7 @@ def prepare(config: Config, device: torch.device, observer: PrepareObserver | No
 def cut_windows(bars: Bars, config: Config) -> Windows:
     """Cut the configured windows."""
     windows = make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
-    return weighed(windows, config.windows.weights)
+    return with_weights(windows, config.windows.weights)
 
 
 def cut_and_split(bars: Bars, config: Config) -> tuple[Windows, Split]:

@@ -22,12 +22,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.batches import Batch
 from moola_mlflow.core import TrainingError, allowed_cores
 from moola_mlflow.distributed import World
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.dropout import can_be_shared, stream
-from moola_mlflow.objectives import Errors, Objective
+from moola_mlflow.models import Encoder, Errors, Objective, can_be_shared, stream
+from moola_mlflow.windows import Batch
 
 # A part with fewer windows than this costs more in small matrices than another core gives.
 SMALLEST_PART = 16

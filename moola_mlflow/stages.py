@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars, stamp_warning
-from moola_mlflow.batches import BatchSource
 from moola_mlflow.core import Config, UserError
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.features import (
     Hybrid,
     check_quality,
@@ -25,11 +23,10 @@ from moola_mlflow.features import (
 )
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
 from moola_mlflow.lineage import log_model_inputs, resolve_origin
+from moola_mlflow.models import Encoder
 from moola_mlflow.setup import PrepareObserver, hybrid
-from moola_mlflow.splits import Split
-from moola_mlflow.survey import survey
 from moola_mlflow.tracking import Run
-from moola_mlflow.windows import Windows
+from moola_mlflow.windows import BatchSource, Split, Windows, feature_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +79,7 @@ def check_features(
 
     Raises: UserError after the report has been logged.
     """
-    seen = survey(source, np.arange(len(source.windows)))
+    seen = feature_statistics(source, np.arange(len(source.windows)))
     report = seen.report(source.flip_rate(), reference)
     _log_quality(run, report, seen.features)
     if report["warnings"]:

@@ -19,18 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow import diagnosis, encoders, sharding
-from moola_mlflow.batches import Batch, BatchSource
-from moola_mlflow.checkpoint import CheckpointFolder
+from moola_mlflow import diagnosis, sharding
 from moola_mlflow.core import DRAWS, DROPOUT, EVALUATION, ORDER, Config, UserError, mixed_seed, seeded_generator
 from moola_mlflow.diagnosis import NumbersWrong
 from moola_mlflow.distributed import PeerLost, World
 from moola_mlflow.evaluation import Evaluation
 from moola_mlflow.events import EpochEnded, Event, MemoryRanOut, StepEnded, WentBack
-from moola_mlflow.objectives import Errors
+from moola_mlflow.models import CheckpointFolder, Errors, use_torch_dropout
 from moola_mlflow.optimizer import AdamW
 from moola_mlflow.sharding import Engine, Pretraining
-from moola_mlflow.splits import Split
+from moola_mlflow.windows import Batch, BatchSource, Split
 
 EPOCH_SCORES = ("loss", "loss_profiled", "huber", "mae", "skill", "sigma")
 
@@ -106,7 +104,7 @@ class Trainer:
         self.draws = self._generator(DRAWS)
         tuned = config.runtime.tune == "on"
         if not tuned:
-            encoders.dropout.use_torch(model)
+            use_torch_dropout(model)
         self.engine = Engine(
             model, self.autocast, self.device,
             sharding.num_parts(config.runtime.shards, trainer.batch_size, self.device, tuned),

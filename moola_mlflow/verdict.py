@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moola_mlflow.bars import utc
-from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.comparison import Setting
 from moola_mlflow.core import PACKAGES, Config, markdown_code, markdown_text
 from moola_mlflow.crossval import Outcome, Unit
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.ensemble import members_of
 from moola_mlflow.evidence import DETECTOR, Evidence
 from moola_mlflow.gates import Gate, copies_input, explained
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.metrics import FEW_UNITS, Interval
+from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
 
 WEAK = (
     "The labels are WEAK: a rule made them from prices. The scores say how well the rule is imitated, not that a "

@@ -33,7 +33,7 @@ from moola_mlflow.bars.size_limits import FREE_BYTES
 from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labelfiles import read_labels
+from moola_mlflow.labels.labelled_set import read_labels
 
 ADDRESS_SPACE = 6 * 2**30
 MOST_MORE = 2 * FREE_BYTES

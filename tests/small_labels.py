@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from moola_mlflow.labels import LabelledSet
-from moola_mlflow.windows import MINUTE_NS
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.windows.windows import MINUTE_NS
 
 Times = Literal["apart", "crowded", "none"]
 FIRST_NS = 1_700_000_000 * 10**9

@@ -21,8 +21,8 @@ from moola_mlflow.bars.store import find_segments, is_store
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.splits import split_by_time
-from moola_mlflow.windows import make_windows, weighed
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import make_windows, with_weights
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -272,7 +272,7 @@ def two_instruments() -> Bars:
 @settings(max_examples=30, deadline=None)
 @given(es=st.floats(0, 20), nq=st.floats(0.1, 20), seed=st.integers(0, 2**32 - 1))
 def test_windows_are_drawn_by_weight_the_same_number_and_the_same_for_a_seed(es: float, nq: float, seed: int) -> None:
-    windows = weighed(make_windows(two_instruments(), 50, 25), {"ES": es, "2": nq})
+    windows = with_weights(make_windows(two_instruments(), 50, 25), {"ES": es, "2": nq})
     index = np.arange(len(windows))
     drawn = windows.shuffled(index, np.random.default_rng([seed, 3]))
     assert np.array_equal(drawn, windows.shuffled(index, np.random.default_rng([seed, 3])))
@@ -286,9 +286,9 @@ def test_an_instrument_of_three_times_the_weight_is_drawn_three_times_as_often_a
     windows = make_windows(two_instruments(), 50, 25)
     is_es = windows.bars.instrument[windows.starts] == 1
     assert is_es.mean() == 0.5
-    drawn = weighed(windows, {"ES": 3}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
+    drawn = with_weights(windows, {"ES": 3}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
     assert is_es[drawn].mean() == pytest.approx(0.75, abs=0.03)
-    drawn = weighed(windows, {"ES": 0}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
+    drawn = with_weights(windows, {"ES": 0}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
     assert not is_es[drawn].any()
 
 
@@ -296,15 +296,15 @@ def test_without_weights_the_order_is_the_plain_permutation() -> None:
     windows = make_windows(two_instruments(), 50, 25)
     plain = np.random.default_rng([17, 0, 3]).permutation(np.arange(40))
     assert np.array_equal(windows.shuffled(np.arange(40), np.random.default_rng([17, 0, 3])), plain)
-    assert weighed(windows, {}) is windows
+    assert with_weights(windows, {}) is windows
 
 
 def test_weights_of_nobody_or_of_nothing_are_refused() -> None:
     windows = make_windows(two_instruments(), 50, 25)
     with pytest.raises(UserError, match=r"no instrument 'NQH'; did you mean 'NQ'\?"):
-        weighed(windows, {"NQH": 2.0})
+        with_weights(windows, {"NQH": 2.0})
     with pytest.raises(UserError, match="leave no window"):
-        weighed(windows, {"NQ": 0.0, "ES": 0.0})
+        with_weights(windows, {"NQ": 0.0, "ES": 0.0})
     assert resolve({}, {"windows.weights": "{ES: 2, 7: 0.5}"}).windows.weights == {"ES": 2.0, "7": 0.5}
     for text in ("{ES: -1}", "ES", "{ES: .nan}", "[", "{ES: 1e300}"):
         with pytest.raises(UserError, match=r"windows\.weights"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import CHUNK, BatchSource
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.windows import make_windows
+from moola_mlflow.windows.batches import CHUNK, BatchSource
+from moola_mlflow.windows.windows import make_windows
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_what_stays_on_the_device_is_computed_once(computed: BatchSource, monkey
     held = replace(computed, resident=True)
     order = np.arange(200)
     (batch,) = held.batches(order, 200)
-    monkeypatch.setattr("moola_mlflow.batches.compute_features", None)
+    monkeypatch.setattr("moola_mlflow.windows.batches.compute_features", None)
     (again,) = held.batches(order, 200)
     assert torch.equal(batch.x_BTF, again.x_BTF)
     with pytest.raises(TypeError):

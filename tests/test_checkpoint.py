@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_disks import small_disk
 
-from moola_mlflow import checkpoint
-from moola_mlflow.checkpoint import BEST, LATEST, PREVIOUS, TOP, CheckpointFolder
 from moola_mlflow.core.errors import TrainingError, UserError
+from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, LATEST_CHECKPOINT, PREVIOUS, TOP, CheckpointFolder
 
 
 def state(epoch: int, huber: float = 1.0) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def flip(path: Path, position: float = 0.5) -> None:
 
 
 def test_what_is_loaded_is_what_was_saved_without_the_hash(tmp_path: Path) -> None:
-    checkpoint.save(state(3), tmp_path / "x.pt")
-    loaded = checkpoint.load(tmp_path / "x.pt")
+    checkpoint.save_checkpoint(state(3), tmp_path / "x.pt")
+    loaded = checkpoint.load_checkpoint(tmp_path / "x.pt")
     assert loaded.keys() == state(3).keys()
     assert torch.equal(loaded["model_state_dict"]["w"], state(3)["model_state_dict"]["w"])
     assert checkpoint.HASH in torch.load(tmp_path / "x.pt", weights_only=True)
@@ -50,28 +50,28 @@ def test_what_is_loaded_is_what_was_saved_without_the_hash(tmp_path: Path) -> No
 def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     whole = {**state(3), "model_state_dict": {"w": torch.randn(200, 200)}}
-    checkpoint.save(whole, path)
+    checkpoint.save_checkpoint(whole, path)
     plain = torch.load(path, weights_only=True)["model_state_dict"]["w"]
     flip(path)
     # torch itself says nothing, so the hash must.
     assert not torch.equal(torch.load(path, weights_only=True)["model_state_dict"]["w"], plain)
     with pytest.raises(UserError, match="damaged"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
 
 
 @pytest.mark.parametrize("size", [0, 10, 1000, -1])
 def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: CheckpointFolder, size: int) -> None:
-    path = folder.folder / LATEST
+    path = folder.folder / LATEST_CHECKPOINT
     path.write_bytes(path.read_bytes()[:size])  # under all its names: it is also the best
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     again = CheckpointFolder(folder.folder)
     loaded, warnings = again.load_latest()
     assert loaded["epoch"] == 3
     assert torch.equal(loaded["model_state_dict"]["w"], state(3)["model_state_dict"]["w"])
     assert ["Falling back to the one before" in text for text in warnings] == [True]
     assert again.ranking == [0.3, 0.4]
-    assert checkpoint.load(folder.folder / BEST)["epoch"] == 1
+    assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 1
 
 
 def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: CheckpointFolder) -> None:
@@ -82,24 +82,24 @@ def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: CheckpointFolder) -
 
 
 def test_a_damaged_latest_falls_back_to_the_one_before_and_says_so(folder: CheckpointFolder) -> None:
-    (folder.folder / LATEST).unlink()
-    (folder.folder / LATEST).write_bytes(b"cut short")
+    (folder.folder / LATEST_CHECKPOINT).unlink()
+    (folder.folder / LATEST_CHECKPOINT).write_bytes(b"cut short")
     again = CheckpointFolder(folder.folder)
     loaded, warnings = again.load_latest()
     assert loaded["epoch"] == 3
     assert len(warnings) == 1
-    assert LATEST in warnings[0]
+    assert LATEST_CHECKPOINT in warnings[0]
     # Epoch 4 was the best; it will be trained again, so it must not stand in the ranks twice.
     assert again.ranking == [0.3, 0.4]
-    assert checkpoint.load(folder.folder / BEST)["epoch"] == 1
+    assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 1
     assert not (folder.folder / TOP.format(3)).exists()
     again.save_epoch(state(4, 0.2), 0.2)
-    assert checkpoint.load(folder.folder / BEST)["epoch"] == 4
-    assert [checkpoint.load(folder.folder / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [4, 1, 2]
+    assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 4
+    assert [checkpoint.load_checkpoint(folder.folder / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [4, 1, 2]
 
 
 def test_with_both_newest_damaged_the_best_that_is_left_is_taken(folder: CheckpointFolder) -> None:
-    for name in (LATEST, PREVIOUS, TOP.format(1)):
+    for name in (LATEST_CHECKPOINT, PREVIOUS, TOP.format(1)):
         flip(folder.folder / name, 0.1)
     loaded, warnings = CheckpointFolder(folder.folder).load_latest()
     assert loaded["epoch"] == 1
@@ -109,7 +109,7 @@ def test_with_both_newest_damaged_the_best_that_is_left_is_taken(folder: Checkpo
 def test_no_readable_checkpoint_is_an_error_that_lists_the_damage(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is none"):
         CheckpointFolder(tmp_path).load_latest()
-    (tmp_path / LATEST).write_bytes(b"")
+    (tmp_path / LATEST_CHECKPOINT).write_bytes(b"")
     with pytest.raises(UserError, match=r"no readable checkpoint.*not a readable"):
         CheckpointFolder(tmp_path).load_latest()
 
@@ -128,8 +128,8 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(tmp
         again = CheckpointFolder(disk)
         loaded, warnings = again.load_latest()
         assert (loaded["epoch"], warnings) == (2, [])
-        assert [checkpoint.load(disk / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [2, 1, 0]
+        assert [checkpoint.load_checkpoint(disk / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [2, 1, 0]
         (disk / TOP.format(3)).unlink()
         again.ranking.pop()
         again.save_epoch(large(3), 1 / 4)
-        assert checkpoint.load(disk / BEST)["epoch"] == 3
+        assert checkpoint.load_checkpoint(disk / BEST_CHECKPOINT)["epoch"] == 3

@@ -16,7 +16,8 @@ from moola_mlflow import compare
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.escape import png_data_uri
-from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, write_labels
+from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
+from moola_mlflow.labels.weak import overlap_groups
 from moola_mlflow.metrics import Interval
 from moola_mlflow.pairing import Paired, pair
 from moola_mlflow.plots.compare import literal, overlay_figure, scores_figure

@@ -14,7 +14,6 @@ import torch
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.batches import fit_scaling
 from moola_mlflow.comparison import (
     CLASSICAL,
     RandomEncoderMethod,
@@ -38,14 +37,15 @@ from moola_mlflow.crossval import (
     fresh_copy,
     plan,
 )
-from moola_mlflow.detection import PatternDetector, detector_inputs
-from moola_mlflow.detector_files import load_detector_folder, save_detector
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh
 from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.finetune import mirrored
+from moola_mlflow.models.detector import PatternDetector, detector_inputs
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
+from moola_mlflow.models.files.detector import load_detector_folder, save_detector
 from moola_mlflow.verdict import detector_card, version_tags
+from moola_mlflow.windows.batches import fit_scaling
 
 LABELS = small_labels(24, seed=4)
 CPU = torch.device("cpu")

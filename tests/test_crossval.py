@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from small_labels import Times, small_labels
 from small_models import small_encoder
 
-from moola_mlflow.batches import fit_scaling
-from moola_mlflow.calibration import apply_temperature
 from moola_mlflow.core.config.tree import CvConfig
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.crossval import (
@@ -32,11 +30,14 @@ from moola_mlflow.crossval import (
     plan,
     pooled,
 )
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.ensemble import Ensemble
 from moola_mlflow.finetune import HeadSettings
-from moola_mlflow.labels import LabelledSet, overlap_groups
-from moola_mlflow.windows import MINUTE_NS
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.weak import overlap_groups
+from moola_mlflow.models.calibration import apply_temperature
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.ensemble import Ensemble
+from moola_mlflow.windows.batches import fit_scaling
+from moola_mlflow.windows.windows import MINUTE_NS
 
 SETTINGS = HeadSettings(epochs=2, batch_size=16)
 LABELS = small_labels(36)

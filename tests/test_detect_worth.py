@@ -13,7 +13,7 @@ from small_models import small_detector
 
 from moola_mlflow import detect
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.detector_files import save_detector
+from moola_mlflow.models.files.detector import save_detector
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

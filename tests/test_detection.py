@@ -9,15 +9,15 @@ import pytest
 import torch
 from small_models import CLASSES, small_detector, small_encoder, windows
 
-from moola_mlflow import detection
-from moola_mlflow.calibration import apply_temperature
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.detection import PatternDetector, detector_inputs, encoder_features
-from moola_mlflow.detector import Inputs
-from moola_mlflow.embedding import embed
-from moola_mlflow.encoders.ensemble import Ensemble
 from moola_mlflow.features.price_path import path_features
 from moola_mlflow.features.relativity import compute_features
+from moola_mlflow.models import detector as detector_module
+from moola_mlflow.models.calibration import apply_temperature
+from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features
+from moola_mlflow.models.embed import embed
+from moola_mlflow.models.encoders.ensemble import Ensemble
+from moola_mlflow.models.heads import Inputs
 
 KINDS: list[tuple[Inputs, int]] = [("encoding", 1), ("path", 0), ("both", 1), ("both", 2)]
 
@@ -64,7 +64,7 @@ def test_a_window_is_found_alike_alone_and_among_others(
 ) -> None:
     ohlc = windows(23)
     together = detector.predict(ohlc)
-    monkeypatch.setattr(detection, "CHUNK", 7)
+    monkeypatch.setattr(detector_module, "CHUNK", 7)
     chunked = detector.predict(ohlc)
     alone = [detector.predict(ohlc[i : i + 1]) for i in range(len(ohlc))]
     for other in (chunked.probability, np.concatenate([found.probability for found in alone])):

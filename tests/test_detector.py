@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.detector import HEADS, LOG_SIGMA_BOUNDS, Detector, EncoderDetector, best_span, over_steps, pooling
-from moola_mlflow.encoders import build_encoder
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.heads import HEADS, LOG_SIGMA_BOUNDS, Detector, EncoderDetector, best_span, over_steps, pooling
 
 
 @pytest.fixture(params=HEADS)

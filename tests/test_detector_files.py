@@ -11,10 +11,10 @@ import pytest
 from small_models import CLASSES, small_detector, windows
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.detector import Inputs
-from moola_mlflow.detector_files import load_detector_folder, save_detector
-from moola_mlflow.encoder_files import load_from_path
-from moola_mlflow.encoders.ensemble import members_of
+from moola_mlflow.models.encoders.ensemble import members_of
+from moola_mlflow.models.files.detector import load_detector_folder, save_detector
+from moola_mlflow.models.files.encoder import load_from_path
+from moola_mlflow.models.heads import Inputs
 
 
 @pytest.mark.parametrize("head", ["span", "pooled"])

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow import checkpoint
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import Batch
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.diagnosis import NumbersWrong, gradient_norms
 from moola_mlflow.events import EpochEnded, Event, WentBack
+from moola_mlflow.models.files import checkpoint
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import Windows, make_windows
+from moola_mlflow.windows.batches import Batch
+from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_path import NoDoubles
 from tests.test_trainer import make_trainer
 
@@ -69,7 +69,7 @@ def test_a_feature_that_is_no_number_is_named_with_its_window_and_earlier_epochs
     assert found["windows"][0]["starts"] == start
     assert start in str(caught.value)
     assert trainer.source.names[3] in str(caught.value)
-    assert checkpoint.load(tmp_path / checkpoint.LATEST)["epoch"] == 0
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)["epoch"] == 0
     assert found["weights_not_finite"] == []  # it stopped before the step
 
 
@@ -90,7 +90,7 @@ def test_training_goes_back_once_to_its_last_good_epoch_at_half_the_rate(windows
     last = rates._lr_factor(3 * rates.steps - 1) * rates.config.optimizer.lr
     assert progress.history[2]["lr"] == pytest.approx(last / 2)
     assert len(progress.history) == 4
-    state = checkpoint.load(tmp_path / checkpoint.LATEST)
+    state = checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)
     assert (state["epoch"], state["progress"]["lr_scale"]) == (3, 0.5)
 
 
@@ -102,7 +102,7 @@ def test_numbers_that_go_wrong_again_end_the_training(windows: Windows, tmp_path
     with pytest.raises(NumbersWrong):
         trainer.fit()
     assert len(went_back) == 1
-    assert checkpoint.load(tmp_path / checkpoint.LATEST)["epoch"] == 0
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)["epoch"] == 0
 
 
 def test_a_training_that_went_back_keeps_its_rate_when_it_is_resumed(windows: Windows, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from moola_mlflow.crossval import fresh_copy
-from moola_mlflow.encoders import BiLSTM
-from moola_mlflow.encoders.ensemble import Ensemble, members_of
+from moola_mlflow.models.encoders.bilstm import BiLSTM
+from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
 
 STEPS = 30
 

@@ -18,7 +18,7 @@ from moola_mlflow.crossval import Outcome, Unit, plan
 from moola_mlflow.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh
 from moola_mlflow.gates import GAIN, detector_gates
 from moola_mlflow.journal import without_nan
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.metrics import Interval
 from moola_mlflow.verdict import collapse_warning, console_lines, fold_line, fold_run, following
 

@@ -16,11 +16,11 @@ from small_models import small_detector
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.detection import PatternDetector
 from moola_mlflow.findings import NO_NOTHING, WEAK, Findings
+from moola_mlflow.models.detector import PatternDetector
+from moola_mlflow.models.scan import scan
 from moola_mlflow.plots.candles import candles_svg, overview_figure, price_text, price_ticks
-from moola_mlflow.scan import scan
-from moola_mlflow.windows import MINUTE_NS
+from moola_mlflow.windows.windows import MINUTE_NS
 
 SCRIPT = "<script>alert(1)</script>"
 EVERYTHING = {"detect.min_probability": 0.0, "detect.min_span_score": 0.0, "detect.margin": 0}

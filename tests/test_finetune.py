@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from moola_mlflow.core.errors import TrainingError
-from moola_mlflow.detector import HEADS
-from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, mirrored, predict
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.heads import HEADS
 
 SETTINGS = HeadSettings(epochs=8, batch_size=16)
 NONE = np.array([], np.int64)

@@ -17,12 +17,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from moola_mlflow import labels
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.baselines import window_statistics
 from moola_mlflow.core.config.tree import BarsConfig, CvConfig
 from moola_mlflow.crossval import ClassicalMethod, Method, Outcome, Targets, Unit, cross_validate, plan, pooled
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels import weak
+from moola_mlflow.labels.labelled_set import LabelledSet
 
 STRIDE, FOLDS = 13, 5
 SEEDS = range(1, 6)
@@ -46,7 +46,7 @@ class Nearest:
 def slid(seed: int, sample_bars: int) -> LabelledSet:
     """All windows that get a label, cut every 13 bars: neighbours share 92 of 105 bars, and mostly their surge."""
     bars = read_bars(BarsConfig(sample_bars=sample_bars, sample_seed=seed))
-    return labels.weak_labels(bars, 10**6, seed, overlap=True)
+    return weak.weak_labels(bars, 10**6, seed, overlap=True)
 
 
 def shuffled(labelled: LabelledSet, seed: int) -> list[Unit]:
@@ -88,7 +88,7 @@ def test_overlap_inflates_a_score_and_purged_folds_foretell_another_series(
     inflation 0.279, from 0.194 to 0.365. Boosting: 0.701 ± 0.060, 0.548 ± 0.084, 0.550 ± 0.033; inflation 0.153, from
     0.074 to 0.248. One set of purged folds is noisy, about 20 overlap groups strong, but on average it is right.
     """
-    monkeypatch.setattr(labels, "STRIDE", STRIDE)
+    monkeypatch.setattr(weak, "STRIDE", STRIDE)
     fresh, rows = slid(seed=99, sample_bars=40_000), []
     for seed in SEEDS:
         labelled = slid(seed, sample_bars=10_500)

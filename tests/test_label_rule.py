@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.labelrule import NO_LABEL, NO_SURGE, apply_rule
+from moola_mlflow.labels.surge_rule import NO_LABEL, NO_SURGE, apply_rule
 
 CONSOLIDATION, RETRACEMENT = 0, 1
 seeds = st.integers(0, 2**32 - 1)

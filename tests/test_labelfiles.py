@@ -15,7 +15,8 @@ import pytest
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels import LabelledSet, read_labels, weak_labels, write_labels
+from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
+from moola_mlflow.labels.weak import weak_labels
 
 
 @pytest.fixture(scope="module")

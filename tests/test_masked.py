@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_mlflow.batches import Batch
-from moola_mlflow.encoders import build_encoder
-from moola_mlflow.objectives.masked import Masked
-from moola_mlflow.objectives.rulers import Ridge, interpolate, last_visible, neighbours
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.objectives.baselines import Ridge, interpolate, last_visible, neighbours
+from moola_mlflow.models.objectives.masked import Masked
+from moola_mlflow.windows.batches import Batch
 
 
 def blank_batch(num_windows: int, num_steps: int, warmup: int) -> Batch:

@@ -10,7 +10,6 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow.calibration import HIGHEST, LOWEST, apply_temperature, temperature
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.metrics import (
     Predictions,
@@ -22,6 +21,7 @@ from moola_mlflow.metrics import (
     scores,
     statistics,
 )
+from moola_mlflow.models.calibration import HIGHEST, LOWEST, apply_temperature, temperature
 
 CLASSES = ("consolidation", "retracement", "breakout")
 

@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.encoders import dropout
 from moola_mlflow.events import Event, StepEnded
-from moola_mlflow.objectives.base import Errors
-from moola_mlflow.objectives.masked import Masked
+from moola_mlflow.models.encoders import keyed_dropout
+from moola_mlflow.models.objectives.base import Errors
+from moola_mlflow.models.objectives.masked import Masked
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import Windows, make_windows
+from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_trainer import make_trainer
 
 STEPS = 3
@@ -80,7 +80,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         with _disable_current_modes():  # this number is the host's on a GPU too
             value = factor.item()
         known: Any = SimpleNamespace(dtype=factor.dtype, item=lambda: value)
-        return dropout.factors_on_device(at, size, least, known, device)
+        return keyed_dropout.factors_on_device(at, size, least, known, device)
 
     quantile = Tensor.quantile
 
@@ -88,7 +88,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         with _disable_current_modes():  # on the CPU, and only there, torch looks at the share that it is given
             return quantile(self, *args, **kwargs)
 
-    monkeypatch.setattr(dropout, "factors_on_cpu", drawn)
+    monkeypatch.setattr(keyed_dropout, "factors_on_cpu", drawn)
     monkeypatch.setattr(Tensor, "quantile", unseen)
 
 

@@ -23,11 +23,11 @@ from benchmarks.objectives.second_labeller import apply_second_rule, second_labe
 from benchmarks.objectives.summary import threshold  # noqa: E402
 from benchmarks.objectives.variants import VARIANTS  # noqa: E402
 from moola_mlflow.bars.reader import read_bars  # noqa: E402
-from moola_mlflow.batches import Batch  # noqa: E402
 from moola_mlflow.core.config.tree import BarsConfig  # noqa: E402
-from moola_mlflow.encoders import build_encoder  # noqa: E402
-from moola_mlflow.labelrule import CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, apply_rule  # noqa: E402
-from moola_mlflow.objectives import leak  # noqa: E402
+from moola_mlflow.labels.surge_rule import CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, apply_rule  # noqa: E402
+from moola_mlflow.models.encoders import build_encoder  # noqa: E402
+from moola_mlflow.models.objectives.base import leak  # noqa: E402
+from moola_mlflow.windows.batches import Batch  # noqa: E402
 
 
 def ticks(seed: int, tick: float = 0.25) -> np.ndarray:

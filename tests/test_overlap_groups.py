@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.labelrule import CLASSES
-from moola_mlflow.labels import LabelledSet, overlap_groups, weak_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.surge_rule import CLASSES
+from moola_mlflow.labels.weak import overlap_groups, weak_labels
 
 
 @pytest.fixture(scope="module")

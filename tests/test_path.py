@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_mlflow.batches import Batch
-from moola_mlflow.encoders import build_encoder
-from moola_mlflow.objectives.base import leak
-from moola_mlflow.objectives.masked import Masked
-from moola_mlflow.objectives.path import TARGETS, PricePath, path_targets
-from moola_mlflow.objectives.rulers import window_around
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.objectives.base import leak
+from moola_mlflow.models.objectives.baselines import window_around
+from moola_mlflow.models.objectives.masked import Masked
+from moola_mlflow.models.objectives.price_path import TARGETS, PricePath, path_targets
+from moola_mlflow.windows.batches import Batch
 
 
 class NoDoubles(torch.Tensor):

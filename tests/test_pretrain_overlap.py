@@ -10,8 +10,8 @@ from small_labels import small_labels
 from small_models import small_encoder
 
 from moola_mlflow import stages
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.models.encoders.base import Encoder
 
 
 class Told:

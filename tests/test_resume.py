@@ -13,14 +13,14 @@ import torch
 
 from moola_mlflow import resume, runfolder
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.checkpoint import LATEST, CheckpointFolder
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.journal import Sent
+from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.runlog import RunLog
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import Windows, make_windows
+from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_trainer import make_trainer, weights
 
 TIMING = ("epoch_seconds", "windows_per_second")
@@ -48,7 +48,7 @@ def test_a_training_that_stops_anywhere_goes_on_bit_equal(
     # In the middle of the first epoch, at its last step, and in the middle of the third.
     for stop_at in (steps // 2, steps, 2 * steps + 3):
         trainer = make_trainer(windows, folder, precision, **overrides)
-        if (folder / LATEST).exists():
+        if (folder / LATEST_CHECKPOINT).exists():
             torch.manual_seed(int(time.time()))  # whatever went before must not matter
             trainer.restore(trainer.folder.load_latest()[0])
         trainer.should_stop = lambda t=trainer, n=stop_at: (  # type: ignore[misc]
@@ -105,7 +105,7 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path
     assert point is not None
     assert (point.run_id, point.fork, point.data_sha256, point.drift) == (ONE, False, "abc", {})
     later = interrupted(tmp_path, OTHER, asked(), status="")  # kill -9 leaves no status
-    os.utime(later / "checkpoints" / LATEST, (time.time() + 9, time.time() + 9))
+    os.utime(later / "checkpoints" / LATEST_CHECKPOINT, (time.time() + 9, time.time() + 9))
     point = resume.find(asked(tracking__resume="auto"), tmp_path)
     assert point is not None
     assert point.run_id == OTHER

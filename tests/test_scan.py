@@ -18,16 +18,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from small_models import small_detector, windows
 
-from moola_mlflow import detect, scan
+from moola_mlflow import detect
 from moola_mlflow.bars.from_pandas import bars_from_table
 from moola_mlflow.bars.reader import Bars, read_bars, segments
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.detection import detector_inputs
-from moola_mlflow.detector import SpanHead
-from moola_mlflow.detector_files import save_detector
-from moola_mlflow.windows import MINUTE_NS
+from moola_mlflow.models import scan
+from moola_mlflow.models.detector import detector_inputs
+from moola_mlflow.models.files.detector import save_detector
+from moola_mlflow.models.heads import SpanHead
+from moola_mlflow.windows.windows import MINUTE_NS
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING: dict[str, Any] = {"min_probability": 0.0, "min_span_score": 0.0, "margin": 0}

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow import checkpoint
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import EVALUATION, seeded_generator
-from moola_mlflow.embedding import embed
-from moola_mlflow.encoder_files import describe
-from moola_mlflow.encoders import build_encoder
 from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.objectives import build_objective
+from moola_mlflow.models.embed import embed
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.files.encoder import describe_encoder
+from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.sharding import Pretraining
-from moola_mlflow.splits import split_by_time
 from moola_mlflow.trainer import Trainer, lr_factor
-from moola_mlflow.windows import Windows, make_windows
+from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import Windows, make_windows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -234,7 +234,7 @@ def test_a_validation_that_is_no_number_never_becomes_the_best(windows: Windows,
     trainer.evaluation.scores = broken  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="val/huber is nan after epoch 1"):
         trainer.fit()
-    assert checkpoint.load(tmp_path / checkpoint.BEST)["epoch"] == 0
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.BEST_CHECKPOINT)["epoch"] == 0
 
 
 def test_training_and_serving_see_the_same_features_whatever_the_zigzag(windows: Windows) -> None:
@@ -246,7 +246,7 @@ def test_training_and_serving_see_the_same_features_whatever_the_zigzag(windows:
         order = np.arange(10)
         torch.manual_seed(0)
         encoder = build_encoder("bilstm", 11, 4, 1, 0.0).eval()
-        encoder.card = describe(config, encoder)
+        encoder.card = describe_encoder(config, encoder)
         (batch,) = source.batches(order, 10)
         assert np.array_equal(batch.x_BTF.numpy(), source.features(order))
         with torch.no_grad():

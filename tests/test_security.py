@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
-from moola_mlflow import checkpoint, promotion
+from moola_mlflow import promotion
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.errors import GateError, TrainingError, UserError
-from moola_mlflow.detector_files import load_detector_folder, save_detector
-from moola_mlflow.encoder_files import load_from_path, save_encoder
 from moola_mlflow.gates import Gate, markdown
+from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.files.detector import load_detector_folder, save_detector
+from moola_mlflow.models.files.encoder import load_from_path, save_encoder
 from moola_mlflow.registry import load_encoder
 from moola_mlflow.stages import CLASS_NAME
 from moola_mlflow.tracking import NOTE, Run
@@ -40,7 +41,7 @@ class Payload:
 
 def test_a_checkpoint_that_carries_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "model_state_dict": Payload(tmp_path / "ran")}, tmp_path / "x.pt")
-    for load in (checkpoint.load, load_from_path):
+    for load in (checkpoint.load_checkpoint, load_from_path):
         with pytest.raises(UserError):
             load(tmp_path / "x.pt")
     assert not (tmp_path / "ran").exists()

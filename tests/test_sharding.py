@@ -12,16 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from moola_mlflow import checkpoint, encoders, sharding
+from moola_mlflow import sharding
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import seeded_generator
-from moola_mlflow.encoders import BiLSTM, Encoder
-from moola_mlflow.encoders.dropout import Dropout, can_be_shared, stream
 from moola_mlflow.events import MemoryRanOut
+from moola_mlflow.models import encoders
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.bilstm import BiLSTM
+from moola_mlflow.models.encoders.keyed_dropout import Dropout, can_be_shared, stream
+from moola_mlflow.models.files import checkpoint
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import Windows, make_windows
+from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_resume import histories
 from tests.test_trainer import make_trainer, weights
 
@@ -258,7 +261,7 @@ def test_tune_off_is_plain_pytorch(windows: Windows, tmp_path: Path) -> None:
     assert trainer.engine.parts == 1
     assert not trainer.optimizer.defaults["fused"]
     trainer.fit()
-    assert checkpoint.load(tmp_path / checkpoint.LATEST)["shards"] == 1
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)["shards"] == 1
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])

@@ -15,9 +15,10 @@ from moola_mlflow.comparison import detector_method, make_setting, refit
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import CvConfig
 from moola_mlflow.crossval import HeadMethod, Method, Outcome, Targets, Unit, cross_validate, plan, pooled
-from moola_mlflow.detection import PatternDetector
 from moola_mlflow.evidence import DETECTOR, weigh
-from moola_mlflow.labels import LabelledSet, sample_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.weak import sample_labels
+from moola_mlflow.models.detector import PatternDetector
 
 N, EPOCHS, SHUFFLES, REFITTED, BOUND = 174, 6, 40, 20, 0.03
 ENCODED, LEAKED = 20, 4  # shuffles of each detector with an encoder, and of one whose fit saw what it is tested on

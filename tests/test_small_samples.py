@@ -11,11 +11,11 @@ import pytest
 from test_evidence import SKILL, evidence
 
 from moola_mlflow import metrics, verdict
-from moola_mlflow.calibration import HIGHEST, LOWEST
 from moola_mlflow.core.config.tree import Config, GatesConfig
 from moola_mlflow.evidence import DETECTOR, Evidence
 from moola_mlflow.gates import Gate, detector_gates
 from moola_mlflow.metrics import bootstrap_interval, ece, ece_if_calibrated
+from moola_mlflow.models.calibration import HIGHEST, LOWEST
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow import checkpoint
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, ObjectiveConfig, SplitConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.objectives import Errors, Masked, WeightedSum, build_objective, leak
-from moola_mlflow.objectives.path import TARGETS
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.objectives import build_objective
+from moola_mlflow.models.objectives.base import Errors, leak
+from moola_mlflow.models.objectives.masked import Masked
+from moola_mlflow.models.objectives.price_path import TARGETS
+from moola_mlflow.models.objectives.weighted_sum import WeightedSum
 from moola_mlflow.sharding import Pretraining
-from moola_mlflow.splits import split_by_time
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import make_windows
+from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import make_windows
 
 NAMES = feature_names("relativity11")
 
@@ -175,5 +179,5 @@ def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) ->
     assert {f"skill_{name}" for name in named} <= set(scores)
     predicted, target, where = trainer.evaluation.reconstruct(2)
     assert predicted.shape == target.shape == where.shape == (2, 105, 21)
-    state = torch.load(tmp_path / checkpoint.LATEST)["model_state_dict"]
+    state = torch.load(tmp_path / checkpoint.LATEST_CHECKPOINT)["model_state_dict"]
     assert {"objective.terms.path.decoder.weight", "objective.terms.masked.mask_token"} <= set(state)

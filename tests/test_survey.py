@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow import survey as surveys
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.features.quality import quality_report
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.survey import survey
-from moola_mlflow.windows import make_windows
+from moola_mlflow.windows import feature_stats as surveys
+from moola_mlflow.windows.batches import BatchSource, fit_scaling
+from moola_mlflow.windows.feature_stats import feature_statistics
+from moola_mlflow.windows.windows import make_windows
 
 
 def source_of(num_bars: int = 30_000) -> BatchSource:
@@ -25,7 +25,7 @@ def test_a_survey_of_few_windows_gives_the_figures_of_holding_them_bit_for_bit()
     source = source_of()
     order = np.arange(len(source.windows))
     features = source.features(order)
-    seen = survey(source, order)
+    seen = feature_statistics(source, order)
     assert seen.report(0.1) == quality_report(features, source.names, 20, 0.1)
     for one, other in zip(seen.scaling(), fit_scaling(features, 20), strict=True):
         assert torch.equal(one, other)
@@ -36,7 +36,7 @@ def test_a_survey_of_many_windows_streams_to_the_same_figures(monkeypatch: pytes
     order = np.arange(len(source.windows))
     whole = quality_report(source.features(order), source.names, 20, 0.1)
     monkeypatch.setattr(surveys, "SAMPLE", 1000)
-    seen = survey(source, order)
+    seen = feature_statistics(source, order)
     assert seen.features.shape[0] == 1000
     streamed = seen.report(0.1, whole)
     for name in ("num_windows", "num_steps", "num_valid_steps", "valid_share"):
@@ -57,5 +57,5 @@ def test_a_survey_of_many_windows_sees_one_bad_value_anywhere(monkeypatch: pytes
     source = source_of()
     monkeypatch.setattr(surveys, "SAMPLE", 50)
     source.windows.bars.ohlc[17_500] = np.nan
-    report = survey(source, np.arange(len(source.windows))).report(0.1)
+    report = feature_statistics(source, np.arange(len(source.windows))).report(0.1)
     assert all(row["nan"] > 0 for row in report["features"][:6])

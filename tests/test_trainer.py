@@ -12,23 +12,24 @@ import pytest
 import torch
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-from moola_mlflow import abandoned, checkpoint
+from moola_mlflow import abandoned
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.console import TrainingDisplay, epoch_line
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config, SplitConfig
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.distributed import PeerLost, World
-from moola_mlflow.encoder_files import load_from_path
-from moola_mlflow.encoders import build_encoder
 from moola_mlflow.events import EpochEnded
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.objectives import build_objective
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.files.encoder import load_from_path
+from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.sharding import Pretraining
-from moola_mlflow.splits import split_by_time
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import make_windows
+from moola_mlflow.windows.batches import BatchSource, fit_scaling
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import make_windows
 
 SMALL = {"encoder.hidden": 8, "trainer.batch_size": 16, "trainer.epochs": 3, "schedule.warmup_epochs": 1}
 
@@ -97,7 +98,7 @@ def test_training_stops_when_patience_is_over_and_keeps_the_best_epoch(windows, 
     hubers = [row["val/huber"] for row in progress.history]
     assert len(hubers) < 30
     assert progress.best_epoch == int(np.argmin(hubers)) == len(hubers) - 1 - 2
-    assert checkpoint.load(tmp_path / checkpoint.BEST)["epoch"] == progress.best_epoch
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.BEST_CHECKPOINT)["epoch"] == progress.best_epoch
 
 
 def test_checkpoints_hold_what_users_read_and_rank_the_three_best(windows, tmp_path) -> None:
@@ -107,7 +108,7 @@ def test_checkpoints_hold_what_users_read_and_rank_the_three_best(windows, tmp_p
         "checkpoint_best.pt", "checkpoint_latest.pt", "checkpoint_previous.pt",
         "checkpoint_top_1.pt", "checkpoint_top_2.pt", "checkpoint_top_3.pt",
     ]  # fmt: skip
-    best = torch.load(tmp_path / checkpoint.BEST, map_location="cpu")
+    best = torch.load(tmp_path / checkpoint.BEST_CHECKPOINT, map_location="cpu")
     assert {
         "epoch",
         "model_state_dict",
@@ -124,13 +125,13 @@ def test_checkpoints_hold_what_users_read_and_rank_the_three_best(windows, tmp_p
     assert any("encoder" in key for key in best["model_state_dict"])
     ranked = np.argsort([row["val/huber"] for row in history], kind="stable")[:3].tolist()
     assert [torch.load(tmp_path / f"checkpoint_top_{i}.pt")["epoch"] for i in (1, 2, 3)] == ranked
-    assert torch.load(tmp_path / checkpoint.LATEST)["epoch"] == 4
+    assert torch.load(tmp_path / checkpoint.LATEST_CHECKPOINT)["epoch"] == 4
 
 
 def test_a_checkpoint_gives_the_encoder_back(windows, tmp_path) -> None:
     trainer = make_trainer(windows, tmp_path, **{"trainer.epochs": 1})
     trainer.fit()
-    encoder = load_from_path(tmp_path / checkpoint.LATEST)
+    encoder = load_from_path(tmp_path / checkpoint.LATEST_CHECKPOINT)
     x = torch.rand(2, 105, 11)
     assert torch.equal(encoder(x), trainer.model.encoder.eval()(x))
     assert encoder.card["architecture"]["input_size"] == 11
@@ -140,7 +141,7 @@ def test_a_checkpoint_gives_the_encoder_back(windows, tmp_path) -> None:
 def test_the_encoders_input_size_follows_from_the_feature_set(windows, tmp_path, features, size) -> None:
     trainer = make_trainer(windows, tmp_path, **{"features.set": features, "trainer.epochs": 1})
     trainer.fit()
-    state = torch.load(tmp_path / checkpoint.LATEST)["model_state_dict"]
+    state = torch.load(tmp_path / checkpoint.LATEST_CHECKPOINT)["model_state_dict"]
     assert state["encoder.layers.0.weight_ih_l0"].shape[1] == state["encoder.mean"].shape[0] == size
 
 
@@ -149,14 +150,14 @@ def test_a_broken_checkpoint_is_refused_without_a_traceback(tmp_path, content) -
     path = tmp_path / "c.pt"
     path.write_bytes(content)
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path) -> None:
     path = tmp_path / "c.pt"
     torch.save({"model_state_dict": Path("/")}, path)
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_the_batch_and_the_features(windows, tmp_path) -> None:
@@ -174,7 +175,7 @@ def test_a_request_to_stop_ends_after_the_step_and_saves_where_it_is(windows, tm
     asked = iter([None, None, "SIGINT"])
     trainer.should_stop = lambda: next(asked)
     assert trainer.fit().stopped == "SIGINT"
-    state = checkpoint.load(tmp_path / checkpoint.LATEST)
+    state = checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (0, 3)
     assert torch.equal(state["rng"]["draws"], trainer.draws.get_state())
 
@@ -236,7 +237,7 @@ def test_the_others_wait_for_longer_than_torchrun_leaves_a_process_that_hangs() 
 def test_a_state_of_another_kind_of_device_is_refused_in_words_before_anything_is_changed(windows, tmp_path) -> None:
     trained = make_trainer(windows, tmp_path, **{"trainer.epochs": 1})
     trained.fit()
-    state = checkpoint.load(tmp_path / checkpoint.LATEST)
+    state = checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)
     assert state["device"] == "cpu"
     state["rng"]["draws"] = state["rng"]["draws"][:16]  # as long as a GPU's
     trainer = make_trainer(windows, tmp_path)

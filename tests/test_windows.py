@@ -15,8 +15,8 @@ from moola_mlflow.bars.reader import Bars, segments
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import SplitConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.splits import split_by_time
-from moola_mlflow.windows import MINUTE_NS, Windows, make_windows
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import MINUTE_NS, Windows, make_windows
 
 START = int(np.datetime64("2024-01-01", "ns").astype(np.int64))
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.batches import CHUNK, Batch, BatchSource
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.objectives import Errors, Masked
-from moola_mlflow.objectives.path import PricePath, median_range
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.objectives.base import Errors
+from moola_mlflow.models.objectives.masked import Masked
+from moola_mlflow.models.objectives.price_path import PricePath, median_range
+from moola_mlflow.windows.batches import CHUNK, Batch, BatchSource
 
 CHANNEL = ("path_high", "path_low", "path_close")
 

@@ -26,7 +26,8 @@ from moola_mlflow.crossval import (
 )
 from moola_mlflow.features.price_path import path_features
 from moola_mlflow.finetune import HeadSettings, mirrored
-from moola_mlflow.labels import LabelledSet, weak_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.weak import weak_labels
 from moola_mlflow.metrics import Predictions
 
 SECOND_BARS = 1000

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from moola_mlflow.bars.reader import Bars
-from moola_mlflow.labelfiles import LENGTH, LabelledSet, content_sha256
-from moola_mlflow.labelrule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, TOLERANCE
-from moola_mlflow.labels import CHUNK, STRIDE, Patterns, _apart, choose_labels
-from moola_mlflow.windows import make_windows
+from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
+from moola_mlflow.labels.surge_rule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, TOLERANCE
+from moola_mlflow.labels.weak import CHUNK, STRIDE, Patterns, _apart, choose_labels
+from moola_mlflow.windows.windows import make_windows
 
 RULE = "surge-2"
 SURGE_BARS = range(8, 21)

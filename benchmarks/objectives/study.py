@@ -19,7 +19,7 @@ from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, pretrain
 from benchmarks.synthetic_months import machine
 from moola_mlflow.core import runtime
 from moola_mlflow.finetune import HeadSettings
-from moola_mlflow.labels import overlap_groups
+from moola_mlflow.labels.weak import overlap_groups
 from moola_mlflow.pool import run_tasks
 
 

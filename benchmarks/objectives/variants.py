@@ -14,21 +14,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.objectives.hidden_path import CHANNEL, ChannelSource, HiddenPath, path_channel
-from moola_mlflow import checkpoint
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.batches import BatchSource, fit_scaling
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
-from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.objectives import Objective, build_objective
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.objectives import build_objective
+from moola_mlflow.models.objectives.base import Objective
 from moola_mlflow.probe import frozen_copy, probe
 from moola_mlflow.sharding import Pretraining
-from moola_mlflow.splits import split_by_time
 from moola_mlflow.trainer import Trainer
-from moola_mlflow.windows import make_windows
+from moola_mlflow.windows.batches import BatchSource, fit_scaling
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import make_windows
 
 FEATURES = "relativity11"
 Build = Callable[[int, int], Objective]
@@ -128,7 +130,9 @@ def pretrain(variant: Variant, seed: int, scale: Scale) -> Pretrained:
         if variant.trained:
             trainer.evaluation.fit_rulers()
             hubers = [row["val/huber"] for row in trainer.fit().progress.history]
-            model.load_state_dict(checkpoint.load(Path(folder) / checkpoint.BEST)["model_state_dict"])
+            model.load_state_dict(
+                checkpoint.load_checkpoint(Path(folder) / checkpoint.BEST_CHECKPOINT)["model_state_dict"]
+            )
         scores = probe(model.encoder, initial, source, split, trainer.autocast)
     state = {name: tensor.numpy() for name, tensor in encoder.state_dict().items()}
     gained = {name.removeprefix("probe/"): value for name, value in scores.metrics().items()}

@@ -11,11 +11,9 @@ import numpy as np
 from moola_mlflow import lineage, promotion, registry, stages, tracking
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import Config, Interrupts, UserError, configure_allocator, configure_threads, pick_device
-from moola_mlflow.detection import PatternDetector
-from moola_mlflow.encoders.ensemble import members_of
 from moola_mlflow.findings import Findings
+from moola_mlflow.models import PatternDetector, members_of, scan
 from moola_mlflow.plots.candles import overview_figure
-from moola_mlflow.scan import scan
 from moola_mlflow.tracking import Run
 
 TABLE, PAGE = "detections.parquet", "detections.html"

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from matplotlib.figure import Figure
 
-from moola_mlflow import detector_files, registry, stages, tracking, verdict
+from moola_mlflow import registry, stages, tracking, verdict
 from moola_mlflow.comparison import UNREAD, Setting, build_methods, make_setting, refit, refuse_unread, without_effect
 from moola_mlflow.core import (
     Config,
@@ -21,10 +21,10 @@ from moola_mlflow.core import (
     usable_cores,
 )
 from moola_mlflow.crossval import Outcome, Targets, Unit, cross_validate, plan
-from moola_mlflow.detection import PatternDetector
 from moola_mlflow.evidence import DETECTOR, Evidence, weigh
 from moola_mlflow.gates import detector_gates, summary, table
 from moola_mlflow.metrics import scores
+from moola_mlflow.models import PatternDetector, save_detector
 from moola_mlflow.plots.finetuning import (
     confusion_figure,
     forest_figure,
@@ -147,7 +147,7 @@ def _refit(active: Run, setting: Setting, evidence: Evidence, card: dict[str, ob
         setting.labels.classes, evidence.temperature(), card,
     )  # fmt: skip
     folder = active.folder / "detector"
-    detector_files.save_detector(detector, folder)
+    save_detector(detector, folder)
     active.artifact(folder, "detector")
     name = setting.config.registry.name
     if name == "none":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from moola_mlflow import checkpoint, distributed, encoder_files, gates, resume, stages, tracking
+from moola_mlflow import distributed, gates, resume, stages, tracking
 from moola_mlflow.core import (
     Config,
     GateError,
@@ -16,6 +16,7 @@ from moola_mlflow.core import (
     pick_precision,
     process_rank,
 )
+from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, load_checkpoint, save_encoder
 from moola_mlflow.pretraining import fit_tracked, follow, go_on
 from moola_mlflow.probe import frozen_copy
 from moola_mlflow.results import Results, encoder_card, note, score, version_tags
@@ -50,7 +51,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         model = build_model(config, source, data.mean, data.std).to(device)
         initial = frozen_copy(model.encoder)
         folder = active.folder / "checkpoints"
-        keeper = checkpoint.CheckpointFolder(folder)
+        keeper = CheckpointFolder(folder)
         trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
         active.tags({"moola.shards": trainer.engine.parts, "moola.processes": world.size})
         print(
@@ -72,14 +73,14 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.draw_waiting()  # of a run that had no epoch left
         world.leave()
         keeper.forget_previous()
-        model.load_state_dict(checkpoint.load(folder / checkpoint.BEST)["model_state_dict"])
+        model.load_state_dict(load_checkpoint(folder / BEST_CHECKPOINT)["model_state_dict"])
         results = score(trainer, initial, check_leak(trainer, active.metrics), started)
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
         card = encoder_card(trainer, results, bars, dict(data.quality), active.id)
         checked = gates.encoder_gates(card, config.gates)
         active.json(gates.table(checked), "gates.json")
-        encoder_files.save_encoder(model.encoder, card, active.folder / "encoder")
+        save_encoder(model.encoder, card, active.folder / "encoder")
         active.artifact(active.folder / "encoder", "encoder")
         uri, registered = f"runs:/{active.id}/encoder", "not registered"
         if config.registry.name != "none":

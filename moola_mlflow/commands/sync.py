@@ -108,7 +108,8 @@ def _check_login(folder: Path, uri: str) -> None:
     raise UserError(
         f"run_dir='{folder}': the folder names the server {printable(uri)!r}, and there is a login that MLflow would "
         "send there (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_TOKEN or the like, or ~/.mlflow/credentials): a folder "
-        "does not choose who gets a login; if that is your server, set MLFLOW_TRACKING_URI to it, else take the login away"
+        "does not choose who gets a login; if that is your server, set MLFLOW_TRACKING_URI to it, else take the "
+        "login away"
     )
 
 

@@ -1,23 +1,45 @@
-"""Relativity features, the causal zigzag, price-path features and the feature quality report."""
+"""Relativity features, the causal zigzag, price-path features and the feature quality report.
+
+A file of this folder with ``ROWS`` adds features: ``relativity11+file`` names them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from moola_mlflow.core import lazy_face
-
-if TYPE_CHECKING:
-    from moola_mlflow.features.price_path import PATH_FEATURE_NAMES, path_features
-    from moola_mlflow.features.quality import Tally, check_quality, quality_metrics, quality_report, quality_table
-    from moola_mlflow.features.relativity import compute_features, feature_names, flip_rate
-    from moola_mlflow.features.zigzag import Hybrid
-
-__all__, __getattr__, __dir__ = lazy_face(
-    __name__,
-    {
-        "price_path": ("PATH_FEATURE_NAMES", "path_features"),
-        "quality": ("Tally", "check_quality", "quality_metrics", "quality_report", "quality_table"),
-        "relativity": ("compute_features", "feature_names", "flip_rate"),
-        "zigzag": ("Hybrid",),
-    },
+from moola_mlflow.core import find_plugins
+from moola_mlflow.features.price_path import PATH_FEATURE_NAMES, path_features
+from moola_mlflow.features.quality import Tally, check_quality, quality_metrics, quality_report, quality_table
+from moola_mlflow.features.relativity import (
+    FEATURE_SETS,
+    Feature,
+    State,
+    compute_features,
+    compute_swings,
+    extend,
+    feature_bounds,
+    feature_names,
+    flip_rate,
 )
+from moola_mlflow.features.zigzag import Hybrid, Swings
+
+__all__ = [
+    "FEATURE_SETS",
+    "PATH_FEATURE_NAMES",
+    "Feature",
+    "Hybrid",
+    "State",
+    "Swings",
+    "Tally",
+    "check_quality",
+    "compute_features",
+    "compute_swings",
+    "feature_bounds",
+    "feature_names",
+    "flip_rate",
+    "path_features",
+    "quality_metrics",
+    "quality_report",
+    "quality_table",
+]
+
+for _file, _rows in find_plugins(__name__, __path__, "ROWS").items():
+    extend(_file, _rows)

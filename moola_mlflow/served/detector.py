@@ -11,8 +11,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from moola_mlflow.bars import bars_from_table
-from moola_mlflow.detector_files import load_detector_folder
-from moola_mlflow.scan import detect_options, scan
+from moola_mlflow.models import detect_options, load_detector_folder, scan
 from moola_mlflow.served.refusal import as_numbers, bad_request
 
 TIMES = ("start", "end", "window_start", "window_end")

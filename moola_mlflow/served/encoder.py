@@ -9,8 +9,7 @@ import mlflow
 import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from moola_mlflow.embedding import embed
-from moola_mlflow.encoder_files import load_from_path
+from moola_mlflow.models import embed, load_from_path
 from moola_mlflow.served.refusal import bad_request
 
 

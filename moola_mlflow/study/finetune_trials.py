@@ -18,9 +18,9 @@ from optuna.distributions import CategoricalDistribution
 from moola_mlflow.comparison import Setting, detector_method, head_settings, make_setting
 from moola_mlflow.core import Config
 from moola_mlflow.crossval import HeadMethod, Method, NetworkMethod, Targets, Unit, plan, split_inside
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
 from moola_mlflow.metrics import scores
+from moola_mlflow.models import Encoder
 from moola_mlflow.registry import load_encoders
 from moola_mlflow.study.space import Space
 from moola_mlflow.study.worker import Outcome, Reporter, Stopped

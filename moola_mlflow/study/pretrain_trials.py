@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from moola_mlflow import checkpoint, encoder_files, gates
+from moola_mlflow import gates
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import Config
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.events import EpochEnded, Event
+from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, Encoder, load_checkpoint, save_encoder
 from moola_mlflow.probe import frozen_copy, probe
 from moola_mlflow.results import encoder_card, score, version_tags
 from moola_mlflow.runfolder import RUNS
@@ -100,7 +100,7 @@ class PretrainTrials:
         seconds = self.clock() - begun - judged_s
         if fitted.stopped:
             raise Stopped(fitted.stopped)
-        best = checkpoint.load(folder / "checkpoints" / checkpoint.BEST)
+        best = load_checkpoint(folder / "checkpoints" / BEST_CHECKPOINT)
         model.load_state_dict(best["model_state_dict"])
         value = gain() if probing else fitted.progress.best_huber
         if config.sweep.register_best and report.is_best(value):
@@ -110,7 +110,7 @@ class PretrainTrials:
         return Outcome(value, seconds, {"sweep/epochs": epochs, "sweep/windows": windows})
 
     def _trainer(self, model: Pretraining, data: TrainingData, config: Config, folder: Path, run_id: str) -> Trainer:
-        keeper = checkpoint.CheckpointFolder(folder)
+        keeper = CheckpointFolder(folder)
         return Trainer(model, data.source, data.split, config, self.precision, keeper, run_id=run_id)
 
     def _budgeted(self, config: Config, data: TrainingData, folder: Path) -> Config:
@@ -144,7 +144,7 @@ class PretrainTrials:
         """
         results = score(trainer, initial, leak, started)
         card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
-        encoder_files.save_encoder(trainer.model.encoder, card, folder / "encoder")
+        save_encoder(trainer.model.encoder, card, folder / "encoder")
         tags = version_tags(card, self.preset, results, gates.encoder_gates(card, trainer.config.gates))
         (folder / "encoder" / "version_tags.json").write_text(json.dumps(tags), encoding="utf-8")
         send = report.run.client.log_artifacts

@@ -9,8 +9,8 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.baselines import BASELINES, Prediction, fit_predict, window_statistics
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labelrule import NO_SURGE, apply_rule
-from moola_mlflow.labels import weak_labels
+from moola_mlflow.labels.surge_rule import NO_SURGE, apply_rule
+from moola_mlflow.labels.weak import weak_labels
 
 FIT, NUM = 70, 100
 

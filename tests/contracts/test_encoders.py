@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.encoders import ENCODERS, Encoder, build_encoder
+from moola_mlflow.models.encoders import ENCODERS, build_encoder
+from moola_mlflow.models.encoders.base import Encoder
 
 FEATURES = 11
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow.batches import Batch
 from moola_mlflow.core.config.tree import ObjectiveConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.features.relativity import compute_features, feature_names
-from moola_mlflow.objectives import OBJECTIVES, Errors, Objective, WeightedSum, build_objective, leak, parse_name
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.objectives import OBJECTIVES, build_objective, parse_name
+from moola_mlflow.models.objectives.base import Errors, Objective, leak
+from moola_mlflow.models.objectives.weighted_sum import WeightedSum
+from moola_mlflow.windows.batches import Batch
 
 NAMES = feature_names("relativity11")
 VARIANTS = {

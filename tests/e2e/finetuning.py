@@ -15,8 +15,8 @@ from mlflow.entities import Run
 from small_models import small_encoder
 
 from moola_mlflow import cli, registry
-from moola_mlflow.encoder_files import save_encoder
-from moola_mlflow.encoders import Encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.files.encoder import save_encoder
 
 NOTE = "mlflow.note.content"
 SMALL = {"labels.n": "60", "bars.sample_bars": "20000", "encoder.hidden": "3", "encoder.layers": "1", "epochs": "2",

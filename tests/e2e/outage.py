@@ -19,7 +19,7 @@ from mlflow.entities import Run as StoredRun
 from small_models import small_encoder
 
 from moola_mlflow import cli, journal, runfolder
-from moola_mlflow.encoder_files import save_encoder
+from moola_mlflow.models.files.encoder import save_encoder
 from moola_mlflow.tracking import Run
 
 SMALL = {**QUICK, "config": SMOKE}

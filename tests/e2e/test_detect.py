@@ -14,7 +14,7 @@ from small_models import small_detector
 
 from moola_mlflow import cli, detect, load_detector, registry
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.detector_files import read_card, save_detector
+from moola_mlflow.models.files.detector import read_detector_card, save_detector
 
 NOTE = "mlflow.note.content"
 EVERYTHING = {"detect.min_probability": "0", "detect.min_span_score": "0", "detect.margin": "0"}
@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         folder = store.folder / name
         save_detector(small_detector("both"), folder)
         with mlflow.start_run():
-            registry.log_detector(name, folder, read_card(folder / "detector.json"), {"gates": "passed"})
+            registry.log_detector(name, folder, read_detector_card(folder / "detector.json"), {"gates": "passed"})
     store.client.set_registered_model_alias("moola-detector", "champion", "1")
     generate_bars(1500, 9).assign(symbol=SCRIPT).to_parquet(store.folder / "bars.parquet")
     return store

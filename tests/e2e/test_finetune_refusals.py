@@ -15,8 +15,8 @@ from harness import Store, note_of
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.encoder_files import save_encoder
-from moola_mlflow.labels import LabelledSet, write_labels
+from moola_mlflow.labels.labelled_set import LabelledSet, write_labels
+from moola_mlflow.models.files.encoder import save_encoder
 
 
 @pytest.fixture(scope="module")

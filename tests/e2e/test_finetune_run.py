@@ -21,8 +21,8 @@ from small_labels import small_labels
 
 import moola_mlflow
 from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.detector_files import load_detector_folder
-from moola_mlflow.labels import sample_labels
+from moola_mlflow.labels.weak import sample_labels
+from moola_mlflow.models.files.detector import load_detector_folder
 
 PUBLISHED = "import json; print(json.load(open('cv_summary.json'))['avg_metrics']['{}']['mean'])"
 Tuned = tuple[Store, Run, Done]

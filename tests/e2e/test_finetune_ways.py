@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from small_labels import small_labels
 
 import moola_mlflow
-from moola_mlflow.labels import write_labels
+from moola_mlflow.labels.labelled_set import write_labels
 
 
 @pytest.fixture(scope="module")

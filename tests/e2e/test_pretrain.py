@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.times import utc
-from moola_mlflow.batches import Batch, fit_scaling
 from moola_mlflow.commands import pretrain
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.signals import Interrupts
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.features.relativity import compute_features, feature_names
-from moola_mlflow.objectives import Masked
-from moola_mlflow.splits import split_by_time
-from moola_mlflow.windows import make_windows
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.objectives.masked import Masked
+from moola_mlflow.windows.batches import Batch, fit_scaling
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import make_windows
 
 PER_EPOCH = {"train/loss", "train/mae", "val/loss", "val/loss_profiled", "val/huber", "val/mae", "val/skill", "lr",
              "epoch_seconds", "windows_per_second"}  # fmt: skip
@@ -176,7 +176,7 @@ class Leaking(Masked):
 
 
 def test_an_objective_that_leaks_does_not_train(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moola_mlflow.objectives.masked.Masked", Leaking)  # what its `build` makes
+    monkeypatch.setattr("moola_mlflow.models.objectives.masked.Masked", Leaking)  # what its `build` makes
     store = Store(workdir)
     config = resolve({}, {**QUICK, "registry.name": "none", "trainer.epochs": "1"})
     with pytest.raises(TrainingError, match="leak/masked_sensitivity is"):

@@ -22,12 +22,12 @@ from small_models import small_detector, small_encoder, windows
 import moola_mlflow
 from moola_mlflow import cli, registry
 from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.detection import PatternDetector
-from moola_mlflow.detector_files import read_card, save_detector
-from moola_mlflow.encoder_files import save_encoder
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.gates import OTHER_INPUTS
-from moola_mlflow.labels import sample_labels
+from moola_mlflow.labels.weak import sample_labels
+from moola_mlflow.models.detector import PatternDetector
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.files.detector import read_detector_card, save_detector
+from moola_mlflow.models.files.encoder import save_encoder
 
 NOTE = "mlflow.note.content"
 COLLAPSED = {"recall": {"consolidation": 0.02, "retracement": 0.99}}
@@ -76,7 +76,9 @@ def register(name: str, model: PatternDetector | Encoder, folder: Path) -> str:
             save_encoder(model, model.card, folder)
             return registry.log_encoder(name, folder, model.card, {"gates": "not evaluated"})
         save_detector(model, folder)
-        return registry.log_detector(name, folder, read_card(folder / "detector.json"), {"gates": "not evaluated"})
+        return registry.log_detector(
+            name, folder, read_detector_card(folder / "detector.json"), {"gates": "not evaluated"}
+        )
 
 
 def aliases(store: Store, name: str) -> dict[str, str]:

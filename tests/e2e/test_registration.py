@@ -17,8 +17,8 @@ from small_models import small_detector, small_encoder
 from moola_mlflow import cli, load_detector, load_encoder, registry
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupted, Interrupts
-from moola_mlflow.detector_files import read_card, save_detector
-from moola_mlflow.encoder_files import save_encoder
+from moola_mlflow.models.files.detector import read_detector_card, save_detector
+from moola_mlflow.models.files.encoder import save_encoder
 
 TAGS = {"preset": "by hand", "gates": "failed: by hand"}
 
@@ -39,7 +39,7 @@ def add_encoder(store: Store, name: str) -> str:
 
 
 def add_detector(store: Store, name: str) -> str:
-    card = read_card(store.folder / "detector" / "detector.json")
+    card = read_detector_card(store.folder / "detector" / "detector.json")
     with mlflow.start_run():
         return registry.log_detector(name, store.folder / "detector", card, TAGS)
 

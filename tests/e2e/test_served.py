@@ -17,8 +17,8 @@ from mlflow.pyfunc import scoring_server
 from small_models import small_detector, small_encoder, windows
 
 from moola_mlflow import embed, load_detector, load_encoder, registry
-from moola_mlflow.detector_files import read_card, save_detector
-from moola_mlflow.encoder_files import save_encoder
+from moola_mlflow.models.files.detector import read_detector_card, save_detector
+from moola_mlflow.models.files.encoder import save_encoder
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -34,7 +34,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any], Answer
     save_detector(detector, folder / "detector")
     with mlflow.start_run():
         registry.log_encoder("encoder", folder / "encoder", encoder.card, {})
-        card = read_card(folder / "detector" / "detector.json")
+        card = read_detector_card(folder / "detector" / "detector.json")
         registry.log_detector("detector", folder / "detector", card, {})
     apps = {
         kind: scoring_server.init(mlflow.pyfunc.load_model(f"models:/{kind}/1")) for kind in ("encoder", "detector")

@@ -28,8 +28,8 @@ from small_models import small_detector, windows
 
 from moola_mlflow import detect, load_detector, registry
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.detection import PatternDetector
-from moola_mlflow.detector_files import read_card, save_detector
+from moola_mlflow.models.detector import PatternDetector
+from moola_mlflow.models.files.detector import read_detector_card, save_detector
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("made", f"{store.folder}/made"))
     save_detector(small_detector("both", 2), store.folder / "detector")
     with mlflow.start_run():
-        card = read_card(store.folder / "detector" / "detector.json")
+        card = read_detector_card(store.folder / "detector" / "detector.json")
         registry.log_detector("moola-detector", store.folder / "detector", card, {"gates": "passed"})
     store.client.set_registered_model_alias("moola-detector", "champion", "1")
     return store

@@ -11,7 +11,7 @@ import numpy as np
 from moola_mlflow.bars import MINUTE_NS, Bars, segments, take_rows, take_runs
 from moola_mlflow.core import UserError, nearest_name
 
-__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "weighed"]
+__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "with_weights"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minute
     return Windows(bars, length, flat[np.argsort(take_rows(bars.time_ns, flat), kind="stable")])
 
 
-def weighed(windows: Windows, weights: Mapping[str, float]) -> Windows:
+def with_weights(windows: Windows, weights: Mapping[str, float]) -> Windows:
     """Return the windows with a weight for each instrument that is named by symbol or id; the others weigh 1.
 
     Raises: UserError for an unknown instrument, or where every window weighs 0.

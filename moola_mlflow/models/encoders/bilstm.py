@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from moola_mlflow.encoders.base import Encoder
-from moola_mlflow.encoders.dropout import Dropout
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.keyed_dropout import Dropout
 
 
 class BiLSTM(Encoder):

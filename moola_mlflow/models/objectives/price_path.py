@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moola_mlflow.batches import Batch
 from moola_mlflow.core import ObjectiveConfig
-from moola_mlflow.encoders.base import Encoder
-from moola_mlflow.objectives.base import Errors, Objective
-from moola_mlflow.objectives.rulers import Ridge, window_around
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.objectives.base import Errors, Objective
+from moola_mlflow.models.objectives.baselines import Ridge, window_around
+from moola_mlflow.windows import Batch
 
 HORIZONS = (5, 10, 20)
 EXTREME = 20

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate
-from moola_mlflow.windows import Windows
+from moola_mlflow.windows.windows import Windows
 
 # Features are vectorised over windows: computing this many at once makes a small batch as cheap as a large one.
 CHUNK = 2048

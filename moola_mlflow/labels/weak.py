@@ -9,8 +9,15 @@ import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.core import BarsConfig, Config, UserError
-from moola_mlflow.labelfiles import LENGTH, LabelledSet, content_sha256, labels_target, read_labels, write_labels
-from moola_mlflow.labelrule import CLASSES, NO_LABEL, NO_SURGE, RULE, SHORTEST, apply_rule
+from moola_mlflow.labels.labelled_set import (
+    LENGTH,
+    LabelledSet,
+    content_sha256,
+    labels_target,
+    read_labels,
+    write_labels,
+)
+from moola_mlflow.labels.surge_rule import CLASSES, NO_LABEL, NO_SURGE, RULE, SHORTEST, apply_rule
 from moola_mlflow.windows import Windows, make_windows
 
 __all__ = [

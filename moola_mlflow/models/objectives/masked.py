@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moola_mlflow.batches import Batch
 from moola_mlflow.core import ObjectiveConfig
-from moola_mlflow.encoders.base import Encoder
-from moola_mlflow.objectives.base import Errors, Objective
-from moola_mlflow.objectives.rulers import Ridge, interpolate, last_visible, neighbours
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.objectives.base import Errors, Objective
+from moola_mlflow.models.objectives.baselines import Ridge, interpolate, last_visible, neighbours
+from moola_mlflow.windows import Batch
 
 # Candle shape (one bar alone) and swing or volatility state (many bars); a state feature at a visible step is
 # computed from bars that include hidden ones, so its skill is partly algebra and is reported apart.

@@ -11,11 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow.core import UserError
-from moola_mlflow.detection import PatternDetector
-from moola_mlflow.detector import HEADS, Detector
-from moola_mlflow.encoder_files import BROKEN, WEIGHTS, check_parts, check_times, load_from_path, save_encoder
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.ensemble import Ensemble, members_of
+from moola_mlflow.models.detector import PatternDetector
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
+from moola_mlflow.models.files.encoder import (
+    BROKEN_FILE_ERRORS,
+    ENCODER_WEIGHTS,
+    check_card_fields,
+    check_card_times,
+    load_from_path,
+    save_encoder,
+)
+from moola_mlflow.models.heads import HEADS, Detector
 
 DETECTOR_CARD = "detector.json"
 ENCODERS = "encoders"
@@ -39,7 +46,9 @@ def save_detector(detector: PatternDetector, folder: Path) -> None:
             "num_encoders": len(encoders),
         },
     }
-    save_file({k: tensor.detach().cpu().contiguous() for k, tensor in head.state_dict().items()}, folder / WEIGHTS)
+    save_file(
+        {k: tensor.detach().cpu().contiguous() for k, tensor in head.state_dict().items()}, folder / ENCODER_WEIGHTS
+    )
     for i, encoder in enumerate(encoders):
         save_encoder(encoder, encoder.card, folder / ENCODERS / str(i))
     (folder / DETECTOR_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -50,7 +59,7 @@ def load_detector_folder(path: Path) -> PatternDetector:
 
     Raises: UserError where it is absent, broken, or its parts do not fit each other.
     """
-    card = read_card(path / DETECTOR_CARD)
+    card = read_detector_card(path / DETECTOR_CARD)
     try:
         architecture = card["architecture"]
         encoders = [_encoder(path / ENCODERS / str(i)) for i in range(int(architecture["num_encoders"]))]
@@ -58,7 +67,7 @@ def load_detector_folder(path: Path) -> PatternDetector:
         classes = tuple(str(name) for name in card["classes"])
         num_inputs, num_steps = int(architecture["num_inputs"]), int(card["window"]["length"])
         make = partial(Detector, architecture["head"], num_inputs, len(classes), (int(low), int(high)), num_steps)
-        tensors = load_file(path / WEIGHTS)
+        tensors = load_file(path / ENCODER_WEIGHTS)
         with torch.device("meta"):  # shapes are compared first, without memory: a file may claim any size
             make().load_state_dict({name: tensor.to("meta") for name, tensor in tensors.items()})
         head = make()
@@ -69,12 +78,14 @@ def load_detector_folder(path: Path) -> PatternDetector:
     except UserError:
         raise
     except FileNotFoundError as e:
-        raise UserError(f"'{path}' is not a detector folder: it lacks {Path(e.filename or WEIGHTS).name}") from None
-    except (*BROKEN, RuntimeError) as e:
+        raise UserError(
+            f"'{path}' is not a detector folder: it lacks {Path(e.filename or ENCODER_WEIGHTS).name}"
+        ) from None
+    except (*BROKEN_FILE_ERRORS, RuntimeError) as e:
         raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_detector_card(path: Path) -> dict[str, Any]:
     """Return a detector's card. Raises: UserError where there is none, or its parts are not what their names say."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -86,12 +97,12 @@ def read_card(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' holds a {type(card).__name__}; expected an object with the model's description")
     try:
         told = {name: card[name] for name in ("labels", "evidence", "encoders") if card.get(name) is not None}
-        check_parts(told, {"labels": dict, "evidence": dict, "encoders": list})
+        check_card_fields(told, {"labels": dict, "evidence": dict, "encoders": list})
         for encoder in told.get("encoders", []):
-            check_parts({"encoder": encoder}, {"encoder": dict})
-        check_parts(told.get("labels", {}), {"counts": dict})
-        check_times(told.get("labels", {}), "labelled_from", "labelled_until")
-    except BROKEN as e:
+            check_card_fields({"encoder": encoder}, {"encoder": dict})
+        check_card_fields(told.get("labels", {}), {"counts": dict})
+        check_card_times(told.get("labels", {}), "labelled_from", "labelled_until")
+    except BROKEN_FILE_ERRORS as e:
         raise UserError(f"'{path}' is not a readable description of a detector: {' '.join(repr(e).split())}") from e
     return card
 

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from moola_mlflow.bars import check_dictionaries, check_parquet
 from moola_mlflow.core import UserError, nearest_name
-from moola_mlflow.labelcolumns import (
+from moola_mlflow.labels.columns import (
     TIMES,
-    Rows,
+    LabelRows,
     read_classes,
     read_instruments,
     read_pointers,
@@ -97,7 +97,7 @@ def _read(path: str | Path, length: int) -> LabelledSet:
     if table.num_rows == 0:
         raise UserError(f"labels: '{path}' holds no rows; label some windows, or make labels with 'moola label'")
     ids = read_texts(table, "window_id")
-    check = Rows(path, ids)
+    check = LabelRows(path, ids)
     check.refuse(np.array([name == "" for name in ids]), "window_id is empty; give each window a name")
     first = dict(reversed([(name, i) for i, name in enumerate(ids)]))
     check.refuse(
@@ -223,7 +223,7 @@ def _refuse_unfilled(path: Path) -> None:
     with contextlib.suppress(pa.ArrowInvalid), pq.ParquetFile(path) as file:
         for _ in file.iter_batches(batch_size=1, columns=["features"]):
             num_sound += 1
-    Rows(path, ids).refuse(
+    LabelRows(path, ids).refuse(
         np.arange(len(ids)) == num_sound,
         "features is empty, or one of its bars is; give all bars of the window with their four prices, or remove the "
         "row",

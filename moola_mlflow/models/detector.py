@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.calibration import apply_temperature
-from moola_mlflow.detector import HIT_BARS, Detector, Inputs, Output, SpanHead, span_scores
-from moola_mlflow.embedding import check_windows
-from moola_mlflow.encoders import Encoder
-from moola_mlflow.encoders.ensemble import members_of
 from moola_mlflow.features import PATH_FEATURE_NAMES, Hybrid, compute_features, path_features
+from moola_mlflow.models.calibration import apply_temperature
+from moola_mlflow.models.embed import check_windows
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.ensemble import members_of
+from moola_mlflow.models.heads import HIT_BARS, Detector, Inputs, Output, SpanHead, span_scores
 
 CHUNK = 256
 """Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 35 MB."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.encoders.base import Encoder
+from moola_mlflow.models.encoders.base import Encoder
 
 
 class Ensemble(Encoder):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.batches import Batch
-from moola_mlflow.encoders.base import Encoder
-from moola_mlflow.objectives.base import Errors, Objective
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.objectives.base import Errors, Objective
+from moola_mlflow.windows import Batch
 
 
 class WeightedSum(Objective):

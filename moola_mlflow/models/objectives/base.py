@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.batches import Batch
-from moola_mlflow.encoders.base import Encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.windows import Batch
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moola_mlflow.core import UserError, find_plugins, nearest_name
-from moola_mlflow.encoders import dropout
-from moola_mlflow.encoders.base import Encoder
-from moola_mlflow.encoders.bilstm import BiLSTM
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.bilstm import BiLSTM
 
-__all__ = ["ENCODERS", "BiLSTM", "Encoder", "build_encoder", "dropout"]
+__all__ = ["ENCODERS", "BiLSTM", "Encoder", "build_encoder"]
 
 ENCODERS: dict[str, Callable[[int, int, int, float], Encoder]] = find_plugins(__name__, __path__, "build")
 """Constructors: (num_features, hidden, layers, dropout) -> encoder."""

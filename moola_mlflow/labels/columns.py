@@ -21,7 +21,7 @@ HIGHEST = 1e306
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelRows:
     """Refuses a file for its first bad row."""
 
     path: str | Path
@@ -52,7 +52,7 @@ def read_texts(table: pa.Table, name: str) -> list[str]:
     return [text if text.strip() else "" for text in texts]
 
 
-def read_classes(names: list[str], check: Rows) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_classes(names: list[str], check: LabelRows) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return int64 [N] positions in the sorted classes, and the classes."""
     check.refuse(np.array([name == "" for name in names]), "label is empty; give it a class, or leave it out")
     counts = {name: names.count(name) for name in sorted(set(names))}
@@ -71,7 +71,7 @@ def read_classes(names: list[str], check: Rows) -> tuple[np.ndarray, tuple[str, 
     return np.array([position[name] for name in names], np.int64), classes
 
 
-def read_pointers(table: pa.Table, name: str, length: int, check: Rows) -> np.ndarray:
+def read_pointers(table: pa.Table, name: str, length: int, check: LabelRows) -> np.ndarray:
     """Return int64 [N] numbers of bars in the window."""
     values = _numbers(decoded(table, name), name)
     check.refuse(
@@ -85,7 +85,7 @@ def read_pointers(table: pa.Table, name: str, length: int, check: Rows) -> np.nd
     return values.astype(np.int64)
 
 
-def read_prices(table: pa.Table, length: int, check: Rows) -> np.ndarray:
+def read_prices(table: pa.Table, length: int, check: LabelRows) -> np.ndarray:
     """Shapes: a list of bars a row, each a list of four -> float64 [N, length, 4]."""
     column = decoded(table, "features")
     form = f"a list of {length} bars, each a list [{', '.join(PRICES)}]"
@@ -115,7 +115,7 @@ def read_prices(table: pa.Table, length: int, check: Rows) -> np.ndarray:
     return ohlc
 
 
-def refuse_broken_windows(ohlc_NT4: np.ndarray, check: Rows) -> None:
+def refuse_broken_windows(ohlc_NT4: np.ndarray, check: LabelRows) -> None:
     """Refuse windows that nothing can be read from: none of the checks of single bars sees them.
 
     Shapes: [N, T, 4].
@@ -154,7 +154,7 @@ def refuse_broken_windows(ohlc_NT4: np.ndarray, check: Rows) -> None:
     )
 
 
-def refuse_conflicts(ohlc_NT4: np.ndarray, names: list[str], check: Rows) -> None:
+def refuse_conflicts(ohlc_NT4: np.ndarray, names: list[str], check: LabelRows) -> None:
     """Refuse a window that is there twice with different classes. Shapes: [N, T, 4], N names."""
     first: dict[bytes, int] = {}
     same_N = [first.setdefault((window + 0.0).tobytes(), i) for i, window in enumerate(ohlc_NT4)]
@@ -179,7 +179,7 @@ def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
     return np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
 
 
-def read_instruments(table: pa.Table, check: Rows) -> np.ndarray | None:
+def read_instruments(table: pa.Table, check: LabelRows) -> np.ndarray | None:
     """Return text [N], or None where the file does not know them."""
     names = read_texts(table, "instrument") if "instrument" in table.column_names else []
     if not any(names):
@@ -188,7 +188,7 @@ def read_instruments(table: pa.Table, check: Rows) -> np.ndarray | None:
     return np.array(names)
 
 
-def read_times(table: pa.Table, length: int, check: Rows) -> tuple[np.ndarray | None, np.ndarray | None]:
+def read_times(table: pa.Table, length: int, check: LabelRows) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return int64 [N] starts of the first and last bar in ns since 1970 UTC, or None where the file has none."""
     there = [name for name in TIMES if name in table.column_names]
     if len(there) == 1:

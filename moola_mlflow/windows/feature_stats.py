@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.batches import CHUNK, BatchSource, fit_scaling
 from moola_mlflow.features import Tally, compute_features, quality_report
+from moola_mlflow.windows.batches import CHUNK, BatchSource, fit_scaling
 
 SAMPLE = 16_384
 """Windows that are kept, evenly spaced: about 80 MB. Where there are no more, every figure is exact."""
@@ -39,7 +39,7 @@ class Survey:
         return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
-def survey(source: BatchSource, order: np.ndarray) -> Survey:
+def feature_statistics(source: BatchSource, order: np.ndarray) -> Survey:
     """Look at the features of some windows. Shapes: order int [N], positions of windows."""
     if len(order) <= SAMPLE:
         return Survey(source, source.features(order), None)

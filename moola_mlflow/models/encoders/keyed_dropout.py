@@ -99,7 +99,7 @@ def factors_on_device(at: Stream, size: int, least: int, factor: Tensor, device:
     return (bits_BN >= least).to(factor.dtype) * factor.item()
 
 
-def use_torch(model: nn.Module) -> None:
+def use_torch_dropout(model: nn.Module) -> None:
     """Have a model's dropout layers draw as plain PyTorch does."""
     for module in model.modules():
         if isinstance(module, Dropout):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.core import UserError, nearest_name
-from moola_mlflow.encoders import Encoder
+from moola_mlflow.models.encoders.base import Encoder
 
 Span = tuple[Tensor, Tensor]
 """First and last step of each window's span. Shapes: int64 [B] each."""

@@ -11,19 +11,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moola_mlflow import checkpoint
 from moola_mlflow.core import Config, EncoderConfig, FeaturesConfig, UserError, WindowsConfig, resolve
-from moola_mlflow.encoders import Encoder, build_encoder
 from moola_mlflow.features import feature_names
+from moola_mlflow.models.encoders import build_encoder
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.files import checkpoint
 
-WEIGHTS, CARD = "weights.safetensors", "encoder.json"
-BROKEN = (
+ENCODER_WEIGHTS, ENCODER_CARD = "weights.safetensors", "encoder.json"
+BROKEN_FILE_ERRORS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, SafetensorError
 )  # fmt: skip
 """What reading a file raises that is not what it should be."""
 
 
-def describe(config: Config, encoder: Encoder) -> dict[str, Any]:
+def describe_encoder(config: Config, encoder: Encoder) -> dict[str, Any]:
     """Return the part of an encoder's card that follows from configuration and scaling."""
     features = config.features
     return {
@@ -56,8 +57,8 @@ def save_encoder(encoder: Encoder, card: dict[str, Any], folder: Path) -> None:
     """Write weights and card into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, folder / ENCODER_WEIGHTS)
+    (folder / ENCODER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def load_from_path(path: Path) -> Encoder:
@@ -68,13 +69,13 @@ def load_from_path(path: Path) -> Encoder:
     return _from_folder(path) if path.is_dir() else _from_checkpoint(path)
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_encoder_card(path: Path) -> dict[str, Any]:
     """Return an encoder's card. Raises: UserError where there is none, or it does not say what the encoder reads."""
     try:
         return _checked(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"'{path.parent}' is not an encoder folder: it lacks {path.name}") from None
-    except BROKEN as e:
+    except BROKEN_FILE_ERRORS as e:
         raise UserError(f"'{path.parent}' is not a readable encoder folder: {' '.join(repr(e).split())}") from e
 
 
@@ -88,9 +89,9 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     if num != int(architecture["input_size"]):
         raise ValueError(f"features.set={own.set} has {num} features, the network reads {architecture['input_size']}")
     read = WindowsConfig.model_validate({key: window[key] for key in ("length", "stride", "warmup")})
-    check_parts(card, {"data": dict, "objective": dict, "model_id": str, "run_id": str})
-    check_parts(card.get("objective", {}), {"name": str})
-    check_times(card, "trained_from", "trained_until")
+    check_card_fields(card, {"data": dict, "objective": dict, "model_id": str, "run_id": str})
+    check_card_fields(card.get("objective", {}), {"name": str})
+    check_card_times(card, "trained_from", "trained_until")
     int(architecture["output_size"])
     return {
         **card,
@@ -99,14 +100,14 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_parts(card: dict[str, Any], kinds: dict[str, type]) -> None:
+def check_card_fields(card: dict[str, Any], kinds: dict[str, type]) -> None:
     """Refuse a part that is there and is of another kind. Raises: TypeError."""
     for name, kind in kinds.items():
         if name in card and not isinstance(card[name], kind):
             raise TypeError(f"{name} is a {type(card[name]).__name__}")
 
 
-def check_times(card: dict[str, Any], first: str, last: str) -> None:
+def check_card_times(card: dict[str, Any], first: str, last: str) -> None:
     """Refuse one end of a span of time without the other, or what is no time. Raises: ValueError or KeyError."""
     if first in card or last in card:
         for name in (first, last):
@@ -114,32 +115,32 @@ def check_times(card: dict[str, Any], first: str, last: str) -> None:
 
 
 def _from_folder(folder: Path) -> Encoder:
-    card = read_card(folder / CARD)
+    card = read_encoder_card(folder / ENCODER_CARD)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / ENCODER_WEIGHTS)
         parts = {name: card["architecture"][name] for name in EncoderConfig.model_fields}
         config = EncoderConfig.model_validate(parts)
         input_size = int(card["architecture"]["input_size"])
     except FileNotFoundError:
-        raise UserError(f"'{folder}' is not an encoder folder: it lacks {WEIGHTS}") from None
-    except BROKEN as e:
+        raise UserError(f"'{folder}' is not an encoder folder: it lacks {ENCODER_WEIGHTS}") from None
+    except BROKEN_FILE_ERRORS as e:
         raise UserError(f"'{folder}' is not a readable encoder folder: {' '.join(repr(e).split())}") from e
     return _filled(config, input_size, tensors, card, str(folder))
 
 
 def _from_checkpoint(path: Path) -> Encoder:
-    state, prefix = checkpoint.load(path), "encoder."
+    state, prefix = checkpoint.load_checkpoint(path), "encoder."
     try:
         config = resolve(state["config"], {})
         names = feature_names(config.features.set)
         tensors = {k.removeprefix(prefix): v for k, v in state["model_state_dict"].items() if k.startswith(prefix)}
         made_by = {"run_id": str(state["run_id"]), "epochs": int(state["epoch"]) + 1}
-    except BROKEN as e:
+    except BROKEN_FILE_ERRORS as e:
         raise UserError(
             f"'{path}' is a checkpoint, but none that this project's pretrain has written: {' '.join(repr(e).split())}"
         ) from e
     encoder = _filled(config.encoder, len(names), tensors, {}, str(path))
-    encoder.card = {**describe(config, encoder), **made_by}
+    encoder.card = {**describe_encoder(config, encoder), **made_by}
     return encoder
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moola_mlflow.core import SplitConfig, UserError
-from moola_mlflow.windows import Windows
+from moola_mlflow.windows.windows import Windows
 
 NAMES = ("train", "val", "test")
 

@@ -19,8 +19,8 @@ import pandas as pd
 
 from moola_mlflow.bars import Bars, bars_from_table, read_bars, segments
 from moola_mlflow.core import BarsConfig, DetectConfig, UserError, resolve
-from moola_mlflow.detection import CHUNK, Found, PatternDetector
-from moola_mlflow.detector_files import load_detector_folder
+from moola_mlflow.models.detector import CHUNK, Found, PatternDetector
+from moola_mlflow.models.files.detector import load_detector_folder
 from moola_mlflow.windows import Windows, make_windows
 
 COLUMNS = (

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from moola_mlflow.core import TrainingError, UserError
 
-LATEST, BEST, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
+LATEST_CHECKPOINT, BEST_CHECKPOINT, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
 PREVIOUS = "checkpoint_previous.pt"
 HASH = "sha256"
 NUM_TOP = 3
 
 
-def save(state: dict[str, Any], path: Path) -> None:
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that a reader sees the old file or the whole new one, even after a power cut."""
     temporary = path.with_suffix(".tmp")
     try:
@@ -39,7 +39,7 @@ def save(state: dict[str, Any], path: Path) -> None:
         ) from e
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without executing anything in it.
 
     Raises: UserError where the file is absent or is not a checkpoint.
@@ -52,17 +52,21 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"no checkpoint at '{path}'") from None
     except Exception as e:  # torch raises a different type for every way a file can be broken
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise UserError(f"'{path}' is not a readable checkpoint ({first}); use another, such as {BEST}") from e
+        raise UserError(
+            f"'{path}' is not a readable checkpoint ({first}); use another, such as {BEST_CHECKPOINT}"
+        ) from e
     if not isinstance(state, dict) or "model_state_dict" not in state:
         raise UserError(f"'{path}' holds no model_state_dict; it is not a checkpoint of this project")
     if damaged:
-        raise UserError(f"'{path}' is damaged: its content does not match the hash in it; use another, such as {BEST}")
+        raise UserError(
+            f"'{path}' is damaged: its content does not match the hash in it; use another, such as {BEST_CHECKPOINT}"
+        )
     return state
 
 
 def load_epoch(path: Path) -> dict[str, Any]:
     """Read the checkpoint of a training. Raises: UserError also where it does not say of which epoch it is."""
-    state = load(path)
+    state = load_checkpoint(path)
     ranking, metrics = state.get("ranking"), state.get("metrics")
     numbers = [state.get("epoch"), *(ranking if isinstance(ranking, list) else [None])]
     numbers += [metrics.get("val_huber", 0.0)] if isinstance(metrics, dict) else [None]
@@ -121,7 +125,7 @@ class CheckpointFolder:
 
     def save_epoch(self, state: dict[str, Any], huber: float) -> None:
         """Save the state of a finished epoch and rank it by its validation Huber, the earlier epoch first on a tie."""
-        latest = self.folder / LATEST
+        latest = self.folder / LATEST_CHECKPOINT
         rank = sum(other <= huber for other in self.ranking)
         if rank < NUM_TOP:
             self.ranking = [*self.ranking[:rank], huber, *self.ranking[rank:]][:NUM_TOP]
@@ -133,7 +137,7 @@ class CheckpointFolder:
                 os.replace(self.folder / TOP.format(place), self.folder / TOP.format(place + 1))
             _link(latest, self.folder / TOP.format(rank + 1))
             if rank == 0:
-                _link(latest, self.folder / BEST)
+                _link(latest, self.folder / BEST_CHECKPOINT)
             _sync_folder(self.folder)
         except OSError as e:
             raise TrainingError(f"the checkpoints in '{self.folder}' cannot be kept in order: {e}") from e
@@ -143,13 +147,13 @@ class CheckpointFolder:
         self._save_latest(state)
 
     def _save_latest(self, state: dict[str, Any]) -> None:
-        latest = self.folder / LATEST
+        latest = self.folder / LATEST_CHECKPOINT
         if latest.exists():
             try:
                 _link(latest, self.folder / PREVIOUS)
             except OSError as e:
                 raise TrainingError(f"the checkpoints in '{self.folder}' cannot be kept in order: {e}") from e
-        save({**state, "ranking": list(self.ranking)}, latest)
+        save_checkpoint({**state, "ranking": list(self.ranking)}, latest)
 
     def load_latest(self) -> tuple[dict[str, Any], list[str]]:
         """Return the newest state that can be read, and what to say of those that cannot.
@@ -159,7 +163,7 @@ class CheckpointFolder:
         Raises: UserError where there is none.
         """
         warnings = []
-        for name in (LATEST, PREVIOUS, *(TOP.format(place) for place in range(1, NUM_TOP + 1))):
+        for name in (LATEST_CHECKPOINT, PREVIOUS, *(TOP.format(place) for place in range(1, NUM_TOP + 1))):
             if not (self.folder / name).exists():
                 continue
             try:
@@ -167,7 +171,7 @@ class CheckpointFolder:
             except UserError as e:
                 warnings.append(f"{e}. Falling back to the one before.")
                 continue
-            if name != LATEST:
+            if name != LATEST_CHECKPOINT:
                 self._forget_after(state["epoch"])
             else:
                 self.ranking = list(state["ranking"])
@@ -190,7 +194,7 @@ class CheckpointFolder:
         for place, (_, path) in enumerate(kept, 1):
             os.replace(path, self.folder / TOP.format(place))
         if kept:
-            _link(self.folder / TOP.format(1), self.folder / BEST)
+            _link(self.folder / TOP.format(1), self.folder / BEST_CHECKPOINT)
         self.ranking = [huber for huber, _ in kept]
 
     def forget_previous(self) -> None:

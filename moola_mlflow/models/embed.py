@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.core import UserError
-from moola_mlflow.encoders import Encoder
 from moola_mlflow.features import Hybrid, compute_features
+from moola_mlflow.models.encoders.base import Encoder
 
 POOLS = ("mean", "last", "none")
 CHUNK = 1024

@@ -1,0 +1,37 @@
+"""Labelled windows: read and write them, make weak labels by a rule, group overlapping ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.labels.labelled_set import LabelledSet, labels_target, read_labels, write_labels
+    from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
+    from moola_mlflow.labels.weak import (
+        Patterns,
+        check_enough,
+        choose_labels,
+        find_patterns,
+        overlap_groups,
+        sample_bars,
+        sample_labels,
+    )
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "labelled_set": ("LabelledSet", "labels_target", "read_labels", "write_labels"),
+        "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
+        "weak": (
+            "Patterns",
+            "check_enough",
+            "choose_labels",
+            "find_patterns",
+            "overlap_groups",
+            "sample_bars",
+            "sample_labels",
+        ),
+    },
+)

@@ -1,0 +1,63 @@
+"""Encoders, objectives, heads and the detector: build them, run them, save and load them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.models.calibration import HIGHEST, LOWEST, apply_temperature, temperature
+    from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features
+    from moola_mlflow.models.embed import embed
+    from moola_mlflow.models.encoders import build_encoder
+    from moola_mlflow.models.encoders.base import Encoder
+    from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
+    from moola_mlflow.models.encoders.keyed_dropout import can_be_shared, stream, use_torch_dropout
+    from moola_mlflow.models.files.checkpoint import (
+        BEST_CHECKPOINT,
+        LATEST_CHECKPOINT,
+        CheckpointFolder,
+        load_checkpoint,
+    )
+    from moola_mlflow.models.files.detector import (
+        DETECTOR_CARD,
+        load_detector_folder,
+        read_detector_card,
+        save_detector,
+    )
+    from moola_mlflow.models.files.encoder import (
+        ENCODER_CARD,
+        describe_encoder,
+        load_from_path,
+        read_encoder_card,
+        save_encoder,
+    )
+    from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Span
+    from moola_mlflow.models.objectives import build_objective
+    from moola_mlflow.models.objectives.base import Errors, Objective, leak
+    from moola_mlflow.models.objectives.baselines import Ridge
+    from moola_mlflow.models.objectives.price_path import median_range, running_max, shifted
+    from moola_mlflow.models.scan import SCAN_PARAMETERS, Scan, detect, detect_options, scan
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "calibration": ("HIGHEST", "LOWEST", "apply_temperature", "temperature"),
+        "detector": ("PatternDetector", "detector_inputs", "encoder_features"),
+        "embed": ("embed",),
+        "encoders": ("build_encoder",),
+        "encoders.base": ("Encoder",),
+        "encoders.ensemble": ("Ensemble", "members_of"),
+        "encoders.keyed_dropout": ("can_be_shared", "stream", "use_torch_dropout"),
+        "files.checkpoint": ("BEST_CHECKPOINT", "CheckpointFolder", "LATEST_CHECKPOINT", "load_checkpoint"),
+        "files.detector": ("DETECTOR_CARD", "load_detector_folder", "read_detector_card", "save_detector"),
+        "files.encoder": ("ENCODER_CARD", "describe_encoder", "load_from_path", "read_encoder_card", "save_encoder"),
+        "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Span"),
+        "objectives": ("build_objective",),
+        "objectives.base": ("Errors", "Objective", "leak"),
+        "objectives.baselines": ("Ridge",),
+        "objectives.price_path": ("median_range", "running_max", "shifted"),
+        "scan": ("SCAN_PARAMETERS", "Scan", "detect", "detect_options", "scan"),
+    },
+)
