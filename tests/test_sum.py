@@ -20,7 +20,7 @@ from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.models.objectives.base import Errors, leak
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.models.objectives.price_path import TARGETS
+from moola_mlflow.models.objectives.path import TARGETS
 from moola_mlflow.models.objectives.weighted_sum import WeightedSum
 from moola_mlflow.sharding import Pretraining
 from moola_mlflow.trainer import Trainer

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from moola_mlflow.core import ObjectiveConfig, UserError, find_plugins, nearest_name
 from moola_mlflow.models.objectives.base import Errors, Objective, leak
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.models.objectives.price_path import PricePath
+from moola_mlflow.models.objectives.path import PricePath
 from moola_mlflow.models.objectives.weighted_sum import WeightedSum
 
 __all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "PricePath", "WeightedSum", "build_objective", "leak"]
