@@ -31,7 +31,7 @@ from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files.encoder import describe_encoder
 from moola_mlflow.models.heads import HIDDEN as HEAD
 from moola_mlflow.models.heads import KERNEL, Detector
-from moola_mlflow.models.scan import detect_options, scan
+from moola_mlflow.models.scanning import detect_options, scan
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NUM_WINDOWS = 1024

@@ -28,16 +28,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow import registry
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.evaluation.metrics import ece, ece_if_calibrated, scores
 from moola_mlflow.labels.surge_rule import CLASSES, NO_SURGE, apply_rule
 from moola_mlflow.labels.weak import find_patterns
-from moola_mlflow.metrics import ece, ece_if_calibrated, scores
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.detector import PatternDetector
-from moola_mlflow.models.scan import detect_options, scan
+from moola_mlflow.models.scanning import detect_options, scan
+from moola_mlflow.tracking.registry import models
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 17
@@ -109,7 +109,7 @@ def main() -> None:
     rows = []
     print(HEAD)
     for uri in arguments.detector:
-        detector = registry.load_detector(uri)
+        detector = models.load_detector(uri)
         for path in arguments.bars:
             config = BarsConfig(path=path, instrument=arguments.instrument, sample_seed=arguments.sample_seed)
             bars = read_bars(config)

@@ -94,9 +94,9 @@ def epoch_share(num_bars: int, rounds: int) -> list[float]:
     """Return the share of an epoch's CPU time that gathering, features and jitter take, at the default network."""
     import torch
 
-    from moola_mlflow import setup
     from moola_mlflow.core import runtime
-    from moola_mlflow.setup import build_model
+    from moola_mlflow.training import setup
+    from moola_mlflow.training.setup import build_model
 
     runtime.tune_allocator()
     torch.set_num_threads(1)

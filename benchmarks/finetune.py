@@ -63,10 +63,10 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     """Return the seconds of the detector's folds, from labels in memory to predictions."""
     import torch
 
-    from moola_mlflow.comparison import detector_method, make_setting
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import read_preset, resolve
-    from moola_mlflow.crossval import Targets, cross_validate, plan
+    from moola_mlflow.evaluation.crossval import LabelTargets, cross_validate, plan_folds
+    from moola_mlflow.evaluation.methods import detector_method, make_setting
     from moola_mlflow.labels.weak import sample_labels
     from moola_mlflow.models.files.encoder import load_from_path
 
@@ -74,9 +74,9 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     labels = sample_labels(config, config.labels.n, config.labels.seed)
     started = time.perf_counter()
     setting = make_setting(labels, [load_from_path(encoder_folder)], config, torch.device("cpu"), "fp32")
-    units = plan(labels, config.cv, SEEDS)
+    units = plan_folds(labels, config.cv, SEEDS)
     workers = runtime.usable_cores()
-    outcomes = cross_validate([detector_method(setting)], Targets.of(labels), units, workers=workers)
+    outcomes = cross_validate([detector_method(setting)], LabelTargets.of(labels), units, workers=workers)
     assert all(len(found) == len(units) for found in outcomes.values())
     return time.perf_counter() - started
 

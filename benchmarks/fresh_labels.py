@@ -46,7 +46,7 @@ def joined(sets: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     """Lay predictions of labelled sets and their overlap groups behind one another; sets share no bars."""
     import numpy as np
 
-    from moola_mlflow.metrics import Predictions
+    from moola_mlflow.evaluation.metrics import Predictions
 
     said = [predictions for predictions, _ in sets]
     offsets = np.cumsum([0, *(groups.max() + 1 for _, groups in sets)])
@@ -60,7 +60,7 @@ def joined(sets: list[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 def summary(sets: dict[str, list[tuple[Any, Any]]]) -> dict[str, Any]:
     """Return scores and paired differences over all windows, and each set's own difference beside them."""
-    from moola_mlflow.metrics import bootstrap_interval, paired_difference
+    from moola_mlflow.evaluation.metrics import bootstrap_interval, paired_difference
 
     whole = {name: joined(rows) for name, rows in sets.items()}
     scores = {
@@ -121,7 +121,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare()
     from moola_mlflow.core.config.presets import read_preset, resolve
-    from moola_mlflow.crossval import pooled
+    from moola_mlflow.evaluation.crossval import pooled_predictions
     from moola_mlflow.labels.weak import overlap_groups, sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
@@ -137,7 +137,7 @@ def main() -> None:
             groups = overlap_groups(labels, across_instruments=True)
             units, outcomes = run_seed(labels, seed, pretrained(folder, seed, small), fresh, WANTED)
             for name, rows in outcomes.items():
-                sets[name].append((pooled(rows, units, labels), groups))
+                sets[name].append((pooled_predictions(rows, units, labels), groups))
             counts.append(len(labels))
             print(f"seed {seed}: {time.perf_counter() - started:.0f} s so far", file=sys.stderr, flush=True)
     found = summary(sets)

@@ -79,10 +79,10 @@ def run_seed(
     """Return one seed's folds and what each of the wanted methods said of them."""
     import torch
 
-    from moola_mlflow.comparison import build_methods, make_setting
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import read_preset, resolve
-    from moola_mlflow.crossval import Targets, cross_validate, plan
+    from moola_mlflow.evaluation.crossval import LabelTargets, cross_validate, plan_folds
+    from moola_mlflow.evaluation.methods import build_methods, make_setting
     from moola_mlflow.models.files.encoder import load_from_path
 
     preset = read_preset(ROOT / "configs" / "finetune.yaml")
@@ -96,21 +96,21 @@ def run_seed(
             name = PATH_ALONE if method.name == "path_features" else f"{method.name}, {inputs}" if own else method.name
             if name in wanted and name not in methods:
                 methods[name] = replace(method, name=name)
-    units = plan(labels, config.cv, (seed,))
+    units = plan_folds(labels, config.cv, (seed,))
     workers = runtime.usable_cores()
-    return units, cross_validate(list(methods.values()), Targets.of(labels), units, workers=workers)
+    return units, cross_validate(list(methods.values()), LabelTargets.of(labels), units, workers=workers)
 
 
 def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> dict[str, Any]:
     """Return scores, paired differences with the single seeds beside them, and calibration before and after."""
     import numpy as np
 
-    from moola_mlflow.crossval import pooled
+    from moola_mlflow.evaluation.crossval import pooled_predictions
+    from moola_mlflow.evaluation.metrics import bootstrap_interval, ece_if_calibrated, paired_difference
     from moola_mlflow.labels.weak import overlap_groups
-    from moola_mlflow.metrics import bootstrap_interval, ece_if_calibrated, paired_difference
 
     groups = overlap_groups(labels, across_instruments=True)
-    said = {name: pooled(rows, units, labels) for name, rows in outcomes.items()}
+    said = {name: pooled_predictions(rows, units, labels) for name, rows in outcomes.items()}
     scores = {
         name: {metric: list(bootstrap_interval(found.statistics()[metric], groups)) for metric in METRICS}
         for name, found in said.items()
@@ -118,7 +118,7 @@ def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> di
 
     def of_seed(name: str, seed: int) -> Any:
         chosen = [i for i, unit in enumerate(units) if unit.seed == seed]
-        return pooled([outcomes[name][i] for i in chosen], [units[i] for i in chosen], labels)
+        return pooled_predictions([outcomes[name][i] for i in chosen], [units[i] for i in chosen], labels)
 
     differences = []
     for one, other in DIFFERENCES:
@@ -133,7 +133,9 @@ def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> di
     everything = np.ones((1, len(labels)))
     ece = {
         name: {
-            what: float(pooled(outcomes[name], units, labels, calibrated=after).statistics()["ece"](everything)[0])
+            what: float(
+                pooled_predictions(outcomes[name], units, labels, calibrated=after).statistics()["ece"](everything)[0]
+            )
             for what, after in (("before", False), ("after", True))
         }
         | {"if calibrated": ece_if_calibrated(said[name].probability)}

@@ -41,7 +41,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
     import torch
 
     from moola_mlflow.core.config.presets import read_preset, resolve
-    from moola_mlflow.setup import build_model, prepare
+    from moola_mlflow.training.setup import build_model, prepare
 
     overrides = {
         "bars.sample_bars": arguments.bars, "trainer.epochs": arguments.epochs, "encoder.hidden": arguments.hidden,
@@ -61,7 +61,7 @@ class Plain:
 
         from moola_mlflow.core.runtime import seeded_generator
         from moola_mlflow.models.encoders.keyed_dropout import use_torch_dropout
-        from moola_mlflow.trainer import lr_factor
+        from moola_mlflow.training.trainer import lr_factor
         from moola_mlflow.windows.batches import Batch
 
         self.config, self.data, self.model = prepared(arguments)
@@ -168,10 +168,10 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
     runtime.set_threads()
     import torch
 
-    from moola_mlflow.events import EpochEnded
     from moola_mlflow.models.files.checkpoint import CheckpointFolder
-    from moola_mlflow.tracking import Run
-    from moola_mlflow.trainer import Trainer
+    from moola_mlflow.tracking.run import Run
+    from moola_mlflow.training.events import EpochEnded
+    from moola_mlflow.training.trainer import Trainer
 
     config, data, model = prepared(arguments)
     precision = runtime.pick_precision("auto", torch.device("cpu"))
@@ -219,7 +219,7 @@ def child(arguments: argparse.Namespace) -> None:
 def judged(trained: Any) -> dict[str, Any]:
     """Score a trained network on the validation windows, with a trainer of its own so that all are scored alike."""
     from moola_mlflow.models.files.checkpoint import CheckpointFolder
-    from moola_mlflow.trainer import Trainer
+    from moola_mlflow.training.trainer import Trainer
 
     data = trained.data
     judge = Trainer(trained.model, data.source, data.split, trained.config, "fp32", CheckpointFolder(Path("judged")))

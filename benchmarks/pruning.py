@@ -42,12 +42,12 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
 
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import read_preset, resolve
-    from moola_mlflow.study.joining import join
-    from moola_mlflow.study.pretrain_trials import PretrainTrials
-    from moola_mlflow.study.space import Space
-    from moola_mlflow.study.storage import Coordination, locate
-    from moola_mlflow.study.worker import Worker
-    from moola_mlflow.tracking import Run
+    from moola_mlflow.sweep.attach import join_study
+    from moola_mlflow.sweep.pretrain_trials import PretrainTrials
+    from moola_mlflow.sweep.space import Space
+    from moola_mlflow.sweep.storage import Coordination, locate_storage
+    from moola_mlflow.sweep.worker import Worker
+    from moola_mlflow.tracking.run import Run
 
     runtime.set_threads(1)
     name = f"{pruner or 'default'}-{seed}"
@@ -55,11 +55,11 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
     wanted |= {"pruner": pruner} if pruner else {}
     preset = {**read_preset(ROOT / "configs" / "stones.yaml"), "sweep": wanted}
     config = resolve(preset, SMALL)
-    space, url = Space.of(config), locate("", mlflow.get_tracking_uri())[0]
+    space, url = Space.of(config), locate_storage("", mlflow.get_tracking_uri())[0]
     coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
     begun = time.process_time()
     with Run("sweep", name) as run:
-        joined = join(config, space, coordination, name, run)
+        joined = join_study(config, space, coordination, name, run)
         objective = PretrainTrials(torch.device("cpu"), "fp32")
         Worker(config, space, joined.queue, joined.experiment, joined.run_id, objective).run()
     trials = joined.queue.trials()

@@ -121,8 +121,8 @@ def make_trainer(arguments: argparse.Namespace, cores: int, folder: str) -> Any:
 
     from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.models.files.checkpoint import CheckpointFolder
-    from moola_mlflow.setup import build_model, prepare
-    from moola_mlflow.trainer import Trainer
+    from moola_mlflow.training.setup import build_model, prepare
+    from moola_mlflow.training.trainer import Trainer
 
     overrides = {"bars.sample_bars": arguments.bars, "encoder.hidden": arguments.hidden, "runtime.shards": cores}
     config = resolve(read_preset(ROOT / "configs" / "stones.yaml"), overrides)

@@ -57,11 +57,11 @@ def do_read(store: str) -> dict[str, float]:
     """Open, cut, split, look at every window's features and train a small network on some, as `pretrain` does."""
     import torch
 
-    from moola_mlflow import setup
     from moola_mlflow.bars.reader import read_bars
     from moola_mlflow.core import runtime
     from moola_mlflow.core.config.presets import resolve
-    from moola_mlflow.setup import build_model
+    from moola_mlflow.training import setup
+    from moola_mlflow.training.setup import build_model
     from moola_mlflow.windows.feature_stats import feature_statistics
     from moola_mlflow.windows.splits import split_by_time
 

@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.detect import full_size
 from benchmarks.synthetic_months import machine
-from moola_mlflow import registry
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.models.files.detector import read_detector_card, save_detector
+from moola_mlflow.tracking.registry import models
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,7 +40,7 @@ def serve(folder: Path, detector: Path) -> tuple[subprocess.Popen[bytes], str]:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("serving", f"{folder}/artifacts"))
     with mlflow.start_run():
-        registry.log_detector(NAME, detector, read_detector_card(detector / "detector.json"), {"gates": "passed"})
+        models.log_detector(NAME, detector, read_detector_card(detector / "detector.json"), {"gates": "passed"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

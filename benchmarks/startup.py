@@ -38,7 +38,7 @@ class Watch:
     "Has the time written down when the trainer first tells that a step has ended."
 
     def find_spec(self, name, path=None, target=None):
-        if name != "moola_mlflow.events":
+        if name != "moola_mlflow.training.events":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

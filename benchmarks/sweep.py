@@ -35,19 +35,19 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
 
     from moola_mlflow.core.config.presets import resolve
     from moola_mlflow.core.config.tree import Config
-    from moola_mlflow.study.joining import join
-    from moola_mlflow.study.space import Space
-    from moola_mlflow.study.storage import Coordination, locate
-    from moola_mlflow.study.worker import Outcome, Reporter, Worker
-    from moola_mlflow.tracking import Run
+    from moola_mlflow.sweep.attach import join_study
+    from moola_mlflow.sweep.space import Space
+    from moola_mlflow.sweep.storage import Coordination, locate_storage
+    from moola_mlflow.sweep.worker import Reporter, TrialOutcome, Worker
+    from moola_mlflow.tracking.run import Run
 
     at: list[tuple[float, float]] = []
 
-    def trivial(config: Config, report: Reporter) -> Outcome:
+    def trivial(config: Config, report: Reporter) -> TrialOutcome:
         value = abs(np.log10(config.optimizer.lr) + 2) + config.encoder.dropout
         for step in range(EPOCHS):
             report.epoch(step, value + 1 / (step + 1), {"lr": config.optimizer.lr})
-        return Outcome(value, 0.0)
+        return TrialOutcome(value, 0.0)
 
     def heard(line: str) -> None:
         at.append((time.process_time(), time.perf_counter()))
@@ -56,11 +56,11 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
     config = resolve({"sweep": sweep}, {})
     space = Space.of(config)
     coordination = Coordination(
-        locate("", mlflow.get_tracking_uri())[0], config.sweep.heartbeat_s, config.sweep.grace_s
+        locate_storage("", mlflow.get_tracking_uri())[0], config.sweep.heartbeat_s, config.sweep.grace_s
     )
     with Run("sweep", "bench") as run:
         begun = time.process_time(), time.perf_counter()
-        joined = join(config, space, coordination, config.sweep.study, run)
+        joined = join_study(config, space, coordination, config.sweep.study, run)
         joined_at = time.process_time()
         Worker(config, space, joined.queue, joined.experiment, joined.run_id, trivial, heard=heard).run()
         ended = time.process_time(), time.perf_counter()

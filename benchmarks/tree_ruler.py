@@ -17,13 +17,13 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.runtime import EVALUATION, RULERS, seeded_generator
-from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.models.objectives.baselines import SIDE, neighbours
 from moola_mlflow.models.objectives.masked import Masked
+from moola_mlflow.training.validation import EVALUATION_BATCH
 from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from moola_mlflow.core import BarsConfig
     from moola_mlflow.features import compute_features
     from moola_mlflow.models import detect, embed
-    from moola_mlflow.registry import load_detector, load_encoder
-    from moola_mlflow.study.rebuild import load_study
+    from moola_mlflow.sweep import load_study
+    from moola_mlflow.tracking import load_detector, load_encoder
     from moola_mlflow.windows import Windows, make_windows
 
 __version__ = "0.1.0"
@@ -52,9 +52,9 @@ _HOME = {
     "compute_features": "features",
     "detect": "models",
     "embed": "models",
-    "load_detector": "registry",
-    "load_encoder": "registry",
-    "load_study": "study.rebuild",
+    "load_detector": "tracking",
+    "load_encoder": "tracking",
+    "load_study": "sweep",
     "make_windows": "windows",
     "read_bars": "bars",
 }

@@ -13,9 +13,9 @@ def main() -> int:
     interrupts = Interrupts(watch_parent="MLFLOW_RUN_ID" in os.environ)
     interrupts.install()
     try:
-        from moola_mlflow import cli
+        from moola_mlflow.cli import run_cli
 
-        return cli.main(interrupts=interrupts)
+        return run_cli(interrupts=interrupts)
     except Interrupted as e:
         return e.exit_code
     finally:

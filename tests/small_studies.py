@@ -8,12 +8,12 @@ import mlflow
 
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import Config
-from moola_mlflow.study.joining import join
-from moola_mlflow.study.queue import TrialQueue
-from moola_mlflow.study.space import Space
-from moola_mlflow.study.storage import Coordination, locate
-from moola_mlflow.study.worker import Outcome, Reporter, Worker
-from moola_mlflow.tracking import Run
+from moola_mlflow.sweep.attach import join_study
+from moola_mlflow.sweep.queue import TrialQueue
+from moola_mlflow.sweep.space import Space
+from moola_mlflow.sweep.storage import Coordination, locate_storage
+from moola_mlflow.sweep.worker import Reporter, TrialOutcome, Worker
+from moola_mlflow.tracking.run import Run
 
 SPACE = {
     "trainer.batch_size": [16, 32, 64],
@@ -28,12 +28,12 @@ def configured(**sweep: object) -> Config:
     return resolve({"sweep": given}, {})
 
 
-def parabola(config: Config, report: Reporter) -> Outcome:
+def parabola(config: Config, report: Reporter) -> TrialOutcome:
     """A trial without training: three epochs that approach a value."""
     value = abs(config.optimizer.lr - 0.01) + config.encoder.hidden / 1000
     for step in range(3):
         report.epoch(step, value + 1 / (step + 1), {"lr": config.optimizer.lr})
-    return Outcome(value, seconds=config.encoder.hidden / 10)
+    return TrialOutcome(value, seconds=config.encoder.hidden / 10)
 
 
 class Bench:
@@ -41,17 +41,17 @@ class Bench:
 
     def __init__(self, config: Config) -> None:
         self.config, self.space = config, Space.of(config)
-        url, _ = locate("", mlflow.get_tracking_uri())
+        url, _ = locate_storage("", mlflow.get_tracking_uri())
         self.coordination = Coordination(url, 1, 2)
 
-    def sweep(self, objective: Callable[[Config, Reporter], Outcome] = parabola) -> tuple[TrialQueue, str]:
+    def sweep(self, objective: Callable[[Config, Reporter], TrialOutcome] = parabola) -> tuple[TrialQueue, str]:
         with Run("sweep", "bench") as run:
-            joined = join(self.config, self.space, self.coordination, self.config.sweep.study, run)
+            joined = join_study(self.config, self.space, self.coordination, self.config.sweep.study, run)
             Worker(self.config, self.space, joined.queue, joined.experiment, joined.run_id, objective).run()
         return joined.queue, joined.run_id
 
     def rejoin(self, run_id: str) -> tuple[TrialQueue, str]:
         """Join a sweep that is there without working on it."""
-        joined = join(self.config, self.space, self.coordination, self.config.sweep.study, None)
+        joined = join_study(self.config, self.space, self.coordination, self.config.sweep.study, None)
         assert joined.run_id == run_id
         return joined.queue, joined.run_id

@@ -12,16 +12,16 @@ import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 from small_labels import small_labels
 
-from moola_mlflow import compare
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.escape import png_data_uri
+from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
 from moola_mlflow.labels.weak import overlap_groups
-from moola_mlflow.metrics import Interval
-from moola_mlflow.pairing import Paired, pair
-from moola_mlflow.plots.compare import literal, overlay_figure, scores_figure
-from moola_mlflow.runrecord import RunRecord, Sources, encoder_sources
+from moola_mlflow.reports import compare
+from moola_mlflow.reports.paired import Paired, pair
+from moola_mlflow.reports.plots.compare import literal, overlay_figure, scores_figure
+from moola_mlflow.tracking.run_reader import RunRecord, Sources, encoder_sources
 
 FOLDS = [{"fold": k, "num_train": 20, "num_test": 10, "num_purged": 0} for k in range(4)]
 SECOND = "second of two classes"
@@ -199,12 +199,12 @@ def test_losses_of_unlike_objectives_data_and_commits_come_with_a_warning() -> N
 @pytest.mark.parametrize("given", ["", "one", "one,", ",".join("abcdefghi")])
 def test_fewer_than_two_or_too_many_runs_are_refused(given: str) -> None:
     with pytest.raises(ValueError, match="allowed: 2 to 8"):
-        compare.find_runs(given)
+        compare.find_compared_runs(given)
 
 
 def test_a_run_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="names 'one' twice"):
-        compare.find_runs("one,two, one")
+        compare.find_compared_runs("one,two, one")
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "_hidden", "a" * 500, "<script>", "", "$x$ | `y`\n"])
@@ -224,6 +224,6 @@ def test_a_legend_names_each_curve_once() -> None:
 
 
 def test_the_default_configuration_names_the_keys_that_folds_depend_on() -> None:
-    from moola_mlflow.pairing import DRAWN_BY
+    from moola_mlflow.reports.paired import DRAWN_BY
 
     assert set(DRAWN_BY) <= set(Config().cv.model_dump())

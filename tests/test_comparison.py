@@ -14,37 +14,37 @@ import torch
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.comparison import (
-    CLASSICAL,
-    RandomEncoderMethod,
-    Setting,
-    build_methods,
-    head_settings,
-    make_setting,
-    refit,
-)
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.crossval import (
+from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
+    FoldOutcome,
     HeadMethod,
+    LabelTargets,
     Method,
     NetworkMethod,
-    Outcome,
-    Targets,
     Unit,
     fresh_copy,
-    plan,
+    plan_folds,
 )
-from moola_mlflow.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh
+from moola_mlflow.evaluation.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh_evidence
+from moola_mlflow.evaluation.methods import (
+    CLASSICAL,
+    FinetuneSetting,
+    RandomEncoderMethod,
+    build_methods,
+    head_settings,
+    make_setting,
+    refit_detector,
+)
 from moola_mlflow.features.relativity import compute_features
-from moola_mlflow.finetune import mirrored
 from moola_mlflow.models.detector import PatternDetector, detector_inputs
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.models.files.detector import load_detector_folder, save_detector
-from moola_mlflow.verdict import detector_card, version_tags
+from moola_mlflow.reports.finetune_results import detector_card, detector_version_tags
+from moola_mlflow.training.head import mirrored
 from moola_mlflow.windows.batches import fit_scaling
 
 LABELS = small_labels(24, seed=4)
@@ -66,7 +66,7 @@ def encoders_of(kind: str) -> list[Encoder]:
     return {"scratch": [], "path": []}.get(kind, [one, other] if kind.startswith("ensemble") else [one])
 
 
-def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> Setting:
+def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> FinetuneSetting:
     """A setting of each kind; further keys with two underscores for the dot."""
     chosen = {"path": {"finetune.inputs": "path"}, "unfrozen": {"finetune.freeze": False}}
     chosen["ensemble trained on"] = chosen["unfrozen"]
@@ -75,7 +75,7 @@ def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> Se
     return make_setting(LABELS, encoders_of(kind) if encoders is None else encoders, config, CPU, "fp32")
 
 
-def methods(given: Setting) -> dict[str, Method]:
+def methods(given: FinetuneSetting) -> dict[str, Method]:
     return {method.name: method for method in build_methods(given)}
 
 
@@ -239,10 +239,10 @@ def test_an_ensembles_scaling_from_scratch_waits_for_the_slowest_members_feature
 def test_an_ensemble_from_scratch_is_trained_member_by_member_and_predicts() -> None:
     given = setting("ensemble", trainer__epochs=1)
     scratch, pooled = (methods(given)[name] for name in ("scratch", "pooled_scratch"))
-    (unit, *_) = plan(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    (unit, *_) = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
     before = {name: tensor.clone() for name, tensor in given.architecture.state_dict().items()}
     for method in (scratch, pooled):
-        outcome = method.run(Targets.of(LABELS), unit)
+        outcome = method.run(LabelTargets.of(LABELS), unit)
         assert outcome.probability.shape == (len(unit.test), 2)
         assert np.isfinite(outcome.probability).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in given.architecture.state_dict().items())
@@ -263,8 +263,8 @@ def test_an_encoder_of_other_windows_and_an_unknown_head_are_refused_with_the_cu
 # The refit ---------------------------------------------------------------------------------------------------------
 
 
-def served(given: Setting, epochs: int = 2, seed: int = 17) -> PatternDetector:
-    encoder, head = refit(given, epochs, seed)
+def served(given: FinetuneSetting, epochs: int = 2, seed: int = 17) -> PatternDetector:
+    encoder, head = refit_detector(given, epochs, seed)
     return PatternDetector(head, encoder, given.config.finetune.inputs, LABELS.classes, 1.4, {})
 
 
@@ -290,7 +290,7 @@ def test_a_refit_on_frozen_encoders_leaves_them_to_the_last_bit(kind: str) -> No
     given = setting(kind)
     assert given.encoder is not None
     before = {name: tensor.clone() for name, tensor in given.encoder.state_dict().items()}
-    encoder, _ = refit(given, 2, 17)
+    encoder, _ = refit_detector(given, 2, 17)
     assert encoder is given.encoder
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
@@ -300,7 +300,7 @@ def test_a_refit_that_trains_on_changes_a_copy_of_the_encoder_and_keeps_its_scal
     given = setting(kind)
     assert given.encoder is not None
     before = {name: tensor.clone() for name, tensor in given.encoder.state_dict().items()}
-    encoder, _ = refit(given, 2, 17)
+    encoder, _ = refit_detector(given, 2, 17)
     assert encoder is not None
     assert all(torch.equal(tensor, before[name]) for name, tensor in given.encoder.state_dict().items())
     for name, tensor in encoder.state_dict().items():
@@ -310,7 +310,7 @@ def test_a_refit_that_trains_on_changes_a_copy_of_the_encoder_and_keeps_its_scal
 
 
 def test_a_refit_from_scratch_has_the_configured_architecture_and_the_scaling_of_all_labels() -> None:
-    encoder, _ = refit(setting("scratch"), 1, 17)
+    encoder, _ = refit_detector(setting("scratch"), 1, 17)
     assert encoder is not None
     assert (encoder.output_size, encoder.card["features"]["set"]) == (6, "relativity11")
     mean, std = fit_scaling(compute_features(LABELS.ohlc, "relativity11"), 20)
@@ -319,8 +319,8 @@ def test_a_refit_from_scratch_has_the_configured_architecture_and_the_scaling_of
 
 
 def test_a_detector_on_path_features_needs_no_encoder() -> None:
-    assert refit(setting("path"), 1, 17)[0] is None
-    assert refit(setting("path", [small_encoder()]), 1, 17)[0] is None
+    assert refit_detector(setting("path"), 1, 17)[0] is None
+    assert refit_detector(setting("path", [small_encoder()]), 1, 17)[0] is None
 
 
 @pytest.mark.parametrize("kind", ["path", "scratch"])
@@ -339,13 +339,13 @@ def test_a_refit_takes_the_epochs_it_is_given_and_follows_its_seed(kind: str) ->
 
 
 def evidence() -> Evidence:
-    units = plan(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    units = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
 
-    def said(unit: Unit) -> Outcome:
+    def said(unit: Unit) -> FoldOutcome:
         probability = np.eye(2)[LABELS.label[unit.test]] * 0.8 + 0.1
-        return Outcome(probability, probability, np.stack([LABELS.start, LABELS.end], 1)[unit.test], 1.0, 1)
+        return FoldOutcome(probability, probability, np.stack([LABELS.start, LABELS.end], 1)[unit.test], 1.0, 1)
 
-    return weigh(LABELS, units, {name: [said(unit) for unit in units] for name in (DETECTOR, "scratch")})
+    return weigh_evidence(LABELS, units, {name: [said(unit) for unit in units] for name in (DETECTOR, "scratch")})
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_versions_tags_say_what_the_detector_reads_and_until_when_its_encoders
     kind: str, features: str, until: str
 ) -> None:
     given = setting("path", encoders_of("frozen")) if kind == "path with an encoder" else setting(kind)
-    tags = version_tags(given, evidence(), "preset", "passed")
+    tags = detector_version_tags(given, evidence(), "preset", "passed")
     assert (tags["features"], tags["trained_until"], tags["window"]) == (features, until, "105")
     assert (tags["f1_macro"], tags["joint_success_at_3"], tags["weak_labels"]) == ("1.0000", "1.0000", "false")
 
@@ -371,7 +371,7 @@ def test_a_versions_tags_say_what_the_detector_reads_and_until_when_its_encoders
 def test_card_and_tags_say_what_the_networks_read_that_the_detector_is_compared_with(inputs: str, read: str) -> None:
     given = setting("frozen", finetune__inputs=inputs)
     found = replace(evidence(), pretrained=inputs != "path")
-    assert version_tags(given, found, "preset", "passed")["moola.delta_inputs"] == read
+    assert detector_version_tags(given, found, "preset", "passed")["moola.delta_inputs"] == read
     told = detector_card(given, found, [], 0.0, "r")["evidence"]
     assert (told["delta_inputs"], told["delta_same_inputs"]) == (read, inputs != "path")
 

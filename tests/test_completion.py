@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.core.config.presets import dotted_keys
-from moola_mlflow.entrypoints import ENTRY_POINTS
 
 
 def moola(*words: str, **environment: str) -> str:

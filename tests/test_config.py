@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moola_mlflow.cli import parse
+from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
+from moola_mlflow.cli.main import parse
 from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -150,12 +150,11 @@ def test_every_key_says_what_it_means_and_every_short_parameter_stands_for_one()
 
 
 def test_every_commands_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
-    from moola_mlflow.cli import main
 
     for name, entry in ENTRY_POINTS.items():
-        assert main([name, "--help"]) == 0
+        assert run_cli([name, "--help"]) == 0
         shown = capsys.readouterr().out
         assert all(f"--{key}" in shown for key in (*entry.parameters, *dotted_keys()))
-    assert main([]) == 0
+    assert run_cli([]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ENTRY_POINTS)

@@ -17,31 +17,31 @@ from small_models import small_encoder
 
 from moola_mlflow.core.config.tree import CvConfig
 from moola_mlflow.core.errors import TrainingError, UserError
-from moola_mlflow.crossval import (
+from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
+    FoldOutcome,
     HeadMethod,
+    LabelTargets,
     Method,
     NetworkMethod,
-    Outcome,
-    Targets,
     Unit,
     cross_validate,
     fresh_copy,
-    plan,
-    pooled,
+    plan_folds,
+    pooled_predictions,
 )
-from moola_mlflow.finetune import HeadSettings
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.weak import overlap_groups
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble
+from moola_mlflow.training.head import HeadSettings
 from moola_mlflow.windows.batches import fit_scaling
 from moola_mlflow.windows.windows import MINUTE_NS
 
 SETTINGS = HeadSettings(epochs=2, batch_size=16)
 LABELS = small_labels(36)
-TARGETS = Targets.of(LABELS)
+TARGETS = LabelTargets.of(LABELS)
 INPUTS = torch.from_numpy(np.random.default_rng(7).normal(size=(36, 105, 12)) + TARGETS.label[:, None, None]).float()
 METHODS = ("head", "network trained on", "fresh network", "majority", "logistic", "boosting", "rule")
 
@@ -56,7 +56,7 @@ def method(name: str, inputs: torch.Tensor = INPUTS) -> Method:
 
 
 def units(labels: LabelledSet = LABELS, folds: int = 3, repeats: int = 1, seeds: Sequence[int] = (17,)) -> list[Unit]:
-    return plan(labels, CvConfig(folds=folds, repeats=repeats), seeds)
+    return plan_folds(labels, CvConfig(folds=folds, repeats=repeats), seeds)
 
 
 # The plan ----------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_what_is_fitted_chosen_and_tested_never_meets_and_every_window_is_tested
     labels = small_labels(60, seed, times=times, num_instruments=num_instruments)
     cv = CvConfig(folds=folds, repeats=repeats, kind=kind, embargo_bars=embargo)
     try:
-        all_units = plan(labels, cv, (seed, seed + 1))
+        all_units = plan_folds(labels, cv, (seed, seed + 1))
     except UserError:
         assume(False)
         raise
@@ -146,13 +146,13 @@ def test_a_set_that_cannot_be_split_is_refused_before_anything_is_fitted(
     labels: LabelledSet, cv: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        plan(labels, CvConfig(**cv), (17,))
+        plan_folds(labels, CvConfig(**cv), (17,))
 
 
 # Methods -----------------------------------------------------------------------------------------------------------
 
 
-def same(one: Outcome, other: Outcome) -> bool:
+def same(one: FoldOutcome, other: FoldOutcome) -> bool:
     """Whether two outcomes are equal to the last bit, time apart."""
     arrays = all(np.array_equal(getattr(one, k), getattr(other, k)) for k in ("probability", "raw", "predicted"))
     return arrays and all(getattr(one, k) == getattr(other, k) for k in ("temperature", "best_epoch", "history"))
@@ -264,9 +264,11 @@ class Named:
 
     name: str
 
-    def run(self, targets: Targets, unit: Unit) -> Outcome:
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
         probability = np.full((len(unit.test), 2), [unit.seed / 100, 1 - unit.seed / 100])
-        return Outcome(probability, probability[:, ::-1], np.full((len(unit.test), 2), unit.fold), history=[{"x": 1.0}])
+        return FoldOutcome(
+            probability, probability[:, ::-1], np.full((len(unit.test), 2), unit.fold), history=[{"x": 1.0}]
+        )
 
 
 def test_outcomes_come_in_the_order_of_the_units_and_are_heard_the_first_method_first() -> None:
@@ -298,7 +300,7 @@ def test_workers_that_die_of_the_signal_that_stops_it_are_no_failure(
     def broken(*arguments: object) -> None:
         raise TrainingError("a worker process died")
 
-    monkeypatch.setattr("moola_mlflow.crossval.run_tasks", broken)
+    monkeypatch.setattr("moola_mlflow.evaluation.crossval.run_tasks", broken)
     with nullcontext() if reason else pytest.raises(TrainingError, match="died"):
         assert cross_validate([Named("a")], TARGETS, units(), should_stop=lambda: reason) == {}
 
@@ -322,11 +324,11 @@ def test_pooled_predictions_hold_each_windows_own_fold_once_a_seed_and_repeat(se
     many = units(repeats=2, seeds=(5, 3))
     order.shuffle(many)  # type: ignore[attr-defined]
     outcomes = [
-        Outcome(rng.random((len(u.test), 2)), rng.random((len(u.test), 2)), rng.integers(0, 105, (len(u.test), 2)))
+        FoldOutcome(rng.random((len(u.test), 2)), rng.random((len(u.test), 2)), rng.integers(0, 105, (len(u.test), 2)))
         for u in many
     ]
     for calibrated in (True, False):
-        found = pooled(outcomes, many, LABELS, calibrated=calibrated)
+        found = pooled_predictions(outcomes, many, LABELS, calibrated=calibrated)
         assert found.probability.shape == (4, 36, 2)
         for unit, outcome in zip(many, outcomes, strict=True):
             k = [(3, 0), (3, 1), (5, 0), (5, 1)].index((unit.seed, unit.repeat))
@@ -340,7 +342,7 @@ def test_pooled_predictions_hold_each_windows_own_fold_once_a_seed_and_repeat(se
 
 def test_a_window_that_no_fold_tested_is_no_number_rather_than_a_guess() -> None:
     many = units()[:2]
-    found = pooled([Named("a").run(TARGETS, one) for one in many], many, LABELS)
+    found = pooled_predictions([Named("a").run(TARGETS, one) for one in many], many, LABELS)
     untested = np.setdiff1d(np.arange(36), np.concatenate([one.test for one in many]))
     assert np.isnan(found.probability[0, untested]).all()
     assert not np.isnan(np.delete(found.probability[0], untested, 0)).any()
@@ -358,7 +360,7 @@ def test_the_same_minutes_of_another_instrument_are_never_on_the_other_side() ->
         **{name: np.tile(getattr(one, name), 2) for name in ("label", "start", "end", "start_ns", "end_ns")},
     )
     for kind in ("time", "stratified"):
-        for unit in plan(both, CvConfig(folds=3, kind=kind), [3]):
+        for unit in plan_folds(both, CvConfig(folds=3, kind=kind), [3]):
             for part, other in ((unit.test, unit.train), (unit.held, unit.fit)):
                 assert not set(both.start_ns[part]) & set(both.start_ns[other])
 
@@ -369,7 +371,7 @@ def test_windows_that_share_bars_are_never_on_two_sides_though_their_times_say_t
     for i in range(0, 60, 5):
         ohlc[(i + 31) % 60, :40] = ohlc[i, -40:]
     for kind in ("time", "stratified"):
-        for unit in plan(replace(labels, ohlc=ohlc), CvConfig(folds=3, kind=kind), [3]):
+        for unit in plan_folds(replace(labels, ohlc=ohlc), CvConfig(folds=3, kind=kind), [3]):
             parts = [set(part.tolist()) for part in (unit.test, unit.held, unit.fit)]
             for i in range(0, 60, 5):
                 assert sum(bool(part & {i, (i + 31) % 60}) for part in parts) <= 1
@@ -377,5 +379,5 @@ def test_windows_that_share_bars_are_never_on_two_sides_though_their_times_say_t
 
 def test_units_of_neighbouring_seeds_draw_different_inner_splits() -> None:
     labels = small_labels(60)
-    units = plan(labels, CvConfig(folds=5), [13, 14, 15, 16, 17])
+    units = plan_folds(labels, CvConfig(folds=5), [13, 14, 15, 16, 17])
     assert len({tuple(unit.held) for unit in units}) > len(units) // 2

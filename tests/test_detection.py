@@ -15,7 +15,7 @@ from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.models import detector as detector_module
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features
-from moola_mlflow.models.embed import embed
+from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders.ensemble import Ensemble
 from moola_mlflow.models.heads import Inputs
 

@@ -13,10 +13,10 @@ import torch
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.diagnosis import NumbersWrong, gradient_norms
-from moola_mlflow.events import EpochEnded, Event, WentBack
 from moola_mlflow.models.files import checkpoint
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.training.events import EpochEnded, TrainingEvent, WentBack
+from moola_mlflow.training.nan_report import NumbersWrong, gradient_norms
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.batches import Batch
 from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_path import NoDoubles
@@ -76,7 +76,7 @@ def test_a_feature_that_is_no_number_is_named_with_its_window_and_earlier_epochs
 def test_training_goes_back_once_to_its_last_good_epoch_at_half_the_rate(windows: Windows, tmp_path: Path) -> None:
     trainer = make_trainer(windows, tmp_path, **{"trainer.nan_retry": True, "trainer.epochs": 4})
     rates = make_trainer(windows, tmp_path / "other", **{"trainer.epochs": 4})
-    events: list[Event] = []
+    events: list[TrainingEvent] = []
     trainer.subscribers = (lambda e: events.append(e) if isinstance(e, EpochEnded | WentBack) else None,)
     spoil(
         trainer, int(trainer.split.train[40]), 3,
@@ -96,7 +96,7 @@ def test_training_goes_back_once_to_its_last_good_epoch_at_half_the_rate(windows
 
 def test_numbers_that_go_wrong_again_end_the_training(windows: Windows, tmp_path: Path) -> None:
     trainer = make_trainer(windows, tmp_path, **{"trainer.nan_retry": True})
-    went_back: list[Event] = []
+    went_back: list[TrainingEvent] = []
     trainer.subscribers = (lambda e: went_back.append(e) if isinstance(e, WentBack) else None,)
     spoil(trainer, int(trainer.split.train[40]), 3, lambda: trainer.progress.epoch == 1)
     with pytest.raises(NumbersWrong):

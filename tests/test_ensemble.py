@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from moola_mlflow.crossval import fresh_copy
+from moola_mlflow.evaluation.crossval import fresh_copy
 from moola_mlflow.models.encoders.bilstm import BiLSTM
 from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
 

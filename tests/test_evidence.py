@@ -14,21 +14,27 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 from small_labels import small_labels
 
 from moola_mlflow.core.config.tree import CvConfig, GatesConfig
-from moola_mlflow.crossval import Outcome, Unit, plan
-from moola_mlflow.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh
-from moola_mlflow.gates import GAIN, detector_gates
-from moola_mlflow.journal import without_nan
+from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, plan_folds
+from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh_evidence
+from moola_mlflow.evaluation.gates import GAIN, detector_gates
+from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet
-from moola_mlflow.metrics import Interval
-from moola_mlflow.verdict import collapse_warning, console_lines, fold_line, fold_run, following
+from moola_mlflow.reports.finetune_results import (
+    collapse_warning,
+    finetune_console_lines,
+    fold_line,
+    fold_run,
+    following,
+)
+from moola_mlflow.tracking.delivery.journal import without_nan
 
 LABELS = replace(small_labels(30), weak=True)
-UNITS = plan(LABELS, CvConfig(folds=3, repeats=2), (5, 3))
+UNITS = plan_folds(LABELS, CvConfig(folds=3, repeats=2), (5, 3))
 KEYS = [(3, 0), (3, 1), (5, 0), (5, 1)]
 SKILL = {DETECTOR: 0.6, "scratch": 0.5, "random_encoder": 0.3, "path_features": 0.55, "majority": 0.0, "rule": 0.95}
 
 
-def outcomes(skill: float, seed: int, units: list[Unit] = UNITS, labels: LabelledSet = LABELS) -> list[Outcome]:
+def outcomes(skill: float, seed: int, units: list[Unit] = UNITS, labels: LabelledSet = LABELS) -> list[FoldOutcome]:
     """Outcomes right in about so large a share of the windows; centres miss by a few bars, lengths by one or none."""
     rng, num_classes, out = np.random.default_rng(seed), len(labels.classes), []
     for unit in units:
@@ -39,13 +45,13 @@ def outcomes(skill: float, seed: int, units: list[Unit] = UNITS, labels: Labelle
         predicted = np.stack([start, labels.end[unit.test] + rng.integers(0, 2, len(label))], 1)
         raw, warm = (np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True) for t in (0.5, 1.0))
         epoch = int(rng.integers(1, 9))
-        out.append(Outcome(warm, raw, predicted, float(rng.uniform(0.5, 3)), epoch, [{"train_loss": 1.0}], 0.1))
+        out.append(FoldOutcome(warm, raw, predicted, float(rng.uniform(0.5, 3)), epoch, [{"train_loss": 1.0}], 0.1))
     return out
 
 
 def evidence(**skill: float) -> Evidence:
     chosen = skill or SKILL
-    return weigh(LABELS, UNITS, {name: outcomes(value, i) for i, (name, value) in enumerate(chosen.items())})
+    return weigh_evidence(LABELS, UNITS, {name: outcomes(value, i) for i, (name, value) in enumerate(chosen.items())})
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +138,13 @@ def test_a_difference_averages_seeds_and_repeats_of_a_window_and_then_resamples_
 
 
 def test_the_same_predictions_again_under_another_seed_narrow_no_interval() -> None:
-    once = plan(LABELS, CvConfig(folds=3), (5,))
+    once = plan_folds(LABELS, CvConfig(folds=3), (5,))
     again = [replace(unit, seed=seed) for seed in range(5, 13) for unit in once]
     rows = {name: outcomes(skill, i, once) for i, (name, skill) in enumerate(SKILL.items())}
-    one, many = weigh(LABELS, once, rows), weigh(LABELS, again, {name: 8 * row for name, row in rows.items()})
+    one, many = (
+        weigh_evidence(LABELS, once, rows),
+        weigh_evidence(LABELS, again, {name: 8 * row for name, row in rows.items()}),
+    )
     for metric, name in product(("f1_macro", "joint_success_at_3"), ("scratch", "rule")):
         assert many.differences[name][metric] == pytest.approx(one.differences[name][metric], nan_ok=True)
         assert many.detector[metric] == pytest.approx(one.detector[metric])
@@ -152,17 +161,17 @@ def test_windows_that_overlap_are_resampled_together() -> None:
     )  # fmt: skip
     units = [
         replace(unit, test=np.sort(np.concatenate([2 * unit.test, 2 * unit.test + 1])))
-        for unit in plan(LABELS, CvConfig(folds=3), (5,))
+        for unit in plan_folds(LABELS, CvConfig(folds=3), (5,))
     ]
     single = [replace(unit, test=unit.test[::2] // 2) for unit in units]
     rows = {name: outcomes(skill, i, single) for i, (name, skill) in enumerate(SKILL.items())}
     both = {name: [doubled_rows(outcome) for outcome in each] for name, each in rows.items()}
-    one, two = weigh(LABELS, single, rows), weigh(doubled, units, both)
+    one, two = weigh_evidence(LABELS, single, rows), weigh_evidence(doubled, units, both)
     for name in ("scratch", "majority"):
         assert two.differences[name]["joint_success_at_3"] == pytest.approx(one.differences[name]["joint_success_at_3"])
 
 
-def doubled_rows(outcome: Outcome) -> Outcome:
+def doubled_rows(outcome: FoldOutcome) -> FoldOutcome:
     return replace(
         outcome, **{name: np.repeat(getattr(outcome, name), 2, 0) for name in ("probability", "raw", "predicted")}
     )
@@ -224,7 +233,7 @@ def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wher
     gates = detector_gates(found.gated(False), GatesConfig())
     (gain,) = [gate for gate in gates if gate.name == GAIN]
     assert gain.passed
-    lines = console_lines(found, gates)
+    lines = finetune_console_lines(found, gates)
     over = "over the networks without pre-training, which read an encoding in the place of path features"
     assert any(line.startswith(f"  met     {GAIN}") and line.endswith(f" > 0, {over}") for line in lines)
     assert {name: found.title(name) for name in found.differences} == {
@@ -286,7 +295,7 @@ def test_a_class_that_is_in_one_fold_alone_leaves_out_what_is_undefined() -> Non
     order = np.arange(len(labels))
     units = [Unit(1, 0, k, 3, order, part, order, order[:0], 0) for k, part in enumerate(np.array_split(order, 3))]
     rows = {name: outcomes(0.5, i, units, labels) for i, name in enumerate((DETECTOR, "scratch", "majority"))}
-    found = weigh(labels, units, rows)
+    found = weigh_evidence(labels, units, rows)
     assert math.isnan(found.std["recall_retracement"])
     assert "cv/recall_retracement_std" not in found.metrics()
     assert all(math.isfinite(value) for value in found.metrics().values())
@@ -371,7 +380,7 @@ def test_calibration_is_shown_before_and_after_temperature(weighed: Evidence) ->
 
 def test_the_console_shows_every_method_with_its_interval_every_gate_and_the_headline_last(weighed: Evidence) -> None:
     gates = detector_gates(weighed.gated(False), GatesConfig())
-    lines = console_lines(weighed, gates)
+    lines = finetune_console_lines(weighed, gates)
     assert lines[0].startswith("Out of fold, 30 windows, 3 folds x 2 repeats x 2 seeds")
     assert all(any(TITLES[name] in line for line in lines) for name in weighed.table)
     assert sum(line.startswith(("  met ", "  MISSED")) for line in lines) == len(gates)

@@ -16,22 +16,22 @@ from small_models import small_detector
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.findings import NO_NOTHING, WEAK, Findings
 from moola_mlflow.models.detector import PatternDetector
-from moola_mlflow.models.scan import scan
-from moola_mlflow.plots.candles import candles_svg, overview_figure, price_text, price_ticks
+from moola_mlflow.models.scanning import scan
+from moola_mlflow.reports.detections import NO_NOTHING, WEAK, DetectionsReport
+from moola_mlflow.reports.plots.candles import candles_svg, overview_figure, price_text, price_ticks
 from moola_mlflow.windows.windows import MINUTE_NS
 
 SCRIPT = "<script>alert(1)</script>"
 EVERYTHING = {"detect.min_probability": 0.0, "detect.min_span_score": 0.0, "detect.margin": 0}
 
 
-def findings(bars: Bars | None = None, detector: PatternDetector | None = None, **options: Any) -> Findings:
+def findings(bars: Bars | None = None, detector: PatternDetector | None = None, **options: Any) -> DetectionsReport:
     config = resolve({}, {**EVERYTHING, **options})
     bars = read_bars(BarsConfig(sample_bars=3000)) if bars is None else bars
     detector = small_detector("path") if detector is None else detector
     found = scan(bars, detector, config.detect)
-    return Findings(found, found.table(), detector, "models:/moola-detector/3", config)
+    return DetectionsReport(found, found.table(), detector, "models:/moola-detector/3", config)
 
 
 def svg_of(html: str) -> list[str]:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from moola_mlflow.core.errors import TrainingError
-from moola_mlflow.finetune import Fitted, HeadSettings, fit_detector, fit_head, mirrored, predict
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.heads import HEADS
+from moola_mlflow.training.head import FittedHead, HeadSettings, fit_detector, fit_head, mirrored, predict
 
 SETTINGS = HeadSettings(epochs=8, batch_size=16)
 NONE = np.array([], np.int64)
@@ -36,13 +36,13 @@ class Set:
         self.inputs = torch.from_numpy(x).float()
         self.num_classes = num_classes
 
-    def fit(self, fit: np.ndarray, held: np.ndarray, settings: HeadSettings = SETTINGS, **kwargs: Any) -> Fitted:
+    def fit(self, fit: np.ndarray, held: np.ndarray, settings: HeadSettings = SETTINGS, **kwargs: Any) -> FittedHead:
         arguments = {"label_N": self.label, "start_N": self.start, "end_N": self.end, "seed": 1, **kwargs}
         inputs = arguments.pop("inputs_NTP", self.inputs)
         return fit_head(inputs, fit=fit, held=held, num_classes=self.num_classes, settings=settings, **arguments)
 
 
-def joint_at_3(data: Set, fitted: Fitted, index: np.ndarray) -> float:
+def joint_at_3(data: Set, fitted: FittedHead, index: np.ndarray) -> float:
     logits, start, end = (x.numpy() for x in predict(fitted, data.inputs, index))
     near = np.abs((start + end) - (data.start + data.end)[index]) <= 6
     return float((near & (logits.argmax(1) == data.label[index])).mean())
@@ -195,7 +195,7 @@ def encoder() -> Encoder:
 
 def fit_both(
     data: Set, encoder: Encoder, held: np.ndarray = HELD, stop_after: int | None = None, **settings: Any
-) -> Fitted:
+) -> FittedHead:
     arguments = (data.label, data.start, data.end, np.arange(40), held, 2)
     given = replace(SETTINGS, **{"epochs": 3, **settings})
     return fit_detector(encoder, data.inputs, *arguments, given, 1, stop_after=stop_after)
@@ -212,7 +212,7 @@ def test_an_unfrozen_encoder_is_trained_in_a_copy_and_the_rest_of_the_inputs_goe
     assert torch.equal(fit_both(data, encoder).held_logits, fitted.held_logits)
 
 
-def moved(fitted: Fitted, encoder: Encoder) -> bool:
+def moved(fitted: FittedHead, encoder: Encoder) -> bool:
     """Whether a fit has changed the encoder's weights."""
     after = fitted.model.encoder.state_dict()
     return any(not torch.equal(after[name], tensor) for name, tensor in encoder.state_dict().items())

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from moola_mlflow.metrics import Interval, ece
-from moola_mlflow.plots.finetuning import (
+from moola_mlflow.evaluation.metrics import Interval, ece
+from moola_mlflow.reports.plots.finetuning import (
     confusion_figure,
     forest_figure,
     pointer_figure,

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.folds import EMBARGO_NS, Fold, inner_split, make_folds
+from moola_mlflow.evaluation.folds import EMBARGO_NS, Fold, inner_split, make_folds
 from moola_mlflow.windows.windows import MINUTE_NS
 
 DAY = 24 * 60

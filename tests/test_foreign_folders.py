@@ -12,7 +12,8 @@ from typing import ClassVar
 import mlflow
 import pytest
 
-from moola_mlflow import cli, journal
+from moola_mlflow.cli import main
+from moola_mlflow.tracking.delivery import journal
 
 
 @pytest.fixture
@@ -46,13 +47,13 @@ def test_sync_of_a_foreign_folder_sends_and_removes_nothing_outside_of_it(
         {"kind": "register", "key": "0" * 32, "model": "home", "name": "x", "tags": {}},
         {"kind": "metrics", "step": 0},
     )
-    assert cli.main(["sync", str(folder)]) == 0
+    assert main.run_cli(["sync", str(folder)]) == 0
     assert (home / "letter.txt").read_text() == "mine"
     client = mlflow.MlflowClient()
     assert client.list_artifacts(folder.name) == []
     assert client.get_run(folder.name).info.status == "FINISHED"
     with pytest.raises(ValueError, match="no key"):
-        journal.outbox(folder, str(place))
+        journal.outbox_folder(folder, str(place))
 
 
 def test_sync_of_a_foreign_folder_follows_no_link(
@@ -67,7 +68,7 @@ def test_sync_of_a_foreign_folder_follows_no_link(
     for key, name in ((keys[1], "folder"), (keys[2], "letter.txt")):
         (folder / "outbox" / key).mkdir()
         (folder / "outbox" / key / name).symlink_to(home if name == "folder" else home / name)
-    assert cli.main(["sync", str(folder)]) == 1
+    assert main.run_cli(["sync", str(folder)]) == 1
     assert "refuses 3 of" in capsys.readouterr().err
     assert mlflow.MlflowClient().list_artifacts(folder.name) == []
     assert (home / "letter.txt").read_text() == "mine"
@@ -124,7 +125,7 @@ def test_sync_sends_a_login_only_to_a_server_that_the_user_has_named_or_to_this_
         (folder / "sent.json").write_text(json.dumps({"offset": 0, "run_id": folder.name, "uri": uri}))
         mlflow.set_tracking_uri(None)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri) if named else monkeypatch.delenv("MLFLOW_TRACKING_URI", False)
-        assert cli.main(["sync", str(folder)]) == 2
+        assert main.run_cli(["sync", str(folder)]) == 2
         mlflow.set_tracking_uri(None)
         server.shutdown()
     assert set(handler.logins) == given

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moola_mlflow.metrics import Predictions
+from moola_mlflow.evaluation.metrics import Predictions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from small_models import GOOD_EVIDENCE, small_encoder
 
 from moola_mlflow.core.config.tree import GatesConfig
-from moola_mlflow.gates import (
+from moola_mlflow.evaluation.gates import (
     GAIN,
     RELATIONS,
     Gate,
     copies_input,
     detector_gates,
     encoder_gates,
-    explained,
-    markdown,
-    missed,
+    gate_reasons,
+    gates_markdown,
+    gates_summary,
+    gates_table,
+    missed_gates,
     published_levels,
-    summary,
-    table,
 )
 
 CONFIG, CARD = GatesConfig(), small_encoder().card
@@ -43,7 +43,7 @@ def detector_misses(**evidence: Any) -> list[str]:
 
 def test_good_evidence_passes_every_gate() -> None:
     assert encoder_misses() == detector_misses() == []
-    assert summary(detector_gates(GOOD_EVIDENCE, CONFIG)) == "passed"
+    assert gates_summary(detector_gates(GOOD_EVIDENCE, CONFIG)) == "passed"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_features_out_of_bounds_are_named() -> None:
     card = small_encoder().card
     card["quality"]["features"][0] |= {"max": 9.0}
     card["quality"]["features"][1] |= {"nan": 0.25}
-    (text,) = missed(encoder_gates(card, CONFIG))
+    (text,) = missed_gates(encoder_gates(card, CONFIG))
     first, second = card["features"]["names"][:2]
     assert text.startswith("feature_faults 2 != 0 (by 2): ")
     assert f"{first}: values from" in text
@@ -106,7 +106,7 @@ def test_evidence_that_is_missing_or_no_number_never_passes(key: str, bad: Any) 
     for evidence in ({**GOOD_EVIDENCE, key: bad}, {k: v for k, v in GOOD_EVIDENCE.items() if k != key}):
         gates = detector_gates(evidence, CONFIG)
         assert not all(gate.passed for gate in gates)
-        assert summary(gates).startswith("failed: ")
+        assert gates_summary(gates).startswith("failed: ")
 
 
 PLAIN = st.recursive(
@@ -121,8 +121,8 @@ NO_TEXT = PLAIN.filter(lambda value: not isinstance(value, str))
 
 def said(gates: list[Gate]) -> list[str]:
     """The gates that are missed, after everything that is made of them was made."""
-    assert len(table(gates)) + 2 == len(markdown(gates).splitlines())
-    assert summary(gates) == "passed" or len(missed(gates)) > 0
+    assert len(gates_table(gates)) + 2 == len(gates_markdown(gates).splitlines())
+    assert gates_summary(gates) == "passed" or len(missed_gates(gates)) > 0
     return [gate.name for gate in gates if not gate.passed]
 
 
@@ -191,21 +191,21 @@ OVER_OTHERS = "over the networks without pre-training, which read an encoding in
 def test_a_gain_over_networks_with_other_inputs_is_told_as_such_whether_the_gate_is_met_or_missed() -> None:
     other = {**GOOD_EVIDENCE, "delta_same_inputs": False}
     met = detector_gates(other, CONFIG)
-    assert summary(met) == "passed"
-    assert explained(met) == [f"delta_joint_success_at_3_lo 0.04 > 0, {OVER_OTHERS}"]
-    assert f"| delta_joint_success_at_3_lo, {OVER_OTHERS} | 0.04 | > 0 | yes |" in markdown(met).splitlines()
-    assert {row["gate"]: row.get("about") for row in table(met)}[GAIN] == OVER_OTHERS
+    assert gates_summary(met) == "passed"
+    assert gate_reasons(met) == [f"delta_joint_success_at_3_lo 0.04 > 0, {OVER_OTHERS}"]
+    assert f"| delta_joint_success_at_3_lo, {OVER_OTHERS} | 0.04 | > 0 | yes |" in gates_markdown(met).splitlines()
+    assert {row["gate"]: row.get("about") for row in gates_table(met)}[GAIN] == OVER_OTHERS
     low = {"delta_joint_success_at_3": {"mean": 0.1, "lo": -0.02, "hi": 0.2}}
-    (text,) = missed(detector_gates({**other, **low}, CONFIG))
+    (text,) = missed_gates(detector_gates({**other, **low}, CONFIG))
     assert text == f"delta_joint_success_at_3_lo -0.02 <= 0 (by 0.02): no sure gain {OVER_OTHERS}"
 
 
 @pytest.mark.parametrize("same", [True, None, "no", 0])
 def test_a_gain_over_networks_with_the_same_inputs_needs_no_word(same: Any) -> None:
     gates = detector_gates({**GOOD_EVIDENCE, "delta_same_inputs": same}, CONFIG)
-    assert explained(gates) == []
-    assert f"| {GAIN} | 0.04 | > 0 | yes |" in markdown(gates).splitlines()
-    assert not any("about" in row for row in table(gates))
+    assert gate_reasons(gates) == []
+    assert f"| {GAIN} | 0.04 | > 0 | yes |" in gates_markdown(gates).splitlines()
+    assert not any("about" in row for row in gates_table(gates))
 
 
 def test_no_evidence_at_all_misses_every_gate() -> None:
@@ -221,22 +221,22 @@ def test_nan_stands_in_no_relation(relation: str) -> None:
 
 def test_a_missed_gate_tells_its_figure_its_limit_and_by_how_much() -> None:
     gates = detector_gates({**GOOD_EVIDENCE, "joint_success_at_3": 0.31, "ece": 0.1234}, CONFIG)
-    assert summary(gates) == "failed: joint_success_at_3 0.31 < 0.40 (by 0.09); ece 0.1234 >= 0.10 (by 0.0234)"
+    assert gates_summary(gates) == "failed: joint_success_at_3 0.31 < 0.40 (by 0.09); ece 0.1234 >= 0.10 (by 0.0234)"
 
 
 def test_limits_come_from_the_configuration() -> None:
     loose = GatesConfig(joint_success_at_3=0.1, recall=0.0)
     evidence = {**GOOD_EVIDENCE, "joint_success_at_3": 0.2, "recall": {"consolidation": 0.0, "retracement": 1.0}}
-    assert summary(detector_gates(evidence, loose)) == "passed"
+    assert gates_summary(detector_gates(evidence, loose)) == "passed"
     assert [g.name for g in encoder_gates(CARD, GatesConfig(probe_r2_gain=0.2)) if not g.passed] == ["probe_r2_gain"]
 
 
 def test_the_table_is_plain_json_and_the_markdown_marks_what_is_missed() -> None:
     gates = detector_gates({**GOOD_EVIDENCE, "ece": None, "f1_macro": 0.2}, CONFIG)
-    rows = {row["gate"]: row for row in table(gates)}
+    rows = {row["gate"]: row for row in gates_table(gates)}
     assert rows["ece"] == {"gate": "ece", "value": None, "needed": "< 0.10", "passed": False}
     assert rows["f1_macro"]["value"] == 0.2
-    lines = markdown(gates).splitlines()
+    lines = gates_markdown(gates).splitlines()
     assert "| ece | missing | < 0.10 | **no** |" in lines
     assert "| joint_success_at_3 | 0.52 | >= 0.40 | yes |" in lines
 

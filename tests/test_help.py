@@ -13,8 +13,8 @@ import pytest
 import yaml
 from command_lines import spoken
 
-from moola_mlflow.cli import help_text, parameters_of, parse
-from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
+from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
+from moola_mlflow.cli.main import help_text, parameters_of, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "mlflow", "optuna", "numpy", "pandas", "matplotlib", "sklearn")
@@ -44,7 +44,7 @@ def test_every_parameter_of_a_help_says_what_it_means_and_what_it_is_where_it_is
         (line,) = [line for line in help_text(name).splitlines() if line.startswith(f"  --{one.name} ")]
         assert f" {one.meaning} [" in line
         assert line.endswith("]")
-    signature = inspect.signature(importlib.import_module(f"moola_mlflow.commands.{name}").run).parameters
+    signature = inspect.signature(importlib.import_module(f"moola_mlflow.cli.main.commands.{name}").run).parameters
     assert set(entry.own) == set(signature) - {"config", "preset", "interrupts"}
     for key, argument in entry.own.items():
         assert argument.default == signature[key].default

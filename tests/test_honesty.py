@@ -18,9 +18,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.baselines import window_statistics
 from moola_mlflow.core.config.tree import BarsConfig, CvConfig
-from moola_mlflow.crossval import ClassicalMethod, Method, Outcome, Targets, Unit, cross_validate, plan, pooled
+from moola_mlflow.evaluation.baselines import window_statistics
+from moola_mlflow.evaluation.crossval import (
+    ClassicalMethod,
+    FoldOutcome,
+    LabelTargets,
+    Method,
+    Unit,
+    cross_validate,
+    plan_folds,
+    pooled_predictions,
+)
 from moola_mlflow.labels import weak
 from moola_mlflow.labels.labelled_set import LabelledSet
 
@@ -35,12 +44,12 @@ class Nearest:
 
     name: str = "nearest"
 
-    def run(self, targets: Targets, unit: Unit) -> Outcome:
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
         statistics = window_statistics(targets.ohlc)
         model = make_pipeline(StandardScaler(), KNeighborsClassifier(1))
         model.fit(statistics[unit.train], targets.label[unit.train])
         probability = np.eye(targets.num_classes)[model.predict(statistics[unit.test])]
-        return Outcome(probability, probability, np.stack([targets.start, targets.end], 1)[unit.test])
+        return FoldOutcome(probability, probability, np.stack([targets.start, targets.end], 1)[unit.test])
 
 
 def slid(seed: int, sample_bars: int) -> LabelledSet:
@@ -56,17 +65,17 @@ def shuffled(labelled: LabelledSet, seed: int) -> list[Unit]:
 
 
 def f1(method: Method, labelled: LabelledSet, units: Sequence[Unit]) -> float:
-    outcomes = cross_validate([method], Targets.of(labelled), units)[method.name]
-    said = pooled(outcomes, units, labelled)
+    outcomes = cross_validate([method], LabelTargets.of(labelled), units)[method.name]
+    said = pooled_predictions(outcomes, units, labelled)
     return float(f1_score(said.label, said.probability[0].argmax(1), average="macro"))
 
 
 def f1_elsewhere(method: Method, labelled: LabelledSet, fresh: LabelledSet) -> float:
     """F1 on another series, of a fit on all windows: what cross-validation is there to foretell."""
-    one, other = Targets.of(labelled), Targets.of(fresh)
+    one, other = LabelTargets.of(labelled), LabelTargets.of(fresh)
     columns = [np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("label", "start", "end", "ohlc")]
     train, test = np.arange(len(labelled)), len(labelled) + np.arange(len(fresh))
-    outcome = method.run(Targets(*columns, num_classes=2), Unit(0, 0, 0, 1, train, test, train, NONE, 0))
+    outcome = method.run(LabelTargets(*columns, num_classes=2), Unit(0, 0, 0, 1, train, test, train, NONE, 0))
     return float(f1_score(other.label, outcome.probability.argmax(1), average="macro"))
 
 
@@ -92,7 +101,7 @@ def test_overlap_inflates_a_score_and_purged_folds_foretell_another_series(
     fresh, rows = slid(seed=99, sample_bars=40_000), []
     for seed in SEEDS:
         labelled = slid(seed, sample_bars=10_500)
-        purged = plan(labelled, CvConfig(folds=FOLDS), [seed])
+        purged = plan_folds(labelled, CvConfig(folds=FOLDS), [seed])
         both = [f1(method, labelled, units) for units in (shuffled(labelled, seed), purged)]
         rows.append((*both, f1_elsewhere(method, labelled, fresh)))
     blind, honest, elsewhere = np.array(rows).T

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_mlflow import journal, runfolder
-from moola_mlflow.journal import Event, Journal, Sent
-from moola_mlflow.replay import MAX_BATCH, MAX_METRICS, Replayer, groups
+from moola_mlflow.tracking import run_folder
+from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.delivery.journal import Event, Journal, Sent
+from moola_mlflow.tracking.delivery.replay import MAX_BATCH, MAX_METRICS, Replayer, groups
 
 
 def test_what_a_crash_cut_short_is_passed_over_and_what_follows_is_whole(tmp_path: Path) -> None:
@@ -22,21 +23,21 @@ def test_what_a_crash_cut_short_is_passed_over_and_what_follows_is_whole(tmp_pat
     first.close()
     with open(tmp_path / "journal.jsonl", "ab") as f:
         f.write(b'{"kind": "metrics", "st')
-    assert [event.record["step"] for event in journal.read(tmp_path)] == [0]
+    assert [event.record["step"] for event in journal.read_events(tmp_path)] == [0]
     second = Journal(tmp_path)
     end = second.append({"kind": "metrics", "step": 2, "metrics": {"a": 3.0}})
     second.close()
-    events = list(journal.read(tmp_path))
+    events = list(journal.read_events(tmp_path))
     assert [event.record["step"] for event in events] == [0, 2]
     assert events[-1].end == end == (tmp_path / "journal.jsonl").stat().st_size
-    assert [event.record["step"] for event in journal.read(tmp_path, events[0].end)] == [2]
-    assert journal.steps(tmp_path, "a") == {0, 2}
-    assert journal.steps(tmp_path, "b") == set()
+    assert [event.record["step"] for event in journal.read_events(tmp_path, events[0].end)] == [2]
+    assert journal.logged_steps(tmp_path, "a") == {0, 2}
+    assert journal.logged_steps(tmp_path, "b") == set()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"offset": 3}', '{"offset": null, "uri": 1}'])
 def test_a_damaged_acknowledgement_is_none_and_a_written_one_comes_back(tmp_path: Path, content: str) -> None:
-    (tmp_path / journal.SENT).write_text(content)
+    (tmp_path / journal.SENT_FILE).write_text(content)
     assert Sent.read(tmp_path) is None
     Sent(12, "abc", "http://here").write(tmp_path)
     assert Sent.read(tmp_path) == Sent(12, "abc", "http://here")
@@ -47,9 +48,9 @@ def test_what_becomes_of_a_staged_file_later_does_not_change_what_is_sent(tmp_pa
     (source / "deep").mkdir(parents=True)
     (source / "card.json").write_text("1")
     (source / "deep" / "a.pt").write_bytes(b"weights")
-    key = journal.stage(tmp_path, source, "encoder")
+    key = journal.stage_files(tmp_path, source, "encoder")
     (source / "card.json").write_text("2")
-    staged = journal.outbox(tmp_path, key)
+    staged = journal.outbox_folder(tmp_path, key)
     assert (staged / "encoder" / "card.json").read_text() == "1"
     assert (staged / "encoder" / "deep" / "a.pt").samefile(source / "deep" / "a.pt")  # no second copy of a checkpoint
 
@@ -94,7 +95,7 @@ def test_every_event_that_is_written_is_read_again(tmp_path: Path) -> None:
     book = Journal(tmp_path)
     for record in GOOD:
         book.append(record)
-    assert [event.record["kind"] for event in journal.read(tmp_path)] == [record["kind"] for record in GOOD]
+    assert [event.record["kind"] for event in journal.read_events(tmp_path)] == [record["kind"] for record in GOOD]
 
 
 @given(st.sampled_from(GOOD[:-1]), st.data())
@@ -112,13 +113,13 @@ def test_an_event_of_another_shape_is_passed_over_or_harmless(
     client.search_runs.return_value = []
     replayer = Replayer(client, folder, "abc", None)
     replayer.experiment_id, replayer._known_params = "0", set()
-    for event in journal.read(folder):
+    for event in journal.read_events(folder):
         if event.kind in ("artifacts", "register"):
-            assert journal.outbox(folder, event.record["key"]).parent == folder / journal.OUTBOX
+            assert journal.outbox_folder(folder, event.record["key"]).parent == folder / journal.OUTBOX
         elif event.kind in GOOD_KINDS:
             replayer.apply([event], fresh=False)
-    runfolder.read_journal(folder)
-    journal.steps(folder, "a")
+    run_folder.read_journal(folder)
+    journal.logged_steps(folder, "a")
 
 
 GOOD_KINDS = {record["kind"] for record in GOOD} - {"begin"}
@@ -126,7 +127,7 @@ GOOD_KINDS = {record["kind"] for record in GOOD} - {"begin"}
 
 @pytest.mark.parametrize("content", ['{"pid": 1, "host": "x", "beat_at": "now"}', "[" * 100_000, "7"])
 def test_a_beat_that_is_none_is_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / runfolder.HEARTBEAT).write_text(content)
-    (tmp_path / runfolder.JOURNAL).write_text("[" * 100_000 + "\n7\n")
-    assert runfolder.read_beat(tmp_path) == {}
-    runfolder.check_free(tmp_path)
+    (tmp_path / run_folder.HEARTBEAT).write_text(content)
+    (tmp_path / run_folder.JOURNAL_FILE).write_text("[" * 100_000 + "\n7\n")
+    assert run_folder.read_beat(tmp_path) == {}
+    run_folder.check_run_folder_free(tmp_path)

@@ -10,8 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from moola_mlflow import lastword
 from moola_mlflow.core.signals import Interrupts
+from moola_mlflow.tracking.recovery import launcher_status
 
 RUN = "1" * 32
 
@@ -27,7 +27,7 @@ def client(workdir: Path) -> Iterator[mlflow.MlflowClient]:
 def test_what_the_launcher_wrote_over_is_restored_once(client: mlflow.MlflowClient) -> None:
     run = client.create_run("0").info.run_id
     client.set_terminated(run, "FAILED")
-    lastword.watch(run, "KILLED", os.getpid())  # returns although the launcher lives on, as a notebook does
+    launcher_status.watch(run, "KILLED", os.getpid())  # returns although the launcher lives on, as a notebook does
     assert client.get_run(run).info.status == "KILLED"
 
 
@@ -35,7 +35,7 @@ def test_what_the_launcher_wrote_over_is_restored_once(client: mlflow.MlflowClie
 def test_the_status_of_a_run_that_somebody_went_on_with_is_theirs(client: mlflow.MlflowClient, status: str) -> None:
     run = client.create_run("0").info.run_id
     client.update_run(run, status=status)
-    lastword.watch(run, "KILLED", os.getpid())
+    launcher_status.watch(run, "KILLED", os.getpid())
     assert client.get_run(run).info.status == status
 
 
@@ -46,7 +46,7 @@ def test_nothing_is_left_behind_where_the_launcher_is_gone(monkeypatch: pytest.M
     assert gone.reason() == "SIGTERM"
     monkeypatch.setattr(Interrupts, "current", gone)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it would keep what it has no answer to"))
-    lastword.leave(RUN, "KILLED")
+    launcher_status.restore_status_later(RUN, "KILLED")
 
 
 def test_the_launcher_that_is_watched_is_the_one_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,5 +60,5 @@ def test_the_launcher_that_is_watched_is_the_one_of_the_start(monkeypatch: pytes
 
     monkeypatch.setattr(Interrupts, "current", Interrupts(watch_parent=True))
     monkeypatch.setattr(subprocess, "Popen", Watching)
-    lastword.leave(RUN, "KILLED")
+    launcher_status.restore_status_later(RUN, "KILLED")
     assert started == [[RUN, "KILLED", str(os.getppid())]]

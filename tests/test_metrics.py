@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.core.errors import TrainingError
-from moola_mlflow.metrics import (
+from moola_mlflow.evaluation.metrics import (
     Predictions,
     bootstrap_interval,
     ece,
@@ -218,7 +218,7 @@ def test_an_interval_is_as_wide_as_the_normal_one_and_follows_its_level() -> Non
 def test_the_interval_does_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=50)
     whole = bootstrap_interval(mean_of(values), np.arange(50), 300, 7)
-    monkeypatch.setattr("moola_mlflow.metrics.CHUNK_CELLS", 50 * 7)
+    monkeypatch.setattr("moola_mlflow.evaluation.metrics.CHUNK_CELLS", 50 * 7)
     assert bootstrap_interval(mean_of(values), np.arange(50), 300, 7) == whole
 
 

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.events import Event, StepEnded
 from moola_mlflow.models.encoders import keyed_dropout
 from moola_mlflow.models.objectives.base import Errors
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.training.events import StepEnded, TrainingEvent
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_trainer import make_trainer
 
@@ -99,7 +99,7 @@ def questions_of(trainer: Trainer) -> Questions:
     trainer.source = replace(trainer.source, resident=True)
     questions = Questions()
 
-    def stop_asking(event: Event) -> None:
+    def stop_asking(event: TrainingEvent) -> None:
         if isinstance(event, StepEnded) and event.step == STEPS:
             questions.on = False  # the end of an epoch waits
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from moola_mlflow.optimizer import AdamW
+from moola_mlflow.training.optimizer import AdamW
 
 
 def trained(kind: type[torch.optim.AdamW], fused: bool) -> tuple[torch.Tensor, dict]:

@@ -20,9 +20,9 @@ from mlflow.protos.service_pb2 import GetRun
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.request_utils import augmented_raise_for_status
 
-from moola_mlflow import journal, outbox
-from moola_mlflow.journal import Event, Journal, Sent
-from moola_mlflow.replay import NOTE, Replayer
+from moola_mlflow.tracking.delivery import journal, outbox
+from moola_mlflow.tracking.delivery.journal import Event, Journal, Sent
+from moola_mlflow.tracking.delivery.replay import NOTE, Replayer
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_what_is_appended_while_damaged_lines_are_passed_over_is_sent(
 ) -> None:
     folder, client, run_id = away
     (folder / "journal.jsonl").write_text('{"kind": "metrics", "st')  # a crash
-    book, read = Journal(folder), journal.read
+    book, read = Journal(folder), journal.read_events
 
     def slow(folder: Path, start: int = 0) -> Iterator[Event]:
         found = list(read(folder, start))
@@ -97,7 +97,7 @@ def test_files_that_a_store_does_not_take_are_set_aside_and_everything_else_is_s
         monkeypatch.setattr(client, "log_artifacts", refuse)
         box = outbox.Outbox(book, replayer, sent)
         (folder / "large.txt").write_text("x")
-        key = journal.stage(folder, folder / "large.txt", "large.txt")
+        key = journal.stage_files(folder, folder / "large.txt", "large.txt")
         book.append({"kind": "artifacts", "key": key, "names": ["large.txt"]})
         book.append({"kind": "metrics", "step": 0, "metrics": {"a": 1.0}})
         book.append({"kind": "status", "status": "FINISHED", "note": None})
@@ -110,13 +110,13 @@ def test_files_that_a_store_does_not_take_are_set_aside_and_everything_else_is_s
     assert not box.close()
     run = client.get_run(run_id)
     assert (run.info.status, run.data.metrics, box.refused) == ("FINISHED", {"a": 1.0}, [])
-    assert (journal.unsent(folder), len(box.set_aside)) == (1, 1)
+    assert (journal.count_unsent(folder), len(box.set_aside)) == (1, 1)
     assert capsys.readouterr().out.count("takes the run, but not its files (large.txt)") == 1
     monkeypatch.setattr(client, "log_artifacts", take)
     again = outbox.Outbox(book, replayer, Sent.read(folder) or Sent(), tries=1)  # as sync does
     assert again.close()
     assert [file.path for file in client.list_artifacts(run_id)] == ["large.txt"]
-    assert (journal.unsent(folder), (folder / journal.OUTBOX).exists()) == (0, False)
+    assert (journal.count_unsent(folder), (folder / journal.OUTBOX).exists()) == (0, False)
 
 
 KINDS = {"params": Param, "tags": RunTag}
@@ -222,7 +222,9 @@ def test_a_file_set_aside_is_not_sent_over_a_later_one_of_its_name(
     box = outbox.Outbox(book, Replayer(client, folder, run_id), sent, tries=1)
     for text in ("old", "new"):
         (folder / "a.txt").write_text(text)
-        book.append({"kind": "artifacts", "key": journal.stage(folder, folder / "a.txt", "a.txt"), "names": ["a.txt"]})
+        book.append(
+            {"kind": "artifacts", "key": journal.stage_files(folder, folder / "a.txt", "a.txt"), "names": ["a.txt"]}
+        )
     box.push()
     assert sent.held == [0]
     assert box.close()
@@ -285,4 +287,4 @@ def test_a_failing_store_is_left_alone_for_growing_pauses_and_then_gets_everythi
     assert box.close()
     assert capsys.readouterr().out.count("\n") == 2  # one line when it failed, one when it was back
     assert [p.step for p in client.get_metric_history(run.info.run_id, "a")] == [0, 1, 2, 3]
-    assert json.loads((folder / journal.SENT).read_text())["offset"] == book.size
+    assert json.loads((folder / journal.SENT_FILE).read_text())["offset"] == book.size

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from moola_mlflow.core.errors import TrainingError, UserError
-from moola_mlflow.pool import run_tasks
+from moola_mlflow.evaluation.workers import run_tasks
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow import stages
+from moola_mlflow.cli import steps
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.models.encoders.base import Encoder
 
@@ -36,7 +36,7 @@ def trained(labels: LabelledSet, share: float, path: str = "bars.parquet", sha25
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_labelled_windows_within_an_encoders_training_time_are_counted_and_told(share: float) -> None:
     labels, run = small_labels(40), Told()
-    found, warnings = stages.check_overlap(run, labels, [trained(labels, share)])  # type: ignore[arg-type]
+    found, warnings = steps.check_overlap(run, labels, [trained(labels, share)])  # type: ignore[arg-type]
     assert found == run.found["data/pretrain_overlap"] == share
     assert [f"{share:.0%} of the labelled windows lie within" in text for text in warnings] == [True] * bool(share)
 
@@ -44,7 +44,7 @@ def test_labelled_windows_within_an_encoders_training_time_are_counted_and_told(
 def test_a_window_that_two_encoders_know_is_counted_once() -> None:
     labels, run = small_labels(40), Told()
     both = [trained(labels, 0.25), trained(labels, 0.5)]
-    assert stages.check_overlap(run, labels, both)[0] == 0.5  # type: ignore[arg-type]
+    assert steps.check_overlap(run, labels, both)[0] == 0.5  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_sample_bars_have_no_time_in_common_with_any_other_series(
 ) -> None:
     labels = replace(small_labels(40), path=labels_from, bars_sha256="l")
     encoder = trained(labels, 1.0, encoder_from, "l" if same_bars else "e")
-    assert stages.check_overlap(Told(), labels, [encoder])[0] == share  # type: ignore[arg-type]
+    assert steps.check_overlap(Told(), labels, [encoder])[0] == share  # type: ignore[arg-type]

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.evaluation.probing import GROUPS, IS_PATH, NAMES, frozen_copy, probe, probe_targets
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
-from moola_mlflow.probe import GROUPS, IS_PATH, NAMES, frozen_copy, probe, probe_targets
 from moola_mlflow.windows.batches import BatchSource
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows

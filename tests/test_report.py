@@ -10,7 +10,8 @@ import pytest
 
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.escape import markdown_code, markdown_text
-from moola_mlflow.document import (
+from moola_mlflow.evaluation.metrics import Interval
+from moola_mlflow.reports.document import (
     Code,
     Document,
     Heading,
@@ -23,9 +24,8 @@ from moola_mlflow.document import (
     Table,
     output_folder,
 )
-from moola_mlflow.metrics import Interval
-from moola_mlflow.report import conclusions
-from moola_mlflow.report.facts import GateRow, Pretrained, Tuned, gate_rows
+from moola_mlflow.reports.run_report import conclusions
+from moola_mlflow.reports.run_report.facts import GateRow, Pretrained, Tuned, gate_rows
 
 PROBE = GateRow("probe_r2_gain", 0.004, ">", 0.067, False)
 DONE = Pretrained(
@@ -50,7 +50,7 @@ def tuned(network: tuple[float, float], best: tuple[float, float], **changed: ob
     return replace(base, **changed)  # type: ignore[arg-type]
 
 
-def texts(findings: list[conclusions.Finding]) -> str:
+def texts(findings: list[conclusions.Conclusion]) -> str:
     return "\n".join(finding.text for finding in findings)
 
 

@@ -7,9 +7,9 @@ import shlex
 import pytest
 
 from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.gates import Gate
-from moola_mlflow.probe import ProbeScores
-from moola_mlflow.results import Results, note
+from moola_mlflow.evaluation.gates import Gate
+from moola_mlflow.evaluation.probing import ProbeScores
+from moola_mlflow.reports.pretrain_results import Results, pretrain_note
 
 MET = Gate("probe_r2_gain", 0.2, 0.067, ">")
 MISSED = Gate("probe_r2_gain", 0.01, 0.067, ">")
@@ -23,7 +23,7 @@ def next_words(gate: Gate, uri: str = "models:/e/3", **given: object) -> list[st
         config, [{"val/loss": 0.1, "val/mae": 0.1}], 0, scores, scores, {}, 0.0, (), (),
         ProbeScores(0.3, 0.1, 0.2, 0.1), identity=False, hides=True, seconds=1.0,
     )  # fmt: skip
-    last = note(results, "a preset", uri, [gate]).strip().splitlines()[-1]
+    last = pretrain_note(results, "a preset", uri, [gate]).strip().splitlines()[-1]
     assert last.startswith("Next")
     return shlex.split(last.split("`")[1])
 

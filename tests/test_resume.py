@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from moola_mlflow import resume, runfolder
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.journal import Sent
 from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, CheckpointFolder
-from moola_mlflow.runlog import RunLog
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.tracking import resume, run_folder
+from moola_mlflow.tracking.delivery.journal import Sent
+from moola_mlflow.tracking.runlog import RunLog
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_trainer import make_trainer, weights
 
@@ -99,14 +99,14 @@ def asked(**overrides: object) -> Config:
 
 
 def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path: Path) -> None:
-    assert resume.find(asked(tracking__resume="auto"), tmp_path) is None
+    assert resume.find_resume_point(asked(tracking__resume="auto"), tmp_path) is None
     interrupted(tmp_path, ONE, asked())
-    point = resume.find(asked(tracking__resume="auto"), tmp_path)
+    point = resume.find_resume_point(asked(tracking__resume="auto"), tmp_path)
     assert point is not None
     assert (point.run_id, point.fork, point.data_sha256, point.drift) == (ONE, False, "abc", {})
     later = interrupted(tmp_path, OTHER, asked(), status="")  # kill -9 leaves no status
     os.utime(later / "checkpoints" / LATEST_CHECKPOINT, (time.time() + 9, time.time() + 9))
-    point = resume.find(asked(tracking__resume="auto"), tmp_path)
+    point = resume.find_resume_point(asked(tracking__resume="auto"), tmp_path)
     assert point is not None
     assert point.run_id == OTHER
 
@@ -114,19 +114,19 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path
 def test_auto_passes_over_finished_runs_and_other_configurations(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked(), status="FINISHED")
     interrupted(tmp_path, OTHER, asked(trainer__epochs=7))
-    assert resume.find(asked(tracking__resume="auto"), tmp_path) is None
+    assert resume.find_resume_point(asked(tracking__resume="auto"), tmp_path) is None
 
 
 def test_never_looks_at_nothing(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked())
-    assert resume.find(asked(), tmp_path) is None
+    assert resume.find_resume_point(asked(), tmp_path) is None
 
 
 def test_a_changed_configuration_is_refused_by_key_unless_allowed(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked())
     with pytest.raises(UserError, match=r"trainer\.epochs was 20, is 40.*allow_drift=trainer\.epochs"):
-        resume.find(asked(tracking__resume=ONE, trainer__epochs=40), tmp_path)
-    point = resume.find(
+        resume.find_resume_point(asked(tracking__resume=ONE, trainer__epochs=40), tmp_path)
+    point = resume.find_resume_point(
         asked(tracking__resume=ONE, trainer__epochs=40, tracking__allow_drift="trainer.epochs"), tmp_path
     )
     assert point is not None
@@ -135,7 +135,7 @@ def test_a_changed_configuration_is_refused_by_key_unless_allowed(tmp_path: Path
 
 def test_a_fork_may_differ_and_may_come_from_a_finished_run(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked(), status="FINISHED")
-    point = resume.find(asked(tracking__resume=f"new:{ONE}", optimizer__lr=5e-4), tmp_path)
+    point = resume.find_resume_point(asked(tracking__resume=f"new:{ONE}", optimizer__lr=5e-4), tmp_path)
     assert point is not None
     assert (point.fork, point.drift_text()) == (True, "optimizer.lr: 0.001 -> 0.0005")
     point.check_data("other bars")  # a run of its own may
@@ -147,18 +147,18 @@ def test_a_run_that_began_offline_is_found_by_the_id_of_its_folder_and_by_that_o
 ) -> None:
     offline = f"offline-{ONE}"
     folder = interrupted(tmp_path, offline, asked())
-    point = resume.find(asked(tracking__resume=f"{kind}{offline}"), tmp_path)
+    point = resume.find_resume_point(asked(tracking__resume=f"{kind}{offline}"), tmp_path)
     assert (point and point.run_id) == offline
     with pytest.raises(UserError, match="no checkpoints"):
-        resume.find(asked(tracking__resume=f"{kind}{OTHER}"), tmp_path)
+        resume.find_resume_point(asked(tracking__resume=f"{kind}{OTHER}"), tmp_path)
     Sent(0, OTHER, "here").write(folder)
-    point = resume.find(asked(tracking__resume=f"{kind}{OTHER}"), tmp_path)
+    point = resume.find_resume_point(asked(tracking__resume=f"{kind}{OTHER}"), tmp_path)
     assert (point and point.run_id) == offline
 
 
 def test_other_bars_are_refused(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked())
-    point = resume.find(asked(tracking__resume=ONE), tmp_path)
+    point = resume.find_resume_point(asked(tracking__resume=ONE), tmp_path)
     assert point is not None
     point.check_data("abc")
     with pytest.raises(UserError, match=f"new:{ONE}"):
@@ -168,26 +168,26 @@ def test_other_bars_are_refused(tmp_path: Path) -> None:
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked())
     with pytest.raises(UserError, match=f"There are: {ONE}"):
-        resume.find(asked(tracking__resume=OTHER), tmp_path)
+        resume.find_resume_point(asked(tracking__resume=OTHER), tmp_path)
 
 
 def test_a_run_that_a_living_process_holds_is_refused_and_passed_over_by_auto(tmp_path: Path) -> None:
     folder = interrupted(tmp_path, ONE, asked(), status="", pid=os.getpid())
-    held = runfolder.hold(folder)
+    held = run_folder.hold_run_folder(folder)
     with pytest.raises(UserError, match=f"being trained by process {os.getpid()} on"):
-        resume.find(asked(tracking__resume=ONE), tmp_path)
-    assert resume.find(asked(tracking__resume="auto"), tmp_path) is None
+        resume.find_resume_point(asked(tracking__resume=ONE), tmp_path)
+    assert resume.find_resume_point(asked(tracking__resume="auto"), tmp_path) is None
     held.close()
-    assert resume.find(asked(tracking__resume=ONE), tmp_path) is not None
+    assert resume.find_resume_point(asked(tracking__resume=ONE), tmp_path) is not None
 
 
 def test_a_run_that_another_machine_beats_for_is_refused_until_its_beat_is_old(tmp_path: Path) -> None:
     folder = interrupted(tmp_path, ONE, asked(), status="", host="elsewhere", beat_at=time.time() - 60)
     with pytest.raises(UserError, match="on elsewhere"):
-        resume.find(asked(tracking__resume=ONE), tmp_path)
+        resume.find_resume_point(asked(tracking__resume=ONE), tmp_path)
     beat = {"pid": 1, "host": "elsewhere", "beat_at": time.time() - 3600}
     (folder / "heartbeat.json").write_text(json.dumps(beat))
-    assert resume.find(asked(tracking__resume=ONE), tmp_path) is not None
+    assert resume.find_resume_point(asked(tracking__resume=ONE), tmp_path) is not None
 
 
 def test_a_start_killed_as_it_writes_its_configuration_leaves_the_one_by_which_the_run_is_found(
@@ -200,7 +200,7 @@ def test_a_start_killed_as_it_writes_its_configuration_leaves_the_one_by_which_t
     (tmp_path / "config.yaml").write_text(before)
     log = RunLog()
     log.folder = tmp_path
-    monkeypatch.setattr(runfolder.os, "replace", killed)
+    monkeypatch.setattr(run_folder.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         log.config(resolve({}, {"trainer.epochs": 7}))
     assert (tmp_path / "config.yaml").read_text() == before

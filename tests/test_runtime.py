@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from moola_mlflow import cli
-from moola_mlflow.commands import detect, finetune, sweep
+from moola_mlflow.cli import main
+from moola_mlflow.cli.commands import detect, finetune, sweep
+from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.config.tree import Config, RuntimeConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupts
-from moola_mlflow.distributed import World, differences, in_words
-from moola_mlflow.entrypoints import ENTRY_POINTS
+from moola_mlflow.training.distributed import World, describe_processes, differences
 from tests.e2e.harness import Store
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -71,9 +71,9 @@ def test_no_command_tunes_the_allocator_where_that_is_off(
 
 
 def test_how_a_batch_is_shared_out_is_said_in_words() -> None:
-    assert in_words(1, 2, 1) == "2 parts of one thread"
-    assert in_words(1, 1, 4) == "one part of 4 threads"
-    assert in_words(2, 1, 1) == "2 processes, each with one part of one thread"
+    assert describe_processes(1, 2, 1) == "2 parts of one thread"
+    assert describe_processes(1, 1, 4) == "one part of 4 threads"
+    assert describe_processes(2, 1, 1) == "2 processes, each with one part of one thread"
 
 
 @pytest.mark.parametrize("tune", ["on", "off"])
@@ -81,8 +81,8 @@ def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tun
     environment: dict[str, str] = {}
     monkeypatch.setattr(runtime.os, "environ", environment)
     command = types.SimpleNamespace(run=lambda config, preset, interrupts: None)
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: command)
-    assert cli.main(["features", "--runtime.tune", tune]) == 0
+    monkeypatch.setattr(main.importlib, "import_module", lambda name: command)
+    assert main.run_cli(["features", "--runtime.tune", tune]) == 0
     assert ("OMP_WAIT_POLICY" in environment) == (tune == "on")
     assert "CUBLAS_WORKSPACE_CONFIG" in environment
 
@@ -91,11 +91,11 @@ def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tun
 def test_a_command_that_shares_nothing_out_is_refused_to_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    monkeypatch.setattr(cli, "SPEAK_S", 0)
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: pytest.fail("it was begun"))
+    monkeypatch.setattr(main, "SPEAK_S", 0)
+    monkeypatch.setattr(main.importlib, "import_module", lambda name: pytest.fail("it was begun"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")  # the first one records it too
-    assert cli.main([name]) == 2
+    assert main.run_cli([name]) == 2
     said = capsys.readouterr().err
     assert f"'{name}' was started as 2 processes (WORLD_SIZE=2)" in said
     assert f"allowed as several: pretrain; start moola {name} once, without torchrun" in said

@@ -24,7 +24,7 @@ from moola_mlflow.bars.reader import Bars, read_bars, segments
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.models import scan
+from moola_mlflow.models import scanning
 from moola_mlflow.models.detector import detector_inputs
 from moola_mlflow.models.files.detector import save_detector
 from moola_mlflow.models.heads import SpanHead
@@ -53,8 +53,8 @@ def cut(bars: Bars, cuts: dict[int, int | None]) -> Bars:
     return replace(bars, time_ns=time_ns, instrument=instrument, symbols=symbols)
 
 
-def scanned(bars: Bars, **options: Any) -> scan.Scan:
-    return scan.scan(bars, DETECTOR, scan.detect_options({**EVERYTHING, **options}))
+def scanned(bars: Bars, **options: Any) -> scanning.Scan:
+    return scanning.scan(bars, DETECTOR, scanning.detect_options({**EVERYTHING, **options}))
 
 
 @settings(max_examples=30)
@@ -120,7 +120,7 @@ def hits(draw: st.DrawFn) -> tuple[np.ndarray, ...]:
 @given(hits())
 def test_of_overlapping_hits_the_most_probable_stays_and_the_others_count_for_it(given_hits: tuple) -> None:
     first, last, confidence, score = given_hits
-    kept, support = scan.merge_overlaps(first, last, confidence, score)
+    kept, support = scanning.merge_overlaps(first, last, confidence, score)
     covered = [set(range(lo, hi + 1)) for lo, hi in zip(first.tolist(), last.tolist(), strict=True)]
     for i, a in enumerate(kept.tolist()):
         for b in kept.tolist()[:i]:
@@ -139,7 +139,7 @@ def test_the_order_in_which_hits_come_decides_nothing(given_hits: tuple, random:
     shuffled = tuple(column[order] for column in given_hits)
 
     def kept(columns: tuple) -> list[tuple]:
-        index, _ = scan.merge_overlaps(*columns)
+        index, _ = scanning.merge_overlaps(*columns)
         return sorted((columns[0][i], columns[2][i]) for i in index.tolist())
 
     spans = set(zip(first.tolist(), confidence.tolist(), np.nan_to_num(score).tolist(), strict=True))
@@ -213,7 +213,7 @@ def test_detect_takes_a_folder_a_table_and_a_file_and_finds_the_same(tmp_path: P
     frame.to_csv(tmp_path / "bars.csv", index=False)
     expected = detect(bars, DETECTOR, **EVERYTHING)
     assert len(expected) > 0
-    assert list(expected.columns) == list(scan.COLUMNS)
+    assert list(expected.columns) == list(scanning.COLUMNS)
     for given_bars in (frame, generate_bars(600, 5), tmp_path / "bars.csv", str(tmp_path / "bars.csv")):
         pd.testing.assert_frame_equal(detect(given_bars, tmp_path / "detector", **EVERYTHING), expected)
 

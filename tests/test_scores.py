@@ -15,15 +15,15 @@ from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import EVALUATION, seeded_generator
-from moola_mlflow.evaluation import EVALUATION_BATCH
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.models.embed import embed
+from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.encoder import describe_encoder
 from moola_mlflow.models.objectives import build_objective
-from moola_mlflow.sharding import Pretraining
-from moola_mlflow.trainer import Trainer, lr_factor
+from moola_mlflow.training.engine import Pretraining
+from moola_mlflow.training.trainer import Trainer, lr_factor
+from moola_mlflow.training.validation import EVALUATION_BATCH
 from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import Windows, make_windows

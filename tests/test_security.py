@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
-from moola_mlflow import promotion
+from moola_mlflow.cli.steps import CLASS_NAME
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.errors import GateError, TrainingError, UserError
-from moola_mlflow.gates import Gate, markdown
+from moola_mlflow.evaluation.gates import Gate, gates_markdown
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.detector import load_detector_folder, save_detector
 from moola_mlflow.models.files.encoder import load_from_path, save_encoder
-from moola_mlflow.registry import load_encoder
-from moola_mlflow.stages import CLASS_NAME
-from moola_mlflow.tracking import NOTE, Run
+from moola_mlflow.tracking.delivery.replay import NOTE
+from moola_mlflow.tracking.registry import promotion
+from moola_mlflow.tracking.registry.models import load_encoder
+from moola_mlflow.tracking.run import Run
 
 
 class Payload:
@@ -210,7 +211,7 @@ def test_a_class_that_could_lead_elsewhere_is_none(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b", "`x`", "[x](http://example.org)", "a\nb"])
 def test_a_class_of_any_name_stays_text_in_the_table_of_gates(name: str) -> None:
-    table = markdown([Gate(f"recall/{name}", 0.5, 0.3, ">=")])
+    table = gates_markdown([Gate(f"recall/{name}", 0.5, 0.3, ">=")])
     assert len(table.splitlines()) == 3
     row = table.splitlines()[-1]
     assert "<" not in row
@@ -271,7 +272,7 @@ def test_what_cannot_be_fetched_is_told_without_the_stores_password(
     mlflow.set_tracking_uri(address)
     asked = [
         lambda: load_encoder(uri),
-        lambda: promotion.fetch("x", "1", workdir),
+        lambda: promotion.fetch_version("x", "1", workdir),
     ]
     for ask in asked:
         with pytest.raises(UserError) as refused:

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from moola_mlflow import sharding
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import seeded_generator
-from moola_mlflow.events import MemoryRanOut
 from moola_mlflow.models import encoders
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.bilstm import BiLSTM
 from moola_mlflow.models.encoders.keyed_dropout import Dropout, can_be_shared, stream
 from moola_mlflow.models.files import checkpoint
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.training import engine
+from moola_mlflow.training.events import MemoryRanOut
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.windows import Windows, make_windows
 from tests.test_resume import histories
 from tests.test_trainer import make_trainer, weights
@@ -50,7 +50,7 @@ def one_step(trainer: Trainer) -> tuple[Tensor, list[Tensor]]:
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_rows_are_cut_into_consecutive_parts_of_nearly_one_size(num: int, parts: int) -> None:
-    rows = sharding.cut(num, parts)
+    rows = engine.cut(num, parts)
     assert [i for part in rows for i in range(num)[part]] == list(range(num))
     sizes = [part.stop - part.start for part in rows]
     assert len(sizes) == parts
@@ -125,7 +125,7 @@ def test_a_training_in_parts_goes_on_bit_equal_with_as_many_parts_as_it_had(wind
 
 def test_no_two_gradients_share_memory_that_clipping_would_scale_twice() -> None:
     one, other = torch.ones(3), torch.full((3,), 2.0)
-    apart = sharding._apart([one, one, None, other])
+    apart = engine._apart([one, one, None, other])
     places = [gradient.data_ptr() for gradient in apart if gradient is not None]
     assert len(set(places)) == 3
     assert [None if g is None else g.tolist() for g in apart] == [[1.0] * 3, [1.0] * 3, None, [2.0] * 3]
@@ -286,5 +286,5 @@ def test_the_number_of_parts_follows_the_cores_as_long_as_parts_are_large_enough
     monkeypatch: pytest.MonkeyPatch, wanted: int, batch: int, cores: int, tuned: bool, parts: int
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
-    assert sharding.num_parts(wanted, batch, torch.device("cpu"), tuned) == parts
-    assert sharding.num_parts(0, batch, torch.device("cuda"), tuned) == 1
+    assert engine.num_parts(wanted, batch, torch.device("cpu"), tuned) == parts
+    assert engine.num_parts(0, batch, torch.device("cuda"), tuned) == 1

@@ -11,11 +11,20 @@ import torch
 from sklearn.metrics import roc_auc_score
 from small_models import small_encoder
 
-from moola_mlflow.comparison import detector_method, make_setting, refit
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import CvConfig
-from moola_mlflow.crossval import HeadMethod, Method, Outcome, Targets, Unit, cross_validate, plan, pooled
-from moola_mlflow.evidence import DETECTOR, weigh
+from moola_mlflow.evaluation.crossval import (
+    FoldOutcome,
+    HeadMethod,
+    LabelTargets,
+    Method,
+    Unit,
+    cross_validate,
+    plan_folds,
+    pooled_predictions,
+)
+from moola_mlflow.evaluation.evidence import DETECTOR, weigh_evidence
+from moola_mlflow.evaluation.methods import detector_method, make_setting, refit_detector
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import PatternDetector
@@ -50,7 +59,7 @@ class Crossed:
 
     labels: LabelledSet
     units: list[Unit]
-    outcomes: list[Outcome]
+    outcomes: list[FoldOutcome]
 
     def auroc(self) -> float:
         return self._score("auroc")
@@ -70,22 +79,22 @@ class Crossed:
         )
 
     def _score(self, name: str) -> float:
-        statistic = pooled(self.outcomes, self.units, self.labels).statistics()[name]
+        statistic = pooled_predictions(self.outcomes, self.units, self.labels).statistics()[name]
         return float(statistic(np.ones((1, len(self.labels))))[0])
 
 
 def crossed(labels: LabelledSet, method: Method, seed: int) -> Crossed:
-    return scored(labels, method, plan(labels, CvConfig(folds=5), (seed,)))
+    return scored(labels, method, plan_folds(labels, CvConfig(folds=5), (seed,)))
 
 
 def leaked(labels: LabelledSet, method: Method, seed: int) -> Crossed:
     """The same, but the test windows are fitted too."""
-    units = plan(labels, CvConfig(folds=5), (seed,))
+    units = plan_folds(labels, CvConfig(folds=5), (seed,))
     return scored(labels, method, [replace(unit, fit=np.arange(len(labels))) for unit in units])
 
 
 def scored(labels: LabelledSet, method: Method, units: list[Unit]) -> Crossed:
-    return Crossed(labels, units, cross_validate([method], Targets.of(labels), units)[method.name])
+    return Crossed(labels, units, cross_validate([method], LabelTargets.of(labels), units)[method.name])
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +174,7 @@ def refitted(labels: LabelledSet, epochs: int, seed: int, **keys: int) -> Patter
     """A detector of path features, fitted on all labels as `finetune` does it."""
     config = resolve({}, {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}})
     setting = make_setting(labels, [], config, torch.device("cpu"), "fp32")
-    encoder, head = refit(setting, epochs, seed)
+    encoder, head = refit_detector(setting, epochs, seed)
     return PatternDetector(head, encoder, "path", labels.classes, 1.0, {})
 
 
@@ -187,7 +196,7 @@ def test_a_detector_refitted_on_shuffled_labels_knows_nothing_of_another_series(
     """
     rows = []
     for seed, one in enumerate(shuffles[:REFITTED]):
-        epochs = weigh(one.labels, one.units, {DETECTOR: one.outcomes}, pretrained=False).epochs()
+        epochs = weigh_evidence(one.labels, one.units, {DETECTOR: one.outcomes}, pretrained=False).epochs()
         swapped = replace(one.labels, label=1 - one.labels.label)
         rows.append([auroc(refitted(given, epochs, seed), fresh) for given in (one.labels, swapped)])
     both = np.array(rows)

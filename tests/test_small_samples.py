@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from test_evidence import SKILL, evidence
 
-from moola_mlflow import metrics, verdict
 from moola_mlflow.core.config.tree import Config, GatesConfig
-from moola_mlflow.evidence import DETECTOR, Evidence
-from moola_mlflow.gates import Gate, detector_gates
-from moola_mlflow.metrics import bootstrap_interval, ece, ece_if_calibrated
+from moola_mlflow.evaluation import metrics
+from moola_mlflow.evaluation.evidence import DETECTOR, Evidence
+from moola_mlflow.evaluation.gates import Gate, detector_gates
+from moola_mlflow.evaluation.metrics import bootstrap_interval, ece, ece_if_calibrated
 from moola_mlflow.models.calibration import HIGHEST, LOWEST
+from moola_mlflow.reports import finetune_results
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,13 @@ def test_the_error_of_a_perfect_detector_is_that_of_labels_drawn_from_its_probab
 def test_the_perfect_error_is_logged_and_said_beside_the_detectors_own(weighed: Evidence) -> None:
     expected = weighed.metrics()["cv/ece_if_calibrated"]
     assert expected == weighed.summary()["ece_if_calibrated"] == weighed.ece_if_calibrated > 0
-    lines = verdict.console_lines(weighed, detector_gates(weighed.gated(False), GatesConfig()))
+    lines = finetune_results.finetune_console_lines(weighed, detector_gates(weighed.gated(False), GatesConfig()))
     assert any(f"a perfectly calibrated detector averages {expected:.3f}" in line for line in lines)
 
 
 def doubts(found: Evidence) -> list[str]:
     setting: Any = SimpleNamespace(kind="frozen", encoder=None, config=Config())
-    return verdict.doubts(setting, found)
+    return finetune_results.list_doubts(setting, found)
 
 
 @pytest.mark.parametrize(("edge", "told"), [(LOWEST, 1), (HIGHEST * 0.9995, 1), (HIGHEST / 2, 0)])
@@ -129,7 +130,7 @@ def test_promotion_is_offered_where_every_gate_is_met(
     weighed: Evidence, missed: tuple[str, ...], uri: str, said: str
 ) -> None:
     gates = [GOOD, *(Gate(name, 0.0, 1.0, ">=") for name in missed)]
-    text = verdict.following(weighed, gates, uri)
+    text = finetune_results.following(weighed, gates, uri)
     assert said in text
     assert ("-e promote" in text) == (not missed and uri.startswith("models:/"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.study.space import Space, trial_config
+from moola_mlflow.sweep.space import Space, trial_config
 
 LR = {"optimizer.lr": {"low": "1e-4", "high": "1e-2", "log": True}}
 

@@ -13,10 +13,11 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
-from moola_mlflow import cli, store
-from moola_mlflow.journal import Sent
-from moola_mlflow.replay import is_refusal
-from moola_mlflow.tracking import Run
+from moola_mlflow.cli import main
+from moola_mlflow.tracking import store
+from moola_mlflow.tracking.delivery.journal import Sent
+from moola_mlflow.tracking.delivery.replay import is_refusal
+from moola_mlflow.tracking.run import Run
 
 
 def caused(text: str, cause: Exception, code: int = 1) -> MlflowException:
@@ -104,13 +105,13 @@ def test_a_database_that_is_down_at_the_start_is_an_outage_that_is_known_at_once
     with Run("pretrain", "away") as active:
         active.metrics({"a": 1.0})
     assert active.id.startswith("offline-")
-    assert cli.main(["sync", str(active.folder)]) == 2
+    assert main.run_cli(["sync", str(active.folder)]) == 2
     said = "".join(capsys.readouterr())
     assert "v/x" not in said
     monkeypatch.undo()
     monkeypatch.chdir(workdir)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     mlflow.set_tracking_uri(None)
-    assert cli.main(["sync", str(active.folder)]) == 0
+    assert main.run_cli(["sync", str(active.folder)]) == 0
     run_id = (Sent.read(active.folder) or Sent()).run_id
     assert mlflow.MlflowClient().get_run(run_id).data.metrics["a"] == 1.0

@@ -22,23 +22,24 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
-from moola_mlflow import signs
-from moola_mlflow.commands import sweep
+from moola_mlflow.cli.commands import sweep
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.core.signals import Interrupts
-from moola_mlflow.signs import machine
-from moola_mlflow.study import joining, processes, trialruns
-from moola_mlflow.study.finetune_trials import FinetuneTrials
-from moola_mlflow.study.joining import Beat, join
-from moola_mlflow.study.processes import Job
-from moola_mlflow.study.queue import TrialQueue
-from moola_mlflow.study.rebuild import load_study
-from moola_mlflow.study.sharedrun import SharedRun
-from moola_mlflow.study.storage import Coordination, locate, shown_url
-from moola_mlflow.study.trialruns import TrialRun
-from moola_mlflow.study.worker import Outcome, Reporter, Worker
+from moola_mlflow.sweep import attach, processes
+from moola_mlflow.sweep import trial_runs as trial_runs_module
+from moola_mlflow.sweep.attach import Beat, join_study
+from moola_mlflow.sweep.finetune_trials import FinetuneTrials
+from moola_mlflow.sweep.processes import WorkerJob
+from moola_mlflow.sweep.queue import TrialQueue
+from moola_mlflow.sweep.restore import load_study
+from moola_mlflow.sweep.sharedrun import SharedRun
+from moola_mlflow.sweep.storage import Coordination, locate_storage, shown_url
+from moola_mlflow.sweep.trial_runs import TrialRun
+from moola_mlflow.sweep.worker import Reporter, TrialOutcome, Worker
+from moola_mlflow.tracking.recovery import heartbeat
+from moola_mlflow.tracking.recovery.heartbeat import machine_name
 
 ADDRESS = "http://me:secret@127.0.0.1:9/api"
 
@@ -55,10 +56,10 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*supposed to be used with Study.optimize")
 
 
-def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[Config, Reporter], Outcome]:
+def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[Config, Reporter], TrialOutcome]:
     """The parabola, but for one trial."""
 
-    def objective(config: Config, report: Reporter) -> Outcome:
+    def objective(config: Config, report: Reporter) -> TrialOutcome:
         if report.trial.number == number:
             report.epoch(0, 1.0, {})
             failure(report)
@@ -69,7 +70,7 @@ def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[Conf
 
 def trial_runs() -> list[StoredRun]:
     (parent,) = mlflow.MlflowClient().search_runs(["1"], "tags.`moola.stage` = 'sweep'")
-    return trialruns.children(mlflow.MlflowClient(), "1", parent.info.run_id)
+    return trial_runs_module.trial_runs_of(mlflow.MlflowClient(), "1", parent.info.run_id)
 
 
 def in_hand_elsewhere(queue: TrialQueue) -> optuna.Trial:
@@ -145,7 +146,7 @@ def test_a_stop_while_the_store_does_not_answer_is_no_failure_of_the_sweep(workd
     bench = Bench(configured(n_trials=3))
     with pytest.raises(ConnectionError):
         bench.sweep(fails_in(0, down))
-    joined = join(bench.config, bench.space, bench.coordination, "contract", None)
+    joined = join_study(bench.config, bench.space, bench.coordination, "contract", None)
     asked.clear()
     objective = fails_in(1, down)
     Worker(
@@ -177,7 +178,7 @@ def test_a_command_that_joins_leaves_a_run_alone_whose_trial_has_not_heard_of_it
 def test_a_command_that_ends_while_others_work_leaves_the_sweep_running(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    def refused(config: Config, report: Reporter) -> Outcome:
+    def refused(config: Config, report: Reporter) -> TrialOutcome:
         raise MlflowException("permission denied")
 
     monkeypatch.setattr(sweep, "build_objective", lambda config: refused if fails else parabola)
@@ -196,14 +197,14 @@ def test_a_command_that_ends_while_others_work_leaves_the_sweep_running(
     command()
     parent = queue.client.get_run(run_id)
     assert parent.info.status == "RUNNING"
-    assert signs.is_coordinated(parent) == (not signs.read_beat(parent)["over"])
-    assert not signs.read_beat(parent)["over"]
+    assert heartbeat.is_coordinated(parent) == (not heartbeat.read_beat(parent)["over"])
+    assert not heartbeat.read_beat(parent)["over"]
     assert fails == (queue.counts()[TrialState.FAIL] == 1)
     queue.study.tell(trial, 1.0)
     command()
     parent = queue.client.get_run(run_id)
     assert parent.info.status == ("FAILED" if fails else "FINISHED")
-    assert signs.read_beat(parent)["over"]
+    assert heartbeat.read_beat(parent)["over"]
 
 
 def test_nobody_elsewhere_takes_a_sweep_over_that_is_worked_on_whatever_its_status_says(workdir: Path) -> None:
@@ -213,8 +214,8 @@ def test_nobody_elsewhere_takes_a_sweep_over_that_is_worked_on_whatever_its_stat
     other.coordination = Coordination(sqlalchemy.make_url(f"sqlite:///{workdir}/other.db"), 1, 2)
 
     def as_if_elsewhere() -> None:
-        beat = signs.read_beat(queue.client.get_run(run_id))
-        queue.client.set_tag(run_id, signs.COORDINATOR, json.dumps({**beat, "host": "elsewhere"}))
+        beat = heartbeat.read_beat(queue.client.get_run(run_id))
+        queue.client.set_tag(run_id, heartbeat.COORDINATOR, json.dumps({**beat, "host": "elsewhere"}))
 
     with Beat(SharedRun(run_id), bench.coordination, queue):
         queue.client.set_terminated(run_id, "FINISHED")  # by another command
@@ -226,7 +227,7 @@ def test_nobody_elsewhere_takes_a_sweep_over_that_is_worked_on_whatever_its_stat
 
 
 def test_whoever_works_says_that_the_sweep_is_running(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "BEAT_S", 0.01)
+    monkeypatch.setattr(attach, "BEAT_S", 0.01)
     bench = Bench(configured(n_trials=2))
     queue, run_id = bench.sweep()
     with Beat(SharedRun(run_id), bench.coordination, queue):
@@ -242,22 +243,22 @@ def test_a_trials_run_says_who_works_on_it_and_whether_that_is_so(workdir: Path)
     run = TrialRun.start(client, "0", parent, 0, {}).id
 
     def said(worker: list[object], **beat: object) -> tuple[bool | None, bool | None]:
-        client.set_tag(run, signs.WORKER, json.dumps(worker))
-        client.set_tag(parent, signs.COORDINATOR, json.dumps(beat))
-        return signs.is_at_work(client.get_run(parent)), signs.is_at_work(client.get_run(run))
+        client.set_tag(run, heartbeat.WORKER, json.dumps(worker))
+        client.set_tag(parent, heartbeat.COORDINATOR, json.dumps(beat))
+        return heartbeat.is_at_work(client.get_run(parent)), heartbeat.is_at_work(client.get_run(run))
 
-    assert json.loads(client.get_run(run).data.tags[signs.WORKER]) == [machine(), os.getpid()]
-    now, here, dead = time.time(), [machine(), os.getpid()], [machine(), 2**22 + 1]
+    assert json.loads(client.get_run(run).data.tags[heartbeat.WORKER]) == [machine_name(), os.getpid()]
+    now, here, dead = time.time(), [machine_name(), os.getpid()], [machine_name(), 2**22 + 1]
     there = {"host": "elsewhere", "pid": 1}
     assert said(here, at=now, **there) == (True, True)
     assert said(dead, at=now, **there) == (True, False)
     assert said(["elsewhere", 1], at=now - 1000, **there) == (False, False)
     assert said(["elsewhere", 1], at=now, over=True, **there) == (False, True)
-    assert said(here, at=now, host=machine(), pid=dead[1]) == (False, True)
+    assert said(here, at=now, host=machine_name(), pid=dead[1]) == (False, True)
     assert said(here) == (None, True)
     client.set_terminated(parent, "KILLED")
     assert said(here) == (None, False)
-    assert signs.is_at_work(client.create_run("0", tags={"moola.stage": "pretrain"})) is None
+    assert heartbeat.is_at_work(client.create_run("0", tags={"moola.stage": "pretrain"})) is None
 
 
 def test_a_trial_that_was_told_its_end_keeps_it_though_its_run_was_closed_as_one_whose_process_is_gone(
@@ -265,18 +266,18 @@ def test_a_trial_that_was_told_its_end_keeps_it_though_its_run_was_closed_as_one
 ) -> None:
     Bench(configured(n_trials=2)).sweep()
     client, run_id = mlflow.MlflowClient(), trial_runs()[0].info.run_id
-    client.delete_tag(run_id, trialruns.STATE)
+    client.delete_tag(run_id, trial_runs_module.STATE)
     client.set_terminated(run_id, "KILLED")
     Bench(configured(n_trials=2)).sweep()
     run = client.get_run(run_id)
-    assert (run.info.status, run.data.tags[trialruns.STATE]) == ("FINISHED", "COMPLETE")
+    assert (run.info.status, run.data.tags[trial_runs_module.STATE]) == ("FINISHED", "COMPLETE")
 
 
 def test_new_databases_and_folders_are_their_owners_alone(workdir: Path) -> None:
     def modes(*paths: Path) -> list[str]:
         return [oct(stat.S_IMODE(path.stat().st_mode)) for path in paths]
 
-    url, _ = locate("", "http://127.0.0.1:9")
+    url, _ = locate_storage("", "http://127.0.0.1:9")
     Coordination(url, 1, 2)
     assert modes(workdir / "mlruns" / "optuna.db", workdir / "mlruns") == ["0o600", "0o700"]
     run_id = mlflow.MlflowClient().create_run("0").info.run_id
@@ -285,7 +286,7 @@ def test_new_databases_and_folders_are_their_owners_alone(workdir: Path) -> None
 
 
 def test_an_address_is_shown_without_its_passwords() -> None:
-    url, _ = locate("postgresql://me:pa%2Fss@db/moola?password=other&sslpassword=third&sslmode=require", "")
+    url, _ = locate_storage("postgresql://me:pa%2Fss@db/moola?password=other&sslpassword=third&sslmode=require", "")
     assert "pa/ss" in str(url.password)
     shown = shown_url(url)
     assert "sslmode=require" in shown
@@ -306,7 +307,7 @@ def test_an_encoder_that_is_not_there_is_refused_before_any_trial(workdir: Path)
 def test_why_a_trial_failed_is_told_without_the_password_of_an_address(
     workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def objective(config: Config, report: Reporter) -> Outcome:
+    def objective(config: Config, report: Reporter) -> TrialOutcome:
         if report.trial.number == 0:
             raise TrainingError(f"nothing at {ADDRESS}")
         if report.trial.number == 1:
@@ -322,7 +323,7 @@ def test_why_a_trial_failed_is_told_without_the_password_of_an_address(
     assert "nothing at http://127.0.0.1:9/api" in told[0]
 
 
-def raises(config: Config) -> Callable[[Config, Reporter], Outcome]:
+def raises(config: Config) -> Callable[[Config, Reporter], TrialOutcome]:
     raise RuntimeError(f"no data from {ADDRESS}")
 
 
@@ -334,7 +335,7 @@ def test_a_worker_process_that_fails_shows_no_password(
     monkeypatch.setattr(processes.signal, "signal", lambda *handler: None)
     mine, theirs = multiprocessing.Pipe()
     with pytest.raises(SystemExit) as left:  # any other exception multiprocessing would print whole
-        processes._main(Job(config, "contract", "1", run_id, raises), theirs)
+        processes._main(WorkerJob(config, "contract", "1", run_id, raises), theirs)
     assert left.value.code == 1
     assert mine.recv() == "RuntimeError: no data from http://127.0.0.1:9/api"
     said = capsys.readouterr().err

@@ -22,8 +22,8 @@ from moola_mlflow.models.objectives.base import Errors, leak
 from moola_mlflow.models.objectives.masked import Masked
 from moola_mlflow.models.objectives.path import TARGETS
 from moola_mlflow.models.objectives.weighted_sum import WeightedSum
-from moola_mlflow.sharding import Pretraining
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.training.engine import Pretraining
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows

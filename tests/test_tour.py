@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from moola_mlflow.commands import main
+from moola_mlflow.cli.commands import main
+from moola_mlflow.cli.tour import REFUSED, Tour, headline, refusal
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.signals import Interrupts
-from moola_mlflow.tour import REFUSED, Tour, headline, refusal
 
 
 def test_a_steps_result_is_its_notes_first_paragraph_without_markup() -> None:

@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-from moola_mlflow import abandoned
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.console import TrainingDisplay, epoch_line
+from moola_mlflow.cli.progress import TrainingDisplay, epoch_line
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config, SplitConfig
 from moola_mlflow.core.errors import TrainingError, UserError
-from moola_mlflow.distributed import PeerLost, World
-from moola_mlflow.events import EpochEnded
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.encoder import load_from_path
 from moola_mlflow.models.objectives import build_objective
-from moola_mlflow.sharding import Pretraining
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.tracking.recovery import stale_runs
+from moola_mlflow.training.distributed import PeerLost, World
+from moola_mlflow.training.engine import Pretraining
+from moola_mlflow.training.events import EpochEnded
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.batches import BatchSource, fit_scaling
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows
@@ -231,7 +231,7 @@ def test_a_gpu_is_asked_for_nothing_once_a_peer_is_lost(windows, tmp_path, monke
 
 def test_the_others_wait_for_longer_than_torchrun_leaves_a_process_that_hangs() -> None:
     left = inspect.signature(LocalElasticAgent).parameters["shutdown_timeout"].default
-    assert left < abandoned.PATIENCE_S
+    assert left < stale_runs.PATIENCE_S
 
 
 def test_a_state_of_another_kind_of_device_is_refused_in_words_before_anything_is_changed(windows, tmp_path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from moola_mlflow import ui
+from moola_mlflow.tracking import ui
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def _uri(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def where(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
-    return ui.where("1", "ab")
+    return ui.run_address("1", "ab")
 
 
 def test_a_run_on_a_server_has_an_address_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow.comparison import UNREAD, head_settings, refuse_unread, without_effect
 from moola_mlflow.core.config.presets import read_preset, resolve
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.finetune import HeadSettings, fit_head
-from moola_mlflow.study.space import Space
-from moola_mlflow.tracking import Run
+from moola_mlflow.evaluation.methods import UNREAD, head_settings, refuse_unread, without_effect
+from moola_mlflow.sweep.space import Space
+from moola_mlflow.tracking.run import Run
+from moola_mlflow.training.head import HeadSettings, fit_head
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moola_mlflow import setup
 from moola_mlflow.bars.reader import Bars, segments
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import SplitConfig
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.training import setup
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import MINUTE_NS, Windows, make_windows
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from moola_mlflow import cli
+from moola_mlflow.cli import main
+from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
 from moola_mlflow.core.config.presets import allowed_values, dotted_keys, read_preset, resolve
 from moola_mlflow.core.config.tree import Config
-from moola_mlflow.entrypoints import ENTRY_POINTS, SHORT
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
@@ -62,19 +62,21 @@ def entry_points() -> Iterator[str]:
     """Yield the table of commands, then each command with its parameters and examples."""
     rows = []
     for name, entry in ENTRY_POINTS.items():
-        given = (f"`{one.name}`" + (f" ({told})" if (told := _default(one)) else "") for one in cli.parameters_of(name))
+        given = (
+            f"`{one.name}`" + (f" ({told})" if (told := _default(one)) else "") for one in main.parameters_of(name)
+        )
         rows.append((f"[{name}](#{name})", text(entry.summary), ", ".join(given)))
     yield "## Entry points\n\n" + table(("command", "what it does", "parameters (defaults)"), rows)
     for name, entry in ENTRY_POINTS.items():
         parameters = table(
             ("parameter", "short for", "default", "meaning"),
-            ((f"`{one.name}`", code(one.dotted), _default(one), text(one.meaning)) for one in cli.parameters_of(name)),
+            ((f"`{one.name}`", code(one.dotted), _default(one), text(one.meaning)) for one in main.parameters_of(name)),
         )
         examples = "\n".join(f"    {line}" for line in entry.examples)
         yield f"### {name}\n\n{text(entry.summary)[0].upper()}{text(entry.summary)[1:]}.\n\n{parameters}\n\n{examples}"
 
 
-def _default(parameter: cli.Parameter) -> str:
+def _default(parameter: main.Parameter) -> str:
     return "needed" if parameter.needed else code(parameter.default)
 
 
@@ -107,7 +109,7 @@ def presets() -> str:
 
 def exit_codes() -> str:
     """Return the exit codes, as the command line's own documentation has them."""
-    line = (cli.__doc__ or "").split("\n\n")[1].strip().rstrip(".")
+    line = (main.__doc__ or "").split("\n\n")[1].strip().rstrip(".")
     rows: list[tuple[str, ...]] = []
     for part in line.split("; "):
         numbers, words = re.findall(r"\d+", part), re.sub(r"[\d ]+(and [\d ]+)?", "", part, count=1)

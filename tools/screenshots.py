@@ -26,7 +26,7 @@ from mlflow.entities import Run
 from PIL import Image
 from playwright.sync_api import Locator, Page, ViewportSize, expect, sync_playwright
 
-from moola_mlflow import ui
+from moola_mlflow.tracking import ui
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"

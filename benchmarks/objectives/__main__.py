@@ -19,7 +19,7 @@ from benchmarks.objectives import summary
 from benchmarks.objectives.study import study
 from benchmarks.objectives.variants import Scale
 from moola_mlflow.core import runtime
-from moola_mlflow.finetune import HeadSettings
+from moola_mlflow.training.head import HeadSettings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "objectives.json"
 

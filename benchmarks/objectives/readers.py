@@ -14,21 +14,21 @@ from benchmarks.objectives.second_labeller import second_labels
 from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, empty_encoder, encoder_of, inputs_of
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.tree import BarsConfig, CvConfig
-from moola_mlflow.crossval import (
+from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     HeadMethod,
+    LabelTargets,
     Method,
     NetworkMethod,
-    Targets,
     cross_validate,
-    plan,
-    pooled,
+    plan_folds,
+    pooled_predictions,
 )
+from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.features.price_path import path_features
-from moola_mlflow.finetune import HeadSettings, mirrored
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.weak import weak_labels
-from moola_mlflow.metrics import Predictions
+from moola_mlflow.training.head import HeadSettings, mirrored
 
 SECOND_BARS = 1000
 """The second labeller's bars have seeds this much higher: its windows never overlap the first one's."""
@@ -108,7 +108,7 @@ def predictions(
     reader: Reader, done: Sequence[Pretrained], labels: LabelledSet, seed: int, scale: Scale, settings: HeadSettings
 ) -> Predictions:
     """Return what a reader says of every labelled window, out of 5 purged folds by time; folds and fits by ``seed``."""
-    units = plan(labels, CvConfig(), [seed])
+    units = plan_folds(labels, CvConfig(), [seed])
     one = method(reader, done, labels, seed, scale, settings)
-    (outcomes,) = cross_validate([one], Targets.of(labels), units).values()
-    return pooled(outcomes, units, labels)
+    (outcomes,) = cross_validate([one], LabelTargets.of(labels), units).values()
+    return pooled_predictions(outcomes, units, labels)

@@ -18,9 +18,9 @@ from benchmarks.objectives.summary import Result
 from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, pretrain
 from benchmarks.synthetic_months import machine
 from moola_mlflow.core import runtime
-from moola_mlflow.finetune import HeadSettings
+from moola_mlflow.evaluation.workers import run_tasks
 from moola_mlflow.labels.weak import overlap_groups
-from moola_mlflow.pool import run_tasks
+from moola_mlflow.training.head import HeadSettings
 
 
 def _pretrain(scale: Scale, task: tuple[str, int]) -> Pretrained:

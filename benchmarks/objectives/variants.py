@@ -18,6 +18,7 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import runtime
 from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.evaluation.probing import frozen_copy, probe
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
@@ -25,9 +26,8 @@ from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.models.objectives.base import Objective
-from moola_mlflow.probe import frozen_copy, probe
-from moola_mlflow.sharding import Pretraining
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.training.engine import Pretraining
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.batches import BatchSource, fit_scaling
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows

@@ -216,7 +216,7 @@ def environment_text() -> str:
 
 def git_diff() -> str:
     """Return what the checkout that holds this package changes against its commit; empty when clean or no checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
     try:

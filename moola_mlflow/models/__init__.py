@@ -9,7 +9,7 @@ from moola_mlflow.core import lazy_face
 if TYPE_CHECKING:
     from moola_mlflow.models.calibration import HIGHEST, LOWEST, apply_temperature, temperature
     from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features
-    from moola_mlflow.models.embed import embed
+    from moola_mlflow.models.embedding import embed
     from moola_mlflow.models.encoders import build_encoder
     from moola_mlflow.models.encoders.base import Encoder
     from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
     from moola_mlflow.models.objectives.path import median_range, running_max, shifted
-    from moola_mlflow.models.scan import SCAN_PARAMETERS, Scan, detect, detect_options, scan
+    from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, detect, detect_options, scan
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "calibration": ("HIGHEST", "LOWEST", "apply_temperature", "temperature"),
         "detector": ("PatternDetector", "detector_inputs", "encoder_features"),
-        "embed": ("embed",),
+        "embedding": ("embed",),
         "encoders": ("build_encoder",),
         "encoders.base": ("Encoder",),
         "encoders.ensemble": ("Ensemble", "members_of"),
@@ -58,6 +58,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "objectives.base": ("Errors", "Objective", "leak"),
         "objectives.baselines": ("Ridge",),
         "objectives.path": ("median_range", "running_max", "shifted"),
-        "scan": ("SCAN_PARAMETERS", "Scan", "detect", "detect_options", "scan"),
+        "scanning": ("SCAN_PARAMETERS", "Scan", "detect", "detect_options", "scan"),
     },
 )

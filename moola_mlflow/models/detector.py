@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moola_mlflow.features import PATH_FEATURE_NAMES, Hybrid, compute_features, path_features
 from moola_mlflow.models.calibration import apply_temperature
-from moola_mlflow.models.embed import check_windows
+from moola_mlflow.models.embedding import check_windows
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import members_of
 from moola_mlflow.models.heads import HIT_BARS, Detector, Inputs, Output, SpanHead, span_scores

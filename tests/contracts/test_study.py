@@ -16,11 +16,11 @@ from small_studies import Bench, configured, parabola
 
 from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.errors import TrainingError, UserError
-from moola_mlflow.study import trialruns
-from moola_mlflow.study.queue import TrialQueue
-from moola_mlflow.study.rebuild import load_study
-from moola_mlflow.study.storage import Coordination, locate
-from moola_mlflow.study.worker import Outcome, Reporter
+from moola_mlflow.sweep import trial_runs
+from moola_mlflow.sweep.queue import TrialQueue
+from moola_mlflow.sweep.restore import load_study
+from moola_mlflow.sweep.storage import Coordination, locate_storage
+from moola_mlflow.sweep.worker import Reporter, TrialOutcome
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_both_studies_are_equal(stored: tuple[TrialQueue, str]) -> None:
 
 
 def test_why_a_trial_failed_is_known_without_the_database(workdir: Path) -> None:
-    def fails_once(config: Config, report: Reporter) -> Outcome:
+    def fails_once(config: Config, report: Reporter) -> TrialOutcome:
         if report.trial.number == 2:
             raise TrainingError("the loss is NaN in epoch 3")
         return parabola(config, report)
@@ -92,7 +92,7 @@ def test_why_a_trial_failed_is_known_without_the_database(workdir: Path) -> None
 def test_a_trial_knows_whether_it_is_the_best_so_far(workdir: Path) -> None:
     said: list[bool] = []
 
-    def asks(config: Config, report: Reporter) -> Outcome:
+    def asks(config: Config, report: Reporter) -> TrialOutcome:
         outcome = parabola(config, report)
         said.append(report.is_best(outcome.value))
         return outcome
@@ -113,14 +113,14 @@ def test_a_step_waits_for_a_store_that_does_not_answer_and_for_nothing_else() ->
             requests.get("http://127.0.0.1:9", timeout=1)
         return "done"
 
-    assert trialruns.patiently(step) == "done"
+    assert trial_runs.retry_patiently(step) == "done"
     assert len(tried) == 3
     tried.clear()
     with pytest.raises(requests.exceptions.ConnectionError):
-        trialruns.patiently(step, should_stop=lambda: "SIGTERM")
+        trial_runs.retry_patiently(step, should_stop=lambda: "SIGTERM")
     assert len(tried) == 1
     with pytest.raises(MlflowException, match="not found"):
-        trialruns.patiently(lambda: mlflow.MlflowClient().get_run("0" * 32))
+        trial_runs.retry_patiently(lambda: mlflow.MlflowClient().get_run("0" * 32))
 
 
 def test_the_best_trial_is_the_best(study: optuna.Study) -> None:
@@ -183,7 +183,7 @@ def test_failed_trials_are_replaced_until_too_many_failed(workdir: Path, failing
 
     calls = []
 
-    def objective(config: Config, report: Reporter) -> Outcome:
+    def objective(config: Config, report: Reporter) -> TrialOutcome:
         calls.append(config)
         if failing or len(calls) <= 2:
             raise TrainingError("train/loss is nan")
@@ -202,11 +202,11 @@ def test_failed_trials_are_replaced_until_too_many_failed(workdir: Path, failing
 
 
 def test_pruned_trials_count_and_their_runs_are_killed(workdir: Path) -> None:
-    def objective(config: Config, report: Reporter) -> Outcome:
+    def objective(config: Config, report: Reporter) -> TrialOutcome:
         value = float(report.trial.number)
         for step in range(3):
             report.epoch(step, value, {})
-        return Outcome(value, 1.0)
+        return TrialOutcome(value, 1.0)
 
     queue, run_id = Bench(configured(pruner="median", prune_startup=2, prune_after=0)).sweep(objective)
     assert [trial.state.name for trial in queue.study.trials] == ["COMPLETE"] * 2 + ["PRUNED"] * 6
@@ -231,7 +231,7 @@ def test_trials_that_were_interrupted_are_repeated_with_their_values_after_the_d
     class Dead(BaseException):
         """What a killed process looks like to its own code: nothing is told to anybody."""
 
-    def objective(config: Config, report: Reporter) -> Outcome:
+    def objective(config: Config, report: Reporter) -> TrialOutcome:
         if report.trial.number == 1:
             raise Dead
         return parabola(config, report)
@@ -252,7 +252,7 @@ def test_trials_that_were_interrupted_are_repeated_with_their_values_after_the_d
 
 def test_a_database_whose_driver_is_missing_is_refused_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)  # what Python does for a package that is not there
-    url, _ = locate("postgresql://user:secret@127.0.0.1:1/x", "")
+    url, _ = locate_storage("postgresql://user:secret@127.0.0.1:1/x", "")
     with pytest.raises(UserError, match=r"lacks the package 'psycopg'; pip install") as told:
         Coordination(url, 1, 2)
     assert "secret" not in str(told.value)

@@ -14,9 +14,10 @@ from harness import Store
 from mlflow.entities import Run
 from small_models import small_encoder
 
-from moola_mlflow import cli, registry
+from moola_mlflow.cli import main
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files.encoder import save_encoder
+from moola_mlflow.tracking.registry import models
 
 NOTE = "mlflow.note.content"
 SMALL = {"labels.n": "60", "bars.sample_bars": "20000", "encoder.hidden": "3", "encoder.layers": "1", "epochs": "2",
@@ -41,7 +42,7 @@ def command(store: Store, name: str, **parameters: str) -> Done:
     out, err = io.StringIO(), io.StringIO()
     mlflow.set_tracking_uri(store.uri)
     with contextlib.chdir(store.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([name, *words])
+        code = main.run_cli([name, *words])
     return Done(code, out.getvalue(), err.getvalue())
 
 
@@ -77,7 +78,7 @@ def add_encoder(store: Store, folder: str, encoder: Encoder) -> None:
         mlflow.set_experiment("moola")
         save_encoder(encoder, encoder.card, Path(folder))
         with mlflow.start_run() as run:
-            registry.log_encoder("moola-encoder", Path(folder), encoder.card, {})
+            models.log_encoder("moola-encoder", Path(folder), encoder.card, {})
         mlflow.MlflowClient().delete_run(run.info.run_id)  # tests look at runs of commands
 
 

@@ -18,9 +18,11 @@ from harness import QUICK, SMOKE, Served, Store, free_port
 from mlflow.entities import Run as StoredRun
 from small_models import small_encoder
 
-from moola_mlflow import cli, journal, runfolder
+from moola_mlflow.cli import main
 from moola_mlflow.models.files.encoder import save_encoder
-from moola_mlflow.tracking import Run
+from moola_mlflow.tracking import run_folder
+from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.run import Run
 
 SMALL = {**QUICK, "config": SMOKE}
 IMPATIENT = {
@@ -86,7 +88,7 @@ class Impatient(Served):
 
     def folders(self) -> list[Path]:
         """The folders of the runs that were at work here."""
-        return sorted(path.parent for path in self.folder.glob(f".moola/runs/*/{runfolder.JOURNAL}"))
+        return sorted(path.parent for path in self.folder.glob(f".moola/runs/*/{run_folder.JOURNAL_FILE}"))
 
 
 def epochs_in(store: Store) -> int:
@@ -113,8 +115,8 @@ def stored(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
 
 def assert_whole(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
     """Assert that the store has every event of a run's journal once, at its own time; return the run."""
-    run, events = stored(client, folder), list(journal.read(folder))
-    assert journal.unsent(folder) == 0
+    run, events = stored(client, folder), list(journal.read_events(folder))
+    assert journal.count_unsent(folder) == 0
     assert not (folder / journal.OUTBOX).exists()
     points: dict[str, set[tuple[int, int, float]]] = {}
     params: set[str] = set()
@@ -208,4 +210,4 @@ def encoder_in(active: Run) -> Path:
 
 
 def sync(folder: Path) -> int:
-    return cli.main(["sync", str(folder)])
+    return main.run_cli(["sync", str(folder)])

@@ -12,9 +12,11 @@ import pytest
 from harness import Store, browser_path
 from small_models import small_detector
 
-from moola_mlflow import cli, detect, load_detector, registry
+from moola_mlflow import detect, load_detector
 from moola_mlflow.bars.sample import generate_bars
+from moola_mlflow.cli import main
 from moola_mlflow.models.files.detector import read_detector_card, save_detector
+from moola_mlflow.tracking.registry import models
 
 NOTE = "mlflow.note.content"
 EVERYTHING = {"detect.min_probability": "0", "detect.min_span_score": "0", "detect.margin": "0"}
@@ -30,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         folder = store.folder / name
         save_detector(small_detector("both"), folder)
         with mlflow.start_run():
-            registry.log_detector(name, folder, read_detector_card(folder / "detector.json"), {"gates": "passed"})
+            models.log_detector(name, folder, read_detector_card(folder / "detector.json"), {"gates": "passed"})
     store.client.set_registered_model_alias("moola-detector", "champion", "1")
     generate_bars(1500, 9).assign(symbol=SCRIPT).to_parquet(store.folder / "bars.parquet")
     return store
@@ -44,7 +46,7 @@ def scan(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
     def run(**parameters: str) -> tuple[int, str, mlflow.entities.Run]:
         words = {"bars": "bars.parquet", **EVERYTHING, **parameters}
-        code = cli.main(["detect", *(word for key, value in words.items() for word in (f"--{key}", value))])
+        code = main.run_cli(["detect", *(word for key, value in words.items() for word in (f"--{key}", value))])
         said = capsys.readouterr()
         return code, said.out + said.err, store.runs()[0]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moola_mlflow.runfolder import read_journal
+from moola_mlflow.tracking.run_folder import read_journal
 from tests.e2e.harness import QUICK, SMOKE, Store, note_of
 
 pytestmark = pytest.mark.slow

@@ -16,12 +16,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from moola_mlflow import runfolder
-from moola_mlflow.doctor import Finding, examine
-from moola_mlflow.journal import Sent
-from moola_mlflow.signs import machine
-from moola_mlflow.study.trialruns import TrialRun
-from moola_mlflow.tracking import Run
+from moola_mlflow.sweep.trial_runs import TrialRun
+from moola_mlflow.tracking import run_folder
+from moola_mlflow.tracking.delivery.journal import Sent
+from moola_mlflow.tracking.recovery.doctor import DoctorFinding, examine_store
+from moola_mlflow.tracking.recovery.heartbeat import machine_name
+from moola_mlflow.tracking.run import Run
 from tests.e2e.harness import QUICK, SMOKE, Store
 
 SMALL = {**QUICK, "config": SMOKE, "register": "none"}
@@ -125,36 +125,36 @@ def workdir(workdir: Path) -> Path:
     return workdir
 
 
-def wrong() -> list[Finding]:
+def wrong() -> list[DoctorFinding]:
     """What is found and has a cure."""
-    return [finding for finding in examine() if finding.cure]
+    return [finding for finding in examine_store() if finding.cure]
 
 
 def begin() -> str:
     """A run that went on without another word; return its id."""
     with Run("pretrain", "quiet") as run:
         run.metrics({"val/huber": 1.0}, 0)
-    lines = (run.folder / runfolder.JOURNAL).read_text().splitlines(keepends=True)
-    (run.folder / runfolder.JOURNAL).write_text("".join(line for line in lines if '"kind": "status"' not in line))
+    lines = (run.folder / run_folder.JOURNAL_FILE).read_text().splitlines(keepends=True)
+    (run.folder / run_folder.JOURNAL_FILE).write_text("".join(line for line in lines if '"kind": "status"' not in line))
     mlflow.MlflowClient().update_run(run.id, status="RUNNING")
     return run.id
 
 
 def test_a_run_of_a_container_that_was_started_again_under_another_name_is_closed(workdir: Path) -> None:
     run_id = begin()
-    folder = runfolder.RUNS / run_id
+    folder = run_folder.RUNS / run_id
 
     def beat(age_s: float) -> None:
-        runfolder.write_beat(folder, 0.0)
-        beat = {**runfolder.read_beat(folder), "host": "elsewhere", "beat_at": time.time() - age_s}
-        (folder / runfolder.HEARTBEAT).write_text(json.dumps(beat))
+        run_folder.write_beat(folder, 0.0)
+        beat = {**run_folder.read_beat(folder), "host": "elsewhere", "beat_at": time.time() - age_s}
+        (folder / run_folder.HEARTBEAT).write_text(json.dumps(beat))
 
     beat(60)
-    assert runfolder.abandoned() == []
-    assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine()]
+    assert run_folder.stale_folders() == []
+    assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine_store()]
     assert wrong() == []
-    beat(2 * runfolder.FRESH_S)
-    assert runfolder.abandoned() == [run_id]
+    beat(2 * run_folder.FRESH_S)
+    assert run_folder.stale_folders() == [run_id]
     (finding,) = wrong()
     assert finding.what == f"run {run_id} (quiet) says RUNNING, its process is gone"
     assert finding.fix is not None
@@ -169,7 +169,7 @@ def test_a_run_that_ended_and_of_which_the_store_lacks_a_part_is_not_said_to_be_
         run.metrics({"val/huber": 1.0}, 0)
     sent = Sent.read(run.folder)
     assert sent is not None
-    lines = (run.folder / runfolder.JOURNAL).read_bytes().splitlines(keepends=True)
+    lines = (run.folder / run_folder.JOURNAL_FILE).read_bytes().splitlines(keepends=True)
     mlflow.MlflowClient().update_run(run.id, status="RUNNING")
     dataclasses.replace(sent, offset=sent.offset - len(lines[-1]) - len(lines[-2])).write(run.folder)
     (finding,) = wrong()
@@ -187,9 +187,9 @@ def test_a_run_that_ended_and_of_which_the_store_lacks_a_part_is_not_said_to_be_
 
 def test_a_run_that_began_without_its_store_is_found_by_its_folder(workdir: Path) -> None:
     run_id = begin()
-    folder = (runfolder.RUNS / run_id).rename(runfolder.RUNS / f"offline-{run_id}")
-    with runfolder.hold(folder):
-        assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine()]
+    folder = (run_folder.RUNS / run_id).rename(run_folder.RUNS / f"offline-{run_id}")
+    with run_folder.hold_run_folder(folder):
+        assert f"run {run_id} (quiet) is running" in [finding.what for finding in examine_store()]
     (finding,) = wrong()
     assert "its process is gone" in finding.what
     assert finding.fix is not None
@@ -205,7 +205,7 @@ def test_trials_whose_process_is_gone_or_whose_sweep_has_ended_are_found_and_clo
     client.set_tag(parents[0], "moola.coordinator", json.dumps(beat))
     client.set_terminated(parents[1], "KILLED")
     works, dead, left = (TrialRun.start(client, "0", parents[i], i, {}).id for i in (0, 0, 1))
-    client.set_tag(dead, "moola.worker", json.dumps([machine(), 2**22 + 1]))
+    client.set_tag(dead, "moola.worker", json.dumps([machine_name(), 2**22 + 1]))
     found = wrong()
     assert {finding.what.split()[1] for finding in found} == {dead, left}
     for finding in found:
@@ -267,7 +267,7 @@ def test_a_folder_is_abandoned_when_nobody_holds_it_and_its_journal_has_no_end(t
     def journal(name: str, *lines: str) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        (folder / runfolder.JOURNAL).write_text("".join(f"{line}\n" for line in lines))
+        (folder / run_folder.JOURNAL_FILE).write_text("".join(f"{line}\n" for line in lines))
         return folder
 
     begin, end = '{"kind": "begin"}', '{"kind": "status", "status": "FINISHED"}'
@@ -275,10 +275,10 @@ def test_a_folder_is_abandoned_when_nobody_holds_it_and_its_journal_has_no_end(t
     journal("again", begin, end, begin)
     journal("cut", begin, '{"kind": "metri')
     journal("long", begin, *['{"kind": "metrics", "metrics": {"a": 1}}'] * 2000, end)
-    held = runfolder.hold(journal("held", begin))
-    assert runfolder.abandoned(tmp_path) == ["again", "cut"]
+    held = run_folder.hold_run_folder(journal("held", begin))
+    assert run_folder.stale_folders(tmp_path) == ["again", "cut"]
     held.close()
-    assert runfolder.abandoned(tmp_path) == ["again", "cut", "held"]
-    runfolder.close(tmp_path / "cut", "KILLED")
-    assert runfolder.abandoned(tmp_path) == ["again", "held"]
-    assert runfolder.read_journal(tmp_path / "cut").status == "KILLED"
+    assert run_folder.stale_folders(tmp_path) == ["again", "cut", "held"]
+    run_folder.close_run_folder(tmp_path / "cut", "KILLED")
+    assert run_folder.stale_folders(tmp_path) == ["again", "held"]
+    assert run_folder.read_journal(tmp_path / "cut").status == "KILLED"

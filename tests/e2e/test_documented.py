@@ -17,9 +17,9 @@ from command_lines import spoken
 from documented import NOT_RUN, PAGES, PYTHON_BY, ROOT, RUN_BY, blocks, commands, reasons
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.cli import parse
+from moola_mlflow.cli.entry_points import ENTRY_POINTS
+from moola_mlflow.cli.main import parse
 from moola_mlflow.core.config.tree import BarsConfig
-from moola_mlflow.entrypoints import ENTRY_POINTS
 
 TYPED = [(page, line) for page in PAGES for line, _ in commands(page)]
 SPAN = re.compile(r"`([^`\n]+)`")

@@ -27,9 +27,9 @@ from outage import (
 )
 from postgres import Postgres
 
-from moola_mlflow import journal
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.tracking import Run
+from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -51,12 +51,14 @@ def test_a_server_that_hangs_holds_nothing_up_and_has_everything_once_it_goes_on
         server.signal(signal.SIGSTOP)
         try:
             fill(active, range(1, 200))
-            assert journal.steps(active.folder, "val/huber") == set(range(200))  # all done, and the server still hangs
-            assert journal.unsent(active.folder) > 0
+            assert journal.logged_steps(active.folder, "val/huber") == set(
+                range(200)
+            )  # all done, and the server still hangs
+            assert journal.count_unsent(active.folder) > 0
             wait_for(lambda: active._outbox is not None and active._outbox.trouble)
         finally:
             server.signal(signal.SIGCONT)
-    if journal.unsent(active.folder):  # one try at the end may have met a server that was not awake yet
+    if journal.count_unsent(active.folder):  # one try at the end may have met a server that was not awake yet
         assert sync(active.folder) == 0
     assert_whole(active.client, active.folder)
 

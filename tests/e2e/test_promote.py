@@ -20,14 +20,15 @@ from sklearn.metrics import f1_score
 from small_models import small_detector, small_encoder, windows
 
 import moola_mlflow
-from moola_mlflow import cli, registry
+from moola_mlflow.cli import main
 from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.gates import OTHER_INPUTS
+from moola_mlflow.evaluation.gates import OTHER_INPUTS
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files.detector import read_detector_card, save_detector
 from moola_mlflow.models.files.encoder import save_encoder
+from moola_mlflow.tracking.registry import models
 
 NOTE = "mlflow.note.content"
 COLLAPSED = {"recall": {"consolidation": 0.02, "retracement": 0.99}}
@@ -60,7 +61,7 @@ def promote(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
 
     def run(**parameters: str) -> tuple[int, str, mlflow.entities.Run]:
         capsys.readouterr()
-        code = cli.main(["promote", *(word for key, value in parameters.items() for word in (f"--{key}", value))])
+        code = main.run_cli(["promote", *(word for key, value in parameters.items() for word in (f"--{key}", value))])
         said = capsys.readouterr()
         return code, said.out + said.err, store.runs()[0]
 
@@ -74,9 +75,9 @@ def register(name: str, model: PatternDetector | Encoder, folder: Path) -> str:
     with mlflow.start_run():
         if isinstance(model, Encoder):
             save_encoder(model, model.card, folder)
-            return registry.log_encoder(name, folder, model.card, {"gates": "not evaluated"})
+            return models.log_encoder(name, folder, model.card, {"gates": "not evaluated"})
         save_detector(model, folder)
-        return registry.log_detector(
+        return models.log_detector(
             name, folder, read_detector_card(folder / "detector.json"), {"gates": "not evaluated"}
         )
 

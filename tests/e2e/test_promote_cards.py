@@ -16,7 +16,7 @@ from small_models import GOOD_EVIDENCE, small_detector, small_encoder
 from test_promote import NO_GAIN, aliases, register, stored
 
 from moola_mlflow.core.config.presets import read_preset
-from moola_mlflow.gates import GAIN
+from moola_mlflow.evaluation.gates import GAIN
 from moola_mlflow.models.files.encoder import save_encoder
 
 UNTRAINED = {"encoder": "untrained", "labels.n": "300", "bars.sample_bars": "120000", "folds": "3", "epochs": "10",

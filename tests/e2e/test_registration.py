@@ -14,11 +14,13 @@ from harness import Store
 from mlflow import MlflowClient
 from small_models import small_detector, small_encoder
 
-from moola_mlflow import cli, load_detector, load_encoder, registry
+from moola_mlflow import load_detector, load_encoder
+from moola_mlflow.cli import main
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupted, Interrupts
 from moola_mlflow.models.files.detector import read_detector_card, save_detector
 from moola_mlflow.models.files.encoder import save_encoder
+from moola_mlflow.tracking.registry import models
 
 TAGS = {"preset": "by hand", "gates": "failed: by hand"}
 
@@ -35,13 +37,13 @@ def store(workdir: Path) -> Store:
 
 def add_encoder(store: Store, name: str) -> str:
     with mlflow.start_run():
-        return registry.log_encoder(name, store.folder / "encoder", small_encoder().card, TAGS)
+        return models.log_encoder(name, store.folder / "encoder", small_encoder().card, TAGS)
 
 
 def add_detector(store: Store, name: str) -> str:
     card = read_detector_card(store.folder / "detector" / "detector.json")
     with mlflow.start_run():
-        return registry.log_detector(name, store.folder / "detector", card, TAGS)
+        return models.log_detector(name, store.folder / "detector", card, TAGS)
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_a_version_without_tags_is_never_taken_as_candidate(store: Store, capsys
     store.client.set_registered_model_alias("half", "candidate", "2")
     with pytest.raises(UserError, match="version 2 of half, which alias 'candidate' names, has no tags"):
         load_encoder("models:/half@candidate")
-    assert cli.main(["promote", "--model", "half"]) == 2
+    assert main.run_cli(["promote", "--model", "half"]) == 2
     assert "its registration was interrupted" in capsys.readouterr().err
     assert "champion" not in store.client.get_registered_model("half").aliases
     assert load_encoder("models:/half/1").card["architecture"]["hidden"] == 4
@@ -126,12 +128,12 @@ def test_loading_shows_no_progress_bars_unless_they_are_asked_for(
 ) -> None:
     add_encoder(store, "quiet")
     add_detector(store, "quiet-detector")
-    monkeypatch.delenv(registry.BAR, raising=False)  # a command in this process has set it
+    monkeypatch.delenv(models.BAR, raising=False)  # a command in this process has set it
     if asked:
-        monkeypatch.setenv(registry.BAR, asked)
+        monkeypatch.setenv(models.BAR, asked)
     capfd.readouterr()
     load_encoder("models:/quiet@candidate")
     load_detector("models:/quiet-detector/1")
     said = "".join(capfd.readouterr())
     assert ("Downloading artifacts" in said) == bool(asked)
-    assert os.environ.get(registry.BAR, "") == asked
+    assert os.environ.get(models.BAR, "") == asked

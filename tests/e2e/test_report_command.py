@@ -15,7 +15,7 @@ import pytest
 from harness import QUICK, ROOT, Store, browser_path
 from mlflow.entities import Run
 
-from moola_mlflow import cli
+from moola_mlflow.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ class World:
         out, err = io.StringIO(), io.StringIO()
         mlflow.set_tracking_uri(self.store.uri)
         with contextlib.chdir(self.store.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.main([name, *words])
+            code = main.run_cli([name, *words])
         return Done(code, out.getvalue(), err.getvalue())
 
     def made(self, name: str, **parameters: str) -> str:

@@ -16,9 +16,10 @@ from harness import Store
 from mlflow.pyfunc import scoring_server
 from small_models import small_detector, small_encoder, windows
 
-from moola_mlflow import embed, load_detector, load_encoder, registry
+from moola_mlflow import embed, load_detector, load_encoder
 from moola_mlflow.models.files.detector import read_detector_card, save_detector
 from moola_mlflow.models.files.encoder import save_encoder
+from moola_mlflow.tracking.registry import models
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -33,9 +34,9 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any], Answer
     save_encoder(encoder, encoder.card, folder / "encoder")
     save_detector(detector, folder / "detector")
     with mlflow.start_run():
-        registry.log_encoder("encoder", folder / "encoder", encoder.card, {})
+        models.log_encoder("encoder", folder / "encoder", encoder.card, {})
         card = read_detector_card(folder / "detector" / "detector.json")
-        registry.log_detector("detector", folder / "detector", card, {})
+        models.log_detector("detector", folder / "detector", card, {})
     apps = {
         kind: scoring_server.init(mlflow.pyfunc.load_model(f"models:/{kind}/1")) for kind in ("encoder", "detector")
     }

@@ -26,10 +26,11 @@ from documented import commands
 from harness import ROOT, Store, absent, free_port
 from small_models import small_detector, windows
 
-from moola_mlflow import detect, load_detector, registry
+from moola_mlflow import detect, load_detector
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.files.detector import read_detector_card, save_detector
+from moola_mlflow.tracking.registry import models
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +71,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     save_detector(small_detector("both", 2), store.folder / "detector")
     with mlflow.start_run():
         card = read_detector_card(store.folder / "detector" / "detector.json")
-        registry.log_detector("moola-detector", store.folder / "detector", card, {"gates": "passed"})
+        models.log_detector("moola-detector", store.folder / "detector", card, {"gates": "passed"})
     store.client.set_registered_model_alias("moola-detector", "champion", "1")
     return store
 

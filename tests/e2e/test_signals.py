@@ -14,7 +14,7 @@ import torch
 from harness import QUICK, ROOT, SMOKE, Served, Store
 from outage import Server, assert_whole, epochs_in, wait_for
 
-from moola_mlflow.tracking import NOTE
+from moola_mlflow.tracking.delivery.replay import NOTE
 
 LONG = {**QUICK, "config": SMOKE, "epochs": "5000", "trainer.patience": "5000"}
 LIMIT_S = 5.0

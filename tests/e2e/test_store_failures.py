@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moola_mlflow.tracking import Run
+from moola_mlflow.tracking.run import Run
 from tests.e2e.harness import Store
 
 

@@ -28,7 +28,7 @@ from test_sweep import (
     wait_until,
 )
 
-from moola_mlflow.study import storage
+from moola_mlflow.sweep import storage
 
 pytestmark = pytest.mark.slow
 TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml"), "trainer.epochs": "1"}
@@ -112,7 +112,7 @@ def test_who_waits_for_a_lock_says_for_whom_and_a_vanished_machine_loses_it(
     database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(storage, "TELL_S", 1)
-    url, _ = storage.locate(database, "")
+    url, _ = storage.locate_storage(database, "")
     one, other = (storage.Coordination(url, 1, 2) for _ in range(2))
     with one.rdb.engine.connect() as connection:  # what the server asks of a connection that is silent
         for name, value in storage.KEEPALIVES.items():

@@ -21,11 +21,13 @@ from outage import (
     wait_for,
 )
 
-from moola_mlflow import cli, journal
+from moola_mlflow.cli import main
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.signals import Interrupted
-from moola_mlflow.store import let_go
-from moola_mlflow.tracking import NOTE, Run
+from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.delivery.replay import NOTE
+from moola_mlflow.tracking.run import Run
+from moola_mlflow.tracking.store import let_go
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +176,7 @@ def test_a_run_that_is_at_work_or_no_run_is_refused_with_one_message(
         assert sync(active.folder) == 2
         assert "is being trained by process" in capsys.readouterr().err
     for words in (["sync", str(workdir)], ["sync", "--run_dir", "no/such"], ["sync"]):
-        assert cli.main(words) == 2
+        assert main.run_cli(words) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "the folder of a run" in line
 

@@ -13,7 +13,7 @@ from moola_mlflow.features import relativity
 from moola_mlflow.features.quality import check_quality, psi, quality_metrics, quality_report, quality_table
 from moola_mlflow.features.relativity import compute_features, feature_names, flip_rate
 from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.plots.quality import quality_figure
+from moola_mlflow.reports.plots.quality import quality_figure
 
 NAMES = feature_names("relativity11")
 needs_real_bars = pytest.mark.skipif(not REAL_BARS.exists(), reason=WHY_SKIPPED)

@@ -1,0 +1,26 @@
+"""compare: two or more runs of one stage side by side, in the console and as a page."""
+
+from __future__ import annotations
+
+from moola_mlflow.core import Config, Interrupts
+from moola_mlflow.reports import build_comparison, find_compared_runs, output_folder
+from moola_mlflow.tracking import Run, run_name
+
+FOLDER = "compare"
+
+
+def run(config: Config, preset: str, interrupts: Interrupts, run_ids: str = "", out: str = "") -> None:
+    """Say what differs between runs, log the page on a run of its own, and copy it to ``out`` where given."""
+    with Run("compare", run_name("compare", "runs", config.trainer.seed), config.tracking.experiment) as active:
+        active.params({"run_ids": run_ids, "out": out})
+        target = output_folder(out)
+        runs = find_compared_runs(run_ids)
+        document, short = build_comparison(runs), build_comparison(runs, short=True).markdown()
+        files = document.write(active.folder / FOLDER, FOLDER)
+        active.artifact(active.folder / FOLDER, FOLDER)
+        if target:
+            document.write(target, FOLDER)
+        active.tags({"moola.compared": ",".join(one.id for one in runs)})
+        active.note(short.partition("\n\n")[2])
+        copied = f", and in {target}" if target else ""
+        print(f"{short}\nWhole, with curves: {', '.join(files)} under {FOLDER}/{copied}", flush=True)

@@ -1,0 +1,188 @@
+"""finetune: labelled windows and an encoder to a calibrated detector, with the evidence for it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from moola_mlflow.cli import steps
+from moola_mlflow.core import (
+    Config,
+    GateError,
+    Interrupts,
+    configure_allocator,
+    configure_threads,
+    is_tuned,
+    pick_device,
+    pick_precision,
+    usable_cores,
+)
+from moola_mlflow.evaluation import (
+    DETECTOR,
+    UNREAD,
+    Evidence,
+    FinetuneSetting,
+    FoldOutcome,
+    LabelTargets,
+    Unit,
+    build_methods,
+    cross_validate,
+    detector_gates,
+    gates_summary,
+    gates_table,
+    make_setting,
+    plan_folds,
+    refit_detector,
+    refuse_unread,
+    scores,
+    weigh_evidence,
+    without_effect,
+)
+from moola_mlflow.models import PatternDetector, save_detector
+from moola_mlflow.reports import (
+    collapse_warning,
+    confusion_figure,
+    detector_card,
+    detector_version_tags,
+    finetune_console_lines,
+    finetune_note,
+    fold_line,
+    fold_run,
+    forest_figure,
+    list_doubts,
+    pointer_figure,
+    recall_figure,
+    reliability_figure,
+    uses_identity_encoder,
+)
+from moola_mlflow.tracking import Run, check_registry_kind, load_encoders, run_name
+
+
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+    """Cross-validate a detector beside its baselines, refit it on all labels, register it with its evidence."""
+    started = time.perf_counter()
+    tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
+    seeds = config.cv.seeds or (config.trainer.seed,)
+    name = run_name("finetune", preset, seeds[0])
+    with Run("finetune", name, config.tracking.experiment) as active:
+        active.config(config, UNREAD)
+        refuse_unread(config)
+        check_registry_kind(config.registry.name, "detector")  # now, not after minutes of folds
+        configure_threads(config.runtime)
+        device = pick_device(config.runtime.device)
+        precision = pick_precision(config.runtime.precision, device, tuned)
+        workers = (config.cv.workers or usable_cores()) if device.type == "cpu" else 1
+        active.tags({"moola.device": device, "moola.precision": precision, "moola.workers": workers})
+        active.tags({"moola.allocator": allocator})
+        labels = steps.load_labels(active, config)
+        units = plan_folds(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
+        encoders = load_encoders(config.finetune.encoder)
+        steps.log_encoders(active, encoders)
+        setting = make_setting(labels, [encoder for _, encoder in encoders], config, device, precision)
+        overlap, warnings = steps.check_overlap(active, labels, encoders)
+        warnings = [*labels.warnings, *warnings, *steps.check_label_features(active, labels, config, encoders)]
+        print(
+            f"{len(labels)} labelled windows: {labels.counts()}; {len(units)} folds in all; {device}, {precision}, "
+            f"{workers} processes",
+            flush=True,
+        )
+        outcomes = _cross_validate(active, setting, units, seeds, workers, interrupts)
+        evidence = weigh_evidence(labels, units, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
+        warnings += [*list_doubts(setting, evidence), *without_effect(config)]
+        if collapse := collapse_warning(evidence, config.gates.recall):
+            warnings.append(collapse)
+        gates = detector_gates(evidence.gated(uses_identity_encoder(setting)), config.gates)
+        _log(active, config, evidence)
+        active.json(gates_table(gates), "gates.json")
+        card = detector_card(setting, evidence, encoders, overlap, active.id)
+        uri = _refit(active, setting, evidence, card, preset, gates_summary(gates))
+        active.metrics({"total_seconds": time.perf_counter() - started})
+        tags = {"moola.gates": gates_summary(gates), "moola.headline": evidence.headline()}
+        active.tags({**tags, "moola.delta_inputs": setting.which})
+        if warnings:
+            active.tags({"moola.warnings": " ".join(warnings)})
+        active.note(finetune_note(setting, evidence, gates, uri, warnings))
+        for text in warnings:
+            print(f"Warning: {text}", flush=True)
+        print("\n".join([*finetune_console_lines(evidence, gates), f"Detector: {uri}"]), flush=True)
+        if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
+            raise GateError(f"gates {gates_summary(gates)}; everything is logged, the detector is {uri}")
+
+
+def _cross_validate(
+    active: Run,
+    setting: FinetuneSetting,
+    units: list[Unit],
+    seeds: tuple[int, ...],
+    workers: int,
+    interrupts: Interrupts,
+) -> dict[str, list[FoldOutcome]]:
+    """Run all methods seed by seed; log each fold of the detector as a child run."""
+    labels, span = setting.labels, np.stack([setting.labels.start, setting.labels.end], 1)
+    total: dict[str, list[FoldOutcome]] = {}
+    for seed in seeds:
+        mine = [unit for unit in units if unit.seed == seed]
+
+        def told(method: str, number: int, outcome: FoldOutcome, mine: list[Unit] = mine) -> None:
+            active.beat()
+            if method != DETECTOR:
+                return
+            unit = mine[number]
+            found = scores(
+                labels.label[unit.test], outcome.probability, outcome.predicted, span[unit.test], labels.classes
+            )
+            print(fold_line(unit, found), flush=True)
+            active.child(**fold_run(unit, outcome, found))
+
+        methods = build_methods(setting)
+        with interrupts.deferred():  # raises at its end what interrupted it
+            done = cross_validate(
+                methods, LabelTargets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason,
+                tuned=is_tuned(setting.config.runtime),
+            )  # fmt: skip
+        for method, outcomes in done.items():
+            total.setdefault(method, []).extend(outcomes)
+    return total
+
+
+def _log(active: Run, config: Config, evidence: Evidence) -> None:
+    active.metrics(evidence.metrics())
+    active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, "cv_summary.json")
+    active.table(evidence.rows(), "predictions.json")
+    active.table(evidence.baseline_rows(), "baseline_predictions.json")
+    for name, figure in _figures(evidence).items():
+        active.figure(figure, f"figures/{name}.png")
+
+
+def _figures(evidence: Evidence) -> dict[str, Figure]:
+    found, raw, labels = evidence.predictions[DETECTOR], evidence.uncalibrated, evidence.labels
+    gains = [(evidence.title(name), row["joint_success_at_3"]) for name, row in evidence.differences.items()]
+    return {
+        "confusion": confusion_figure(found.label, found.probability.argmax(-1), labels.classes),
+        "reliability": reliability_figure(found.label, raw.probability, found.probability),
+        "pointer_errors": pointer_figure(found.span, found.predicted),
+        "recall": recall_figure(evidence.recall()),
+        "paired_differences": forest_figure(gains, "The detector beyond each baseline", "difference of Joint@3"),
+    }
+
+
+def _refit(
+    active: Run, setting: FinetuneSetting, evidence: Evidence, card: dict[str, object], preset: str, gates: str
+) -> str:
+    """Fit on all labels, save and register; return the detector's URI."""
+    encoder, head = refit_detector(setting, evidence.epochs(), setting.config.trainer.seed)
+    detector = PatternDetector(
+        head.cpu(), encoder.cpu() if encoder is not None else None, setting.config.finetune.inputs,
+        setting.labels.classes, evidence.temperature(), card,
+    )  # fmt: skip
+    folder = active.folder / "detector"
+    save_detector(detector, folder)
+    active.artifact(folder, "detector")
+    name = setting.config.registry.name
+    if name == "none":
+        return f"runs:/{active.id}/detector"
+    tags = detector_version_tags(setting, evidence, preset, gates)
+    version = active.register("detector", name, folder, tags)
+    return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"

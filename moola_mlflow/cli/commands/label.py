@@ -1,0 +1,94 @@
+"""label: weak labels from bars by a rule, so that everything behind it runs with no annotator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from moola_mlflow.bars import utc
+from moola_mlflow.cli import steps
+from moola_mlflow.core import Config, Interrupts, UserError, markdown_code
+from moola_mlflow.labels import (
+    RULE,
+    LabelledSet,
+    Patterns,
+    choose_labels,
+    find_patterns,
+    labels_target,
+    sample_bars,
+    write_labels,
+)
+from moola_mlflow.tracking import Run, run_name
+
+WEAK = (
+    f"This is a WEAK labeller: a fixed rule ({RULE}) made these labels from prices, nobody has looked at them. "
+    "A score on them says how well the rule is imitated, not that a market can be read."
+)
+
+
+def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/labels.parquet") -> None:
+    """Label windows of bars, log what was found, and write the labelled set as parquet."""
+    seed = config.trainer.seed
+    name = run_name("label", Path(config.bars.path).stem, seed)
+    with Run("label", name, config.tracking.experiment) as active:
+        if config.bars.path == "sample":
+            config = config.model_copy(update={"bars": sample_bars(config)})
+        active.config(config)
+        active.params({"out": out})
+        active.tags({"moola.weak_labels": "true"})
+        path = labels_target(out)
+        bars = steps.load_bars(active, config, "label")
+        if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
+            raise UserError(f"out='{out}' holds the bars themselves; give another name, nothing was overwritten")
+        length, gap = config.windows.length, config.bars.max_gap_minutes
+        patterns = find_patterns(bars, seed, length, gap, config.labels.overlap)
+        labels = choose_labels(patterns, config.labels.n, seed)
+        write_labels(labels, path)
+        active.metrics(_metrics(patterns, labels))
+        active.tags({"moola.labels_sha256": labels.sha256})
+        if labels.warnings:
+            active.tags({"moola.warnings": " ".join(labels.warnings)})
+        active.table(_rows(labels), "labels_table.json")
+        active.artifact(path)
+        _tell(active, config, patterns, labels, path)
+
+
+def _metrics(patterns: Patterns, labels: LabelledSet) -> dict[str, float]:
+    return {
+        "labels/candidates": patterns.num_candidates,
+        "labels/candidates_no_surge": patterns.num_no_surge,
+        "labels/candidates_no_label": patterns.num_no_label,
+        "labels/found": len(patterns.label),
+        "labels/used": len(labels),
+        **{f"labels/{name}": count for name, count in labels.counts().items()},
+    }
+
+
+def _rows(labels: LabelledSet) -> list[dict[str, Any]]:
+    assert labels.start_ns is not None
+    assert labels.end_ns is not None
+    return [
+        {
+            "window_id": str(labels.window_id[i]),
+            "label": labels.classes[labels.label[i]],
+            "expansion_start": int(labels.start[i]),
+            "expansion_end": int(labels.end[i]),
+            "start_time": utc(int(labels.start_ns[i])),
+            "end_time": utc(int(labels.end_ns[i])),
+        }
+        for i in range(len(labels))
+    ]
+
+
+def _tell(active: Run, config: Config, patterns: Patterns, labels: LabelledSet, path: Path) -> None:
+    counts = ", ".join(f"{count:,} {name}" for name, count in labels.counts().items())
+    summary = f"{len(labels):,} weak labels of {len(patterns.label):,} found: {counts}"
+    warnings = "".join(f"\n\nWarning: {warning}" for warning in labels.warnings)
+    active.note(
+        f"**{summary}.**\n\n{WEAK}{warnings}\n\n"
+        f"Bars {markdown_code(config.bars.path)}, content SHA-256 `{labels.sha256}`. "
+        f"File: {markdown_code(path)}, an artifact of this run too."
+    )
+    for warning in labels.warnings:
+        print(f"Warning: {warning}", flush=True)
+    print(f"{summary} -> {path}\n{WEAK}\nsha256 {labels.sha256}", flush=True)

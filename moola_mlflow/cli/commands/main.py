@@ -1,0 +1,98 @@
+"""main: the tour. Every command once, on sample bars, as a user would type it; each step says what came out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import mlflow
+
+from moola_mlflow.cli.tour import Tour
+from moola_mlflow.core import Config, Interrupts, TrainingError, markdown_table
+from moola_mlflow.tracking import Run, RunRecord, run_name
+
+ENCODERS, DETECTORS = "moola-encoder", "moola-detector"
+UNSEEN_SEED = 2001
+"""Of the sample bars that detection scans: neither those of pre-training nor those of the labels."""
+NUM_STEPS = 11
+
+
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+    """Walk from raw bars to detections and a report, choosing by evidence on the way."""
+    seed, started = config.trainer.seed, time.perf_counter()
+    with Run("main", run_name("main", preset, seed), config.tracking.experiment) as active:
+        active.config(config)
+        folder = Path("out") / "tour"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise TrainingError(f"cannot write {folder} in {Path.cwd()}: {e}; run in a folder you may write to") from e
+        experiment = mlflow.MlflowClient().get_experiment(active.experiment_id).name
+        tour = Tour(active, interrupts, folder, NUM_STEPS)
+        encoder = _walk(tour, config, experiment)
+        following = NEXT.format(encoder=encoder)
+        seconds = time.perf_counter() - started
+        active.metrics({"tour/seconds": seconds})
+        table = markdown_table(("command", "result", "run"), tour.rows)
+        active.note(f"**The tour: {len(tour.rows)} commands in {seconds:.0f} s.**\n\n{table}\n\nNext:\n\n{following}")
+        print(f"\nThe tour took {seconds:.0f} s; its files are in {folder}, its runs in a browser: mlflow ui")
+        print(f"\nNext:\n{following}", flush=True)
+
+
+NEXT = """
+    moola pretrain --bars my_bars.parquet --bars.instrument front --config configs/path.yaml
+    moola finetune --labels my_labels.parquet --encoder {encoder} --repeats 3
+    moola sweep --base configs/path.yaml --n_trials 20 --workers 2
+""".strip("\n")
+
+
+def _walk(tour: Tour, config: Config, experiment: str) -> str:
+    """Run the steps, each later one with what an earlier one left; return the URI of the encoder to go on with."""
+    folder, seed = tour.folder, config.trainer.seed
+    bars, labels = folder / "bars.parquet", folder / "labels.parquet"
+    there = {"tracking.experiment": experiment}
+    sample = {"bars.sample_bars": config.bars.sample_bars, **there}
+    network = {"encoder.hidden": config.encoder.hidden, "seed": seed, **there}
+
+    tour.step("Bars, read and checked", "data", "the note", {"bars": "sample", "out": bars, **sample})
+    tour.step("Can these features be learned from?", "features", "figures/", {"bars": bars, **there})
+
+    training = {"bars": bars, "encoder.dropout": config.encoder.dropout, "epochs": config.trainer.epochs, **network}
+    why = {"stones": "An encoder that fills in hidden steps", "path": "An encoder that tells the path around each step"}
+    encoders = [
+        tour.step(why[preset], "pretrain", "figures/", {"config": f"configs/{preset}.yaml", **training})
+        for preset in ("stones", "path")
+    ]
+    version = _version(ENCODERS, max(encoders, key=lambda made: made.metrics["probe/r2_gain"]))
+    text = "The encoder that a probe reads more from becomes champion, if it meets its gates"
+    promoted = tour.step(text, "promote", "the gates in the note", {"model": ENCODERS, "version": version, **there})
+    encoder = f"models:/{ENCODERS}/{version}"
+
+    text = "Weak labels, by a rule, on bars of another seed"
+    tour.step(text, "label", "labels_table.json", {"out": labels, "seed": seed, **sample})
+    reading = {
+        "A detector that reads path features, which learn nothing": {"finetune.inputs": "path"},
+        "A detector that reads that encoder beside them": {"encoder": encoder},
+    }
+    detectors = [
+        tour.step(text, "finetune", "figures/", {"labels": labels, **inputs, **network})
+        for text, inputs in reading.items()
+    ]
+    version = _version(DETECTORS, max(detectors, key=lambda made: made.metrics["cv/joint_success_at_3"]))
+    text = "The detector that is better out of fold becomes champion, if it meets its gates"
+    tour.step(text, "promote", "the gates in the note", {"model": DETECTORS, "version": version, **there})
+
+    unseen = {"bars": "sample", "bars.sample_seed": UNSEEN_SEED, "detector": f"models:/{DETECTORS}/{version}"}
+    text = "Patterns in bars that nothing has seen"
+    tour.step(text, "detect", "detections.html", {**unseen, "out": folder, **sample})
+    tour.step("The report", "report", "report/", {"run_id": encoders[-1].id, "out": folder, **there})
+    # Where the promotion was refused, the alias is not set, or names what an earlier tour has made.
+    return f"models:/{ENCODERS}@champion" if promoted.status == "FINISHED" else encoder
+
+
+def _version(model: str, made: RunRecord) -> str:
+    """Return the version that a run registered."""
+    found = mlflow.MlflowClient().search_model_versions(f"name = '{model}' and run_id = '{made.id}'")
+    if not found:
+        raise TrainingError(f"run {made.id} registered no version of {model}")
+    return str(found[0].version)

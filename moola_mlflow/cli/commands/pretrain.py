@@ -1,0 +1,115 @@
+"""pretrain: raw bars to a registered encoder."""
+
+from __future__ import annotations
+
+import time
+
+from moola_mlflow.cli import steps
+from moola_mlflow.cli.tracked_training import fit_tracked, follow, go_on
+from moola_mlflow.core import (
+    Config,
+    GateError,
+    Interrupts,
+    configure_allocator,
+    configure_threads,
+    is_tuned,
+    pick_device,
+    pick_precision,
+    process_rank,
+)
+from moola_mlflow.evaluation import all_gates_passed, encoder_gates, frozen_copy, gates_summary, gates_table
+from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, load_checkpoint, save_encoder
+from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, pretrain_note, score_encoder
+from moola_mlflow.tracking import Run, find_resume_point, run_name, with_failure_recorded
+from moola_mlflow.training import (
+    Trainer,
+    build_model,
+    check_alike,
+    check_leak,
+    check_names,
+    describe_processes,
+    join_world,
+    prepare,
+)
+
+
+def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+    """Train an encoder on bars, score it on the held-out split, log everything and register a version."""
+    started = time.perf_counter()
+    allocator = configure_allocator(config.runtime)
+    if process_rank():
+        follow(config, interrupts)
+        return
+    name = run_name("pretrain", preset, config.trainer.seed)
+    point = with_failure_recorded("pretrain", lambda: find_resume_point(config))
+    with Run(
+        "pretrain", name, config.tracking.experiment, point.run_id if point and not point.fork else None
+    ) as active:
+        if not point:
+            active.config(config)
+        check_names(config)
+        threads = configure_threads(config.runtime)
+        device = pick_device(config.runtime.device)
+        precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
+        active.tags({"moola.device": device, "moola.precision": precision, "moola.threads": threads})
+        active.tags({"moola.allocator": allocator})
+        world = join_world(device, active.id)  # before bars are read: whoever is lost from here on is missed
+        data = prepare(config, device, steps.LoggedPreparation(active, config))
+        bars, split, source = data.bars, data.split, data.source
+        model = build_model(config, source, data.mean, data.std).to(device)
+        initial = frozen_copy(model.encoder)
+        folder = active.folder / "checkpoints"
+        keeper = CheckpointFolder(folder)
+        trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
+        active.tags({"moola.shards": trainer.engine.parts, "moola.processes": world.size})
+        print(
+            f"{len(bars):,} bars, {len(source.windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
+            f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, "
+            f"{describe_processes(world.size, trainer.engine.parts, threads)}",
+            flush=True,
+        )
+        check_alike(trainer, bars.sha256)
+        trainer.should_stop = interrupts.reason
+        trainer.evaluation.fit_rulers()
+        active.tags({"moola.identity": str(model.objective.identity).lower()})
+        check_leak(trainer, active.metrics)
+        if point:
+            go_on(active, trainer, point, bars.sha256)
+            active.config(config)  # not before: a run that cannot go on so must stay as it was
+        world.share_state(point.state if point else None)
+        fit_tracked(active, trainer, interrupts)
+        active.draw_waiting()  # of a run that had no epoch left
+        world.leave()
+        keeper.forget_previous()
+        model.load_state_dict(load_checkpoint(folder / BEST_CHECKPOINT)["model_state_dict"])
+        results = score_encoder(trainer, initial, check_leak(trainer, active.metrics), started)
+        _log_results(active, results)
+        active.artifact(folder, "checkpoints")
+        card = encoder_card(trainer, results, bars, dict(data.quality), active.id)
+        checked = encoder_gates(card, config.gates)
+        active.json(gates_table(checked), "gates.json")
+        save_encoder(model.encoder, card, active.folder / "encoder")
+        active.artifact(active.folder / "encoder", "encoder")
+        uri, registered = f"runs:/{active.id}/encoder", "not registered"
+        if config.registry.name != "none":
+            tags = encoder_version_tags(card, preset, results, checked)
+            version = active.register("encoder", config.registry.name, active.folder / "encoder", tags)
+            registered = f"{config.registry.name}, by moola sync {active.folder}"
+            if version:
+                uri = f"models:/{config.registry.name}/{version}"
+                registered = f"{config.registry.name} version {version}"
+        active.note(pretrain_note(results, preset, uri, checked))
+        verdict = gates_summary(checked)
+        print(f"Test: {results.headline()}\nGates {verdict}\nEncoder: {registered}", flush=True)
+        if config.gates.mode == "strict" and not all_gates_passed(checked):
+            raise GateError(f"gates {verdict}. The run is logged whole ({registered}); gates.mode is strict")
+
+
+def _log_results(active: Run, results: Results) -> None:
+    from moola_mlflow.reports import curves_figure, lr_figure
+
+    active.metrics(results.metrics())
+    active.json(results.skills(), "skill.json")
+    active.json(results.published(), "training_results.json")
+    active.figure(curves_figure(results.history, results.best_epoch), "figures/loss_curves.png")
+    active.figure(lr_figure(results.history), "figures/learning_rate.png")

@@ -1,0 +1,131 @@
+"""promote: check the gates of a registered version and move an alias to it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from moola_mlflow.core import Config, GateError, Interrupts, UserError, metric_name
+from moola_mlflow.evaluation import (
+    Gate,
+    all_gates_passed,
+    gate_reasons,
+    gates_markdown,
+    gates_summary,
+    gates_table,
+    lowered_limits,
+    missed_gates,
+)
+from moola_mlflow.tracking import (
+    CANDIDATE,
+    CHAMPION,
+    PREVIOUS,
+    Model,
+    Run,
+    check_alias,
+    check_candidate,
+    check_serves,
+    fetch_version,
+    find_model,
+    judge_card,
+    move_alias,
+    registering_run,
+    run_name,
+    was_promoted,
+)
+
+UNREAD = tuple(f"{name}." for name in Config.model_fields if name not in ("gates", "tracking", "runtime"))
+"""Sections that no promotion reads."""
+
+
+def run(
+    config: Config,
+    preset: str,
+    interrupts: Interrupts,
+    model: str = "moola-detector",
+    version: str = CANDIDATE,
+    alias: str = CHAMPION,
+    force: str = "false",
+) -> None:
+    """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
+    with Run("promote", run_name("promote", model, config.trainer.seed), config.tracking.experiment) as active:
+        active.config(config, UNREAD)
+        given = {"model": model, "version": version, "alias": alias, "force": force}
+        active.params(given)
+        active.tags({key: given[key] for key in ("model", "version", "alias")})
+        forced = _truth(force)
+        check_alias(alias)
+        found = find_model(model)
+        to = found.resolve(version)
+        if version == CANDIDATE:
+            check_candidate(model, to)
+        before = found.aliases.get(alias)
+        # What `previous` names was champion before: to go back to it must not wait for evidence.
+        back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before and was_promoted(model, to)
+        active.tags({"version": to, "moola.from": before or "none", "moola.to": to})
+        if back:
+            active.tags({"moola.rollback": "true"})
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, card = fetch_version(model, to, Path(scratch))
+            checked = judge_card(card, config.gates)
+            _log(active, checked)
+            if not (all_gates_passed(checked) or forced or back):
+                raise GateError(_refusal(found, to, alias, checked))
+            check_serves(folder, card, f"{model} version {to}")
+        verdict = gates_summary(checked)
+        if not all_gates_passed(checked):
+            verdict = f"{'rolled back' if back else 'forced'}: {verdict}"
+        elif softer := lowered_limits(config.gates):
+            verdict += f" under lowered limits: {', '.join(softer)}"
+        with interrupts.deferred():  # two aliases move together
+            move_alias(found, alias, to, {"promoted_by": active.id, "gates": verdict})
+        said = _said(found, alias, before, to)
+        active.note(_note(said, found, alias, before, to, checked, verdict))
+        print("\n".join([said, f"Gates {verdict}", *(f"- {text}" for text in gate_reasons(checked))]), flush=True)
+
+
+def _truth(force: str) -> bool:
+    if force.lower() not in ("true", "false"):
+        raise UserError(f"force='{force}'; allowed: true, false")
+    return force.lower() == "true"
+
+
+def _log(active: Run, checked: list[Gate]) -> None:
+    rows = gates_table(checked)
+    active.json(rows, "gates.json")
+    active.metrics({f"gate/{metric_name(row['gate'])}": row["value"] for row in rows if row["value"] is not None})
+
+
+def _refusal(model: Model, to: str, alias: str, checked: list[Gate]) -> str:
+    missed = missed_gates(checked)
+    held = f"stays at version {model.aliases[alias]}" if alias in model.aliases else "stays unset"
+    return "\n".join(
+        [
+            f"{model.name} version {to} misses {len(missed)} of {len(checked)} gates, {alias} {held}:",
+            "",
+            *(f"- {text}" for text in missed),
+            "",
+            "force=true promotes it all the same, and says so on the version",
+        ]
+    )
+
+
+def _said(model: Model, alias: str, before: str | None, to: str) -> str:
+    if before == to:
+        return f"{model.name}: {alias} is version {to} already, no alias moved"
+    if before is None:
+        return f"{model.name}: {alias} is now version {to}, it was unset before"
+    kept = f"; {PREVIOUS} is now version {before}" if alias == CHAMPION else ""
+    return f"{model.name}: {alias} moved from version {before} to version {to}{kept}"
+
+
+def _note(said: str, model: Model, alias: str, before: str | None, to: str, checked: list[Gate], verdict: str) -> str:
+    back = ""
+    if before not in (None, to):
+        which = PREVIOUS if alias == CHAMPION else f"{before} -P alias={alias}"
+        back = f"\n\nBack: `mlflow run . -e promote -P model={model.name} -P version={which}`"
+    return (
+        f"**{said}.**\n\nGates {verdict}.\n\n{gates_markdown(checked)}\n\n"
+        f"Version {to} was registered by run `{registering_run(model, to)}`; it was loaded as it is served "
+        f"and read one synthetic window.{back}\n"
+    )

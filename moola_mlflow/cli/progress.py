@@ -1,0 +1,73 @@
+"""What training shows: a live display on a terminal, one plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from moola_mlflow.training import EpochEnded, MemoryRanOut, TrainingEvent, WentBack
+
+
+def epoch_line(event: EpochEnded) -> str:
+    """Return one epoch as text; epochs count from 1 here and from 0 in the tracked steps."""
+    m = event.metrics
+    return (
+        f"Epoch {event.epoch + 1:3d} | Train Loss: {m['train/loss']:.6f} | Val Loss: {m['val/loss']:.6f} | "
+        f"LR: {m['lr']:.6f} | Time: {m['epoch_seconds']:.1f}s | "
+        f"Huber: {m['val/huber']:.6f} | Skill: {m['val/skill']:.4f}"
+    )
+
+
+def told(event: WentBack | MemoryRanOut) -> str:
+    """Return what a user should know of a training that had to change its way."""
+    if isinstance(event, MemoryRanOut):
+        return f"Memory ran out: batches are computed {event.micro_batch} windows at a time; each step stays the same."
+    return (
+        f"{event.error}\nGoing back to the start of epoch {event.epoch + 1} at {event.lr_scale:g} of the learning rate."
+    )
+
+
+class TrainingDisplay:
+    """A subscriber of training events; use as a context manager."""
+
+    def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.steps = steps
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("training", total=epochs * steps, scores="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: TrainingEvent) -> None:
+        if isinstance(event, WentBack | MemoryRanOut):
+            self.progress.stop()
+            print(told(event), flush=True)
+            self.progress.start()
+        elif not isinstance(event, EpochEnded):
+            self.progress.update(self.task, completed=event.epoch * self.steps + event.step)
+        elif self.console.is_terminal:
+            m = event.metrics
+            self.progress.update(
+                self.task,
+                description=f"epoch {event.epoch + 1}/{event.epochs}",
+                scores=f"loss {m['train/loss']:.4f}  val {m['val/loss']:.4f}  skill {m['val/skill']:.3f}  "
+                f"lr {m['lr']:.1e}  {m['windows_per_second']:.0f} windows/s",
+            )
+        else:
+            print(epoch_line(event), flush=True)

@@ -1,0 +1,214 @@
+"""Steps of commands: bars, labels and encoders with their inputs logged, features that have passed their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moola_mlflow.bars import Bars, read_bars, stamp_warning
+from moola_mlflow.core import Config, UserError
+from moola_mlflow.features import (
+    Hybrid,
+    check_quality,
+    compute_features,
+    feature_names,
+    flip_rate,
+    quality_metrics,
+    quality_report,
+    quality_table,
+)
+from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
+from moola_mlflow.models import Encoder
+from moola_mlflow.tracking import Run, log_model_inputs, resolve_origin
+from moola_mlflow.training import PrepareObserver, hybrid
+from moola_mlflow.windows import BatchSource, Split, Windows, feature_statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*")
+"""What MLflow takes as a part of a metric's name, where `.` and `..` would name another."""
+
+
+def load_bars(run: Run, config: Config, context: str) -> Bars:
+    """Read the bars of a run and log every file as its input."""
+    bars = read_bars(config.bars, min_bars=config.windows.length)
+    log_bars(run, bars, config, context)
+    return bars
+
+
+def log_bars(run: Run, bars: Bars, config: Config, context: str) -> None:
+    """Log every file of the bars as an input of the run, and warn if the stamps look wrong."""
+    run.bars(bars, context)
+    if bars.dropped:
+        run.metrics({f"bars/dropped_{kind}": count for kind, count in bars.dropped.items()})
+    if warning := stamp_warning(bars.time_ns, bars.instrument, config.bars.stamp):
+        run.tags({"moola.bars_warning": warning})
+        print(f"Warning: {warning}", flush=True)
+
+
+class LoggedPreparation(PrepareObserver):
+    """Logs each step of a preparation to a run."""
+
+    def __init__(self, run: Run, config: Config) -> None:
+        self._run, self._config = run, config
+
+    def bars_read(self, bars: Bars) -> None:
+        log_bars(self._run, bars, self._config, "training")
+
+    def windows_split(self, windows: Windows, split: Split) -> None:
+        self._run.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
+        self._run.metrics({"split/dropped": split.dropped})
+
+    def flip_rate(self, source: BatchSource) -> float:
+        return float(check_features(self._run, source, hurry=True)["swing_flip_rate"])
+
+
+def check_features(
+    run: Run, source: BatchSource, reference: dict[str, Any] | None = None, hurry: bool = False
+) -> dict[str, Any]:
+    """Log the feature quality report of all windows, then refuse features that cannot be learned from.
+
+    ``reference`` is the report of an encoder's training windows, against which drift is measured. In a hurry the
+    picture of features that pass waits until the run draws it.
+
+    Raises: UserError after the report has been logged.
+    """
+    seen = feature_statistics(source, np.arange(len(source.windows)))
+    report = seen.report(source.flip_rate(), reference)
+    _log_quality(run, report, seen.features)
+    if report["warnings"]:
+        run.tags({"moola.warnings": " ".join(report["warnings"])})
+    for warning in report["warnings"]:
+        print(f"Warning: {warning}", flush=True)
+    try:
+        check_quality(report)
+    except UserError:
+        run.draw_waiting()
+        raise
+    if not hurry:
+        run.draw_waiting()
+    return report
+
+
+def check_label_features(
+    run: Run, labels: LabelledSet, config: Config, encoders: Sequence[tuple[str, Encoder]]
+) -> list[str]:
+    """Log the feature quality report of the labelled windows as an encoder reads them, and return what to say of it.
+
+    Of several encoders that read different features all are checked, and the first is reported, with its drift.
+
+    Raises: UserError after the report has been logged.
+    """
+    own = {"set": config.features.set, "hybrid": dataclasses.asdict(hybrid(config))}
+    specs = [encoder.card["features"] for _, encoder in encoders] or [own]
+    warmup, reports = config.windows.warmup, []
+    for i, spec in enumerate(spec for k, spec in enumerate(specs) if spec not in specs[:k]):
+        variant = Hybrid(**spec["hybrid"])
+        features = compute_features(labels.ohlc, spec["set"], variant)
+        flips = flip_rate(labels.ohlc, warmup, variant)
+        known = training_quality(encoders) if i == 0 else None
+        reports.append(quality_report(features, feature_names(spec["set"]), warmup, flips, known))
+        if i == 0:
+            _log_quality(run, reports[0], features)
+            run.draw_waiting()
+    for report in reports:
+        try:
+            check_quality(report)
+        except UserError as e:
+            raise UserError(f"labels '{labels.path}': {e}") from None
+    return list(reports[0]["warnings"])
+
+
+def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None:
+    run.metrics(quality_metrics(report))
+    run.json(report, "features/quality.json")
+    run.table(quality_table(report), "features/quality_table.json")
+
+    def picture() -> Figure:
+        from moola_mlflow.reports import quality_figure  # matplotlib takes half a second to import
+
+        return quality_figure(report, features)
+
+    run.figure_later(picture, "figures/feature_quality.png")
+
+
+def load_labels(run: Run, config: Config) -> LabelledSet:
+    """Read the labelled windows of a run and log them as its input."""
+    if config.labels.path == "sample":
+        labels = sample_labels(config, config.labels.n, config.labels.seed)
+    else:
+        labels = read_labels(config.labels.path, config.windows.length)
+    for name in labels.classes:
+        if name == "macro" or not CLASS_NAME.fullmatch(name):
+            raise UserError(
+                f"labels: '{name}' cannot be a class, for metrics are called after it; allowed: letters, digits, "
+                "spaces and . _ - : /, and not 'macro'; rename it in the file"
+            )
+    run.labels(labels, "finetune")
+    counts = {f"labels/{name}": count for name, count in labels.counts().items()}
+    run.metrics({"labels/used": len(labels), **counts})
+    return labels
+
+
+def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
+    """Log which versions stand behind the encoders' names, and which runs made them: an alias may move tomorrow.
+
+    Tags, with commas between the members of an ensemble: ``moola.encoder`` (``models:/name/version`` for an alias),
+    ``moola.encoder_run_id``, ``moola.encoder_model_id``; where MLflow knows the model it is an input of the run.
+    """
+    if not encoders:
+        return
+    origins = [resolve_origin(name, encoder.card) for name, encoder in encoders]
+    tags = {"moola.encoder": ",".join(origin.uri for origin in origins)}
+    tags["moola.encoder_run_id"] = ",".join(origin.run_id for origin in origins if origin.run_id)
+    tags["moola.encoder_model_id"] = ",".join(origin.model_id for origin in origins if origin.model_id)
+    run.tags({key: text for key, text in tags.items() if text})
+    log_model_inputs(run.id, [origin.model_id for origin in origins if origin.model_id])
+
+
+def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] | None:
+    """Return the feature quality report of the windows that the first encoder was trained on, None where unknown."""
+    return encoders[0][1].card.get("quality") if encoders else None
+
+
+def check_overlap(
+    run: Run, labels: LabelledSet, encoders: Sequence[tuple[str, Encoder]]
+) -> tuple[float | None, list[str]]:
+    """Log the share of labelled windows within the time that an encoder was trained on, and return what to say of it.
+
+    A sample has times like any other series, and no bar in common with it.
+    """
+    if labels.start_ns is None or labels.end_ns is None:
+        return None, [
+            "the labels carry no times: overlap between folds was looked for in equal prices, which misses overlaps "
+            "under 10 bars, no embargo is kept, and overlap with the encoder's training bars is unknown; add "
+            "start_time and end_time."
+        ]
+    inside = np.zeros(len(labels), bool)
+    unknown = [name for name, encoder in encoders if "trained_from" not in encoder.card]
+    if unknown:
+        return None, [
+            f"encoder '{unknown[0]}' does not say when its training bars were (a bare checkpoint): whether it has seen "
+            "the labelled windows is unknown; give the encoder folder or a registered version."
+        ]
+    for _, encoder in encoders:
+        card, data = encoder.card, encoder.card.get("data", {})
+        synthetic = "sample" in (labels.path, data.get("path"))
+        if synthetic and labels.bars_sha256 and labels.bars_sha256 != data.get("sha256"):
+            continue  # another series
+        ends = (card["trained_from"], card["trained_until"])
+        first, last = (int(np.datetime64(text.rstrip("Z"), "ns").astype(np.int64)) for text in ends)
+        inside |= (labels.start_ns <= last) & (labels.end_ns >= first)
+    share = float(inside.mean())
+    run.metrics({"data/pretrain_overlap": share})
+    if not share:
+        return share, []
+    return share, [
+        f"{share:.0%} of the labelled windows lie within the time that the encoder was trained on: it saw no label, "
+        "but it may know these bars; for a figure on unseen bars pre-train on bars that end before the labels begin."
+    ]

@@ -1,0 +1,131 @@
+"""The tracked half of a training: follow the first process, resume a run, log epochs as they come."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+
+from moola_mlflow.cli import progress as progress_module
+from moola_mlflow.core import Config, Interrupted, Interrupts, configure_threads, is_tuned, pick_device, pick_precision
+from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
+from moola_mlflow.tracking import ResumePoint, Run, end_lost_run
+from moola_mlflow.training import (
+    EpochEnded,
+    MemoryRanOut,
+    NumbersWrong,
+    PeerLost,
+    Trainer,
+    TrainingEvent,
+    WentBack,
+    World,
+    build_model,
+    check_alike,
+    check_names,
+    join_world,
+    prepare,
+)
+
+NUM_PICTURED = 3
+
+
+def follow(config: Config, interrupts: Interrupts) -> None:
+    """Train as one of several processes that is not the first: it neither tracks nor writes.
+
+    Where the first is gone without a word, which alone could tell, it ends the run. ``torchrun`` then sends SIGTERM to
+    all that are left: whatever of the two is noticed first, the run's status is written before this process ends.
+
+    Raises: UserError; PeerLost; Interrupted.
+    """
+    configure_threads(config.runtime)
+    device = pick_device(config.runtime.device)
+    world = join_world(device)
+    try:
+        _train_along(config, world, device, interrupts)
+    except (PeerLost, Interrupted):
+        with interrupts.deferred():
+            end_lost_run(world.run_id)
+            raise
+
+
+def _train_along(config: Config, world: World, device: torch.device, interrupts: Interrupts) -> None:
+    precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
+    check_names(config)
+    data = prepare(config, device)
+    model = build_model(config, data.source, data.mean, data.std).to(device)
+    nowhere = CheckpointFolder(Path(os.devnull))
+    trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
+    check_alike(trainer, data.bars.sha256)
+    trainer.should_stop = interrupts.reason
+    trainer.evaluation.fit_rulers()
+    if state := world.share_state(None):
+        trainer.restore(state)
+    with interrupts.deferred():
+        trainer.fit()
+    world.leave()
+
+
+def go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> None:
+    """Take up the state that a run left; what its curves lack of finished epochs is logged now."""
+    point.check_data(sha256)
+    for text in point.warnings:
+        print(f"Warning: {text}", flush=True)
+    trainer.restore(point.state)
+    if point.fork:  # only now that the state is known to fit
+        shutil.copytree(point.folder / "checkpoints", trainer.folder.folder, dirs_exist_ok=True)
+        active.tags({"moola.forked_from": point.run_id})
+    trainer.folder.load_latest()
+    if point.drift:
+        active.tags({"moola.drift": point.drift_text()})
+    progress = trainer.progress
+    logged = active.steps("val/huber")
+    for epoch, metrics in enumerate(progress.history):
+        if epoch not in logged:
+            active.metrics(metrics, step=epoch)
+    print(f"Going on with run {point.run_id} at epoch {progress.epoch + 1}, step {progress.step + 1}", flush=True)
+
+
+def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
+    """Train, and log epochs, pictures and whatever went wrong as they come.
+
+    Raises: NumbersWrong; PeerLost; Interrupted where training was asked to stop.
+    """
+    every = trainer.config.tracking.figures_every
+    # Not empty where an older checkpoint had to be taken: those epochs come out the same, and have their points.
+    logged = active.steps("val/huber")
+
+    def track(event: TrainingEvent) -> None:
+        if isinstance(event, WentBack):
+            active.json(event.error.diagnosis, "diagnosis.json")
+            active.tags({"moola.nan_retry": f"epoch {event.epoch} again at {event.lr_scale:g} of the learning rate"})
+        if isinstance(event, MemoryRanOut):
+            active.tags({"moola.micro_batch": event.micro_batch})
+        if not isinstance(event, EpochEnded):
+            return
+        if event.epoch not in logged:
+            active.metrics(event.metrics, step=event.epoch)
+        active.beat()
+        active.draw_waiting()
+        if event.epoch % every == 0 or event.epoch == event.epochs - 1:
+            from moola_mlflow.reports import reconstruction_figure
+
+            names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
+            picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
+            active.figure(picture, f"figures/reconstruction_epoch_{event.epoch:03d}.png")
+
+    display = progress_module.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
+    trainer.subscribers = (display, track)
+    with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
+        try:
+            stopped = trainer.fit().stopped
+        except NumbersWrong as e:
+            active.json(e.diagnosis, "diagnosis.json")
+            active.draw_waiting()
+            raise
+        if stopped:
+            print(f"Stopped; the state of the training is in {trainer.folder.folder / LATEST_CHECKPOINT}", flush=True)
+            if not interrupts.reason():  # another process was asked
+                raise Interrupted(signal.SIGTERM)

@@ -1,0 +1,127 @@
+"""Is a model any good? Folds, baselines, scores, intervals, probes and gates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.evaluation.crossval import (
+        FoldOutcome,
+        HeadMethod,
+        LabelTargets,
+        Method,
+        NetworkMethod,
+        Unit,
+        cross_validate,
+        plan_folds,
+        split_inside,
+    )
+    from moola_mlflow.evaluation.evidence import (
+        DETECTOR,
+        HEADLINE,
+        NETWORKS,
+        OTHER_INPUTS,
+        PATH_FEATURES,
+        SHOWN_APART,
+        TITLES,
+        Evidence,
+        Judgement,
+        judge_gain,
+        weigh_evidence,
+    )
+    from moola_mlflow.evaluation.gates import (
+        COPIES_INPUT,
+        Gate,
+        all_gates_passed,
+        copies_input,
+        detector_gates,
+        encoder_gates,
+        gate_reasons,
+        gates_markdown,
+        gates_summary,
+        gates_table,
+        lowered_limits,
+        missed_gates,
+        published_levels,
+    )
+    from moola_mlflow.evaluation.methods import (
+        UNREAD,
+        FinetuneSetting,
+        build_methods,
+        detector_method,
+        head_settings,
+        make_setting,
+        refit_detector,
+        refuse_unread,
+        without_effect,
+    )
+    from moola_mlflow.evaluation.metrics import (
+        ECE_BINS,
+        FEW_UNITS,
+        Interval,
+        Predictions,
+        ece,
+        paired_difference,
+        scores,
+    )
+    from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "crossval": (
+            "FoldOutcome",
+            "HeadMethod",
+            "LabelTargets",
+            "Method",
+            "NetworkMethod",
+            "Unit",
+            "cross_validate",
+            "plan_folds",
+            "split_inside",
+        ),
+        "evidence": (
+            "DETECTOR",
+            "Evidence",
+            "HEADLINE",
+            "Judgement",
+            "NETWORKS",
+            "OTHER_INPUTS",
+            "PATH_FEATURES",
+            "SHOWN_APART",
+            "TITLES",
+            "judge_gain",
+            "weigh_evidence",
+        ),
+        "gates": (
+            "COPIES_INPUT",
+            "Gate",
+            "all_gates_passed",
+            "copies_input",
+            "detector_gates",
+            "encoder_gates",
+            "gate_reasons",
+            "gates_markdown",
+            "gates_summary",
+            "gates_table",
+            "lowered_limits",
+            "missed_gates",
+            "published_levels",
+        ),
+        "methods": (
+            "FinetuneSetting",
+            "UNREAD",
+            "build_methods",
+            "detector_method",
+            "head_settings",
+            "make_setting",
+            "refit_detector",
+            "refuse_unread",
+            "without_effect",
+        ),
+        "metrics": ("ECE_BINS", "FEW_UNITS", "Interval", "Predictions", "ece", "paired_difference", "scores"),
+        "probing": ("ProbeScores", "frozen_copy", "probe"),
+    },
+)

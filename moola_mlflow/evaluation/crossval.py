@@ -1,0 +1,281 @@
+"""Cross-validation: methods fitted on purged folds, each labelled window scored by a fit that never saw it.
+
+Everything a fit chooses (epoch, temperature) is chosen on the held part of its own training windows; a test fold is
+predicted once, by what was chosen. The inner splits are drawn before anything is fitted, so all methods share them
+and a set that cannot be split is refused at once.
+
+Shape legend: N windows, M test windows of a unit, C classes, T steps, P inputs a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow.core import CvConfig, TrainingError
+from moola_mlflow.evaluation.baselines import fit_predict
+from moola_mlflow.evaluation.folds import inner_split, make_folds
+from moola_mlflow.evaluation.metrics import Predictions
+from moola_mlflow.evaluation.workers import run_tasks
+from moola_mlflow.labels import LabelledSet, check_enough, overlap_groups
+from moola_mlflow.models import Encoder, apply_temperature, temperature
+from moola_mlflow.training import FittedHead, HeadSettings, fit_detector, fit_head, predict
+from moola_mlflow.windows import MINUTE_NS, fit_scaling
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One fold of one repeat under one seed, with the split inside of its training part.
+
+    Shapes: train, test, fit, held int64, positions into the labelled set; ``fit`` and ``held`` are parts of ``train``.
+    """
+
+    seed: int
+    repeat: int
+    fold: int
+    num_folds: int
+    train: np.ndarray
+    test: np.ndarray
+    fit: np.ndarray
+    held: np.ndarray
+    purged: int
+
+    @property
+    def draw(self) -> int:
+        """Seed of the fits of this unit: equal for all methods, another for each unit."""
+        return int(np.random.SeedSequence([self.seed, self.repeat, self.fold]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class LabelTargets:
+    """What is to be found. Shapes: label, start, end int64 [N]; ohlc float64 [N, T, 4]."""
+
+    label: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    ohlc: np.ndarray
+    num_classes: int
+
+    @classmethod
+    def of(cls, labels: LabelledSet) -> LabelTargets:
+        """Return the targets of a labelled set."""
+        return cls(labels.label, labels.start, labels.end, labels.ohlc, len(labels.classes))
+
+
+@dataclass(frozen=True)
+class FoldOutcome:
+    """What one method says about the test windows of one unit.
+
+    Shapes: probability and raw [M, C] (after and before temperature), predicted int64 [M, 2] (start and end).
+    """
+
+    probability: np.ndarray
+    raw: np.ndarray
+    predicted: np.ndarray
+    temperature: float = 1.0
+    best_epoch: int = -1
+    """From 0; -1 where there are no epochs."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Method(Protocol):
+    """Something that fits on a unit's training part and predicts its test part."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+        """Fit and predict; the same unit gives the same outcome in any process."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeadMethod:
+    """A head on cached inputs. Shapes: inputs and mirrored [N, T, P]; mirrored = those of the windows upside down."""
+
+    name: str
+    inputs: Tensor
+    mirrored: Tensor | None
+    settings: HeadSettings
+
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+        fitted = fit_head(
+            self.inputs, targets.label, targets.start, targets.end, unit.fit, unit.held, targets.num_classes,
+            self.settings, unit.draw, mirrored_NTP=self.mirrored,
+        )  # fmt: skip
+        return _outcome(fitted, self.inputs, targets, unit)
+
+
+@dataclass(frozen=True)
+class NetworkMethod:
+    """A head and an encoder trained together: a pre-trained one that goes on, or a fresh one from ``build``.
+
+    Shapes: features and mirrored [N, T, F + K]: the encoder's raw features, then further inputs of the head.
+    """
+
+    name: str
+    features: Tensor
+    mirrored: Tensor | None
+    settings: HeadSettings
+    encoder: Encoder
+    fresh: bool = False
+    """Initialise the encoder anew for each unit, and scale its features by that unit's windows."""
+    warmup: int = 20
+    precision: str = "fp32"
+
+    def start(self, fit: np.ndarray, seed: int) -> Encoder:
+        """Return the encoder that training starts from."""
+        if not self.fresh:
+            return self.encoder
+        encoder = fresh_copy(self.encoder, seed)
+        features = self.features[fit, :, : encoder.input_size].numpy(force=True)
+        encoder.set_scaling(*fit_scaling(features, self.warmup))
+        encoder.card = {**encoder.card, "scaling": {"mean": encoder.mean.tolist(), "std": encoder.std.tolist()}}
+        return encoder
+
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+        fitted = fit_detector(
+            self.start(unit.fit, unit.draw), self.features,
+            targets.label, targets.start, targets.end, unit.fit, unit.held, targets.num_classes,
+            self.settings, unit.draw, mirrored_NTF=self.mirrored, precision=self.precision,
+        )  # fmt: skip
+        return _outcome(fitted, self.features, targets, unit)
+
+
+@dataclass(frozen=True)
+class ClassicalMethod:
+    """A baseline without a network, by its name in ``baselines.BASELINES``."""
+
+    name: str
+
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+        probability, predicted = fit_predict(
+            self.name, targets.ohlc, targets.label, targets.start, targets.end, unit.train, unit.test,
+            targets.num_classes, unit.draw,
+        )  # fmt: skip
+        return FoldOutcome(probability, probability, predicted)
+
+
+def fresh_copy(encoder: Encoder, seed: int) -> Encoder:
+    """Return the same architecture and scaling with weights initialised from a seed; torch's generator is left alone.
+
+    Its card is kept: it says which features the network reads.
+    """
+    encoder = copy.deepcopy(encoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in encoder.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+    return encoder
+
+
+def plan_folds(labels: LabelledSet, cv: CvConfig, seeds: Sequence[int]) -> list[Unit]:
+    """Return the units of all seeds: ``repeats`` x ``folds`` each, with their inner splits.
+
+    Purge and embargo hold across instruments: the same minutes of two contracts are the same market twice.
+
+    Raises: UserError with the arithmetic where the labels are too few for the folds or for an inner split.
+    """
+    check_enough(labels, cv.folds)
+    timed = labels.start_ns is not None
+    kind = ("time" if timed else "stratified") if cv.kind == "auto" else cv.kind
+    groups, units = overlap_groups(labels), []
+    for seed in seeds:
+        folds = make_folds(
+            labels.label, groups, cv.folds, cv.repeats, seed, kind=kind, start_ns=labels.start_ns,
+            end_ns=labels.end_ns, embargo_ns=cv.embargo_bars * MINUTE_NS, classes=labels.classes,
+        )  # fmt: skip
+        for one in folds:
+            unit = Unit(seed, one.repeat, one.index, cv.folds, one.train, one.test, one.train, one.train, one.purged)
+            fit, held = split_inside(labels, groups, one.train, unit, cv)
+            units.append(replace(unit, fit=fit, held=held))
+    return units
+
+
+def split_inside(
+    labels: LabelledSet, groups: np.ndarray, part: np.ndarray, unit: Unit, cv: CvConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split a part of a unit's training windows into those to fit and those held out, purged as between folds.
+
+    Raises: UserError where the windows are too few.
+    """
+    # Not the sum of the numbers: that would give units of neighbouring seeds one and the same split.
+    seed = int(np.random.SeedSequence([unit.seed, unit.repeat, unit.fold, len(part)]).generate_state(1)[0])
+    return inner_split(
+        labels.label, groups, part, seed, cv.inner_share,
+        start_ns=labels.start_ns, end_ns=labels.end_ns, embargo_ns=cv.embargo_bars * MINUTE_NS,
+    )  # fmt: skip
+
+
+def cross_validate(
+    methods: Sequence[Method],
+    targets: LabelTargets,
+    units: Sequence[Unit],
+    *,
+    workers: int = 1,
+    on_outcome: Callable[[str, int, FoldOutcome], None] = lambda name, unit, outcome: None,
+    should_stop: Callable[[], str | None] = lambda: None,
+    tuned: bool = True,
+) -> dict[str, list[FoldOutcome]]:
+    """Run every method on every unit and return the outcomes of each, in the order of the units.
+
+    ``on_outcome`` hears (method, number of the unit, outcome) as they come, the first method's first. The outcomes do
+    not depend on the number of ``workers`` (processes). Asked to stop, it returns what is complete: methods that have
+    an outcome of every unit.
+    """
+    tasks = [(method, unit) for method in range(len(methods)) for unit in range(len(units))]
+    out: list[dict[int, FoldOutcome]] = [{} for _ in methods]
+
+    def heard(task: int, outcome: FoldOutcome) -> None:
+        method, unit = tasks[task]
+        out[method][unit] = outcome
+        on_outcome(methods[method].name, unit, outcome)
+
+    try:
+        run_tasks(_run, (list(methods), targets, list(units)), tasks, workers, heard, should_stop, tuned)
+    except TrainingError:
+        if not should_stop():  # else the signal went to the whole process group, and the workers died of it first
+            raise
+    complete = zip(methods, out, strict=True)
+    return {method.name: [done[i] for i in range(len(units))] for method, done in complete if len(done) == len(units)}
+
+
+def _run(context: tuple[list[Method], LabelTargets, list[Unit]], task: tuple[int, int]) -> FoldOutcome:
+    methods, targets, units = context
+    started = time.perf_counter()
+    outcome = methods[task[0]].run(targets, units[task[1]])
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def pooled_predictions(
+    outcomes: Sequence[FoldOutcome], units: Sequence[Unit], labels: LabelledSet, *, calibrated: bool = True
+) -> Predictions:
+    """Put the folds of each repeat and seed together: what a method says of every window, once a repeat and seed."""
+    keys = sorted({(unit.seed, unit.repeat) for unit in units})
+    num_classes = len(labels.classes)
+    probability = np.full((len(keys), len(labels), num_classes), np.nan)
+    predicted = np.full((len(keys), len(labels), 2), -1, np.int64)
+    for unit, outcome in zip(units, outcomes, strict=True):
+        k = keys.index((unit.seed, unit.repeat))
+        probability[k, unit.test] = outcome.probability if calibrated else outcome.raw
+        predicted[k, unit.test] = outcome.predicted
+    return Predictions(labels.label, np.stack([labels.start, labels.end], 1), probability, predicted, labels.classes)
+
+
+def _outcome(fitted: FittedHead, inputs_NTP: Tensor, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+    """Calibrate on the held windows, then predict the test windows, once."""
+    warmth = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[unit.held])
+    logits, start, end = (x.numpy(force=True) for x in predict(fitted, inputs_NTP, unit.test))
+    return FoldOutcome(
+        apply_temperature(logits, warmth), apply_temperature(logits, 1.0), np.stack([start, end], 1),
+        warmth, fitted.best_epoch, fitted.history,
+    )  # fmt: skip

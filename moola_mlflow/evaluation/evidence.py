@@ -1,0 +1,327 @@
+"""From out-of-fold predictions to what may be claimed: scores, paired differences, and one sentence.
+
+Repeats and seeds are averaged before windows are resampled, so a window counts once however often it was tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, pooled_predictions
+from moola_mlflow.evaluation.metrics import (
+    Interval,
+    Predictions,
+    bootstrap_interval,
+    ece_if_calibrated,
+    intervals,
+    paired_difference,
+    scores,
+)
+from moola_mlflow.labels import LabelledSet, overlap_groups
+
+DETECTOR = "detector"
+NETWORKS = ("scratch", "random_encoder")
+"""Networks without pre-training that read what the detector reads, or an encoding where that is path features alone."""
+SHOWN_APART = ("rule",)
+"""Knows how weak labels are made, so on those it is shown beside; on others it is a baseline like the rest."""
+PATH_FEATURES = "path_features"
+HEADLINE = ("joint_success_at_3", "f1_macro")
+SHOWN = ("f1_macro", "joint_success_at_3", "hit_at_3", "auroc")
+TITLES = {
+    "detector": "detector",
+    "scratch": "same network, trained from scratch",
+    "random_encoder": "frozen random encoder, same head",
+    "path_features": "path features alone, same head",
+    "pooled_scratch": "pooled head, from scratch (as published)",
+    "majority": "majority class",
+    "logistic": "logistic regression on window statistics",
+    "boosting": "gradient boosting on window statistics",
+    "rule": "hand-written rule + logistic regression",
+}
+OTHER_INPUTS = {
+    "scratch": "encoding from scratch, not path features",
+    "random_encoder": "frozen random encoding, not path features",
+}
+"""Titles of the networks beside a detector that reads path features alone: their inputs are not its own."""
+
+
+Judgement = Literal["gain", "loss", "no gain"]
+
+
+def judge_gain(*gains: Interval) -> Judgement:
+    """Return what differences of Joint@3 allow to say: a gain where every interval lies above 0, a loss where the first
+    lies below it."""
+    if all(gain.lo > 0 for gain in gains):
+        return "gain"
+    return "loss" if gains[0].hi < 0 else "no gain"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What cross-validation says about the detector and about every baseline on the same folds."""
+
+    labels: LabelledSet
+    units: list[Unit]
+    outcomes: dict[str, list[FoldOutcome]]
+    predictions: dict[str, Predictions]
+    uncalibrated: Predictions
+    """Of the detector, before temperature."""
+    detector: dict[str, Interval]
+    """Every score of the detector."""
+    std: dict[str, float]
+    """Of the detector's scores over folds, repeats and seeds."""
+    table: dict[str, dict[str, Interval]]
+    """Scores of every method, the detector's first."""
+    differences: dict[str, dict[str, Interval]]
+    """How much better the detector is than each baseline."""
+    ece_before: float
+    ece_if_calibrated: float
+    """What a perfectly calibrated detector with these probabilities averages on so many windows."""
+    num_groups: int
+    """Groups of overlapping windows, which intervals resample."""
+    pretrained: bool = True
+    """Whether the detector reads an encoder that was pre-trained."""
+    fold_scores: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def same_inputs(self) -> bool:
+        """Whether the networks without pre-training read what the detector reads.
+
+        A detector on path features alone, which is the one without them among its baselines, has no such network:
+        those beside it read an encoding in their place.
+        """
+        return self.pretrained or PATH_FEATURES in self.differences
+
+    def title(self, method: str) -> str:
+        """Return what a method is called in words, beside this detector."""
+        return TITLES[method] if self.same_inputs else OTHER_INPUTS.get(method, TITLES[method])
+
+    def best_network(self, metric: str = "joint_success_at_3") -> str | None:
+        """Return the stronger of the networks without pre-training."""
+        return self._best([name for name in NETWORKS if name in self.differences], metric)
+
+    def best_baseline(self, metric: str = "joint_success_at_3") -> str | None:
+        """Return the strongest baseline without pre-training, path features included.
+
+        On weak labels the rule stands beside: it knows how they are made.
+        """
+        beside = SHOWN_APART if self.labels.weak else ()
+        return self._best([name for name in self.differences if name not in beside], metric)
+
+    def _best(self, names: Sequence[str], metric: str) -> str | None:
+        return max(names, key=lambda name: self.table[name][metric].mean, default=None)
+
+    def recall(self) -> dict[str, Interval]:
+        """Return the detector's recall of each class."""
+        return {name: self.detector[f"recall_{name}"] for name in self.labels.classes}
+
+    def epochs(self) -> int:
+        """Return how many epochs a fit on all labels gets: the median that the folds chose."""
+        return round(float(np.median([outcome.best_epoch + 1 for outcome in self.outcomes[DETECTOR]])))
+
+    def temperature(self) -> float:
+        """Return the temperature for a fit on all labels: the folds' geometric mean."""
+        return math.exp(float(np.mean([math.log(outcome.temperature) for outcome in self.outcomes[DETECTOR]])))
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is tracked; undefined figures are left out."""
+        out: dict[str, float] = {}
+        for name, interval in self.detector.items():
+            out |= {f"cv/{name}": interval.mean, f"cv/{name}_lo": interval.lo, f"cv/{name}_hi": interval.hi}
+            out[f"cv/{name}_std"] = self.std[name]
+        out["cv/ece_before_temperature"] = self.ece_before
+        out["cv/ece_if_calibrated"] = self.ece_if_calibrated
+        for prefix, best in (("delta", self.best_network), ("delta_best", self.best_baseline)):
+            for name in HEADLINE:
+                if baseline := best(name):
+                    interval = self.differences[baseline][name]
+                    out[f"cv/{prefix}_{name}"] = interval.mean
+                    out |= {f"cv/{prefix}_{name}_lo": interval.lo, f"cv/{prefix}_{name}_hi": interval.hi}
+        out["labels/groups"] = self.num_groups
+        for method in self.differences:
+            out |= {f"baseline/{method}/{name}": self.table[method][name].mean for name in SHOWN}
+        return {name: value for name, value in out.items() if math.isfinite(value)}
+
+    def gated(self, identity: bool | None) -> dict[str, Any]:
+        """Return the figures that gates look at: of the gains over networks the one with the lower interval.
+
+        ``identity``: whether an encoder was trained to copy what it sees; None where it does not say.
+        """
+        gains = {name: self.differences[name]["joint_success_at_3"] for name in NETWORKS if name in self.differences}
+        against = min(gains, key=lambda name: gains[name].lo, default=None)
+        delta = gains[against] if against else None
+        if delta is not None and "scratch" not in gains:  # it is that network itself: beating chance is no gain
+            against, delta = "scratch", Interval(0.0, 0.0, 0.0)
+        return {
+            "f1_macro": self.detector["f1_macro"].mean,
+            "joint_success_at_3": self.detector["joint_success_at_3"].mean,
+            "recall": {name: interval.mean for name, interval in self.recall().items()},
+            "ece": self.detector["ece"].mean,
+            "delta_joint_success_at_3": delta._asdict() if delta else None,
+            "delta_against": against,
+            "delta_same_inputs": self.same_inputs,
+            "pretrained": self.pretrained,
+            "identity_encoder": identity,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the content of ``cv_summary.json``, apart from the configuration."""
+        return {
+            "avg_metrics": {
+                name: {"mean": i.mean, "std": self.std[name], "lo": i.lo, "hi": i.hi}
+                for name, i in self.detector.items()
+            },
+            "fold_results": [
+                {
+                    "seed": unit.seed, "repeat": unit.repeat, "fold": unit.fold, "num_train": len(unit.train),
+                    "num_test": len(unit.test), "num_purged": unit.purged, "best_epoch": outcome.best_epoch,
+                    "temperature": outcome.temperature, "seconds": outcome.seconds, **row,
+                }
+                for unit, outcome, row in zip(self.units, self.outcomes[DETECTOR], self.fold_scores, strict=True)
+            ],
+            "baselines": {
+                method: {name: _plain(interval) for name, interval in self.table[method].items()}
+                for method in self.differences
+            },
+            "differences": {
+                method: {name: _plain(interval) for name, interval in row.items()}
+                for method, row in self.differences.items()
+            },
+            "best_network_baseline": {name: self.best_network(name) for name in HEADLINE},
+            "best_baseline": {name: self.best_baseline(name) for name in HEADLINE},
+            "num_groups": self.num_groups,
+            "pretrained": self.pretrained,
+            "ece_before_temperature": self.ece_before,
+            "ece_if_calibrated": self.ece_if_calibrated,
+            "headline": self.headline(),
+        }  # fmt: skip
+
+    def headline(self) -> str:
+        """Return in one sentence whether the detector beats what does without pre-training, and path features alone.
+
+        The best baseline is chosen on the windows that it is compared on: that makes a gain harder to claim, and a
+        loss easier, which is why a loss says of how many it is the best. A gain is claimed where both intervals are
+        clear of 0: the one over path features can be wider than the one over the best baseline.
+        """
+        best = self.best_baseline()
+        if best is None:
+            return "There is no baseline to compare with."
+        gain, alone = (self.differences.get(name, {}).get("joint_success_at_3") for name in (best, PATH_FEATURES))
+        assert gain is not None
+        rival = self.title(best)
+        if not self.pretrained and best == PATH_FEATURES:
+            rival = f"{rival}: {judge_gain(gain)}"
+        text = f"{_shown(gain)} Joint@3 against the best baseline ({rival})"
+        if (in_f1 := self.best_baseline("f1_macro")) is not None:
+            text += f", {_shown(self.differences[in_f1]['f1_macro'])} F1 against the best ({self.title(in_f1)})"
+        if best != PATH_FEATURES and alone is not None:
+            text += f", {_shown(alone)} Joint@3 against path features alone ({judge_gain(alone)})"
+        if not self.pretrained:
+            silent = "; it reads path features alone: what an encoder adds to them is not asked here"
+            return f"No pre-training in this detector: {text}{silent if alone is None else ''}."
+        claim = judge_gain(gain, gain if alone is None else alone)
+        if claim == "gain":
+            which = "the 95 % interval of the first"
+            if alone is not None and best != PATH_FEATURES:
+                which = "each 95 % interval of Joint@3"
+            return f"Gain: {text}; {which} is clear of 0."
+        if claim == "loss":
+            number = sum(name not in (SHOWN_APART if self.labels.weak else ()) for name in self.differences)
+            chosen = f"best of {number}, chosen on these windows"
+            return f"Loss: {text}; the 95 % interval of the first is clear of 0 ({chosen})."
+        if math.isnan(gain.lo):
+            return f"No gain: {text}; windows that all overlap have no interval."
+        return f"No gain: {text}; the 95 % interval of the {'last' if gain.lo > 0 else 'first'} covers 0."
+
+    def baseline_rows(self) -> list[dict[str, Any]]:
+        """Return what every baseline said out of fold, with ``method`` before the columns of ``rows``."""
+        return [{"method": name, **row} for name in self.predictions if name != DETECTOR for row in self.rows(name)]
+
+    def rows(self, method: str = DETECTOR) -> list[dict[str, Any]]:
+        """Return a method's out-of-fold predictions, a row a window and repeat."""
+        out = []
+        keys = sorted({(unit.seed, unit.repeat) for unit in self.units})
+        found = self.predictions[method]
+        for k, (seed, repeat) in enumerate(keys):
+            for i in range(len(self.labels)):
+                probability = found.probability[k, i]
+                start, end = (int(x) for x in found.predicted[k, i])
+                off = abs(start + end - int(self.labels.start[i]) - int(self.labels.end[i])) / 2
+                guess = int(probability.argmax())
+                out.append(
+                    {
+                        "window_id": str(self.labels.window_id[i]), "seed": seed, "repeat": repeat + 1,
+                        "label": self.labels.classes[self.labels.label[i]], "predicted": self.labels.classes[guess],
+                        **{f"p_{c}": round(float(p), 6) for c, p in zip(self.labels.classes, probability, strict=True)},
+                        "expansion_start": int(self.labels.start[i]), "expansion_end": int(self.labels.end[i]),
+                        "predicted_start": start, "predicted_end": end, "centre_error": off,
+                        "right": guess == int(self.labels.label[i]),
+                        "joint_success_at_3": guess == int(self.labels.label[i]) and off <= 3,
+                    }
+                )  # fmt: skip
+        return out
+
+
+def weigh_evidence(
+    labels: LabelledSet, units: Sequence[Unit], outcomes: Mapping[str, list[FoldOutcome]], *, pretrained: bool = True
+) -> Evidence:
+    """Score the detector and every baseline, and their differences, with 95 % intervals over overlap groups.
+
+    Windows of two instruments at the same time are one group here: the same hours say the same thing twice.
+    """
+    groups = overlap_groups(labels, across_instruments=True)
+    predictions = {name: pooled_predictions(rows, units, labels) for name, rows in outcomes.items()}
+    detector, uncalibrated = (
+        predictions[DETECTOR],
+        pooled_predictions(outcomes[DETECTOR], units, labels, calibrated=False),
+    )
+    span = np.stack([labels.start, labels.end], 1)
+    folds = [
+        scores(labels.label[u.test], o.probability, o.predicted, span[u.test], labels.classes)
+        for u, o in zip(units, outcomes[DETECTOR], strict=True)
+    ]
+    all_scores = intervals(detector, groups)
+    others = [name for name in predictions if name != DETECTOR]
+    table = {DETECTOR: {name: all_scores[name] for name in SHOWN}}
+    for name in others:
+        statistics = predictions[name].statistics()
+        table[name] = {metric: bootstrap_interval(statistics[metric], groups) for metric in SHOWN}
+    ece = uncalibrated.statistics()["ece"]
+    return Evidence(
+        labels=labels,
+        units=list(units),
+        outcomes=dict(outcomes),
+        predictions=predictions,
+        uncalibrated=uncalibrated,
+        detector=all_scores,
+        std={name: _std([row[name] for row in folds]) for name in all_scores},
+        table=table,
+        differences={
+            name: {metric: paired_difference(detector, predictions[name], metric, groups) for metric in HEADLINE}
+            for name in others
+        },
+        ece_before=float(ece(np.ones((1, len(labels))))[0]),
+        ece_if_calibrated=ece_if_calibrated(detector.probability),
+        num_groups=len(np.unique(groups)),
+        pretrained=pretrained,
+        fold_scores=folds,
+    )
+
+
+def _std(values: list[float]) -> float:
+    """Return the standard deviation over the folds where a score is defined (a fold may lack a class)."""
+    there = [value for value in values if not math.isnan(value)]
+    return float(np.std(there, ddof=1)) if len(there) > 1 else math.nan
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:+.3f} [{interval.lo:+.3f}, {interval.hi:+.3f}]"
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return dict(interval._asdict())

@@ -1,0 +1,227 @@
+"""Gates: what the evidence on a model's card must show before the model may be promoted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moola_mlflow.core import GatesConfig, UserError, markdown_text
+from moola_mlflow.features import check_quality
+
+RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    ">": (lambda value, limit: value > limit, "<="),
+    ">=": (lambda value, limit: value >= limit, "<"),
+    "<": (lambda value, limit: value < limit, ">="),
+    "=": (lambda value, limit: value == limit, "!="),
+}
+"""How a value must stand to its limit, and how one stands that does not."""
+
+COPIES_INPUT = "an encoder was shown the steps it had to reconstruct (objective.hide_masked=false): it learned to copy"
+GAIN = "delta_joint_success_at_3_lo"
+ITSELF = "it is itself the network without pre-training that others are compared with"
+NO_GAIN = "no sure gain over the same network from scratch or with a random encoder"
+OTHER_INPUTS = "over the networks without pre-training, which read an encoding in the place of path features"
+"""Over whom a detector gains that reads path features alone: not over networks with its own inputs."""
+
+LEVELS = {"val_loss": (-5.0, -4.0), "val_mae": (0.002, 0.005)}
+"""Of the published system: at most the first is EXCELLENT, at most the second GOOD."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition, and the figure that meets it or does not."""
+
+    name: str
+    value: float
+    """NaN where the card holds no such figure, or none that is finite."""
+    limit: float
+    relation: str
+    """How the value must stand to the limit: one of ``RELATIONS``."""
+    why: str = ""
+    """What is wrong where it is missed, which the figure alone does not say."""
+    about: str = ""
+    """What the figure is, where its name does not say it."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the condition holds; a figure that is not there fails."""
+        return RELATIONS[self.relation][0](self.value, self.limit)  # no relation holds for NaN
+
+    def text(self) -> str:
+        """Return ``name value relation limit``; of a missed gate, by how much, or that its figure is missing."""
+        needed = f"{self.relation} {_shown(self.limit)}"
+        if math.isnan(self.value):
+            return f"{self.name} is missing or not finite, needed {needed}"
+        if self.passed:
+            met = f"{self.name} {_shown(self.value)} {needed}"
+            return f"{met}, {self.about}" if self.about else met
+        relation, by = RELATIONS[self.relation][1], abs(self.value - self.limit)
+        shown = f"{self.name} {_shown(self.value)} {relation} {_shown(self.limit)} (by {_shown(by)})"
+        return f"{shown}: {self.why}" if self.why else shown
+
+
+def encoder_gates(card: Mapping[str, Any], config: GatesConfig) -> list[Gate]:
+    """Return the gates of an encoder, from its card; a part of another kind than it should be counts as missing.
+
+    The leak is gated where the objective hides; an objective that hides nothing has none.
+    """
+    copies, leak = copies_input(card), card.get("leak")
+    gates = [Gate("identity", math.nan if copies is None else float(copies), 0.0, "=", COPIES_INPUT)]
+    if not copies and ("masked" in _terms(card) or leak is not None):
+        gates.append(Gate("leak", _number(leak), 0.0, "=", "hidden steps reach the encoder"))
+    return [
+        *gates,
+        Gate("probe_r2_gain", _number(_mapping(card.get("probe")).get("r2_gain")), config.probe_r2_gain, ">"),
+        Gate("skill", _number(card.get("val_skill")), config.skill, ">"),
+        _feature_gate(card.get("quality")),
+    ]
+
+
+def detector_gates(evidence: Any, config: GatesConfig) -> list[Gate]:
+    """Return the gates of a detector, from the evidence of its cross-validation.
+
+    ``evidence`` is what a card holds; where it, or a part of it, is of another kind than it should be, that counts as
+    missing.
+    """
+    evidence = _mapping(evidence)
+    identity, gain = evidence.get("identity_encoder"), _mapping(evidence.get("delta_joint_success_at_3"))
+    itself = gain.get("mean") == gain.get("lo") == gain.get("hi") == 0.0
+    about = OTHER_INPUTS if evidence.get("delta_same_inputs") is False else ""
+    why = ITSELF if itself else f"no sure gain {about}" if about else NO_GAIN
+    by_class = _mapping(evidence.get("recall")) or {"every class": None}
+    return [
+        Gate("f1_macro", _number(evidence.get("f1_macro")), config.f1_macro, ">="),
+        Gate("joint_success_at_3", _number(evidence.get("joint_success_at_3")), config.joint_success_at_3, ">="),
+        *(
+            Gate(f"recall/{label}", _number(value), config.recall, ">=", "the class collapsed")
+            for label, value in by_class.items()
+        ),
+        Gate("ece", _number(evidence.get("ece")), config.ece, "<"),
+        Gate(GAIN, _number(gain.get("lo")), config.delta_joint_success_at_3, ">", why, about),
+        Gate("identity", float(identity) if isinstance(identity, bool) else math.nan, 0.0, "=", COPIES_INPUT),
+    ]
+
+
+def copies_input(card: Mapping[str, Any]) -> bool | None:
+    """Return whether an encoder was trained to copy what it could see; None where its card does not say."""
+    terms = _terms(card)
+    if "masked" not in terms:
+        return False if terms else None
+    hides = _mapping(card["objective"]).get("hide_masked")
+    return not hides if isinstance(hides, bool) else None
+
+
+def _terms(card: Mapping[str, Any]) -> list[str]:
+    """Return the names of the objectives in a name such as ``path+0.5*masked``; none where the card does not say."""
+    name = _mapping(card.get("objective")).get("name")
+    return [term.rpartition("*")[2].strip() for term in name.split("+")] if isinstance(name, str) and name else []
+
+
+def _feature_gate(report: Any) -> Gate:
+    """The features of the training windows are finite, within bounds and alive."""
+    try:
+        if not report["features"] or not all(_whole(row) for row in report["features"]):
+            return Gate("feature_faults", math.nan, 0.0, "=")
+        check_quality(report)
+    except UserError as e:
+        faults = str(e).removeprefix("feature quality: ").splitlines()
+        return Gate("feature_faults", float(len(faults)), 0.0, "=", "; ".join(faults))
+    except (KeyError, TypeError, OverflowError):  # no report, or one of another shape
+        return Gate("feature_faults", math.nan, 0.0, "=")
+    return Gate("feature_faults", 0.0, 0.0, "=")
+
+
+def _whole(row: Mapping[str, Any]) -> bool:
+    """Return whether a feature's figures are numbers: NaN stands in no relation to its bound, and would pass.
+
+    Bounds may be infinite. Raises: KeyError, TypeError or OverflowError where there are none.
+    """
+    values = [row["min"], row["max"]] if row["min"] is not None else []
+    bounds = [row["lower"], row["upper"]] if values else []
+    numbers = [_number(figure) for figure in (row["nan"], row["nonzero"], *values)]
+    return not any(math.isnan(number) for number in (*numbers, *bounds))
+
+
+def all_gates_passed(gates: Sequence[Gate]) -> bool:
+    """Return whether every gate is passed."""
+    return all(gate.passed for gate in gates)
+
+
+def missed_gates(gates: Sequence[Gate]) -> list[str]:
+    """Return what each missed gate says: its figure, its limit, and by how much."""
+    return [gate.text() for gate in gates if not gate.passed]
+
+
+def gate_reasons(gates: Sequence[Gate]) -> list[str]:
+    """Return what each passed gate says whose name does not say what its figure is."""
+    return [gate.text() for gate in gates if gate.passed and gate.about]
+
+
+def gates_summary(gates: Sequence[Gate]) -> str:
+    """Return ``passed``, or ``failed:`` with every missed gate."""
+    return "passed" if all_gates_passed(gates) else f"failed: {'; '.join(missed_gates(gates))}"
+
+
+def lowered_limits(config: GatesConfig) -> list[str]:
+    """Return the limits that ask for less than the shipped ones, each with the shipped one beside it."""
+    usual, out = GatesConfig(), []
+    for name in type(config).model_fields:
+        now, then = getattr(config, name), getattr(usual, name)
+        if isinstance(then, float) and (now > then if name == "ece" else now < then):
+            out.append(f"{name} {_shown(now)} instead of {_shown(then)}")
+    return out
+
+
+def gates_table(gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    """Return one row a gate, as plain JSON types."""
+    return [
+        {
+            "gate": gate.name,
+            "value": None if math.isnan(gate.value) else gate.value,
+            "needed": f"{gate.relation} {_shown(gate.limit)}",
+            "passed": gate.passed,
+            **({"about": gate.about} if gate.about else {}),
+        }
+        for gate in gates
+    ]
+
+
+def gates_markdown(gates: Sequence[Gate]) -> str:
+    """Return the table of gates as Markdown."""
+    rows = [
+        f"| {markdown_text(f'{gate.name}, {gate.about}' if gate.about else gate.name)} "
+        f"| {'missing' if math.isnan(gate.value) else _shown(gate.value)} "
+        f"| {gate.relation} {_shown(gate.limit)} | {'yes' if gate.passed else '**no**'} |"
+        for gate in gates
+    ]
+    return "\n".join(["| gate | value | needed | passed |", "|---|---|---|---|", *rows])
+
+
+def published_levels(val_loss: float, val_mae: float) -> dict[str, str]:
+    """Return the published levels of an identity objective's scores: EXCELLENT, GOOD or WARNING."""
+    return {name: _level(value, *LEVELS[name]) for name, value in (("val_loss", val_loss), ("val_mae", val_mae))}
+
+
+def _level(value: float, excellent: float, good: float) -> str:
+    return "EXCELLENT" if value <= excellent else "GOOD" if value <= good else "WARNING"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping as it is, and an empty one in the place of whatever else a card may hold there."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:  # JSON's whole numbers have no largest one
+        return math.nan
+
+
+def _shown(x: float) -> str:
+    """A limit reads as in the configuration (0.40), a count as a count, a measured figure has four digits."""
+    return f"{x:.0f}" if x == round(x) else f"{x:.2f}" if math.isclose(round(x, 2), x, rel_tol=1e-12) else f"{x:.4g}"

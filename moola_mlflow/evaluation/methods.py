@@ -1,0 +1,286 @@
+"""The methods that a fine-tuning compares, and the detector that is fitted on all labels in the end.
+
+Every network baseline reads what the detector reads and gets the same mirrored windows, epochs and batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moola_mlflow.core import Config, UserError, nearest_name
+from moola_mlflow.evaluation.crossval import (
+    ClassicalMethod,
+    FoldOutcome,
+    HeadMethod,
+    LabelTargets,
+    Method,
+    NetworkMethod,
+    Unit,
+    fresh_copy,
+)
+from moola_mlflow.evaluation.evidence import DETECTOR
+from moola_mlflow.features import feature_names, path_features
+from moola_mlflow.labels import LabelledSet
+from moola_mlflow.models import (
+    HEADS,
+    Detector,
+    Encoder,
+    EncoderDetector,
+    Ensemble,
+    Inputs,
+    build_encoder,
+    describe_encoder,
+    detector_inputs,
+    encoder_features,
+    members_of,
+)
+from moola_mlflow.training import HeadSettings, fit_detector, fit_head, mirrored
+from moola_mlflow.windows import fit_scaling
+
+UNREAD = (
+    *("bars.path", "bars.instrument", "bars.timezone", "bars.stamp", "bars.repair", "windows.stride", "split."),
+    *("objective.", "schedule.", "tracking.resume", "tracking.allow_drift", "tracking.figures_every", "sweep."),
+    "runtime.shards",
+)
+"""Keys and sections (``name.``) that no fine-tuning reads."""
+ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
+"""What a given encoder brings with it."""
+SAMPLES_OWN = ("labels.n", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
+"""What only labels made from sample bars are made by."""
+CLASSICAL = ("majority", "logistic", "boosting", "rule")
+
+
+@dataclass(frozen=True)
+class FinetuneSetting:
+    """Labels, encoder and configuration of one fine-tuning.
+
+    ``encoder`` is None where nothing was pre-trained; ``architecture`` is the network then built, or built again from
+    random numbers as a baseline: the whole of it, where it is an ensemble.
+    """
+
+    labels: LabelledSet
+    encoder: Encoder | None
+    architecture: Encoder
+    config: Config
+    device: torch.device
+    precision: str
+
+    @property
+    def which(self) -> Inputs:
+        """What the networks without pre-training read: what the detector reads, or, where it reads path features
+        alone, what a network would have in their place, an encoding."""
+        inputs = self.config.finetune.inputs
+        return "encoding" if inputs == "path" else inputs
+
+    @property
+    def kind(self) -> str:
+        """How the detector is fitted: ``path`` and ``frozen`` on cached inputs, ``unfrozen``, or from ``scratch``."""
+        if self.config.finetune.inputs == "path":
+            return "path"
+        if self.encoder is None:
+            return "scratch"
+        return "frozen" if self.config.finetune.freeze else "unfrozen"
+
+
+@dataclass(frozen=True)
+class RandomEncoderMethod:
+    """A head on a frozen encoder of the same architecture and scaling whose weights are drawn anew for each unit.
+
+    One network for all units would make the comparison with it a matter of that draw's luck: over four seeds its
+    Joint@3 has a standard deviation of 0.04 (docs/objectives.md).
+    """
+
+    encoder: Encoder
+    which: Inputs
+    device: torch.device
+    settings: HeadSettings
+    name: str = "random_encoder"
+
+    def inputs(self, ohlc_NT4: np.ndarray, draw: int) -> Tensor:
+        """Return what the head reads under one draw. Shapes: [N, T, 4] -> [N, T, P]."""
+        return detector_inputs(fresh_copy(self.encoder, draw), self.which, ohlc_NT4, self.device)
+
+    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+        ohlc = targets.ohlc
+        flipped = self.inputs(mirrored(ohlc), unit.draw) if self.settings.mirror else None
+        return HeadMethod(self.name, self.inputs(ohlc, unit.draw), flipped, self.settings).run(targets, unit)
+
+
+def refuse_unread(config: Config) -> None:
+    """Refuse keys that were given and that no fine-tuning reads. Raises: UserError naming each."""
+    wrong = {key: value for key, value in config.given().items() if key.startswith(UNREAD)}
+    if wrong:
+        shown = ", ".join(f"{key}={value}" for key, value in wrong.items())
+        raise UserError(
+            f"finetune does not read {shown}: it reads labelled windows, an encoder as it was trained, and a head's "
+            "own schedule; remove what belongs to another command (bars and objectives to `pretrain`, sweep to `sweep`)"
+        )
+
+
+def without_effect(config: Config) -> list[str]:
+    """Return what to say of given keys that other keys leave without effect."""
+    out, given = [], config.given()
+    for condition, keys, why in (
+        (bool(config.finetune.encoder.strip()), ENCODERS_OWN, "a given encoder brings its own"),
+        (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
+        (config.finetune.freeze, ("finetune.unfreeze_at",), "the encoder is frozen (finetune.freeze)"),
+    ):
+        idle = [f"{key}={value}" for key, value in given.items() if key.startswith(keys)]
+        if condition and idle:
+            out.append(f"without effect: {', '.join(idle)}; {why}.")
+    return out
+
+
+def make_setting(
+    labels: LabelledSet, encoders: Sequence[Encoder], config: Config, device: torch.device, precision: str
+) -> FinetuneSetting:
+    """Put a fine-tuning together. Raises: UserError for an unknown head, or encoders of other windows."""
+    head = config.finetune.head
+    if head not in HEADS:
+        raise UserError(f"finetune.head='{head}' is unknown{nearest_name(head, HEADS)} Allowed: {', '.join(HEADS)}")
+    head_settings(config)
+    for encoder in encoders:
+        length = encoder.card["window"]["length"]
+        if length != labels.ohlc.shape[1]:
+            raise UserError(
+                f"the encoder reads windows of {length} bars, the labels hold {labels.ohlc.shape[1]}; "
+                "take an encoder trained with windows.length equal to the labels' windows"
+            )
+    pretrained = None if not encoders else encoders[0] if len(encoders) == 1 else Ensemble(encoders)
+    architecture = pretrained if pretrained is not None else _architecture(labels, config)
+    return FinetuneSetting(labels, pretrained, architecture.to(device), config, device, precision)
+
+
+def _architecture(labels: LabelledSet, config: Config) -> Encoder:
+    """Return the configured network, scaled by all labelled windows.
+
+    Nothing else is known of it. Only a frozen random encoder keeps this scaling, and has a small advantage by it.
+    """
+    parts, num = config.encoder, len(feature_names(config.features.set))
+    encoder = build_encoder(parts.name, num, parts.hidden, parts.layers, parts.dropout)
+    encoder.card = describe_encoder(config, encoder)
+    features = encoder_features(encoder, labels.ohlc).numpy(force=True)
+    encoder.set_scaling(*fit_scaling(features, config.windows.warmup))
+    encoder.card = describe_encoder(config, encoder)
+    return encoder
+
+
+def head_settings(config: Config, *, fresh: bool = False, head: str | None = None) -> HeadSettings:
+    """Return how heads are fitted; ``fresh`` for an encoder trained from random initialisation.
+
+    Raises: UserError where an encoder that is to be trained on would never be.
+    """
+    tuned, trainer, lr = config.finetune, config.trainer, config.optimizer.lr
+    trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and tuned.inputs != "path"
+    if trained_on and not fresh and tuned.unfreeze_at >= trainer.epochs:
+        raise UserError(
+            f"finetune.unfreeze_at={tuned.unfreeze_at} lies beyond the {trainer.epochs} epochs (trainer.epochs), "
+            f"counted from 0: the encoder would stay frozen; allowed: 0 to {trainer.epochs - 1}, or freeze_encoder=true"
+        )
+    return HeadSettings(
+        epochs=trainer.epochs,
+        batch_size=trainer.batch_size,
+        lr=tuned.head_lr or lr,
+        weight_decay=config.optimizer.weight_decay,
+        patience=trainer.patience,
+        clip_norm=trainer.clip_norm,
+        gamma=tuned.gamma,
+        class_balanced=tuned.class_balanced,
+        jitter_sigma=tuned.jitter_sigma,
+        mirror=tuned.mirror,
+        head=head or tuned.head,
+        inputs=tuned.inputs,
+        encoder_lr=tuned.scratch_lr if fresh else tuned.encoder_lr or lr,
+        unfreeze_at=0 if fresh else tuned.unfreeze_at,
+    )
+
+
+def build_methods(setting: FinetuneSetting) -> list[Method]:
+    """Return the detector and, after it, every baseline.
+
+    Networks without pre-training have the detector's architecture: of an ensemble, all members side by side. The one
+    with a pooled head is the published form, which has one encoder: of an ensemble, the first member's.
+    """
+    config, which, whole = setting.config, setting.which, setting.architecture
+    methods: list[Method] = [detector_method(setting)]
+    if setting.kind != "scratch":
+        methods.append(_scratch("scratch", setting, whole, which, config.finetune.head))
+    methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
+    methods.append(RandomEncoderMethod(whole, which, setting.device, head_settings(config)))
+    if setting.kind != "path":
+        methods.append(HeadMethod("path_features", *_cached(setting, None, "path"), head_settings(config)))
+    return [*methods, *(ClassicalMethod(name) for name in CLASSICAL)]
+
+
+def detector_method(setting: FinetuneSetting) -> Method:
+    inputs = setting.config.finetune.inputs
+    if setting.kind == "scratch":
+        return _scratch(DETECTOR, setting, setting.architecture, inputs, setting.config.finetune.head)
+    if setting.kind != "unfrozen":
+        return HeadMethod(DETECTOR, *_cached(setting, setting.encoder, inputs), head_settings(setting.config))
+    assert setting.encoder is not None
+    features = _features(setting, setting.encoder, inputs)
+    return NetworkMethod(
+        DETECTOR, *features, head_settings(setting.config), setting.encoder, precision=setting.precision
+    )
+
+
+def _scratch(name: str, setting: FinetuneSetting, architecture: Encoder, which: Inputs, head: str) -> NetworkMethod:
+    features = _features(setting, architecture, which)
+    settings = head_settings(setting.config, fresh=True, head=head)
+    # One scaling is fitted for all members: on steps at which the features of each are warm.
+    warmup = max(member.card["window"]["warmup"] for member in members_of(architecture))
+    return NetworkMethod(
+        name, *features, settings, architecture, fresh=True, warmup=warmup, precision=setting.precision
+    )
+
+
+def _cached(setting: FinetuneSetting, encoder: Encoder | None, which: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Return a head's inputs, and those of the windows upside down where they are wanted. Shapes: [N, T, P]."""
+    ohlc = setting.labels.ohlc
+    inputs = detector_inputs(encoder, which, ohlc, setting.device)
+    flipped = (
+        detector_inputs(encoder, which, mirrored(ohlc), setting.device) if setting.config.finetune.mirror else None
+    )
+    return inputs, flipped
+
+
+def _features(setting: FinetuneSetting, encoder: Encoder, which: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Return an encoder's raw features with a head's further inputs beside them. Shapes: [N, T, F + K]."""
+
+    def of(ohlc: np.ndarray) -> Tensor:
+        parts = [encoder_features(encoder, ohlc)]
+        if which != "encoding":
+            parts.append(torch.from_numpy(path_features(ohlc)))
+        return torch.cat([part.to(setting.device) for part in parts], -1)
+
+    ohlc = setting.labels.ohlc
+    return of(ohlc), of(mirrored(ohlc)) if setting.config.finetune.mirror else None
+
+
+def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[Encoder | None, Detector]:
+    """Fit on all labels for as many epochs as the folds chose; return the encoder that is read, if any, and the head.
+
+    Nothing is held out: nothing is chosen here.
+    """
+    targets, method = LabelTargets.of(setting.labels), detector_method(setting)
+    everything, none = np.arange(len(setting.labels)), np.zeros(0, np.int64)
+    common = (targets.label, targets.start, targets.end, everything, none, targets.num_classes)
+    if isinstance(method, HeadMethod):
+        fitted = fit_head(
+            method.inputs, *common, method.settings, seed, mirrored_NTP=method.mirrored, stop_after=epochs
+        )
+    else:
+        assert isinstance(method, NetworkMethod)
+        fitted = fit_detector(
+            method.start(everything, seed), method.features, *common, method.settings, seed,
+            mirrored_NTF=method.mirrored, stop_after=epochs, precision=method.precision,
+        )  # fmt: skip
+    if isinstance(fitted.model, EncoderDetector):
+        return fitted.model.encoder.eval(), fitted.model.detector.eval()
+    return None if setting.kind == "path" else setting.encoder, fitted.model.eval()

@@ -1,0 +1,95 @@
+"""Results as text, tables and pictures for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.reports.compare import build_comparison, find_compared_runs
+    from moola_mlflow.reports.detections import DetectionsReport
+    from moola_mlflow.reports.document import output_folder
+    from moola_mlflow.reports.finetune_results import (
+        collapse_warning,
+        detector_card,
+        detector_version_tags,
+        finetune_console_lines,
+        finetune_note,
+        fold_line,
+        fold_run,
+        list_doubts,
+        uses_identity_encoder,
+    )
+    from moola_mlflow.reports.plots.bars import coverage_figure, price_figure
+    from moola_mlflow.reports.plots.candles import overview_figure
+    from moola_mlflow.reports.plots.finetuning import (
+        confusion_figure,
+        forest_figure,
+        pointer_figure,
+        recall_figure,
+        reliability_figure,
+    )
+    from moola_mlflow.reports.plots.quality import quality_figure
+    from moola_mlflow.reports.plots.sweep import (
+        Scale,
+        Tried,
+        history_figure,
+        importance_figure,
+        parallel_figure,
+        pareto_figure,
+        slice_figure,
+        trial_curves_figure,
+    )
+    from moola_mlflow.reports.plots.training import curves_figure, lr_figure, reconstruction_figure
+    from moola_mlflow.reports.pretrain_results import (
+        Results,
+        encoder_card,
+        encoder_version_tags,
+        pretrain_note,
+        score_encoder,
+    )
+    from moola_mlflow.reports.run_report.build import build_report, find_report_subject
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "compare": ("build_comparison", "find_compared_runs"),
+        "detections": ("DetectionsReport",),
+        "document": ("output_folder",),
+        "finetune_results": (
+            "collapse_warning",
+            "detector_card",
+            "detector_version_tags",
+            "finetune_console_lines",
+            "finetune_note",
+            "fold_line",
+            "fold_run",
+            "list_doubts",
+            "uses_identity_encoder",
+        ),
+        "plots.bars": ("coverage_figure", "price_figure"),
+        "plots.candles": ("overview_figure",),
+        "plots.finetuning": (
+            "confusion_figure",
+            "forest_figure",
+            "pointer_figure",
+            "recall_figure",
+            "reliability_figure",
+        ),
+        "plots.quality": ("quality_figure",),
+        "plots.sweep": (
+            "Scale",
+            "Tried",
+            "history_figure",
+            "importance_figure",
+            "parallel_figure",
+            "pareto_figure",
+            "slice_figure",
+            "trial_curves_figure",
+        ),
+        "plots.training": ("curves_figure", "lr_figure", "reconstruction_figure"),
+        "pretrain_results": ("Results", "encoder_card", "encoder_version_tags", "pretrain_note", "score_encoder"),
+        "run_report.build": ("build_report", "find_report_subject"),
+    },
+)

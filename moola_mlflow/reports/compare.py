@@ -1,0 +1,231 @@
+"""Runs of one stage side by side: what differs in them, what came of it, and how sure the difference is."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moola_mlflow.core import UserError, png_data_uri
+from moola_mlflow.evaluation import Interval
+from moola_mlflow.reports.document import Document, Heading, Items, Mono, Notice, Para, Picture, Strong, Table, Text
+from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
+from moola_mlflow.reports.paired import Paired, pair
+from moola_mlflow.reports.plots.compare import COLORS, overlay_figure, scores_figure
+from moola_mlflow.tracking import COMMIT, RunRecord, encoder_sources, read_run
+
+STAGES = ("pretrain", "finetune", "trial")
+FAMILIES = {
+    "loss": ("val/loss", "train/loss"),
+    "Huber": ("val/huber",),
+    "skill": ("val/skill",),
+    "Joint@3 inside the folds": ("val/joint_success_at_3",),
+    "negative log-likelihood inside the folds": ("val/nll",),
+}
+"""Curves that belong on one picture."""
+HEADLINE = (
+    "best_val_loss", "test/huber", "test/mae", "test/skill", "probe/r2", "probe/r2_gain", "sweep/value",
+    "cv/joint_success_at_3", "cv/f1_macro", "cv/hit_at_3", "cv/ece",
+    "cv/delta_joint_success_at_3", "cv/delta_best_joint_success_at_3",
+)  # fmt: skip
+SCALE = ("objective.", "features.set", "windows.")
+"""Keys by which losses are on another scale."""
+SCORES = {"joint_success_at_3": "Joint@3", "f1_macro": "F1 macro"}
+MET = {
+    "moola.data_sha256": "data, SHA-256", COMMIT: "commit", "moola.device": "device", "moola.precision": "precision",
+}  # fmt: skip
+"""Tags of what a run met outside of its configuration."""
+PARTS = 12
+"""Folds of a run whose curves are drawn; more would hide each other."""
+
+
+def find_compared_runs(run_ids: str) -> list[RunRecord]:
+    """Return the runs named in a text, separated by commas.
+
+    Raises: UserError for fewer than two, more than there are colours, one named twice, or runs of unlike stages.
+    """
+    names = [name.strip() for name in run_ids.split(",") if name.strip()]
+    if not 2 <= len(names) <= len(COLORS):
+        raise UserError(
+            f"run_ids='{run_ids}' names {len(names)} runs; allowed: 2 to {len(COLORS)}, separated by commas, such as "
+            "--run_ids ID,ID"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"run_ids names '{twice[0]}' twice; give different runs")
+    runs = [read_run(name, "run_ids") for name in names]
+    for run in runs:
+        if run.stage not in STAGES:
+            stage = f"a run of stage '{run.stage}'" if run.stage else "a run without a stage, none of this project's"
+            raise UserError(f"run_ids: '{run.id}' ({run.name}) is {stage}; allowed: {', '.join(STAGES)}")
+    if len({run.stage for run in runs}) > 1:
+        shown = ", ".join(f"'{run.id}' {run.stage}" for run in runs)
+        raise UserError(f"run_ids: runs of different stages have nothing to compare: {shown}; give runs of one stage")
+    return runs
+
+
+def letters(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the letter under which each run stands."""
+    return list(string.ascii_uppercase[: len(runs)])
+
+
+def configured(run: RunRecord) -> dict[str, str]:
+    """Return every key of a run's configuration (of a trial the keys that were drawn), and what it met outside of it.
+
+    An alias may have meant another encoder in each run, so the run that made the encoder is named beside it.
+    """
+    flat = {f"{section}.{key}": str(value) for section, keys in run.config.items() for key, value in keys.items()}
+    flat = flat or run.params
+    met = {name: run.tags[tag] for tag, name in MET.items() if tag in run.tags}
+    if run.stage == "finetune" and flat.get("finetune.encoder"):
+        sources = encoder_sources(run)
+        met["encoder made by run"] = ", ".join(sources.run_ids) or "not recorded"
+    return flat | met
+
+
+def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
+    """Return the keys whose values are not the same in all, None where one has no such key."""
+    keys = sorted({key for one in values for key in one})
+    rows = {key: [one.get(key) for one in values] for key in keys}
+    return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def warnings(runs: Sequence[RunRecord], keys: Mapping[str, Any]) -> list[str]:
+    """Return what forbids to read the figures side by side without a second thought."""
+    out = []
+    tags = [run.tags for run in runs]
+    if len({one.get("moola.data_sha256") for one in tags}) > 1:
+        what = "labels" if runs[0].stage == "finetune" else "bars"
+        out.append(
+            f"The runs did not see the same {what} (the content hashes differ): part of any difference is theirs."
+        )
+    if runs[0].stage != "finetune" and (unlike := [key for key in keys if key.startswith(SCALE)]):
+        named = ", ".join(unlike[:4])
+        out.append(f"Losses and skills are not on one scale ({named} differ); the probe asks the same of all.")
+    if len({one.get("mlflow.source.git.commit") for one in tags}) > 1:
+        out.append("The runs are of different commits.")
+    if any(one.get("moola.identity") == "true" for one in tags):
+        out.append("A run with the identity objective is among them: its loss, MAE and skill measure copying.")
+    if any(one.get("moola.weak_labels") == "true" for one in tags) and runs[0].stage == "finetune":
+        out.append(WEAK_LABELS_TEXT)
+    for letter, run in zip(letters(runs), runs, strict=True):
+        if run.status != "FINISHED":
+            out.append(f"{letter} is {run.status}: its figures are of an unfinished run.")
+    return out
+
+
+def build_comparison(runs: Sequence[RunRecord], short: bool = False) -> Document:
+    """Return the comparison; ``short`` leaves out pictures and all but the headline metrics."""
+    names = letters(runs)
+    document = Document(f"{len(runs)} {runs[0].stage} runs side by side")
+    document.add(
+        Table(["", "run", "id", "status"], [
+            (Strong(letter), run.name, Mono(run.id), run.status) for letter, run in zip(names, runs, strict=True)
+        ])
+    )  # fmt: skip
+    keys = differing([configured(run) for run in runs])
+    document.add(*(Notice(text, "warn") for text in warnings(runs, keys)))
+    if runs[0].stage == "finetune":
+        document.add(*_paired(runs, names))
+    document.add(Heading("Parameters that differ"))
+    if keys:
+        rows: list[tuple[Text, ...]] = [
+            (Mono(key), *("–" if value is None else Mono(value) for value in row)) for key, row in keys.items()
+        ]
+        document.add(Table(["key", *names], rows))
+    else:
+        document.add(Para("None: the configurations are the same."))
+    document.add(Heading("Metrics"))
+    document.add(_metrics(runs, names, HEADLINE))
+    if not short:
+        everything = sorted({key for run in runs for key in run.metrics if not key.startswith("system/")})
+        document.add(_metrics(runs, names, everything, "Every metric"), *_pictures(runs, names))
+    return document
+
+
+def _metrics(runs: Sequence[RunRecord], names: Sequence[str], wanted: Sequence[str], summary: str = "") -> Table:
+    """Last values by run, and how far the others are from the first."""
+    rows: list[tuple[Text, ...]] = []
+    for key in wanted:
+        values = [run.metrics.get(key) for run in runs]
+        if all(value is None for value in values):
+            continue
+        beyond = [
+            f"{value - values[0]:+.4g}" if value is not None and values[0] is not None else "–" for value in values[1:]
+        ]
+        rows.append((Mono(key), *(_number(value) for value in values), *beyond))
+    return Table(["metric", *names, *(f"{name} - {names[0]}" for name in names[1:])], rows, summary)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.5g}"
+
+
+def _paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading | Para | Table | Items]:
+    """Each run against the first, window by window where the folds match."""
+    rows: list[tuple[Text, ...]] = []
+    refused: list[Text] = []
+    for name, run in zip(names[1:], runs[1:], strict=True):
+        found = pair(runs[0], run)
+        if isinstance(found, str):
+            refused.append(f"{name} - {names[0]}: no paired difference, for {found}.")
+            continue
+        for metric, interval in found.differences.items():
+            rows.append((f"{name} - {names[0]}", SCORES[metric], _signed(interval), word(interval), _basis(found)))
+    out: list[Heading | Para | Table | Items] = [Heading("Paired differences")]
+    if rows:
+        out.append(Table(["", "score", "difference, 95 % interval", "", "on"], rows))
+    if refused:
+        out.append(Items(refused))
+    return out
+
+
+def _basis(found: Paired) -> str:
+    draws = f"{found.num_repeats} of {found.most_repeats} draws of the folds shared"
+    return f"{found.num_windows} windows in {found.num_groups} groups, {draws}"
+
+
+def word(interval: Interval) -> Text:
+    """Return what a difference may be called."""
+    if interval.lo > 0:
+        return Strong("better", True)
+    return Strong("worse", False) if interval.hi < 0 else "no difference shown"
+
+
+def _signed(i: Interval) -> str:
+    return f"{i.mean:+.3f} [{i.lo:+.3f}, {i.hi:+.3f}]"
+
+
+def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading | Picture]:
+    """One picture for each family of curves that at least two runs have, and the scores with their intervals."""
+    labels = [f"{name}: {run.name}" for name, run in zip(names, runs, strict=True)]
+    out: list[Heading | Picture] = []
+    if runs[0].stage == "finetune":
+        scores = {title: [_score(run, name) for run in runs] for name, title in SCORES.items()}
+        caption = (
+            "Scores out of fold with their intervals. Intervals that meet say little: the paired difference counts."
+        )
+        out.append(Picture("scores.png", png_data_uri(scores_figure(labels, scores)), caption))
+    parts = [(run.children("fold") if run.stage == "finetune" else [run])[:PARTS] for run in runs]
+    for family, metrics in FAMILIES.items():
+        curves = {metric: [[_curve(part, metric) for part in of_run] for of_run in parts] for metric in metrics}
+        curves = {metric: [[c for c in of_run if c] for of_run in by_run] for metric, by_run in curves.items()}
+        curves = {metric: by_run for metric, by_run in curves.items() if sum(map(bool, by_run)) > 1}
+        if not curves:
+            continue
+        many = ", a line a fold" if runs[0].stage == "finetune" else ""
+        name = f"curves-{metrics[0].removeprefix('val/').replace('/', '-')}.png"
+        out.append(Picture(name, png_data_uri(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
+    return [Heading("Curves"), *out] if out else []
+
+
+def _curve(run: RunRecord, metric: str) -> dict[int, float]:
+    if metric not in run.metrics:
+        return {}
+    return {step: value for step, value in run.history(metric).items() if math.isfinite(value)}
+
+
+def _score(run: RunRecord, name: str) -> Interval | None:
+    found = [run.metrics.get(f"cv/{name}{end}") for end in ("", "_lo", "_hi")]
+    return None if None in found else Interval(*(float(value or 0) for value in found))

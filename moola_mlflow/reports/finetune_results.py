@@ -1,0 +1,285 @@
+"""What a fine-tuning leaves behind for people: the table, the note, the card and tags of the registered detector."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moola_mlflow.bars import utc
+from moola_mlflow.core import PACKAGES, Config, markdown_code, markdown_text
+from moola_mlflow.evaluation import (
+    DETECTOR,
+    FEW_UNITS,
+    Evidence,
+    FinetuneSetting,
+    FoldOutcome,
+    Gate,
+    Interval,
+    Unit,
+    copies_input,
+    gate_reasons,
+)
+from moola_mlflow.labels import LabelledSet
+from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
+
+WEAK_LABELS_TEXT = (
+    "The labels are WEAK: a rule made them from prices. The scores say how well the rule is imitated, not that a "
+    "market can be read."
+)
+
+
+def fold_line(unit: Unit, found: Mapping[str, float]) -> str:
+    """Return what the console says of a finished fold."""
+    return (
+        f"Fold {unit.fold + 1}/{unit.num_folds}: F1={found['f1_macro']:.3f}, "
+        f"Joint@3={found['joint_success_at_3']:.3f} (repeat {unit.repeat + 1}, seed {unit.seed})"
+    )
+
+
+def fold_run(unit: Unit, outcome: FoldOutcome, found: Mapping[str, float]) -> dict[str, Any]:
+    """Return name, tags, parameters, duration, curves and final figures of a fold's child run."""
+    names = {"train_loss": "train/loss", "held_nll": "val/nll", "held_class_nll": "val/class_nll",
+             "held_f1_macro": "val/f1_macro", "held_joint_at_3": "val/joint_success_at_3"}  # fmt: skip
+    tags = {
+        "moola.stage": "fold",
+        "moola.fold": unit.fold + 1,
+        "moola.repeat": unit.repeat + 1,
+        "moola.seed": unit.seed,
+    }
+    final = {f"test/{name}": value for name, value in found.items()}
+    final |= {"best_epoch": outcome.best_epoch, "temperature": outcome.temperature, "seconds": outcome.seconds}
+    final |= {"split/train": len(unit.fit), "split/val": len(unit.held), "split/test": len(unit.test)}
+    final["split/purged"] = unit.purged
+    return {
+        "name": f"seed {unit.seed} repeat {unit.repeat + 1} fold {unit.fold + 1}",
+        "tags": tags,
+        "params": {
+            "fold": unit.fold + 1, "repeat": unit.repeat + 1, "seed": unit.seed, "folds": unit.num_folds,
+            "draw": unit.draw,
+        },
+        "seconds": outcome.seconds,
+        "series": [{names[key]: value for key, value in row.items() if key in names} for row in outcome.history],
+        "final": final,
+    }  # fmt: skip
+
+
+def finetune_console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[str]:
+    """Return the cross-validation summary: every method on the same folds, and the targets."""
+    wide = max(len(evidence.title(name)) for name in evidence.table)
+    lines = [
+        f"Out of fold, {len(evidence.labels)} windows, {_folds(evidence)}; mean [95 % interval over "
+        f"{evidence.num_groups} groups of windows]:",
+        f"  {'':<{wide}}  F1 macro                Joint@3                 Joint@3 of the detector beyond it",
+    ]
+    for name, row in evidence.table.items():
+        gain = evidence.differences.get(name)
+        beyond = _signed(gain["joint_success_at_3"]) if gain else ""
+        f1, joint = _interval(row["f1_macro"]), _interval(row["joint_success_at_3"])
+        lines.append(f"  {evidence.title(name):<{wide}}  {f1:<22}  {joint:<22}  {beyond}".rstrip())
+    ece = evidence.detector["ece"].mean
+    lines.append(
+        f"  ECE {evidence.ece_before:.3f} before, {ece:.3f} after temperature {evidence.temperature():.2f}; a "
+        f"perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} on so many windows"
+    )
+    lines += [f"  {'met   ' if gate.passed else 'MISSED'}  {gate.text()}" for gate in gates]
+    return [*lines, evidence.headline()]
+
+
+def finetune_note(
+    setting: FinetuneSetting, evidence: Evidence, gates: Sequence[Gate], uri: str, warnings: Sequence[str]
+) -> str:
+    """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
+    labels, config = evidence.labels, setting.config
+    d = evidence.detector
+    rows = [
+        f"| {evidence.title(name)} | {_interval(row['f1_macro'])} | {_interval(row['joint_success_at_3'])} | "
+        f"{_signed(evidence.differences[name]['joint_success_at_3']) if name in evidence.differences else ''} |"
+        for name, row in evidence.table.items()
+    ]
+    missed = [gate.text() for gate in gates if not gate.passed]
+    passed = "All gates are met." if not missed else "Gates missed: " + markdown_text("; ".join(missed)) + "."
+    passed += "".join(f" Met: {markdown_text(text)}." for text in gate_reasons(gates))
+    told = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
+    return (
+        f"**{evidence.headline()}**\n\n"
+        f"F1 {_interval(d['f1_macro'])}, Joint@3 {_interval(d['joint_success_at_3'])}, ECE {d['ece'].mean:.3f} out of "
+        f"fold. {passed}\n\n"
+        "| method | F1 macro | Joint@3 | detector beyond it |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
+        f"{len(labels)} windows ({markdown_text(_counts(labels))}), {_folds(evidence)}, purged. Brackets are "
+        f"95 % intervals over {evidence.num_groups} groups of overlapping windows."
+        f"{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{told}\n\n"
+        f"Detector: {_described(setting)}. Labels {markdown_code(labels.path)}, "
+        f"encoder {markdown_code(config.finetune.encoder or 'none')}.\n\n"
+        f"{following(evidence, gates, uri)}\n"
+    )
+
+
+def following(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
+    """Return in one sentence what to do next: to promote is offered where every gate is met."""
+    model, _, version = uri.removeprefix("models:/").partition("/")
+    missed = [gate.name for gate in gates if not gate.passed]
+    if not missed and uri.startswith("models:/"):
+        return f"Next: `mlflow run . -e promote -P model={model} -P version={version}`"
+    if not missed:
+        return "Next: the same command with `-P register=moola-detector`, for this detector is not registered"
+    cures = {
+        "identity": "take an encoder of an objective that hides what it asks for (configs/path.yaml)",
+        "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
+    }
+    gain = "pre-train an encoder (configs/path.yaml) or leave it out (`-P finetune.inputs=path`)"
+    if evidence.same_inputs:  # else it is left out already
+        cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
+    cures |= {
+        gate.name: "label more of that class, or set finetune.class_balanced=true"
+        for gate in gates
+        if gate.name.startswith("recall/")
+    }
+    steps = list(
+        dict.fromkeys(cures.get(name, "label more windows, or compare other inputs and heads") for name in missed)
+    )
+    return f"Next, before it can be promoted: {'; '.join(steps)}"
+
+
+def _described(setting: FinetuneSetting) -> str:
+    kinds = {
+        "path": "path features, no encoder",
+        "frozen": "frozen encoder",
+        "unfrozen": "encoder trained on",
+        "scratch": "encoder trained from scratch",
+    }
+    return f"{kinds[setting.kind]}, head `{setting.config.finetune.head}`, inputs `{setting.config.finetune.inputs}`"
+
+
+def detector_card(
+    setting: FinetuneSetting,
+    evidence: Evidence,
+    encoders: Sequence[tuple[str, Encoder]],
+    overlap: float | None,
+    run_id: str,
+) -> dict[str, Any]:
+    """Return everything that a user of the detector must know, without this project's store.
+
+    ``encoders`` are the URIs and encoders that were given; ``overlap`` is the share of labelled windows within the time
+    that an encoder was trained on.
+    """
+    labels, config = evidence.labels, setting.config
+    times = {}
+    if labels.start_ns is not None and labels.end_ns is not None:
+        times = {"labelled_from": utc(int(labels.start_ns.min())), "labelled_until": utc(int(labels.end_ns.max()))}
+    return {
+        "model_id": f"moola-detector-{run_id}",
+        "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "labels": {
+            "path": str(labels.path), "sha256": labels.sha256, "num": len(labels), "counts": labels.counts(),
+            "weak": labels.weak, "rule": labels.rule, **times, **_sample(labels, config),
+        },
+        "encoders": [
+            {"uri": uri, "objective": encoder.card.get("objective", {}).get("name"), **_origin(encoder)}
+            for uri, encoder in encoders
+        ],
+        "pretrain_overlap": overlap,
+        "fitted": setting.kind,
+        "finetune": config.finetune.model_dump(mode="json"),
+        "cv": config.cv.model_dump(mode="json"),
+        "epochs": evidence.epochs(),
+        "seed": config.trainer.seed,
+        "evidence": {**evidence.gated(uses_identity_encoder(setting)), "delta_inputs": setting.which},
+        "headline": evidence.headline(),
+        "run_id": run_id,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def _sample(labels: LabelledSet, config: Config) -> dict[str, int]:
+    """Return which sample the labels come from: of another seed or length it is another series."""
+    if str(labels.path) != "sample":
+        return {}
+    return {"sample_seed": config.labels.sample_seed, "sample_bars": config.bars.sample_bars}
+
+
+def _origin(encoder: Encoder) -> dict[str, Any]:
+    return {key: encoder.card.get(key) for key in ("model_id", "trained_from", "trained_until", "run_id")}
+
+
+def uses_identity_encoder(setting: FinetuneSetting) -> bool | None:
+    """Return whether an encoder that the detector reads was trained to copy what it could see; None where unknown."""
+    if setting.encoder is None or setting.kind == "path":
+        return False
+    copies = [copies_input(member.card) for member in members_of(setting.encoder)]
+    return True if True in copies else None if None in copies else False
+
+
+def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: str, gates: str) -> dict[str, str]:
+    """Return the tags of a registered detector version."""
+    encoder = {"path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
+    cards = [member.card for member in members_of(encoder)] if encoder is not None else []
+    return {
+        "preset": preset,
+        "data_sha256": evidence.labels.sha256,
+        "trained_from": min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
+        "trained_until": max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
+        "features": ",".join(dict.fromkeys(c["features"]["set"] for c in cards)) or "path",
+        "window": str(evidence.labels.ohlc.shape[1]),
+        "f1_macro": f"{evidence.detector['f1_macro'].mean:.4f}",
+        "joint_success_at_3": f"{evidence.detector['joint_success_at_3'].mean:.4f}",
+        "weak_labels": str(evidence.labels.weak).lower(),
+        "moola.delta_inputs": setting.which,
+        "gates": gates,
+    }
+
+
+def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
+    """Return what whoever reads the scores should know before."""
+    out = []
+    if setting.kind == "path" and setting.encoder is not None:
+        out.append("finetune.inputs=path reads no encoder: the one that was given is not part of this detector.")
+    if setting.config.finetune.tuned_on == evidence.labels.sha256:
+        out.append(
+            "a sweep chose this configuration on these very labels: a window that one fold tests helped to choose in "
+            "the others, so the scores are optimistic; fresh labels give an honest figure."
+        )
+    if evidence.num_groups < FEW_UNITS:
+        out.append(
+            f"only {evidence.num_groups} groups of windows do not overlap: intervals over so few are widened by "
+            "Student's t, and still rough; label windows further apart."
+        )
+    warm = [outcome.temperature for outcome in evidence.outcomes[DETECTOR]]
+    stuck = sum(min(value / LOWEST, HIGHEST / value) < 1.001 for value in warm)
+    if stuck:
+        out.append(
+            f"the temperature of {stuck} of {len(warm)} folds is at an end of its search range ({LOWEST:g} to "
+            f"{HIGHEST:g}): probabilities there are not calibrated; label more windows, or raise cv.inner_share."
+        )
+    return out
+
+
+def collapse_warning(evidence: Evidence, floor: float) -> str | None:
+    """Return what to say where a class is hardly ever found, or None."""
+    low = {name: i.mean for name, i in evidence.recall().items() if not i.mean >= floor}
+    if not low:
+        return None
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in low.items())
+    return (
+        f"class collapse: recall {shown}, below {floor:g}; label more of it, or set finetune.class_balanced=true "
+        "or finetune.gamma=2"
+    )
+
+
+def _folds(evidence: Evidence) -> str:
+    seeds = sorted({unit.seed for unit in evidence.units})
+    repeats = len({(unit.seed, unit.repeat) for unit in evidence.units}) // len(seeds)
+    return f"{evidence.units[0].num_folds} folds x {repeats} repeats x {len(seeds)} seeds"
+
+
+def _counts(labels: LabelledSet) -> str:
+    return ", ".join(f"{count} {name}" for name, count in labels.counts().items())
+
+
+def _interval(i: Interval) -> str:
+    return f"{i.mean:.3f} [{i.lo:.3f}, {i.hi:.3f}]"
+
+
+def _signed(i: Interval) -> str:
+    return f"{i.mean:+.3f} [{i.lo:+.3f}, {i.hi:+.3f}]"

@@ -1,0 +1,262 @@
+"""What a pre-training leaves behind: scores, the published results file, the encoder's card and the run's note."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moola_mlflow.bars import Bars, utc
+from moola_mlflow.core import PACKAGES, BarsConfig, Config, markdown_code
+from moola_mlflow.evaluation import (
+    Gate,
+    ProbeScores,
+    all_gates_passed,
+    gates_summary,
+    missed_gates,
+    probe,
+    published_levels,
+)
+from moola_mlflow.models import Encoder, describe_encoder
+from moola_mlflow.training import Trainer
+
+PATH = "configs/path.yaml"
+"""The preset of the objective whose encoders have met the probe's gate."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores of the best epoch of a finished training."""
+
+    config: Config
+    history: list[dict[str, float]]
+    best_epoch: int
+    val: dict[str, float]
+    test: dict[str, float]
+    rulers: dict[str, dict[str, float]]
+    """Huber of each ruler, by part of the split."""
+    leak: float | None
+    groups: tuple[str, ...]
+    """Targets that are reported together, such as candle and state."""
+    targets: tuple[str, ...]
+    probe: ProbeScores
+    identity: bool
+    """Whether the objective shows the encoder what it must reconstruct."""
+    hides: bool
+    """Whether the objective hides steps from the encoder at all."""
+    seconds: float
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """Metrics of the best epoch."""
+        return self.history[self.best_epoch]
+
+    @property
+    def best_val_loss(self) -> float:
+        """Validation loss at the epoch with the best validation Huber."""
+        return self.chosen["val/loss"]
+
+    def test_names(self) -> list[str]:
+        """Names of the test scores that are tracked."""
+        return [
+            *("loss", "huber", "mae", "skill"),
+            *(f"skill_{group}" for group in self.groups),
+            *(f"mae_{target}" for target in self.targets),
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is tracked once, at the end."""
+        test = {f"test/{name}": self.test[name] for name in self.test_names()}
+        return {"best_val_loss": self.best_val_loss, **test, **self.probe.metrics()}
+
+    def skills(self) -> dict[str, Any]:
+        """Return every skill and the rulers behind it, for the artifact ``skill.json``."""
+        parts = {"val": self.val, "test": self.test}
+        skill = {
+            part: {key.removeprefix("skill_"): value for key, value in scores.items() if key.startswith("skill")}
+            for part, scores in parts.items()
+        }
+        return {"skill": skill, "ruler_huber": self.rulers}
+
+    def published(self) -> dict[str, Any]:
+        """Return the content of ``training_results.json``, under the published keys."""
+        return {
+            "best_val_loss": self.best_val_loss,
+            "best_epoch": self.best_epoch,
+            "test_metrics": {f"val_{name}": self.test[name] for name in self.test_names()},
+            "total_time": self.seconds,
+            "train_metrics": {f"train_{name}": self.chosen[f"train/{name}"] for name in ("loss", "mae")},
+            "val_metrics": {k.replace("/", "_"): v for k, v in self.chosen.items() if k.startswith("val/")},
+            "history": self.history,
+            "config": self.config.model_dump(mode="json"),
+            "seed": self.config.trainer.seed,
+        }
+
+    def headline(self) -> str:
+        """Return the test scores in one line."""
+        t = self.test
+        return (
+            f"loss {t['loss']:.4f}, Huber {t['huber']:.4f}, MAE {t['mae']:.4f}, skill {t['skill']:.3f}, "
+            f"probe gain {self.probe.gain:+.3f}"
+        )
+
+
+def score_encoder(trainer: Trainer, initial: Encoder, leak: float | None, started_at: float) -> Results:
+    """Score the model that the trainer holds on validation and test, and probe it beside its initial state.
+
+    Units: ``started_at`` in seconds of ``time.perf_counter``.
+    """
+    objective = trainer.model.objective
+    test, val = trainer.evaluation.scores("test"), trainer.evaluation.scores("val")
+    return Results(
+        config=trainer.config,
+        history=trainer.progress.history,
+        best_epoch=trainer.progress.best_epoch,
+        val=val,
+        test=test,
+        rulers={part: trainer.evaluation.ruler_hubers(part) for part in ("val", "test")},
+        leak=leak,
+        groups=tuple(name for name, members in objective.groups.items() if members),
+        targets=objective.targets,
+        probe=probe(trainer.model.encoder, initial, trainer.source, trainer.split, trainer.autocast),
+        identity=objective.identity,
+        hides=objective.checks_leak and not objective.identity,
+        seconds=time.perf_counter() - started_at,
+    )
+
+
+def encoder_card(
+    trainer: Trainer, results: Results, bars: Bars, quality: dict[str, Any], run_id: str
+) -> dict[str, Any]:
+    """Return everything that a user of the encoder must know, without this project's store.
+
+    ``quality`` is the feature quality report of the training windows alone: what later data is compared with.
+    """
+    windows, train, config = trainer.source.windows, trainer.split.train, trainer.config
+    synthetic = config.bars.path == "sample"
+    return {
+        "model_id": f"moola-encoder-{run_id}",
+        "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "data": {
+            "path": config.bars.path,
+            "sha256": bars.sha256,
+            **({"sample_seed": config.bars.sample_seed, "sample_bars": config.bars.sample_bars} if synthetic else {}),
+            "files": [{"name": Path(f.path).name, "sha256": f.sha256} for f in bars.files],
+        },
+        "trained_from": utc(int(windows.start_ns[train].min())),
+        "trained_until": utc(int(windows.end_ns[train].max())),
+        **describe_encoder(config, trainer.model.encoder),
+        "epochs": results.best_epoch + 1,
+        "best_val_loss": results.best_val_loss,
+        "val_skill": results.val["skill"],
+        "test_metrics": results.published()["test_metrics"],
+        "leak": results.leak,
+        "device": str(trainer.device),
+        "precision": trainer.precision,
+        "threads": torch.get_num_threads(),
+        "quality": quality,
+        "probe": {name.removeprefix("probe/"): value for name, value in results.probe.metrics().items()},
+        "run_id": run_id,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def encoder_version_tags(
+    card: dict[str, Any], preset: str, results: Results, checked: Sequence[Gate]
+) -> dict[str, str]:
+    """Return the tags of a registered encoder version."""
+    return {
+        "preset": preset,
+        "data_sha256": card["data"]["sha256"],
+        "trained_from": card["trained_from"],
+        "trained_until": card["trained_until"],
+        "features": card["features"]["set"],
+        "window": str(card["window"]["length"]),
+        "val_skill": f"{results.val['skill']:.4f}",
+        "gates": gates_summary(checked),
+        "moola.identity": str(results.identity).lower(),
+    }
+
+
+def pretrain_note(results: Results, preset: str, uri: str, checked: Sequence[Gate]) -> str:
+    """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
+    config, test = results.config, results.test
+    groups = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
+    if results.identity:
+        meaning = (
+            "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
+            f"not understanding. Published levels: {_levels(results)}."
+        )
+    elif results.hides:
+        meaning = (
+            f"Hidden input does not reach the encoder (leak {results.leak:g}). State features at visible steps are "
+            "computed from bars that include hidden ones, so part of the state skill is algebra."
+        )
+    else:
+        meaning = "Nothing is hidden: the targets are summaries of the price path around each step."
+    p = results.probe
+    probed = (
+        f"Probe (what a ridge reads from the frozen encoding about volatility and the place of extremes, test bars): "
+        f"R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}."
+    )
+    return (
+        f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch + 1} of {len(results.history)}.\n\n"
+        f"{meaning}\n\n{probed}\n\n{_gate_note(checked)}\n\n"
+        f"Preset {markdown_code(preset)}, objective `{config.objective.name}`, bars {markdown_code(config.bars.path)}, "
+        f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
+        f"{_next(config, uri, all_gates_passed(checked))}\n"
+    )
+
+
+def _next(config: Config, uri: str, passed: bool) -> str:
+    if passed:
+        python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
+        return f"Next: {markdown_code(launcher_command('finetune', {'encoder': uri}))}, or in Python {python}"
+    why = " (train longer, or on more bars)" if config.objective.name == "path" else ""
+    better = better_encoder_command(config.objective.name, config.trainer.epochs, config.bars.model_dump(mode="json"))
+    return f"Next{why}: {markdown_code(better)}"
+
+
+def better_encoder_command(objective: str, epochs: int | None, bars: Mapping[str, Any]) -> str:
+    """Return the command that may give an encoder more to say, on the same bars.
+
+    It trains the path objective or, where that was trained, trains it for longer. ``bars``: what the run's
+    configuration says of them.
+    """
+    longer = {"epochs": 2 * epochs} if objective == "path" and epochs else {}
+    return launcher_command("pretrain", {"config": PATH, **longer, **bars_parameters(bars)})
+
+
+def bars_parameters(bars: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that name the bars of a run: all that differ from the defaults."""
+    usual = BarsConfig().model_dump(mode="json")
+    other = {key: bars[key] for key in usual if key in bars and bars[key] != usual[key]}
+    return {"bars" if key == "path" else f"bars.{key}": value for key, value in other.items()}
+
+
+def launcher_command(entry: str, parameters: Mapping[str, Any]) -> str:
+    """Return the command that runs an entry point; a value may hold anything."""
+    pairs = (f"-P {key}={shlex.quote(str(value))}" for key, value in parameters.items())
+    return " ".join([f"mlflow run . -e {entry}", *pairs])
+
+
+def _levels(results: Results) -> str:
+    levels = published_levels(results.best_val_loss, results.chosen["val/mae"])
+    return (
+        f"validation loss {results.best_val_loss:.4f} {levels['val_loss']}, "
+        f"MAE {results.chosen['val/mae']:.4f} {levels['val_mae']}"
+    )
+
+
+def _gate_note(checked: Sequence[Gate]) -> str:
+    if all_gates_passed(checked):
+        return "**Gates:** passed."
+    return "\n".join(["**Gates missed:**", "", *(f"- {text}" for text in missed_gates(checked))])

@@ -1,0 +1,165 @@
+"""The whole report, from the records of the runs alone: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moola_mlflow.core import UserError
+from moola_mlflow.evaluation import COPIES_INPUT, Interval
+from moola_mlflow.reports.document import Code, Document, Heading, Items, Mono, Notice, Para, Strong, Text
+from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
+from moola_mlflow.reports.paired import pair
+from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
+from moola_mlflow.reports.run_report.conclusions import Conclusion
+from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
+from moola_mlflow.tracking import PARENT, RunRecord, encoder_sources, read_run, tunings_of
+
+NAMED = 10
+"""Runs of unknown origin that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pre-training and what was made of its encoder."""
+
+    run: RunRecord
+    tunings: Sequence[RunRecord]
+    """Fine-tunings that read its encoder, the oldest first."""
+    unknown: Sequence[tuple[RunRecord, str]]
+    """Fine-tunings that may have, and why that is not known."""
+
+
+def find_report_subject(run_id: str) -> Subject:
+    """Return the pre-training that a run id stands for: itself, or the one whose encoder a fine-tuning read.
+
+    Raises: UserError for a run of another stage, or a fine-tuning that does not lead to one pre-training.
+    """
+    run = read_run(run_id, "run_id")
+    if run.stage == "finetune":
+        run = _source(run)
+    if run.stage != "pretrain":
+        raise UserError(f"run_id='{run_id}' ({run.name}) is {_stage(run)}; give a pretrain or finetune run{_hint(run)}")
+    return Subject(run, *tunings_of(run))
+
+
+def _source(run: RunRecord) -> RunRecord:
+    sources = encoder_sources(run)
+    if sources.unknown:
+        raise UserError(
+            f"run_id='{run.id}' ({run.name}) is a finetune run of unknown origin: {sources.unknown}; give the pretrain "
+            "run itself"
+        )
+    if not sources.run_ids:
+        raise UserError(
+            f"run_id='{run.id}' ({run.name}) is a finetune run without an encoder: nothing was pre-trained, so there "
+            "is no pretrain run to report on; its note has its results"
+        )
+    if len(sources.run_ids) > 1:
+        raise UserError(
+            f"run_id='{run.id}' ({run.name}) reads {len(sources.run_ids)} encoders; give one of their pretrain runs: "
+            f"{', '.join(sources.run_ids)}"
+        )
+    try:
+        return read_run(sources.run_ids[0], "run_id")
+    except UserError as e:
+        raise UserError(f"run_id='{run.id}' ({run.name}): its pretrain run cannot be reported on: {e}") from None
+
+
+def _stage(run: RunRecord) -> str:
+    return f"a run of stage '{run.stage}'" if run.stage else "a run without a stage, none of this project's"
+
+
+def _hint(run: RunRecord) -> str:
+    if run.stage == "fold" and PARENT in run.tags:
+        return f": this is a fold of {run.tags[PARENT]}"
+    if run.stage in ("sweep", "trial"):
+        return "; a sweep's best configuration is retrained at full length first (its note has the command)"
+    return ""
+
+
+def build_report(subject: Subject) -> Document:
+    """Return the report."""
+    run, p = subject.run, Pretrained.of(subject.run)
+    pairs = [(one, Tuned.of(one)) for one in subject.tunings]
+    reported = [found for kind in tuning.PHASES if (found := tuning.shown_of(pairs, kind))]
+    last = [t for _, t in sorted(reported, key=lambda one: (one[0].run.info.start_time, one[0].id))]
+    version = run.version()
+    uri = version or f"runs:/{run.id}/encoder"
+    command = f"mlflow run . -e finetune -P encoder={uri}"
+    document = Document(f"Report: {run.name}")
+    sentence = conclusions.honest_sentence(p, last)
+    document.add(Notice(Strong(sentence.text), _kind(sentence)), *_notices(run, p, subject, pairs))
+    document.add(*pretraining.configuration(run, version), *pretraining.results(run, p))
+    document.add(*pretraining.training_time(run, p), *pretraining.checkpoint(run, p, uri))
+    document.add(*tuning.phase("frozen", pairs, command))
+    document.add(*tuning.phase("unfrozen", pairs, f"{command} -P config=configs/phase2.yaml"))
+    document.add(*tuning.impact(pairs, command), *tuning.classes_and_pointers(pairs, command))
+    document.add(
+        Heading("Conclusions"), _list(conclusions.of_pretraining(p)), *map(_list, map(conclusions.of_tuning, last))
+    )
+    document.add(_list(conclusions.of_phases(_phases([one for one, t in reported if t.done]))))
+    detectors = [made for one, t in reported if _promotable(t) and (made := one.version())]
+    steps = conclusions.next_steps(run.id, uri, p, [t for _, t in pairs], detectors)
+    document.add(Heading("Next steps"))
+    for step in steps:
+        document.add(Para(f"{step.why[:1].upper()}{step.why[1:]}:"), Code(step.command))
+    if not steps:
+        document.add(Para("None follows from these figures."))
+    document.add(
+        Para(f"Made from the runs' records alone, as they were when the last of them ended ({_ended(subject)}).")
+    )
+    return document
+
+
+def _notices(run: RunRecord, p: Pretrained, subject: Subject, pairs: Sequence[tuning.Pair]) -> list[Notice]:
+    out = []
+    if run.status != FINISHED:
+        out.append(Notice(f"The run is {run.status}: what it did not come to is not there.", "bad"))
+    if p.identity:
+        out.append(Notice(f"Identity: {COPIES_INPUT}. Figures of such a run measure copying.", "bad"))
+    if any(t.weak for _, t in pairs):
+        out.append(Notice(WEAK_LABELS_TEXT, "warn"))
+    if p.sample:
+        out.append(Notice("The bars are the embedded sample: synthetic, not a market.", "warn"))
+    commits = {one.tags.get("mlflow.source.git.commit") for one in (run, *subject.tunings)} - {None}
+    if len(commits) > 1:
+        out.append(Notice(f"The runs are of {len(commits)} different commits.", "warn"))
+    foreign = [t.name for _, t in pairs if t.kind == "path"]
+    if foreign:
+        text = f"Given this encoder but not reading it (finetune.inputs=path), so left out: {', '.join(foreign)}."
+        out.append(Notice(text, "warn"))
+    for one, why in subject.unknown[:NAMED]:
+        text2: Text = ("Whether ", Mono(one.id), f" ({one.name}) belongs here is not recorded: {why}.")
+        out.append(Notice(text2, "warn"))
+    if len(subject.unknown) > NAMED:
+        out.append(Notice(f"So it is of {len(subject.unknown) - NAMED} more fine-tunings.", "warn"))
+    return out
+
+
+def _phases(runs: Sequence[RunRecord]) -> Interval | str | None:
+    """Return phase 2 minus phase 1 where there are both, or why it cannot be had."""
+    if len(runs) != 2:
+        return None
+    found = pair(runs[0], runs[1])
+    return found if isinstance(found, str) else found.differences["joint_success_at_3"]
+
+
+def _promotable(t: Tuned) -> bool:
+    return bool(t.gates) and all(gate.passed for gate in t.gates)
+
+
+def _kind(finding: Conclusion) -> str:
+    return {True: "good", False: "bad", None: ""}[finding.good]
+
+
+def _list(findings: Sequence[Conclusion]) -> Items | None:
+    mark = {True: "✔", False: "✘", None: "·"}
+    items: list[Text] = [(Strong(mark[one.good], one.good), f" {one.text}") for one in findings]
+    return Items(items) if items else None
+
+
+def _ended(subject: Subject) -> str:
+    ends = [one.run.info.end_time or one.run.info.start_time for one in (subject.run, *subject.tunings)]
+    return f"{dt.datetime.fromtimestamp(max(ends) / 1000, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"

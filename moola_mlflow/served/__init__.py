@@ -1,1 +1,0 @@
-"""Models from code: the files that MLflow runs to rebuild a served model. They hold no state and no pickle."""

@@ -1,0 +1,61 @@
+"""The detector as MLflow serves it: raw OHLC windows or a table of bars in, findings out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from moola_mlflow.bars import bars_from_table
+from moola_mlflow.models import detect_options, load_detector_folder, scan
+from moola_mlflow.serving.refusal import as_numbers, bad_request
+
+TIMES = ("start", "end", "window_start", "window_end")
+
+
+class ServedDetector(PythonModel):
+    """Windows float64 [N, T, 4] -> N rows: label, p_<class> of each class, expansion_start, expansion_end.
+
+    A table of bars -> a row a hit, as ``moola detect`` finds them, times as ISO 8601; parameters: thresholds, stride.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.detector = load_detector_folder(Path(context.artifacts["detector"]))
+
+    # An array is the one hint that MLflow neither turns into a schema of its own nor asks to be replaced; a table, or
+    # columns by name, come all the same.
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        given: Any = model_input
+        with bad_request():
+            if isinstance(given, dict):
+                given = _columns(given)
+            return self._hits(given, params or {}) if isinstance(given, pd.DataFrame) else self._windows(given)
+
+    def _windows(self, ohlc: Any) -> pd.DataFrame:
+        found = self.detector.predict(as_numbers(ohlc, self.detector.length))
+        columns = {f"p_{name}": found.probability[:, i] for i, name in enumerate(self.detector.classes)}
+        return pd.DataFrame(
+            {"label": found.label, **columns, "expansion_start": found.start, "expansion_end": found.end}
+        )
+
+    def _hits(self, table: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
+        bars = bars_from_table(table, self.detector.length)
+        hits = scan(bars, self.detector, detect_options(params)).table()
+        times = {name: hits[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype(object) for name in TIMES}
+        # JSON knows no NaN, which a head without a span score has.
+        score = hits["span_score"].astype(object).where(hits["span_score"].notna(), None)
+        return hits.assign(**times, span_score=score)
+
+
+def _columns(given: dict[str, Any]) -> pd.DataFrame:
+    """Return columns by name as a table; one value for all rows is one that every row has."""
+    return pd.DataFrame({key: value if np.ndim(value) else np.asarray(value).item() for key, value in given.items()})
+
+
+mlflow.models.set_model(ServedDetector())

@@ -1,1 +1,0 @@
-"""Sweeps: an Optuna study whose trials are child runs of one MLflow run."""

@@ -1,0 +1,166 @@
+"""What a trial of stage pretrain does: train one configuration; score it on validation windows, never on test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from moola_mlflow.bars import Bars
+from moola_mlflow.core import Config
+from moola_mlflow.evaluation import encoder_gates, frozen_copy, probe
+from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, Encoder, load_checkpoint, save_encoder
+from moola_mlflow.reports import encoder_card, encoder_version_tags, score_encoder
+from moola_mlflow.sweep import trial_runs
+from moola_mlflow.sweep.trial_runs import KEPT_ENCODER
+from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
+from moola_mlflow.tracking import RUNS
+from moola_mlflow.training import (
+    DATA_SECTIONS,
+    EpochEnded,
+    Pretraining,
+    Trainer,
+    TrainingData,
+    TrainingEvent,
+    build_model,
+    check_leak,
+    check_names,
+    prepare,
+)
+
+TIMED_STEPS = 4
+# A forward pass alone costs about a third of a training step.
+VALIDATION_COST = 1 / 3
+KEPT = 2
+
+
+class PretrainTrials:
+    """Trains trial after trial; bars and features are prepared once for all that agree on them."""
+
+    def __init__(self, device: torch.device, precision: str, preset: str = "sweep") -> None:
+        self.device, self.precision, self.preset = device, precision, preset
+        self._prepared: dict[str, TrainingData] = {}
+
+    def data(self, config: Config) -> TrainingData:
+        """Return the data of a configuration; the last few are kept."""
+        tree = config.model_dump(mode="json")
+        key = json.dumps([tree[section] for section in DATA_SECTIONS])
+        if key not in self._prepared:
+            check_names(config)
+            while len(self._prepared) >= KEPT:
+                self._prepared.pop(next(iter(self._prepared)))
+            self._prepared[key] = prepare(config, self.device)
+        return self._prepared[key]
+
+    @property
+    def bars(self) -> Bars:
+        """The bars that were read last."""
+        return next(reversed(self._prepared.values())).bars
+
+    def clock(self) -> float:
+        """Seconds: of this process's CPU time where it trains on the CPU, so that neighbours cost a trial nothing."""
+        return time.process_time() if self.device.type == "cpu" else time.perf_counter()
+
+    def __call__(self, config: Config, report: Reporter) -> TrialOutcome:
+        data, folder = self.data(config), RUNS / report.run.id
+        try:
+            return self._train(config, data, report, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # what is worth keeping has been uploaded
+
+    def _train(self, config: Config, data: TrainingData, report: Reporter, folder: Path) -> TrialOutcome:
+        started = time.perf_counter()
+        config = self._budgeted(config, data, folder)
+        model = build_model(config, data.source, data.mean, data.std).to(self.device)
+        initial = frozen_copy(model.encoder)
+        trainer = self._trainer(model, data, config, folder / "checkpoints", report.run.id)
+        trainer.should_stop = report.should_stop
+        trainer.evaluation.fit_rulers()
+        leak = check_leak(trainer)
+        probing, judged_s = report.target == "probe/r2_gain", 0.0
+
+        def gain() -> float:
+            """The probe on validation windows: a search that looked at the test part would spend it."""
+            split = dataclasses.replace(data.split, test=data.split.val)
+            return probe(model.encoder, initial, data.source, split, trainer.autocast).gain
+
+        def track(event: TrainingEvent) -> None:
+            nonlocal judged_s
+            if not isinstance(event, EpochEnded):
+                return
+            begun = self.clock()
+            if not probing:
+                report.epoch(event.epoch, event.metrics["val/huber"], event.metrics)
+            elif config.sweep.pruner == "none":  # a probe an epoch would cost more than it tells
+                report.run.metrics(event.metrics, event.epoch)
+            else:
+                report.epoch(event.epoch, gain(), event.metrics)
+            judged_s += self.clock() - begun
+
+        trainer.subscribers = (track,)
+        begun = self.clock()
+        fitted = trainer.fit()
+        seconds = self.clock() - begun - judged_s
+        if fitted.stopped:
+            raise Stopped(fitted.stopped)
+        best = load_checkpoint(folder / "checkpoints" / BEST_CHECKPOINT)
+        model.load_state_dict(best["model_state_dict"])
+        value = gain() if probing else fitted.progress.best_huber
+        if config.sweep.register_best and report.is_best(value):
+            self._keep_encoder(trainer, initial, leak, started, data, report, folder)
+        epochs = len(fitted.progress.history)
+        windows = epochs * len(data.split.train)
+        return TrialOutcome(value, seconds, {"sweep/epochs": epochs, "sweep/windows": windows})
+
+    def _trainer(self, model: Pretraining, data: TrainingData, config: Config, folder: Path, run_id: str) -> Trainer:
+        keeper = CheckpointFolder(folder)
+        return Trainer(model, data.source, data.split, config, self.precision, keeper, run_id=run_id)
+
+    def _budgeted(self, config: Config, data: TrainingData, folder: Path) -> Config:
+        """Return the configuration with as many epochs as the budget buys, at least one."""
+        sweep, num_train = config.sweep, len(data.split.train)
+        if sweep.budget_amount is None:
+            return config
+        cost = num_train if sweep.budget == "windows" else self._epoch_seconds(config, data, folder)
+        return with_epochs(config, max(1, round(sweep.budget_amount / cost)))
+
+    def _epoch_seconds(self, config: Config, data: TrainingData, folder: Path) -> float:
+        """Return what an epoch will take, from a few steps of a model that is thrown away."""
+        size = min(TIMED_STEPS * config.trainer.batch_size, len(data.split.train))
+        few = dataclasses.replace(data.split, train=data.split.train[:size], val=data.split.val[:1])
+        small = dataclasses.replace(data, split=few)
+        model = build_model(config, data.source, data.mean, data.std).to(self.device)
+        trainer = self._trainer(model, small, with_epochs(config, 2), folder / "timing", "")
+        trainer.evaluation.fit_rulers()
+        at: list[float] = []
+        trainer.subscribers = (lambda event: at.append(self.clock()) if isinstance(event, EpochEnded) else None,)
+        trainer.fit()
+        return (at[1] - at[0]) / size * (len(data.split.train) + VALIDATION_COST * len(data.split.val))
+
+    def _keep_encoder(
+        self, trainer: Trainer, initial: Encoder, leak: float | None, started: float, data: TrainingData,
+        report: Reporter, folder: Path,
+    ) -> None:  # fmt: skip
+        """Upload the best trial's encoder so far with its evidence: whoever ends the sweep may be on another machine.
+
+        The end of the sweep removes it again where a later trial was better.
+        """
+        results = score_encoder(trainer, initial, leak, started)
+        card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
+        save_encoder(trainer.model.encoder, card, folder / "encoder")
+        tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, trainer.config.gates))
+        (folder / "encoder" / "version_tags.json").write_text(json.dumps(tags), encoding="utf-8")
+        send = report.run.client.log_artifacts
+        trial_runs.retry_patiently(
+            lambda: send(report.run.id, str(folder / "encoder"), KEPT_ENCODER), report.should_stop
+        )
+        report.trial.set_user_attr(KEPT_ENCODER, True)
+
+
+def with_epochs(config: Config, epochs: int) -> Config:
+    """Return the configuration with another number of epochs."""
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"epochs": epochs})})

@@ -1,0 +1,229 @@
+"""The search space: dotted keys of the configuration as Optuna distributions, some only where another key allows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.trial import Trial
+
+from moola_mlflow.core import Config, Dimension, UserError, dotted_keys, nearest_name, resolve
+from moola_mlflow.evaluation import UNREAD
+
+# What these sections say is no property of what is trained.
+CLOSED = ("sweep", "tracking", "registry", "runtime", "gates")
+# Validation Huber is measured on the targets and windows that these keys define: across them it compares nothing.
+UNITS = ("bars.", "features.", "windows.", "split.", "objective.")
+# Values of searched keys and of keys that are not.
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Searched keys in the order in which they are drawn, each after the keys it depends on."""
+
+    distributions: dict[str, BaseDistribution]
+    conditions: dict[str, dict[str, list[Any]]]
+    """For some keys: other keys and the values they must have."""
+    fixed: Params
+    """Values of the keys that conditions name and that are not searched."""
+
+    @classmethod
+    def of(cls, config: Config) -> Space:
+        """Return the search space of a configuration. Raises: UserError naming the key, the value and the cure."""
+        sweep, flat = config.sweep, config.flat()
+        if not sweep.space:
+            raise UserError("sweep.space is empty: name at least one key to search, as configs/sweep.yaml does")
+        for key in sweep.space:
+            _check_key(key, config)
+        conditions = {
+            key: {
+                other: list(value) if isinstance(value, list | tuple) else [value] for other, value in one.when.items()
+            }
+            for key, one in sweep.space.items()
+            if one.when
+        }
+        for key, needs in conditions.items():
+            for other in needs:
+                if other not in flat:
+                    raise UserError(f"sweep.space, {key}: when names '{other}'{nearest_name(other, flat)}")
+        order = _ordered(list(sweep.space), conditions)
+        fixed = {other: flat[other] for needs in conditions.values() for other in needs if other not in sweep.space}
+        space = cls({key: _distribution(key, sweep.space[key]) for key in order}, conditions, fixed)
+        space._try_ends(config)
+        for point in sweep.enqueue:
+            space.check_point(point)
+        return space
+
+    def active(self, key: str, params: Params) -> bool:
+        """Return whether a key is searched where the keys before it have these values."""
+        known = {**self.fixed, **params}
+        return all(
+            other in known and known[other] in allowed for other, allowed in self.conditions.get(key, {}).items()
+        )
+
+    def suggest(self, trial: Trial) -> Params:
+        """Draw the values of a trial, key by key."""
+        params: Params = {}
+        for key, distribution in self.distributions.items():
+            if not self.active(key, params):
+                continue
+            match distribution:
+                case FloatDistribution(low=low, high=high, log=log, step=step):
+                    params[key] = trial.suggest_float(key, low, high, log=log, step=step)
+                case IntDistribution(low=low, high=high, log=log, step=step):
+                    params[key] = trial.suggest_int(key, low, high, log=log, step=step)
+                case CategoricalDistribution(choices=choices):
+                    params[key] = trial.suggest_categorical(key, choices)
+        return params
+
+    def grid(self) -> list[Params]:
+        """Return every combination. Raises: UserError where a key has no list of values."""
+        values = {key: list(_values(key, one)) for key, one in self.distributions.items()}
+        points: list[Params] = []
+        for combination in itertools.product(*values.values()):
+            point: Params = {}
+            for key, value in zip(values, combination, strict=True):
+                if self.active(key, point):
+                    point[key] = value
+            if point not in points:
+                points.append(point)
+        return points
+
+    def check_point(self, point: Params) -> None:
+        """Refuse a point to be tried that is outside of the space."""
+        for key, value in point.items():
+            if key not in self.distributions:
+                raise UserError(f"sweep.enqueue: '{key}' is not searched{nearest_name(key, self.distributions)}")
+            try:
+                inside = self.distributions[key]._contains(self.distributions[key].to_internal_repr(value))
+            except (ValueError, TypeError):
+                inside = False
+            if not inside:
+                raise UserError(f"sweep.enqueue: {key}={value!r} is outside of {self.distributions[key]}")
+
+    def read(self, text: Mapping[str, str]) -> Params:
+        """Return a trial's values from the text of its run's parameters, in the order of the space."""
+        params: Params = {}
+        for key, distribution in self.distributions.items():
+            if key not in text:
+                continue
+            if isinstance(distribution, CategoricalDistribution):
+                named = {str(choice): choice for choice in distribution.choices}
+                if text[key] not in named:
+                    raise UserError(
+                        f"'{text[key]}' is no choice of {key} ({distribution}); the run was changed by hand"
+                    )
+                params[key] = named[text[key]]
+            else:
+                params[key] = int(text[key]) if isinstance(distribution, IntDistribution) else float(text[key])
+        return params
+
+    def to_json(self) -> str:
+        """Return the space as text from which ``from_json`` makes it again."""
+        parts = {key: json.loads(distribution_to_json(one)) for key, one in self.distributions.items()}
+        return json.dumps({"distributions": parts, "conditions": self.conditions, "fixed": self.fixed})
+
+    @classmethod
+    def from_json(cls, text: str) -> Space:
+        """Return the space that ``to_json`` has written."""
+        tree = json.loads(text)
+        parts = {key: json_to_distribution(json.dumps(one)) for key, one in tree["distributions"].items()}
+        return cls(parts, tree["conditions"], tree["fixed"])
+
+    def _try_ends(self, config: Config) -> None:
+        """Refuse a range whose ends the configuration itself would refuse."""
+        for key, distribution in self.distributions.items():
+            needed = {other: allowed[0] for other, allowed in self.conditions.get(key, {}).items()}
+            ends = (
+                distribution.choices
+                if isinstance(distribution, CategoricalDistribution)
+                else [distribution.low, distribution.high]  # type: ignore[attr-defined]
+            )
+            for value in ends:
+                try:
+                    trial_config(config, {**needed, key: value})
+                except UserError as e:
+                    raise UserError(f"sweep.space, {key} at {value}: {e}") from None
+
+
+def trial_config(config: Config, params: Params) -> Config:
+    """Return the configuration that a trial trains. Raises: UserError where the values do not go together."""
+    text = {key: "none" if value is None else value for key, value in params.items()}
+    return resolve(config.model_dump(mode="json"), text)
+
+
+def _check_key(key: str, config: Config) -> None:
+    keys = [name for name in dotted_keys() if name.split(".")[0] not in CLOSED]
+    if key not in keys:
+        raise UserError(
+            f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} Every key: moola sweep --help"
+        )
+    if config.sweep.stage == "finetune" and key.startswith(UNREAD):
+        raise UserError(f"sweep.space: finetune does not read '{key}': every value would give one score; remove it")
+    if config.sweep.target == "val/huber" and key.startswith(UNITS):
+        raise UserError(
+            f"sweep.space: '{key}' changes what val/huber is measured on, so its values would not compare; "
+            "set sweep.objective=probe/r2_gain, or do not search it"
+        )
+    if key == "trainer.epochs" and config.sweep.budget != "epochs":
+        raise UserError(
+            f"sweep.space: trainer.epochs follows from sweep.budget={config.sweep.budget}; do not search it"
+        )
+
+
+def _ordered(keys: list[str], conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the keys, each after those that its condition names."""
+    order: list[str] = []
+    while len(order) < len(keys):
+        ready = [k for k in keys if k not in order and all(o in order or o not in keys for o in conditions.get(k, {}))]
+        if not ready:
+            stuck = ", ".join(key for key in keys if key not in order)
+            raise UserError(f"sweep.space: the conditions of {stuck} name each other in a circle")
+        order.append(ready[0])
+    return order
+
+
+def _distribution(key: str, one: Dimension) -> BaseDistribution:
+    if one.choices is not None:
+        return CategoricalDistribution(one.choices)
+    kinds = set(_types(dotted_keys()[key].annotation))
+    if not kinds & {int, float}:
+        raise UserError(f"sweep.space: {key} is no number; give choices instead of low and high")
+    assert one.low is not None
+    assert one.high is not None
+    if float in kinds:
+        return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+    ends = [one.low, one.high, one.step or 1]
+    if any(value != int(value) for value in ends):
+        raise UserError(f"sweep.space: {key} is a whole number; low, high and step must be too (given {ends})")
+    return IntDistribution(int(one.low), int(one.high), log=one.log, step=int(one.step or 1))
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) or (annotation,)
+
+
+def _values(key: str, distribution: BaseDistribution) -> Iterator[Any]:
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            yield from choices
+        case IntDistribution(low=low, high=high, step=step, log=False):
+            yield from range(low, high + 1, step)
+        case FloatDistribution(low=low, high=high, step=float(step)):
+            yield from (float(value) for value in np.linspace(low, high, round((high - low) / step) + 1))
+        case _:
+            raise UserError(f"sweep.sampler=grid: {key} needs choices, or low, high and step without log")

@@ -1,0 +1,203 @@
+"""Where workers coordinate: an Optuna database beside the tracking store, and the one lock that everybody takes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from moola_mlflow.core import UserError, printable
+from moola_mlflow.tracking import first_line, machine_name
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# A table of migrations of its own: MLflow's has the same name, so the two cannot share a schema.
+SCHEMA = "optuna"
+STORAGE_FAILURES = (SQLAlchemyError, StorageInternalError, OSError)
+# SQLite waits this long for another process's transaction.
+WAIT_S = 60
+# PostgreSQL's locks go with their connection: both ends ask after a minute of silence whether the other is there.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# Seconds after which a waiting process says for whom it waits; what PostgreSQL says then; and how to find that out.
+TELL_S, LOCK_TIMEOUT = 30, "55P03"
+HOLDER = """
+    SELECT application_name, host(client_addr) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid::bigint = :key AND objsubid = 1
+"""
+SECRETS = ("password", "sslpassword")
+"""What libpq takes in the query of an address."""
+
+
+class Coordination:
+    """An open Optuna storage with its lock."""
+
+    def __init__(self, url: URL, heartbeat_s: int, grace_s: int) -> None:
+        """Open it, making file, schema and tables where they are missing. Raises: UserError with the cure."""
+        self.url = url
+        self.shown = shown_url(url)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            if url.get_backend_name() == "sqlite":
+                _make_private(Path(url.database or ""))
+            else:
+                _make_schema(url)
+            with self.exclusive("open"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.rdb = RDBStorage(
+                    url.render_as_string(hide_password=False), {"connect_args": _arguments(url)},
+                    heartbeat_interval=heartbeat_s, grace_period=grace_s,
+                )  # fmt: skip
+        except ModuleNotFoundError as e:
+            raise UserError(
+                f"the sweep's storage '{self.shown}' does not work: this Python lacks the package '{e.name}'; "
+                "pip install -e '.[postgresql]', or correct sweep.storage"
+            ) from e
+        except (*STORAGE_FAILURES, RuntimeError) as e:
+            raise UserError(f"the sweep's storage '{self.shown}' does not work: {first_line(e)}; {CURE}") from e
+        if url.get_backend_name() == "sqlite":
+            _lock_at_begin(self.rdb.engine)
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Let one process at a time, on whatever machine, change what a name stands for. Not to be nested."""
+        if self.url.get_backend_name() != "sqlite":
+            key = zlib.crc32(f"moola {name}".encode())
+            with _engine(self.url).connect() as connection:  # the server frees the lock when the process dies
+                _take(connection, key, name)
+                try:
+                    yield
+                finally:
+                    connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+            return
+        with open(f"{self.url.database}.lock", "w", encoding="utf-8") as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed, also by a crash
+            yield
+
+
+CURE = "start it or correct sweep.storage (sqlite:///file.db or postgresql://user@host/database)"
+
+
+def locate_storage(given: str, tracking_uri: str) -> tuple[URL, str]:
+    """Return where to coordinate and, where that reaches one machine only, a warning.
+
+    Beside a SQLite store it is ``mlruns/optuna.db``, in a PostgreSQL store the schema ``optuna``; a tracking server
+    gives its clients no database, so without ``given`` it is ``mlruns/optuna.db`` in the current folder.
+    """
+    uri, warning = given or tracking_uri, ""
+    if not given and uri.startswith("sqlite"):
+        folder = Path(sqlalchemy.make_url(uri).database or "mlflow.db").parent
+        return _sqlite(folder / "mlruns" / "optuna.db"), warning
+    if not given and not uri.startswith("postgresql"):
+        warning = (
+            "the tracking store gives no database to coordinate in: workers of this machine share mlruns/optuna.db; "
+            "for workers on other machines set storage=postgresql://..."
+        )
+        return _sqlite(Path("mlruns") / "optuna.db"), warning
+    try:
+        url = sqlalchemy.make_url(uri)
+        backend = url.get_backend_name()
+    except (SQLAlchemyError, ValueError) as e:
+        raise UserError(f"sweep.storage='{printable(uri)}' is no database URL ({first_line(e)}); {CURE}") from e
+    if backend == "sqlite" and url.database not in (None, "", ":memory:"):
+        return _sqlite(Path(str(url.database))), warning
+    if backend != "postgresql":
+        raise UserError(f"sweep.storage='{shown_url(url)}' is neither SQLite nor PostgreSQL; {CURE}")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")  # SQLAlchemy's default is psycopg2
+    if "options" not in url.query:
+        url = url.update_query_dict({"options": f"-csearch_path={SCHEMA}"})
+    return url, warning
+
+
+def shown_url(url: URL) -> str:
+    """Return a database's address as it may be shown and kept."""
+    return url.difference_update_query(SECRETS).render_as_string(hide_password=True)
+
+
+def _sqlite(path: Path) -> URL:
+    return URL.create("sqlite", database=str(path.resolve()))
+
+
+def _make_private(path: Path) -> None:
+    """Make a new SQLite database, and the folder that it is in, readable by their owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def _arguments(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": WAIT_S}
+    serverside = [f"-ctcp_{name}={value}" for name, value in KEEPALIVES.items()]
+    options = " ".join([str(url.query.get("options", "")), *serverside]).strip()
+    name = f"moola {machine_name().split()[0]} {os.getpid()}"
+    return {"connect_timeout": 10, "keepalives": 1, **KEEPALIVES, "options": options, "application_name": name}
+
+
+def _engine(url: URL) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(
+        url, connect_args=_arguments(url), poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT"
+    )
+
+
+def _take(connection: sqlalchemy.Connection, key: int, name: str) -> None:
+    """Take an advisory lock, and say for whom this waits where it takes long."""
+    connection.execute(sqlalchemy.text(f"SET lock_timeout = '{TELL_S}s'"))
+    told = False
+    while True:
+        try:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+            return
+        except DBAPIError as e:
+            if getattr(e.orig, "sqlstate", "") != LOCK_TIMEOUT:
+                raise
+        if not told:
+            holder = connection.execute(sqlalchemy.text(HOLDER), {"key": key}).first()
+            who = f"'{holder[0]}' at {holder[1] or 'this machine'}" if holder else "another process"
+            print(
+                f"Waiting for the lock of study {name}: {who} has held it for more than {TELL_S} s; the database takes "
+                "it from a machine that has vanished after a minute",
+                flush=True,
+            )
+        told = True
+
+
+def _make_schema(url: URL) -> None:
+    options = str(url.query.get("options", ""))
+    schema = options.partition("search_path=")[2].split(",")[0].split()[0] if "search_path=" in options else ""
+    if not schema:
+        return
+    with _engine(url).connect() as connection:
+        _take(connection, zlib.crc32(b"moola schema"), "schema")  # two at once would both make it
+        quoted = connection.dialect.identifier_preparer.quote(schema)
+        connection.execute(sqlalchemy.text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
+
+
+def _lock_at_begin(engine: sqlalchemy.Engine) -> None:
+    """Take SQLite's write lock where a transaction begins.
+
+    Python's driver begins one at the first write: two workers that both read a waiting trial would both claim it.
+    """
+    engine.dispose()
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def _connect(connection, record) -> None:  # type: ignore[no-untyped-def]
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,145 @@
+"""MLflow: runs, their journal on disk, delivery to the store, recovery, and the model registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.tracking.delivery.journal import SENT_FILE, Journal, Sent, count_unsent, read_events
+    from moola_mlflow.tracking.delivery.outbox import Outbox
+    from moola_mlflow.tracking.delivery.replay import MAX_NOTE, NOTE, Replayer
+    from moola_mlflow.tracking.recovery.doctor import examine_store
+    from moola_mlflow.tracking.recovery.heartbeat import (
+        BEAT_S,
+        COORDINATOR,
+        SILENT_S,
+        STAGE,
+        WORKER,
+        is_coordinated,
+        is_dead,
+        machine_name,
+        read_beat,
+    )
+    from moola_mlflow.tracking.recovery.stale_runs import end_lost_run
+    from moola_mlflow.tracking.registry.lineage import log_model_inputs, resolve_origin
+    from moola_mlflow.tracking.registry.models import (
+        CANDIDATE,
+        check_registry_kind,
+        load_detector,
+        load_encoder,
+        load_encoders,
+        log_encoder,
+        without_progress_bar,
+    )
+    from moola_mlflow.tracking.registry.promotion import (
+        CHAMPION,
+        PREVIOUS,
+        Model,
+        check_alias,
+        check_candidate,
+        check_serves,
+        fetch_version,
+        find_model,
+        judge_card,
+        move_alias,
+        registering_run,
+        was_promoted,
+    )
+    from moola_mlflow.tracking.resume import ResumePoint, find_resume_point
+    from moola_mlflow.tracking.run import Run, record_failure, run_name, with_failure_recorded
+    from moola_mlflow.tracking.run_folder import (
+        JOURNAL_FILE,
+        RUNS,
+        check_run_folder_free,
+        hold_run_folder,
+        make_run_folder,
+        read_journal,
+    )
+    from moola_mlflow.tracking.run_reader import (
+        COMMIT,
+        OWN,
+        PARENT,
+        RunRecord,
+        encoder_sources,
+        read_run,
+        search_runs,
+        tunings_of,
+    )
+    from moola_mlflow.tracking.store import (
+        STORE_FAILURES,
+        active_run,
+        check_run,
+        find_run,
+        first_line,
+        is_outage,
+        shown_uri,
+    )
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "delivery.journal": ("Journal", "SENT_FILE", "Sent", "count_unsent", "read_events"),
+        "delivery.outbox": ("Outbox",),
+        "delivery.replay": ("MAX_NOTE", "NOTE", "Replayer"),
+        "recovery.doctor": ("examine_store",),
+        "recovery.heartbeat": (
+            "BEAT_S",
+            "COORDINATOR",
+            "SILENT_S",
+            "STAGE",
+            "WORKER",
+            "is_coordinated",
+            "is_dead",
+            "machine_name",
+            "read_beat",
+        ),
+        "recovery.stale_runs": ("end_lost_run",),
+        "registry.lineage": ("log_model_inputs", "resolve_origin"),
+        "registry.models": (
+            "CANDIDATE",
+            "check_registry_kind",
+            "load_detector",
+            "load_encoder",
+            "load_encoders",
+            "log_encoder",
+            "without_progress_bar",
+        ),
+        "registry.promotion": (
+            "CHAMPION",
+            "Model",
+            "PREVIOUS",
+            "check_alias",
+            "check_candidate",
+            "check_serves",
+            "fetch_version",
+            "find_model",
+            "judge_card",
+            "move_alias",
+            "registering_run",
+            "was_promoted",
+        ),
+        "resume": ("ResumePoint", "find_resume_point"),
+        "run": ("Run", "record_failure", "run_name", "with_failure_recorded"),
+        "run_folder": (
+            "JOURNAL_FILE",
+            "RUNS",
+            "check_run_folder_free",
+            "hold_run_folder",
+            "make_run_folder",
+            "read_journal",
+        ),
+        "run_reader": (
+            "COMMIT",
+            "OWN",
+            "PARENT",
+            "RunRecord",
+            "encoder_sources",
+            "read_run",
+            "search_runs",
+            "tunings_of",
+        ),
+        "store": ("STORE_FAILURES", "active_run", "check_run", "find_run", "first_line", "is_outage", "shown_uri"),
+    },
+)

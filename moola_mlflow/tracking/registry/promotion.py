@@ -1,0 +1,173 @@
+"""Promotion: which version is meant, whether it serves, and how an alias moves to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from moola_mlflow.bars import generate_bars
+from moola_mlflow.core import GateError, GatesConfig, UserError, nearest_name, printable
+from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
+from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
+from moola_mlflow.tracking.registry.models import CANDIDATE, check_version_whole, without_progress_bar
+from moola_mlflow.tracking.store import shown_uri
+
+CHAMPION, PREVIOUS = "champion", "previous"
+KIND = "card_of"
+"""Key under which a fetched card says whose it is: detector or encoder."""
+MAX_TAG = 5000
+SMOKE_SEED = 5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model as it is now."""
+
+    name: str
+    versions: tuple[str, ...]
+    """Oldest first."""
+    aliases: dict[str, str]
+    """Alias -> version."""
+
+    def resolve(self, version: str) -> str:
+        """Return the number that a version's number or an alias means. Raises: UserError naming what there is."""
+        if version in self.versions:
+            return version
+        if version in self.aliases:
+            return self.aliases[version]
+        there = ", ".join(f"{alias} (version {number})" for alias, number in sorted(self.aliases.items())) or "none"
+        raise UserError(
+            f"{self.name} has no version or alias '{version}'{nearest_name(version, [*self.aliases, *self.versions])} "
+            f"Versions: {', '.join(self.versions) or 'none'}; aliases: {there}"
+        )
+
+
+def find_model(name: str) -> Model:
+    """Return a registered model. Raises: UserError naming those that are there."""
+    client = mlflow.MlflowClient()
+    names = [model.name for model in client.search_registered_models(max_results=1000)]
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as e:
+        if name in names:
+            raise
+        raise UserError(
+            f"model='{name}' is not registered in '{shown_uri()}'{nearest_name(name, names)} "
+            f"Registered: {', '.join(names) or 'none; `pretrain` and `finetune` register models'}"
+        ) from e
+    found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    versions = tuple(sorted((str(version.version) for version in found), key=int))
+    return Model(name, versions, {alias: str(version) for alias, version in model.aliases.items()})
+
+
+def check_alias(alias: str) -> None:
+    """Refuse an alias that MLflow cannot hold, or that is not for people to move. Raises: UserError."""
+    if alias in (CANDIDATE, PREVIOUS):
+        cure = "registering a version moves it" if alias == CANDIDATE else "`promote` moves it with champion"
+        raise UserError(f"alias='{alias}' cannot be promoted to: {cure}; give {CHAMPION}, or a name of your own")
+    if not re.fullmatch(r"[A-Za-z_][\w-]{0,254}", alias, re.ASCII) or re.fullmatch(r"[vV]\d+|latest", alias):
+        raise UserError(
+            f"alias='{alias[:80]}'; allowed: letters, digits, '_' and '-', beginning with a letter, and neither "
+            "'latest' nor a version such as 'v3'"
+        )
+
+
+def fetch_version(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]:
+    """Download a version; return its folder, and the card of the detector or encoder in it.
+
+    Raises: UserError where it cannot be fetched or holds neither.
+    """
+    uri = f"models:/{name}/{version}"
+    try:
+        with without_progress_bar():
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
+    except (MlflowException, OSError) as e:
+        raise UserError(f"'{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}") from e
+    for card in (DETECTOR_CARD, ENCODER_CARD):  # in this order: a detector holds encoders
+        if found := sorted(folder.rglob(card), key=lambda path: len(path.parts)):
+            try:
+                return folder, {**json.loads(found[0].read_text(encoding="utf-8")), KIND: Path(card).stem}
+            except (OSError, ValueError, TypeError, RecursionError) as e:
+                raise UserError(f"'{uri}': {card} cannot be read: {e}; register the model anew") from e
+    raise UserError(
+        f"'{uri}' holds neither {DETECTOR_CARD} nor {ENCODER_CARD}: it is no model of this project and carries no "
+        "evidence; register one with `moola finetune` or `moola pretrain`"
+    )
+
+
+def check_candidate(name: str, version: str) -> None:
+    """Refuse a version that was left half-made. Raises: UserError."""
+    check_version_whole(mlflow.MlflowClient().get_model_version(name, version), CANDIDATE)
+
+
+def was_promoted(name: str, version: str) -> bool:
+    """Return whether a promotion has put an alias on a version before; one moved by hand does not count."""
+    return "promoted_by" in mlflow.MlflowClient().get_model_version(name, version).tags
+
+
+def judge_card(card: dict[str, Any], config: GatesConfig) -> list[Gate]:
+    """Return the gates of a fetched version's card.
+
+    Cards of earlier versions do not say whether a detector was compared on its own inputs. One on path features alone
+    never was.
+    """
+    if card[KIND] != Path(DETECTOR_CARD).stem:
+        return encoder_gates(card, config)
+    evidence = card.get("evidence")
+    if isinstance(evidence, dict):
+        evidence = {"delta_same_inputs": card.get("inputs") != "path", **evidence}
+    return detector_gates(evidence, config)
+
+
+def check_serves(folder: Path, card: dict[str, Any], title: str) -> None:
+    """Load a version as MLflow serves it and have it read one synthetic window.
+
+    Raises: GateError where it fails; no force overrides that.
+    """
+    try:
+        length = int(card["window"]["length"])
+        window = generate_bars(length, SMOKE_SEED)[["open", "high", "low", "close"]].to_numpy(np.float64)[None]
+        answer = mlflow.pyfunc.load_model(str(folder)).predict(window)
+        if isinstance(answer, pd.DataFrame):
+            numbers = answer.select_dtypes("number").to_numpy()
+            probability = answer.filter(regex="^p_").to_numpy().sum(1)
+            sound = len(answer) == 1 and np.isfinite(numbers).all() and np.allclose(probability, 1)
+        else:
+            sound = len(answer) == 1 and bool(np.isfinite(answer).all())
+    except Exception as e:  # whatever a stored model's code raises
+        raise GateError(_unserved(title, f"{type(e).__name__}: {e}")) from e
+    if not sound:
+        raise GateError(_unserved(title, f"it answers {answer!r} to one window"))
+
+
+def _unserved(title: str, reason: str) -> str:
+    return f"{title} does not serve, so no alias moves to it, force or not: {' '.join(reason.split())[:1000]}"
+
+
+def move_alias(model: Model, alias: str, version: str, tags: dict[str, str]) -> str | None:
+    """Tag a version and move an alias to it; return the version that held the alias before, if any.
+
+    ``previous`` then names what ``champion`` named, where that is another version.
+    """
+    client, before = mlflow.MlflowClient(), model.aliases.get(alias)
+    for key, value in tags.items():
+        client.set_model_version_tag(model.name, version, key, value[:MAX_TAG])
+    if before == version:
+        return before
+    if alias == CHAMPION and before is not None:  # first, so that a break in between can be repeated
+        client.set_registered_model_alias(model.name, PREVIOUS, before)
+    client.set_registered_model_alias(model.name, alias, version)
+    return before
+
+
+def registering_run(model: Model, version: str) -> str:
+    """Return the id of the run that registered a version, or ``unknown``."""
+    return mlflow.MlflowClient().get_model_version(model.name, version).run_id or "unknown"

@@ -1,0 +1,133 @@
+"""Finding an interrupted run on disk and what it needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moola_mlflow.core import Config, UserError, nearest_name, read_preset, resolve
+from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
+from moola_mlflow.tracking import run_folder
+from moola_mlflow.tracking.delivery import journal
+
+IGNORED = ("tracking.resume", "tracking.allow_drift")
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """An interrupted run, the state it left, and how the configuration has changed since."""
+
+    run_id: str
+    folder: Path
+    state: dict[str, Any]
+    data_sha256: str
+    fork: bool = False
+    """Whether a new run goes on from there, instead of the run itself."""
+    drift: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Keys whose value has changed: then and now."""
+    warnings: list[str] = field(default_factory=list)
+
+    def check_data(self, sha256: str) -> None:
+        """Refuse to continue a run on other bars. Raises: UserError."""
+        if not self.fork and self.data_sha256 and sha256 != self.data_sha256:
+            raise UserError(
+                f"run {self.run_id} was trained on bars with SHA-256 {self.data_sha256[:12]}, these have "
+                f"{sha256[:12]}; give the same bars, or go on in a run of its own with resume=new:{self.run_id}"
+            )
+
+    def drift_text(self) -> str:
+        """Return what has changed, in one line."""
+        return "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in self.drift.items())
+
+
+def find_resume_point(config: Config, root: Path = run_folder.RUNS) -> ResumePoint | None:
+    """Return where training goes on, as ``tracking.resume`` asks, or None for a fresh start.
+
+    ``auto`` takes the newest unfinished pre-training of the same configuration and starts afresh where there is none.
+
+    Raises: UserError where a run that was asked for is not there, cannot be read, is being trained, or differs.
+    """
+    wanted = config.tracking.resume
+    if wanted == "never":
+        return None
+    kind, _, run_id = wanted.partition(":")
+    if kind not in ("auto", "new"):
+        kind, run_id = "given", wanted
+    if not run_id:
+        found = _newest(config, root)
+        if not found and kind == "new":
+            raise UserError(
+                f"resume=new: no unfinished pre-training of this configuration in {root}; name a run: resume=new:RUN_ID"
+            )
+        if not found:
+            return None
+        run_id = found.name
+    folder = _folder_of(root, run_id)
+    run_id = folder.name
+    if not (folder / "checkpoints").is_dir():
+        there = [path.name for path in _with_checkpoints(root)]
+        raise UserError(
+            f"resume: no checkpoints of run '{run_id}' in {root}{nearest_name(run_id, there)} "
+            + (f"There are: {', '.join(there[:5])}" if there else "A run can be continued where it was trained.")
+        )
+    if kind != "new":
+        run_folder.check_run_folder_free(folder)
+    drift = _drift(_config(folder), config)
+    refused = {key for key in drift if key not in _allowed(config)}
+    if refused and kind != "new":
+        shown = "; ".join(f"{key} was {drift[key][0]}, is {drift[key][1]}" for key in sorted(refused))
+        raise UserError(
+            f"run {run_id} was started with another configuration: {shown}. Give its own with "
+            f"config={folder / 'config.yaml'}, allow the change with tracking.allow_drift={','.join(sorted(refused))}, "
+            f"or go on in a run of its own with resume=new:{run_id}"
+        )
+    state, warnings = CheckpointFolder(folder / "checkpoints").load_latest()
+    history = run_folder.read_journal(folder)
+    if history.status == "FINISHED" and state["epoch"] + 1 >= config.trainer.epochs:
+        raise UserError(
+            f"run {run_id} is finished: all {state['epoch'] + 1} epochs are trained; to train longer raise "
+            "trainer.epochs" + ("" if kind == "new" else " and allow it with tracking.allow_drift=trainer.epochs")
+        )
+    return ResumePoint(run_id, folder, state, history.data_sha256, kind == "new", drift, warnings)
+
+
+def _newest(config: Config, root: Path) -> Path | None:
+    """Return the unfinished run of an equal configuration whose checkpoint is the newest."""
+    for folder in _with_checkpoints(root):
+        try:
+            if _drift(_config(folder), config):
+                continue
+            run_folder.check_run_folder_free(folder)
+        except UserError:
+            continue
+        if run_folder.read_journal(folder).status != "FINISHED":
+            return folder
+    return None
+
+
+def _folder_of(root: Path, run_id: str) -> Path:
+    """Return the folder of a run: called after it, or after the id that it had before its store knew it."""
+    if (root / run_id).is_dir():
+        return root / run_id
+    begun_away = ((folder, journal.Sent.read(folder)) for folder in root.glob(f"{journal.OFFLINE}*"))
+    return next((folder for folder, sent in begun_away if sent and sent.run_id == run_id), root / run_id)
+
+
+def _with_checkpoints(root: Path) -> list[Path]:
+    found = [path.parent.parent for path in root.glob(f"*/checkpoints/{LATEST_CHECKPOINT}")]
+    return sorted(found, key=lambda folder: (folder / "checkpoints" / LATEST_CHECKPOINT).stat().st_mtime, reverse=True)
+
+
+def _config(folder: Path) -> Config:
+    return resolve(read_preset(folder / "config.yaml"), {})
+
+
+def _drift(then: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    before, after = then.flat(), now.flat()
+    return {key: (before[key], after[key]) for key in after if key not in IGNORED and before[key] != after[key]}
+
+
+def _allowed(config: Config) -> Iterable[str]:
+    return [key.strip() for key in config.tracking.allow_drift.split(",")]

@@ -1,0 +1,163 @@
+"""The MLflow UI as users meet it: where a run is found, saved views of the table of runs, texts on model pages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Experiment
+
+from moola_mlflow.core import markdown_code, markdown_text, printable
+
+VIEW = "mlflow.sharedViewState."
+"""How the tag of an experiment begins that holds a saved view; what follows is its key in links."""
+SHOWN = ("attributes.`Models`",)
+"""Columns of every view, beside name, age and duration."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A saved view of the table of runs: which runs, the newest first, with which metrics and tags as columns."""
+
+    name: str
+    stage: str
+    columns: tuple[str, ...]
+
+
+VIEWS = {
+    "moola-pretrain": View(
+        "Pre-training",
+        "pretrain",
+        ("metrics.test/skill", "metrics.test/huber", "metrics.probe/r2_gain",
+         "params.objective.name", "tags.moola.identity"),
+    ),
+    "moola-finetune": View(
+        "Fine-tuning",
+        "finetune",
+        ("metrics.cv/f1_macro", "metrics.cv/joint_success_at_3", "metrics.cv/delta_joint_success_at_3_lo",
+         "metrics.cv/ece", "tags.moola.gates", "tags.moola.encoder"),
+    ),
+    "moola-trials": View(
+        "Trials of sweeps",
+        "trial",
+        ("metrics.val/huber", "metrics.cv/f1_macro", "params.trainer.batch_size", "params.optimizer.lr"),
+    ),
+}  # fmt: skip
+"""Saved views by their keys. MLflow's table shows no metric until one is chosen."""
+
+
+def view_tags() -> dict[str, str]:
+    """Return the tags of an experiment that make its saved views."""
+    return {f"{VIEW}{key}": _packed(view) for key, view in VIEWS.items()}
+
+
+def offer_views(client: mlflow.MlflowClient, experiment: Experiment) -> None:
+    """Give an experiment the saved views that it lacks; one that somebody changed is left as it is."""
+    for key, value in view_tags().items():
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+
+
+def run_address(experiment_id: str, run_id: str) -> str:
+    """Return where a run is seen: its address on a server, else the command that shows the store and its address then.
+
+    Passwords are left out.
+    """
+    uri = mlflow.get_tracking_uri()
+    page = f"#/experiments/{experiment_id}/runs/{run_id}"
+    if uri.startswith(("http://", "https://")):
+        return f"{printable(uri).rstrip('/')}/{page}"
+    return f"{_command(uri)}, then http://127.0.0.1:5000/{page}"
+
+
+def _command(uri: str) -> str:
+    """Return what shows a store that has no server; ``mlflow ui`` alone reads the current folder's mlflow.db."""
+    if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).absolute() == Path.cwd() / "mlflow.db":
+        return "mlflow ui"
+    if printable(uri) != uri and os.environ.get("MLFLOW_TRACKING_URI") == uri:
+        return "mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI"
+    return f"mlflow ui --backend-store-uri {printable(uri)}"
+
+
+def _packed(view: View) -> str:
+    """Return a view as the UI keeps it: JSON that holds the table's state as deflated JSON."""
+    columns = [*SHOWN, *(_quoted(column) for column in view.columns)]
+    state: dict[str, Any] = {
+        "searchFilter": f"tags.`moola.stage` = '{view.stage}'",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": [],
+        "columnWidths": {},
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
+    # Constant times: the tag must be the same whenever it is made.
+    return json.dumps({"name": view.name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
+
+
+def _quoted(column: str) -> str:
+    kind, _, name = column.partition(".")
+    return f"{kind}.`{name}`"
+
+
+def describe(client: mlflow.MlflowClient, kind: str, name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Fill the descriptions on a model's page; a description of the name that somebody has written stays."""
+    if text := version_text(kind, tags):
+        client.update_model_version(name, version, text)
+    if not client.get_registered_model(name).description:
+        client.update_registered_model(name, name_text(kind, name))
+
+
+def version_text(kind: str, tags: Mapping[str, str]) -> str:
+    """Return what a version is worth and comes from, by its tags; empty where they say nothing."""
+    scores = (
+        [("Skill", "val_skill", "on validation windows")]
+        if kind == "encoder"
+        else [("F1 macro", "f1_macro", ""), ("Joint@3", "joint_success_at_3", "out of fold")]
+    )
+    found = [f"{title} {markdown_text(tags[tag])} {when}".strip() for title, tag, when in scores if tag in tags]
+    if not found:
+        return ""
+    lines = [", ".join(found) + (", on WEAK labels." if tags.get("weak_labels") == "true" else ".")]
+    if tags.get("moola.identity") == "true":
+        lines.append("It was trained to copy what it saw: its skill measures copying.")
+    state, _, missed = tags.get("gates", "").partition(": ")
+    names = ", ".join(gate.split()[0] for gate in missed.split(";") if gate.strip())
+    lines.append("Gates at registration: " + (f"missed {names}." if state == "failed" else f"{state or 'unknown'}."))
+    made = [f"{key} {markdown_code(tags[key])}" for key in ("preset", "features") if key in tags]
+    if (begun := tags.get("trained_from", "unknown")) != "unknown":
+        made.append(f"encoder trained on {begun[:10]} to {tags.get('trained_until', '')[:10]}")
+    lines.append(f"Made with {', '.join(made)}." if made else "")
+    return "\n\n".join(filter(None, lines))
+
+
+def name_text(kind: str, name: str) -> str:
+    """Return what a registered name holds, how it is loaded and what its aliases mean."""
+    what = {
+        "encoder": "Encoders of one-minute bars: raw OHLC windows to embeddings.",
+        "detector": "Detectors of patterns in one-minute bars: raw OHLC windows to class, span, probability.",
+    }[kind]
+    return (
+        f"{what} Alias `candidate` names the newest version, `champion` the one that `moola promote` has put in use on "
+        f"its evidence, `previous` the champion before it. Load: `moola_mlflow.load_{kind}('models:/{name}@champion')`"
+    )

@@ -1,0 +1,164 @@
+"""Everything between a configuration and a trainer, without tracking: data, checks, model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moola_mlflow.bars import Bars, read_bars
+from moola_mlflow.core import Config, TrainingError
+from moola_mlflow.features import Hybrid, check_quality, feature_names
+from moola_mlflow.models import build_encoder, build_objective
+from moola_mlflow.training.engine import Pretraining
+from moola_mlflow.training.trainer import Trainer
+from moola_mlflow.windows import (
+    BatchSource,
+    Split,
+    Windows,
+    check_drawn,
+    feature_statistics,
+    make_windows,
+    split_by_time,
+    with_weights,
+)
+
+DATA_SECTIONS = ("bars", "features", "windows", "split")
+"""Sections of the configuration that training data depends on."""
+SHARED_SECTIONS = (*DATA_SECTIONS, "encoder", "objective", "optimizer", "schedule", "trainer")
+"""Sections that all processes of a training must agree on."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Bars cut, split and checked. Configurations that agree in ``DATA_SECTIONS`` can share it.
+
+    Shapes: mean, std [F].
+    """
+
+    bars: Bars
+    source: BatchSource
+    split: Split
+    mean: Tensor
+    std: Tensor
+    quality: dict[str, object]
+    """The feature quality report of the training windows alone."""
+
+
+class PrepareObserver:
+    """Sees each step of :func:`prepare` as soon as it is done. This base class ignores them all."""
+
+    def bars_read(self, bars: Bars) -> None:
+        """Called with the bars before any window is cut."""
+
+    def windows_split(self, windows: Windows, split: Split) -> None:
+        """Called with the windows and their split before any feature is computed."""
+
+    def flip_rate(self, source: BatchSource) -> float:
+        """Return the swing flip rate of all windows; an observer that reports features knows it already.
+
+        Raises: UserError for features that cannot be learned from.
+        """
+        return source.flip_rate()
+
+
+def prepare(config: Config, device: torch.device, observer: PrepareObserver | None = None) -> TrainingData:
+    """Read, cut, split and check the data of one training.
+
+    Raises: UserError for bars or features that cannot be learned from.
+    """
+    observer = observer or PrepareObserver()
+    bars = read_bars(config.bars, min_bars=config.windows.length)
+    observer.bars_read(bars)
+    windows, split = cut_and_split(bars, config)
+    observer.windows_split(windows, split)
+    source = batch_source(windows, config, device)
+    flip_rate = observer.flip_rate(source)
+    train = feature_statistics(source, split.train)
+    quality = train.report(flip_rate)
+    check_quality(quality)
+    return TrainingData(bars, source, split, *train.scaling(), quality)
+
+
+def cut_windows(bars: Bars, config: Config) -> Windows:
+    """Cut the configured windows."""
+    windows = make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
+    return with_weights(windows, config.windows.weights)
+
+
+def cut_and_split(bars: Bars, config: Config) -> tuple[Windows, Split]:
+    """Return the configured windows and their split.
+
+    Raises: UserError if there are no windows, a part of the split is empty, or no training window is ever drawn.
+    """
+    windows = cut_windows(bars, config)
+    split = split_by_time(windows, config.split)
+    check_drawn(windows, split.train, config.windows.weights)
+    return windows, split
+
+
+def hybrid(config: Config) -> Hybrid:
+    """Return the zigzag variant of a configuration."""
+    features = config.features
+    return Hybrid(features.hybrid_lookback, features.hybrid_min_retrace, features.hybrid_same_bar)
+
+
+def batch_source(windows: Windows, config: Config, device: torch.device) -> BatchSource:
+    """Return the source of batches over windows."""
+    return BatchSource(windows, config.features.set, hybrid(config), config.windows.warmup, device)
+
+
+def check_names(config: Config) -> None:
+    """Refuse an unknown encoder, objective or feature set before any bar is read. Raises: UserError."""
+    names = feature_names(config.features.set)
+    build_encoder(config.encoder.name, len(names), hidden=1, layers=1, dropout=0.0)
+    build_objective(config.objective, names, encoding_size=1)
+
+
+def build_model(config: Config, source: BatchSource, mean: Tensor, std: Tensor) -> Pretraining:
+    """Return encoder and objective, initialised from the seed, with the training windows' scaling. Shapes: [F], [F]."""
+    torch.manual_seed(config.trainer.seed)
+    parts = config.encoder
+    encoder = build_encoder(parts.name, len(source.names), parts.hidden, parts.layers, parts.dropout)
+    encoder.set_scaling(mean, std)
+    return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
+
+
+def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = lambda metrics: None) -> float | None:
+    """Log how far hidden input reaches the encoder, and return it; None for an objective without masks.
+
+    Raises: TrainingError above 0 if the objective claims to hide its masked steps.
+    """
+    objective = trainer.model.objective
+    if not objective.checks_leak:
+        return None
+    sensitivity = trainer.evaluation.leak()
+    log({"leak/masked_sensitivity": sensitivity})
+    if sensitivity != 0 and not objective.identity:
+        raise TrainingError(
+            f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
+            "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"
+        )
+    return sensitivity
+
+
+def check_alike(trainer: Trainer, sha256: str) -> None:
+    """Compare what the processes of one training are about to train on, once all have read their bars.
+
+    The paths of the bars may differ; their content may not.
+
+    Raises: UserError with everything that differs; PeerLost.
+    """
+    keys = {k: v for k, v in trainer.config.flat().items() if k.split(".")[0] in SHARED_SECTIONS and k != "bars.path"}
+    trainer.engine.world.compare(
+        {
+            "SHA-256 of the bars": sha256[:12],
+            "training windows": len(trainer.split.train),
+            "precision": trainer.precision,
+            "parts of a batch": trainer.engine.parts,
+            "runtime.tune": trainer.config.runtime.tune,
+            **keys,
+        }
+    )

@@ -1,0 +1,115 @@
+"""Scores of a model in training on the parts of a split, its pictures, and the leak check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from moola_mlflow.core import EVALUATION, LEAK, PICTURES, RULERS
+from moola_mlflow.models import Errors, leak
+from moola_mlflow.training.engine import Engine
+from moola_mlflow.windows import Batch, BatchSource, Split
+
+EVALUATION_BATCH = 256
+LEAK_WINDOWS = 64
+"""Each goes through the encoder eight times: in two precisions, as in evaluation and in training, twice."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The batches of some windows, anew at each iteration: a sum fits part after part."""
+
+    source: BatchSource
+    index: np.ndarray
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.source.batches(self.index, EVALUATION_BATCH)
+
+
+class Evaluation:
+    """Scores an engine's model. Masks come from fixed seeds, so all epochs are scored on the same steps."""
+
+    def __init__(
+        self, engine: Engine, source: BatchSource, split: Split, generator: Callable[..., torch.Generator]
+    ) -> None:
+        self.engine, self.model, self.generator = engine, engine.model, generator
+        self.source, self.split = source, split
+        self._rulers: dict[str, dict[str, Errors]] = {}
+
+    @torch.no_grad()
+    def scores(self, part: str) -> dict[str, float]:
+        """Score a part of the split on masks drawn from a fixed seed.
+
+        Returns loss, huber, mae (raw feature units), loss_profiled, skill, skill_<group>, sigma where learned, and
+        mae_<target> and skill_<target>.
+        """
+        objective = self.model.eval().objective
+        draws = self.generator(EVALUATION, part == "test")
+        needs_rulers = part not in self._rulers
+        total: Errors | None = None
+        rulers: dict[str, Errors] = {}
+        for batch in self.source.batches(getattr(self.split, part), EVALUATION_BATCH):
+            errors, by_ruler = self.engine.evaluate(batch, draws, needs_rulers)
+            total = errors if total is None else total + errors
+            for name, ruler in by_ruler.items():
+                rulers[name] = rulers[name] + ruler if name in rulers else ruler
+        assert total is not None, "a split is never empty"
+        if needs_rulers:
+            self._rulers[part] = rulers
+        huber = objective.huber(total)
+        skill = objective.skills(total, self._rulers[part])
+        count = total.count_K.clamp(min=1)
+        scores = {
+            "loss": float(objective.loss(total)),
+            "huber": float(huber),
+            "mae": float(total.absolute_K.sum() / count.sum()),
+            "loss_profiled": 0.5 + 0.5 * math.log(max(float(huber), 1e-30)),
+            "skill": skill.pop(""),
+        }
+        if (sigma := objective.sigma()) is not None:
+            scores["sigma"] = sigma
+        scores |= {f"skill_{name}": value for name, value in skill.items()}
+        scores |= {f"mae_{name}": float(total.absolute_K[i] / count[i]) for i, name in enumerate(objective.targets)}
+        return scores
+
+    @torch.no_grad()
+    def reconstruct(self, num_windows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return prediction, target and loss positions of the same validation windows on every call.
+
+        Shapes: [N, T, K] each. Units: the objective's reporting units.
+        """
+        model = self.model.eval()
+        order = self.split.val[np.linspace(0, len(self.split.val) - 1, num_windows).astype(int)]
+        batch = next(iter(self.source.batches(order, num_windows)))
+        draws = self.generator(PICTURES)
+        drawn = model.objective.draw(batch, draws)
+        with self.engine.autocast():
+            h_BTD = model.encoder.encode(model.objective.encoder_input(model.encoder, batch, drawn, draws))
+            shown = model.objective.shown(model.encoder, h_BTD, batch, drawn)
+        predicted, target, where = (tensor.cpu().numpy() for tensor in shown)
+        return predicted, target, where
+
+    def ruler_hubers(self, part: str) -> dict[str, float]:
+        """Return each ruler's Huber on an evaluated part."""
+        return {name: float(errors.huber()) for name, errors in self._rulers[part].items()}
+
+    def fit_rulers(self) -> None:
+        """Fit the objective's targets and then its rulers, both on the training windows alone."""
+        objective, batches = self.model.objective, Passes(self.source, self.split.train)
+        with torch.no_grad():
+            objective.fit_targets(batches)
+            objective.fit_rulers(self.model.encoder, batches, self.generator(RULERS))
+
+    def leak(self) -> float:
+        """Return how far validation encodings move when the input at hidden steps is replaced by noise."""
+        batch = next(iter(self.source.batches(self.split.val[:LEAK_WINDOWS], LEAK_WINDOWS)))
+        model, measured = self.model, []
+        for context in (self.engine.autocast, nullcontext):  # what bf16 rounds away is a leak all the same
+            with context():
+                measured.append(leak(model.objective, model.encoder, batch, lambda: self.generator(LEAK)))
+        return max(measured)
