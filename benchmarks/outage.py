@@ -30,13 +30,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 CHILD = """
 import json, os, signal, sys, time
-from moola_mlflow import runtime
+from moola_mlflow.core import runtime
 runtime.prepare_environment()
-from moola_mlflow.cli import parse
-from moola_mlflow.commands import pretrain
-from moola_mlflow.signals import Interrupts
-from moola_mlflow.events import EpochEnded
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.cli.main import parse
+from moola_mlflow.cli.commands import pretrain
+from moola_mlflow.core import Interrupts
+from moola_mlflow.training import EpochEnded
+from moola_mlflow.training import Trainer
 
 group, blocks, length = map(int, sys.argv[1:4])
 emit, rows, state = Trainer._emit, [], {"at": 0.0, "cpu": 0.0, "events": 0.0}

@@ -33,10 +33,10 @@ ALONE = "untracked"
 CHILD = """
 import json, os, sys, threading, time
 from pathlib import Path
-from moola_mlflow import runtime
+from moola_mlflow.core import runtime
 runtime.prepare_environment()
-from moola_mlflow.cli import parse
-from moola_mlflow.trainer import Trainer
+from moola_mlflow.cli.main import parse
+from moola_mlflow.training import Trainer
 
 class Measured(BaseException):
     "Training is over; what a command does after it is not asked for."
@@ -74,8 +74,8 @@ kind, *words = sys.argv[1:]
 config, preset, _ = parse("pretrain", words)
 try:
     if kind == "untracked":
-        from moola_mlflow.checkpoint import CheckpointFolder
-        from moola_mlflow.setup import build_model, prepare
+        from moola_mlflow.models import CheckpointFolder
+        from moola_mlflow.training import build_model, prepare
         runtime.tune_allocator()
         runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
@@ -87,9 +87,9 @@ try:
         trainer.evaluation.fit_rulers()
         trainer.fit()
     else:
-        from moola_mlflow import outbox
-        from moola_mlflow.commands import pretrain
-        from moola_mlflow.signals import Interrupts
+        from moola_mlflow.tracking.delivery import outbox
+        from moola_mlflow.cli.commands import pretrain
+        from moola_mlflow.core import Interrupts
         make = outbox.Outbox.__init__
         def kept(self, *arguments, **named):
             make(self, *arguments, **named)

@@ -14,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from paths import REAL_DATA
 
 # A shared machine stalls for seconds; no test asserts on time.
 settings.register_profile("moola", deadline=None)
 settings.load_profile("moola")
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -54,9 +52,9 @@ def _one_torch_thread() -> None:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real bars."""
-    if not DATA.is_dir():
-        pytest.skip(f"real bars are not here: {DATA} is absent; everything else is tested on synthetic bars")
-    return DATA
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"real bars are not here: {REAL_DATA} is absent; everything else is tested on synthetic bars")
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")

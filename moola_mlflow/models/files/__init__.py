@@ -1,0 +1,1 @@
+"""What models look like on disk: checkpoints, encoder folders, detector folders."""

@@ -1,0 +1,1 @@
+"""What to do about runs whose process is gone, and about a damaged store."""

@@ -1,0 +1,1 @@
+"""Model versions: log with evidence, find, promote, trace to their run."""

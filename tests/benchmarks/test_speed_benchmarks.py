@@ -1,0 +1,54 @@
+"""The benchmarks of speed run to their end and say what they promise; their figures are not judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def smoke(name: str, out: Path, *words: str) -> tuple[str, dict[str, Any]]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--out", str(out), *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, json.loads(out.read_text())
+
+
+def test_the_roofline_compares_steps_with_two_ceilings(tmp_path: Path) -> None:
+    said, result = smoke("roofline", tmp_path / "r.json")
+    assert "of products' ceiling" in said
+    # 3 x 105 steps x two directions: products of 11 + 128 and 256 + 128 inputs with 512 gates, and the decoder.
+    multiplied = 2 * 512 * (11 + 128 + 256 + 128) + 256 * 11
+    assert result["about"]["gflop"] == pytest.approx(3 * 105 * 2 * multiplied / 1e9)
+    assert result["machine"]["cpu"]
+    for runs in result["runs"].values():
+        assert all(0 < run["share_of_products_cpu_time"] < 2 for run in runs)
+        assert all(run["peak_gflops"] > 0 and run["windows_per_s"] > 0 for run in runs)
+
+
+def test_peers_train_alike_and_are_compared_within_a_round(tmp_path: Path) -> None:
+    peers = ["usual script", "Lightning", "moola"]
+    said, result = smoke("peers", tmp_path / "p.json", "--threads", "1")
+    assert "| moola / usual script |" in said
+    assert "| moola / Lightning |" in said
+    assert list(result["runs"]) == peers
+    hubers = [result["runs"][peer][0]["val_huber"] for peer in peers]
+    assert max(hubers) / min(hubers) < 1.1
+    assert {(runs[0]["seed"], runs[0]["judged_in"]) for runs in result["runs"].values()} == {(17, "fp32")}
+    assert set(result["huber_differences"]) == set(peers[:-1])
+    assert result["about"]["lightning"]
+    assert result["machine"]["cores"]
+    assert all(
+        run[0][key] > 0 for run in result["runs"].values() for key in ("whole", "steady", "per_cpu_s", "peak_mb")
+    )

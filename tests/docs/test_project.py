@@ -1,0 +1,108 @@
+"""The files around the package agree with each other and with what users were promised."""
+
+import os
+import re
+import subprocess
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.projects.utils import load_project
+from paths import ROOT
+
+# The public interface: entry points and their short parameters.
+ENTRY_POINTS = {
+    "main": {"seed"},
+    "data": {"bars", "out", "head"},
+    "features": {"bars", "features"},
+    "label": {"bars", "n", "out", "seed"},
+    "finetune": {
+        *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
+        "register",
+    },
+    "sweep": {"config", "base", "n_trials", "workers", "study", "storage"},
+    "detect": {"bars", "detector", "out"},
+    "report": {"run_id", "out"},
+    "compare": {"run_ids", "out"},
+    "doctor": {"fix"},
+    "sync": {"run_dir"},
+    "promote": {"model", "version", "alias", "force"},
+    "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
+}
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def conda_dependencies() -> list[Any]:
+    return yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+
+
+def entry_points() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+
+
+def test_conda_yaml_pins_what_pyproject_pins() -> None:
+    pip = next(item["pip"] for item in conda_dependencies() if isinstance(item, dict))
+    assert sorted(pip) == sorted(pyproject()["dependencies"])
+
+
+def test_conda_yaml_names_a_python_that_the_package_supports() -> None:
+    python = next(item for item in conda_dependencies() if str(item).startswith("python="))
+    assert re.fullmatch(r"python=3\.11\.\d+", python)
+    assert pyproject()["requires-python"] == ">=3.11"
+
+
+def test_every_requirement_is_an_exact_pin() -> None:
+    groups = [pyproject()["dependencies"], *pyproject()["optional-dependencies"].values()]
+    assert [line for group in groups for line in group if not re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)] == []
+
+
+def test_mlproject_declares_the_promised_entry_points_and_short_parameters() -> None:
+    assert {name: set(entry["parameters"]) for name, entry in entry_points().items()} == ENTRY_POINTS
+
+
+def test_the_launcher_passes_no_default_that_could_override_a_preset() -> None:
+    defaults = {
+        (name, key): value["default"]
+        for name, entry in entry_points().items()
+        for key, value in entry["parameters"].items()
+        if value["default"] != ""
+    }
+    assert defaults == {
+        ("pretrain", "config"): "configs/stones.yaml",
+        ("finetune", "config"): "configs/finetune.yaml",
+        ("sweep", "config"): "configs/sweep.yaml",
+        ("sweep", "base"): "configs/stones.yaml",
+    }
+    assert all((ROOT / path).is_file() for path in defaults.values())
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_an_entry_point_hands_every_declared_parameter_to_its_command_once(name: str) -> None:
+    entry = load_project(str(ROOT)).get_entry_point(name)
+    given = {key: f"a {key}'s value" for key in entry.parameters}
+    quoted = {key: f"'a {key}'\"'\"'s value'" for key in given}
+    expected = f"python -m moola_mlflow {name} " + " ".join(f"--{key} {value}" for key, value in quoted.items())
+    assert " ".join(entry.compute_command(given, storage_dir=str(ROOT)).split()) == expected
+
+
+def test_parameters_are_strings_because_mlflow_would_download_paths() -> None:
+    assert {value["type"] for entry in entry_points().values() for value in entry["parameters"].values()} == {"string"}
+
+
+def test_make_without_a_target_lists_every_target() -> None:
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets is not None
+    # A make that runs this test hands its own flags down, and `make -n` or `make -w` would change what is printed.
+    environ = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    listing = subprocess.run(["make", "-s"], cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in listing.splitlines()] == targets[1].split()
+
+
+def test_ci_runs_the_commands_that_contributors_run() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert re.findall(r"^make (.*)$", script.read_text(), re.MULTILINE) == ["check", "test", "test-slow"]

@@ -1,0 +1,42 @@
+"""The tables of README and docs are those that the benchmarks' results make."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+from paths import ROOT
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import best_epoch, fresh_labels, labels
+from benchmarks.objectives import summary
+
+TABLES = {
+    "labels": (labels, "docs/fine-tuning.md"),
+    "fresh_labels": (fresh_labels, "docs/fine-tuning.md"),
+    "best_epoch": (best_epoch, "docs/fine-tuning.md"),
+    "objectives": (summary, "docs/objectives.md"),
+}
+
+
+def rows_of(made: str) -> list[str]:
+    return [line for line in made.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_page_holds_every_row_of_its_benchmark(name: str) -> None:
+    made_by, page = TABLES[name]
+    assert isinstance(made_by, ModuleType)
+    report = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    rows, told = rows_of(made_by.tables(report)), (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert len(rows) >= 6
+    assert [row for row in rows if row not in told] == []
+
+
+def test_the_readme_holds_the_scores_of_every_method() -> None:
+    report = json.loads((ROOT / "benchmarks" / "results" / "labels.json").read_text())
+    scores = labels.tables(report).split("\n\n")[0]
+    assert scores in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,137 @@
+"""Real commands against a real store: what the end-to-end tests share."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from mlflow.entities import Run
+from paths import ROOT
+from screenshots import find_browser
+
+SMOKE = str(ROOT / "configs" / "smoke.yaml")
+QUICK = {"bars.sample_bars": "12000", "encoder.hidden": "4"}
+"""Overrides that make a command as small as it can be and still do everything."""
+
+
+@dataclass
+class Store:
+    """A tracking store in a folder of its own; commands run in that folder."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        mlflow.set_tracking_uri(self.uri)  # parts of MLflow's client ask the global one, whatever they were given
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        # The launcher's child is whatever `python` the PATH has, as in an activated environment.
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+        return {**kept, "PATH": path, "MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def command(self, name: str, parameters: dict[str, str], launcher: bool) -> list[str]:
+        if launcher:
+            pairs = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
+            return [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", name, "--env-manager", "local", *pairs]
+        pairs = [word for key, value in parameters.items() for word in (f"--{key}", value)]
+        return [sys.executable, "-m", "moola_mlflow", name, *pairs]
+
+    def run(self, name: str, parameters: dict[str, str], launcher: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(name, parameters, launcher),
+            cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            timeout=600, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self, name: str, parameters: dict[str, str], launcher: bool = False) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, as a terminal does."""
+        return subprocess.Popen(
+            self.command(name, parameters, launcher),
+            cwd=self.folder, env={**self.environment, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, order_by=["attributes.start_time DESC"]))
+
+    def artifact(self, run: Run, name: str) -> Path:
+        return Path(
+            mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=name, tracking_uri=self.uri)
+        )
+
+    def config(self, run: Run) -> dict[str, Any]:
+        return yaml.safe_load(self.artifact(run, "config.yaml").read_text())
+
+
+@dataclass
+class Served(Store):
+    """A store at an address; commands run in a folder of their own."""
+
+    address: str = ""
+
+    @property
+    def uri(self) -> str:
+        return self.address
+
+
+def absent(what: str, cure: str) -> NoReturn:
+    """Leave a test out for want of a program, on a developer's machine; fail it in CI, which installs them all."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not on this machine: {cure}")
+
+
+def browser_path() -> str:
+    """The Chromium that tests drive."""
+    return find_browser() or absent("Chromium", "apt-get install chromium")
+
+
+def note_of(run: Run) -> str:
+    """A run's note as it is read on the page: without the signs that keep other people's text text."""
+    return re.sub(r"\\([^\w\s])", r"\1", html.unescape(run.data.tags["mlflow.note.content"]))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask_elsewhere(store: Store, folder: Path, code: str, windows: np.ndarray) -> list[Any]:
+    """Run a script on windows in a fresh process, in a folder outside the checkout, where no pickle may be loaded.
+
+    Returns the JSON of its last line.
+    """
+    np.save(folder / "windows.npy", windows)
+    environment = {**store.environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    del environment["PYTHONPATH"]  # the model brings its own code
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "windows.npy")],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return list(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -1,0 +1,353 @@
+"""The bar store holds the bars that its files hold, says so with the same hash, and needs no memory for them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moola_mlflow.bars.ingest import ingest_bars
+from moola_mlflow.bars.reader import Bars, read_bars, segments, write_store
+from moola_mlflow.bars.stamps import stamp_warning
+from moola_mlflow.bars.store import find_segments, is_store
+from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core.errors import UserError
+from moola_mlflow.windows.splits import split_by_time
+from moola_mlflow.windows.windows import make_windows, with_weights
+
+PRICES = ["open", "high", "low", "close"]
+
+
+def read(path: object, min_bars: int = 1, **keys: object) -> Bars:
+    return read_bars(BarsConfig(path=str(path), **keys), min_bars)
+
+
+def month(symbol: str | None, key: int, start: str, num: int = 300) -> pd.DataFrame:
+    """One instrument's bars of one month, with a pause in the middle."""
+    rng = np.random.default_rng([key, num])
+    close = 5000 + 0.25 * np.cumsum(rng.integers(-3, 4, num))
+    open_ = np.concatenate([close[:1], close[:-1]])
+    ohlc = [open_, np.maximum(open_, close) + 0.25, np.minimum(open_, close) - 0.5, close]
+    minutes = np.arange(num) + 90 * (np.arange(num) >= num // 2)
+    index = pd.Timestamp(start, tz="UTC") + pd.to_timedelta(minutes, unit="min")
+    frame = pd.DataFrame({"instrument_id": key, **dict(zip(PRICES, ohlc, strict=True)), "volume": 10.0}, index=index)
+    frame.index.name = "ts_event"
+    return frame if symbol is None else frame.assign(symbol=symbol)
+
+
+def partitioned(folder: Path) -> Path:
+    """Three instruments, three months each, a file a month, in folders named after the instrument."""
+    for key, symbol in ((3, "NQ"), (1, "ES"), (2, "CL")):
+        for at in ("2024-03-04", "2024-01-02", "2024-02-05"):
+            path = folder / symbol / f"{at[:7]}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            month(symbol, key, at, 280 + key).to_parquet(path)
+    return folder
+
+
+def stored(source: Path, out: Path, **keys: object) -> Bars:
+    ingest_bars(BarsConfig(path=str(source), instrument="all", **keys), out, 1)
+    return read(out)
+
+
+def test_a_store_of_many_files_has_the_bars_and_the_hash_of_reading_them_at_once(tmp_path: Path) -> None:
+    at_once = read(partitioned(tmp_path / "in"), instrument="all")
+    store = stored(tmp_path / "in", tmp_path / "out.moolabars")
+    assert isinstance(store.ohlc, np.memmap)
+    assert store.sha256 == at_once.sha256
+    assert store.symbols == at_once.symbols == {1: "ES", 2: "CL", 3: "NQ"}
+    for name in ("time_ns", "ohlc", "volume", "instrument"):
+        assert np.array_equal(getattr(store, name), getattr(at_once, name))
+    card = json.loads((tmp_path / "out.moolabars" / "store.json").read_text())
+    assert [len(card["sources"]), card["bars"], card["choice"]] == [9, len(at_once), "all"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.moolabars"]  # nothing else is left behind
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    files=st.lists(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(0, 6), st.booleans()),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda x: x[0],
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    drop=st.booleans(),
+)
+def test_any_folder_is_stored_as_it_is_read_or_refused_as_it_is_refused(files, drop) -> None:
+    """Instruments side by side in a file, in any order of months, overlapping, with and without symbols."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        (here / "in").mkdir()
+        for i, parts in enumerate(files):
+            frames = [
+                month("ABC"[key] if named else "", key + 1, f"2024-0{at + 1}-01", 40 + at) for key, at, named in parts
+            ]
+            pd.concat(frames).sort_index(kind="stable").to_parquet(here / "in" / f"{i}.parquet")
+        keys = {"repair": "drop" if drop else "refuse"}
+        try:
+            at_once = read(here / "in", instrument="all", **keys)
+        except UserError:
+            with pytest.raises(UserError, match="lies inside"):
+                ingest_bars(BarsConfig(path=str(here / "in"), **keys), here / "out/", 1)
+            assert sorted(p.name for p in here.iterdir()) == ["in"]
+            return
+        store = stored(here / "in", here / "out/", **keys)
+        assert store.sha256 == at_once.sha256
+        assert store.symbols == at_once.symbols
+        assert store.dropped == at_once.dropped
+
+
+def test_a_column_that_partitioning_left_out_is_read_from_the_folders_name(tmp_path: Path) -> None:
+    for symbol in ("ES", "NQ"):
+        path = tmp_path / "in" / f"symbol={symbol}" / "month=1"
+        path.mkdir(parents=True)
+        month(None, 5, "2024-01-02").drop(columns="instrument_id").to_parquet(path / "part-0.parquet")
+    assert sorted(read(tmp_path / "in", instrument="all").symbols.values()) == ["ES", "NQ"]
+    assert len(read(tmp_path / "in", instrument="NQ")) == 300
+
+
+@pytest.mark.parametrize("choice", ["front", "ESH4", None])
+def test_a_chosen_series_is_stored_with_its_choice_and_read_without_choosing_again(tmp_path, choice) -> None:
+    months = [month("ESH4", 7, "2024-01-02"), month("ESM4", 8, "2024-02-05").assign(volume=99.0)]
+    pd.concat(months if choice else months[:1]).to_parquet(tmp_path / "a.parquet")
+    bars = read(tmp_path / "a.parquet", instrument=choice)
+    write_store(bars, tmp_path / "b.moolabars", 5, choice)
+    back = read(tmp_path / "b.moolabars")
+    assert (back.sha256, back.symbols) == (bars.sha256, bars.symbols)
+
+
+def test_one_instrument_of_a_store_is_the_one_of_its_files_and_stays_on_disk(tmp_path: Path) -> None:
+    stored(partitioned(tmp_path / "in"), tmp_path / "out/")
+    for wanted in ("CL", "2"):
+        one = read(tmp_path / "out", instrument=wanted)
+        assert one.sha256 == read(tmp_path / "in" / "CL").sha256
+        assert isinstance(one.ohlc, np.memmap)
+        assert np.array_equal(segments(one), segments(read(tmp_path / "in" / "CL")))
+    assert read(tmp_path / "out", instrument="front").sha256 == read(tmp_path / "in", instrument="front").sha256
+    with pytest.raises(UserError, match=r"no instrument 'CLL'; did you mean 'CL'\?"):
+        read(tmp_path / "out", instrument="CLL")
+    with pytest.raises(UserError, match="start-stamped already"):
+        read(tmp_path / "out", stamp="end")
+    with pytest.raises(UserError, match="fewer than the 5000"):
+        read(tmp_path / "out", min_bars=5000)
+
+
+@pytest.mark.parametrize("gap", [5, 200])
+def test_windows_and_splits_of_a_store_are_those_of_the_bars_in_memory(tmp_path: Path, gap: int) -> None:
+    at_once = read(partitioned(tmp_path / "in"), instrument="all")
+    store = stored(tmp_path / "in", tmp_path / "out/")
+    assert (store.index[0], len(store.index[1])) == (5, 18)
+    one, other = (make_windows(bars, 40, 20, gap) for bars in (at_once, store))
+    assert np.array_equal(one.starts, other.starts)
+    some = np.arange(len(one))[::-3]
+    assert np.array_equal(one.gather(some), other.gather(some))
+    a, b = (split_by_time(w, SplitConfig(train=0.6, val=0.2, test=0.2)) for w in (one, other))
+    assert np.array_equal(a.train, b.train)
+    assert np.array_equal(a.test, b.test)
+
+
+def damage(folder: Path, kind: str) -> None:
+    column, card = folder / "ohlc.npy", folder / "store.json"
+    content = bytearray(column.read_bytes())
+    text = json.loads(card.read_text())
+    if kind == "flipped byte":
+        content[5000] ^= 1
+        column.write_bytes(content)
+    elif kind == "truncated":
+        column.write_bytes(content[:-100])
+    elif kind == "empty":
+        column.write_bytes(b"")
+    elif kind == "missing":
+        column.unlink()
+    elif kind == "pickle":
+        np.save(column, np.array([{"a": 1}], object), allow_pickle=True)
+    elif kind == "other shape":
+        np.save(column, np.zeros((3, 4)))
+    elif kind == "segments":
+        np.save(folder / "segments.npy", np.zeros((1, 2), np.int64))
+    elif kind == "not json":
+        card.write_text("{")
+    elif kind == "deep json":
+        card.write_text("[" * 100_000)
+    elif kind == "a list":
+        card.write_text("[]")
+    else:
+        card.write_text(json.dumps({**text, **{"other version": {"version": 2}, "no keys": {"symbols": None}}[kind]}))
+
+
+KINDS = (
+    *("flipped byte", "truncated", "empty", "missing", "pickle", "other shape", "segments", "not json", "deep json"),
+    *("a list", "other version", "no keys"),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_store_is_refused_in_words(tmp_path: Path, kind: str) -> None:
+    stored(partitioned(tmp_path / "in"), tmp_path / "out/")
+    damage(tmp_path / "out", kind)
+    with pytest.raises(UserError, match="make it again"):
+        read(tmp_path / "out")
+
+
+def test_a_store_with_a_right_hash_and_wrong_bars_is_refused(tmp_path: Path) -> None:
+    bars = read(partitioned(tmp_path / "in") / "ES")
+    for name, value in (("ohlc", np.nan), ("time_ns", 0), ("volume", -1)):
+        array = getattr(bars, name).copy()
+        array[50] = value
+        write_store(Bars(**{**vars(bars), name: array}), tmp_path / "bad/", 5)
+        with pytest.raises(UserError, match="bar 51 is not sound"):
+            read(tmp_path / "bad")
+
+
+def test_nothing_but_a_store_is_ever_replaced(tmp_path: Path) -> None:
+    first = stored(partitioned(tmp_path / "in"), tmp_path / "out/")
+    again = stored(tmp_path / "in" / "ES", tmp_path / "out/")
+    assert len(again) < len(first)
+    before = sorted(p.name for p in (tmp_path / "in").rglob("*"))
+    with pytest.raises(UserError, match="is there and is no bar store"):
+        ingest_bars(BarsConfig(path=str(tmp_path / "in" / "ES")), tmp_path / "in/", 1)
+    assert sorted(p.name for p in (tmp_path / "in").rglob("*")) == before
+    bad = month("ES", 1, "2024-05-01").assign(high=0.0)
+    bad.to_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(UserError, match="row 1"):
+        ingest_bars(BarsConfig(path=str(tmp_path / "bad.parquet")), tmp_path / "out/", 1)
+    assert read(tmp_path / "out").sha256 == again.sha256  # what was there is there still
+    assert not is_store(tmp_path / "in")
+
+
+MEMORY = """
+import sys
+import numpy as np
+from moola_mlflow.bars import read_bars
+from moola_mlflow.core import BarsConfig
+from moola_mlflow.windows import make_windows
+bars = read_bars(BarsConfig(path=sys.argv[1]))
+windows = make_windows(bars)
+for part in np.array_split(np.random.default_rng(0).permutation(len(windows)), len(windows) // 500):
+    windows.gather(part).sum()
+print(next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+def test_reading_every_window_of_a_store_needs_far_less_memory_than_its_size(tmp_path: Path) -> None:
+    """The first process holds 40,000 bars, the second 4 million, 220 MB of columns: what is mapped is given back."""
+    peaks = []
+    for num_days in (28, 2800):
+        time_ns = pd.date_range("2010-01-04", periods=num_days * 1440, freq="min").as_unit("ns").asi8.copy()
+        prices = np.full((len(time_ns), 4), 100.0)
+        bars = Bars(time_ns, prices, np.ones(len(time_ns)), np.zeros(len(time_ns), np.int64), {0: "A"}, (), "", {})
+        write_store(bars, tmp_path / "store/", 5)
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(tmp_path / "store")], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout))
+    assert peaks[1] < peaks[0] + 90, peaks
+
+
+# --- weights, stamps -------------------------------------------------------------------------------------------------
+
+
+def two_instruments() -> Bars:
+    parts = [month("ES", 1, "2024-01-02", 6000), month("NQ", 2, "2024-01-02", 6000)]
+    with tempfile.TemporaryDirectory() as folder:
+        pd.concat(parts).to_parquet(Path(folder) / "a.parquet")
+        return read(Path(folder) / "a.parquet", instrument="all")
+
+
+@settings(max_examples=30, deadline=None)
+@given(es=st.floats(0, 20), nq=st.floats(0.1, 20), seed=st.integers(0, 2**32 - 1))
+def test_windows_are_drawn_by_weight_the_same_number_and_the_same_for_a_seed(es: float, nq: float, seed: int) -> None:
+    windows = with_weights(make_windows(two_instruments(), 50, 25), {"ES": es, "2": nq})
+    index = np.arange(len(windows))
+    drawn = windows.shuffled(index, np.random.default_rng([seed, 3]))
+    assert np.array_equal(drawn, windows.shuffled(index, np.random.default_rng([seed, 3])))
+    assert len(drawn) == len(index)
+    expected = windows.weights / windows.weights.sum() * len(index)
+    counts = np.bincount(drawn, minlength=len(index))
+    assert (np.abs(counts - expected) < 1 + 1e-6).all()  # each comes as often as its weight says, rounded
+
+
+def test_an_instrument_of_three_times_the_weight_is_drawn_three_times_as_often_and_one_of_none_never() -> None:
+    windows = make_windows(two_instruments(), 50, 25)
+    is_es = windows.bars.instrument[windows.starts] == 1
+    assert is_es.mean() == 0.5
+    drawn = with_weights(windows, {"ES": 3}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
+    assert is_es[drawn].mean() == pytest.approx(0.75, abs=0.03)
+    drawn = with_weights(windows, {"ES": 0}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
+    assert not is_es[drawn].any()
+
+
+def test_without_weights_the_order_is_the_plain_permutation() -> None:
+    windows = make_windows(two_instruments(), 50, 25)
+    plain = np.random.default_rng([17, 0, 3]).permutation(np.arange(40))
+    assert np.array_equal(windows.shuffled(np.arange(40), np.random.default_rng([17, 0, 3])), plain)
+    assert with_weights(windows, {}) is windows
+
+
+def test_weights_of_nobody_or_of_nothing_are_refused() -> None:
+    windows = make_windows(two_instruments(), 50, 25)
+    with pytest.raises(UserError, match=r"no instrument 'NQH'; did you mean 'NQ'\?"):
+        with_weights(windows, {"NQH": 2.0})
+    with pytest.raises(UserError, match="leave no window"):
+        with_weights(windows, {"NQ": 0.0, "ES": 0.0})
+    assert resolve({}, {"windows.weights": "{ES: 2, 7: 0.5}"}).windows.weights == {"ES": 2.0, "7": 0.5}
+    for text in ("{ES: -1}", "ES", "{ES: .nan}", "[", "{ES: 1e300}"):
+        with pytest.raises(UserError, match=r"windows\.weights"):
+            resolve({}, {"windows.weights": text})
+
+
+def test_end_stamped_bars_read_as_start_stamped_are_noticed_and_the_other_way_round(real_data: Path) -> None:
+    spy = real_data / "spy_ninjatrader_1min.csv"
+    for path, keys, words in (
+        (spy, {}, "--bars.stamp end"),
+        (spy, {"stamp": "end"}, None),
+        (real_data / "es_front_1min.parquet", {"instrument": "front"}, None),
+        (real_data / "es_front_1min.parquet", {"instrument": "front", "stamp": "end"}, "--bars.stamp start"),
+        (real_data / "es_multi_expiry_1min.parquet", {"instrument": "all"}, None),
+    ):
+        bars = read(path, **keys)
+        said = stamp_warning(bars.time_ns, bars.instrument, str(keys.get("stamp", "start")))
+        assert (said is None) == (words is None), (path, keys, said)
+        assert words is None or words in str(said)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shift=st.sampled_from([-1, 0, 1, 2, 7]), sessions=st.integers(5, 40), seed=st.integers(0, 100))
+def test_only_a_shift_of_a_minute_is_called_one(shift: int, sessions: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    opens = np.arange(sessions) * 1440 + 15 * rng.integers(0, 20, sessions)
+    minutes = np.concatenate([o + np.arange(15 * rng.integers(5, 20)) for o in opens]) + shift
+    time_ns = np.sort(minutes) * 60_000_000_000
+    instrument = np.zeros(len(time_ns), np.int64)
+    assert (stamp_warning(time_ns, instrument, "start") is not None) == (shift == 1)
+    assert (stamp_warning(time_ns, instrument, "end") is not None) == (shift == -1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(gaps=st.lists(st.integers(1, 9), min_size=1, max_size=60), block=st.integers(1, 20), limit=st.integers(1, 8))
+def test_segments_do_not_depend_on_the_size_of_the_blocks_they_are_found_in(gaps, block, limit) -> None:
+    from moola_mlflow.bars import store
+
+    time_ns = np.cumsum(gaps) * 60_000_000_000
+    keys = np.sort(np.array(gaps) % 3)
+    whole = find_segments(time_ns, keys, limit)
+    old, store.BLOCK_ROWS = store.BLOCK_ROWS, block
+    try:
+        assert np.array_equal(find_segments(time_ns, keys, limit), whole)
+    finally:
+        store.BLOCK_ROWS = old

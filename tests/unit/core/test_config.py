@@ -1,0 +1,161 @@
+"""Configuration: presets, precedence, and messages that name the key, the value, what is allowed and the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from paths import ROOT
+
+from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
+from moola_mlflow.cli.main import parse, run_cli
+from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
+from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.errors import UserError
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_resolves_and_reads_back_the_same(path: Path) -> None:
+    config = resolve(read_preset(path), {})
+    assert resolve(yaml.safe_load(config.to_yaml()), {}) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("stones", {"features.set": "relativity11", "encoder.hidden": 128, "encoder.dropout": 0.65,
+                    "trainer.epochs": 20, "trainer.batch_size": 64, "objective.uncertainty": True,
+                    "objective.hide_masked": True, "objective.log_sigma_min": -3.0}),
+        ("jade10", {"features.set": "relativity10", "encoder.hidden": 128, "encoder.dropout": 0.2, "trainer.epochs": 50,
+                    "trainer.batch_size": 1024, "objective.uncertainty": False}),
+        ("published", {"features.set": "relativity11", "encoder.dropout": 0.65, "objective.hide_masked": False,
+                       "objective.units": "raw", "objective.log_sigma_min": -6.0, "objective.uncertainty": True}),
+        ("smoke", {"encoder.hidden": 16, "encoder.dropout": 0.1, "trainer.epochs": 2, "trainer.batch_size": 32}),
+    ],
+)  # fmt: skip
+def test_presets_hold_the_specified_values(preset: str, expected: dict[str, object]) -> None:
+    flat = resolve(read_preset(f"configs/{preset}.yaml"), {}).flat()
+    common = {"objective.jitter_sigma": 0.03, "objective.mask_ratio": 0.15, "optimizer.lr": 1e-3, "trainer.seed": 17,
+              "optimizer.weight_decay": 1e-2, "schedule.warmup_epochs": 5, "trainer.patience": 10}  # fmt: skip
+    assert {key: flat[key] for key in expected | common} == expected | common
+
+
+def test_yaml_reads_1e_4_as_text_and_the_typed_config_makes_it_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("optimizer: {lr: 1e-4}\n")
+    assert read_preset(path)["optimizer"]["lr"] == "1e-4"
+    assert resolve(read_preset(path), {}).optimizer.lr == pytest.approx(1e-4)
+
+
+def test_a_short_parameter_beats_a_dotted_key_which_beats_the_preset() -> None:
+    base = ["--config", "configs/jade10.yaml"]
+    assert parse("pretrain", base)[0].trainer.epochs == 50
+    assert parse("pretrain", [*base, "--trainer.epochs", "7"])[0].trainer.epochs == 7
+    for words in (["--epochs", "3", "--trainer.epochs", "7"], ["--trainer.epochs", "7", "--epochs", "3"]):
+        assert parse("pretrain", [*base, *words])[0].trainer.epochs == 3
+
+
+def test_an_empty_value_is_unset() -> None:
+    config, preset, _ = parse("pretrain", ["--epochs", "", "--config", "configs/jade10.yaml", "--bars", ""])
+    assert (config.trainer.epochs, config.bars.path, preset) == (50, "sample", "jade10")
+
+
+def test_negative_numbers_equals_signs_and_dashes_are_read_as_meant() -> None:
+    config = parse("pretrain", ["--objective.log_sigma_min", "-2", "--batch-size=16"])[0]
+    assert (config.objective.log_sigma_min, config.trainer.batch_size) == (-2.0, 16)
+
+
+def test_the_mask_ratio_follows_the_strategy_unless_it_is_given() -> None:
+    assert parse("pretrain", ["--objective.mask_strategy", "patch"])[0].objective.mask_ratio == 0.4
+    assert parse("pretrain", [])[0].objective.mask_ratio == 0.15
+    assert resolve({}, {"objective.mask_strategy": "patch"}).objective.mask_ratio == 0.4
+    assert resolve({}, {"objective.mask_strategy": "patch", "objective.mask_ratio": "0.2"}).objective.mask_ratio == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--ecnoder.hidden", "64"],
+            r"unknown parameter 'ecnoder.hidden' \(value '64'\); did you mean 'encoder.hidden'\?",
+        ),
+        (["--epoch", "3"], r"unknown parameter 'epoch'.*did you mean 'epochs'"),
+        (["--epochs", "-1"], r"trainer.epochs='-1'.*allowed: int >= 1"),
+        (["--epochs", "many"], r"trainer.epochs='many'.*valid integer"),
+        (["--epochs", "2.5"], r"trainer.epochs='2.5'"),
+        (["--lr", "nan"], r"optimizer.lr='nan'.*finite"),
+        (["--objective.mask_ratio", "1.5"], r"objective.mask_ratio='1.5'.*allowed: float or none > 0 < 1"),
+        (["--objective.mask_strategy", "blocks"], r"objective.mask_strategy='blocks'.*allowed: random \| patch"),
+        (
+            ["--objective.mask_strategy", "patch", "--objective.mask_patch", "40"],
+            r"mask_patch=40 is more than the 34 steps",
+        ),
+        (["--windows.stride", "99999999999999999999"], r"windows.stride=.*allowed: int >= 1"),
+        (["--register", "a/b"], r"registry.name='a/b'.*allowed: text that matches"),
+        (["--windows.warmup", "105"], r"windows: warmup 105 leaves no valid step in a window of 105"),
+        (["--split.train_end", "2024-12-31"], r"split: train_end, val_end and test_end come together"),
+        (["--resume", "yes"], r"tracking.resume='yes'.*allowed: text that matches"),
+        (["--config", "configs/stone.yaml"], r"no file 'configs/stone.yaml'; did you mean 'configs/stones.yaml'\?"),
+        (["--epochs"], r"'--epochs' has no value"),
+        (["--epochs", "--lr", "1"], r"'--epochs' has no value"),
+        (["epochs=3"], r"'epochs=3' is not a parameter; write --key value"),
+    ],
+)
+def test_a_bad_argument_is_refused_by_name(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse("pretrain", words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {epochs: [", "is not YAML"),
+        ("just words", "must map sections to keys"),
+        ("trainer: 5", "must map sections to keys"),
+        ("- 1\n- 2", "must map sections to keys"),
+        ("\x00\x01", "is not YAML"),
+        ("trainer: {epoch: 5}", "did you mean 'trainer.epochs'"),
+        ("trainer: {epochs: {a: 1}}", "trainer.epochs"),
+        ("split: {train_end: 2024-13-45}", "is not YAML"),
+        ("trainer: [1, 2]", "section 'trainer' holds none"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+        ("1: {2: 3}", "unknown key '1.2'"),
+    ],
+)
+def test_a_bad_preset_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        resolve(read_preset(path), {})
+
+
+def test_a_preset_in_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(b"PAR1\xff\xfe\x00")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_preset(path)
+
+
+def test_every_key_says_what_it_means_and_every_short_parameter_stands_for_one() -> None:
+    assert [key for key, field in dotted_keys().items() if not field.description] == []
+    assert set(SHORT.values()) <= set(dotted_keys())
+    assert set(Config().flat()) == set(dotted_keys())
+
+
+def test_every_commands_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+
+    for name, entry in ENTRY_POINTS.items():
+        assert run_cli([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert all(f"--{key}" in shown for key in (*entry.parameters, *dotted_keys()))
+    assert run_cli([]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ENTRY_POINTS)
