@@ -122,7 +122,8 @@ def main() -> None:
     prepare()
     from moola_mlflow.core.config.presets import read_preset, resolve
     from moola_mlflow.evaluation.crossval import pooled_predictions
-    from moola_mlflow.labels.weak import overlap_groups, sample_labels
+    from moola_mlflow.labels.overlap import overlap_groups
+    from moola_mlflow.labels.weak import sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
     if arguments.smoke:

@@ -107,7 +107,7 @@ def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> di
 
     from moola_mlflow.evaluation.crossval import pooled_predictions
     from moola_mlflow.evaluation.metrics import bootstrap_interval, ece_if_calibrated, paired_difference
-    from moola_mlflow.labels.weak import overlap_groups
+    from moola_mlflow.labels.overlap import overlap_groups
 
     groups = overlap_groups(labels, across_instruments=True)
     said = {name: pooled_predictions(rows, units, labels) for name, rows in outcomes.items()}

@@ -19,7 +19,7 @@ from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, pretrain
 from benchmarks.synthetic_months import machine
 from moola_mlflow.core import runtime
 from moola_mlflow.evaluation.workers import run_tasks
-from moola_mlflow.labels.weak import overlap_groups
+from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.training.head import HeadSettings
 
 

@@ -8,13 +8,13 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.labels.labelled_set import LabelledSet, labels_target, read_labels, write_labels
+    from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
     from moola_mlflow.labels.weak import (
         Patterns,
         check_enough,
         choose_labels,
         find_patterns,
-        overlap_groups,
         sample_bars,
         sample_labels,
     )
@@ -23,13 +23,13 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "labelled_set": ("LabelledSet", "labels_target", "read_labels", "write_labels"),
+        "overlap": ("overlap_groups",),
         "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
         "weak": (
             "Patterns",
             "check_enough",
             "choose_labels",
             "find_patterns",
-            "overlap_groups",
             "sample_bars",
             "sample_labels",
         ),

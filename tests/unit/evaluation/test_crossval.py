@@ -31,7 +31,7 @@ from moola_mlflow.evaluation.crossval import (
     pooled_predictions,
 )
 from moola_mlflow.labels.labelled_set import LabelledSet
-from moola_mlflow.labels.weak import overlap_groups
+from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core.config.tree import BarsConfig
 from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.labels.surge_rule import CLASSES
-from moola_mlflow.labels.weak import overlap_groups, weak_labels
+from moola_mlflow.labels.weak import weak_labels
 
 
 @pytest.fixture(scope="module")

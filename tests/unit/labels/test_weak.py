@@ -17,12 +17,12 @@ from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, Config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.labels.surge_rule import CLASSES, apply_rule
 from moola_mlflow.labels.weak import (
     check_enough,
     choose_labels,
     find_patterns,
-    overlap_groups,
     sample_labels,
     weak_labels,
 )

@@ -17,7 +17,7 @@ from moola_mlflow.core.config.tree import Config
 from moola_mlflow.core.escape import png_data_uri
 from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
-from moola_mlflow.labels.weak import overlap_groups
+from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.reports import compare
 from moola_mlflow.reports.paired import Paired, pair
 from moola_mlflow.reports.plots.compare import literal, overlay_figure, scores_figure

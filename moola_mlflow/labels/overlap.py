@@ -1,0 +1,90 @@
+"""Which labelled windows overlap: by their times, and by equal runs of bars where times are missing or wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moola_mlflow.labels.labelled_set import LabelledSet
+
+RUN_BARS = 10  # this many identical consecutive bars mean that two windows overlap
+# In a slow market the same few bars come again by chance, years apart. Among 5,000 windows of random walks that stand
+# still on half to 95 % of their bars at most 3 pairs share a run of so many different bars; 54,268 do one of two.
+RUN_DISTINCT = 8
+
+
+def overlap_groups(labels: LabelledSet, across_instruments: bool = False) -> np.ndarray:
+    """Number the connected groups of windows that overlap, in order of their first window.
+
+    Two windows overlap when they share a run of 10 identical consecutive bars, at any offset and under any name: a
+    shorter overlap is missed. Where times are known, two windows of one instrument (or of any, with
+    ``across_instruments``) also do when their spans meet; then a run counts only with 8 or more different bars in it:
+    it stands in for wrong times, and must not join windows far apart for bars that do not move.
+
+    Shapes: int64 [N].
+    """
+    if labels.start_ns is not None and labels.end_ns is not None:
+        instrument = None if across_instruments else labels.instrument
+        by_time = _edges_by_time(labels.start_ns, labels.end_ns, instrument)
+        edges = np.concatenate([by_time, _edges_by_runs(labels.ohlc, RUN_DISTINCT)])
+    else:
+        edges = _edges_by_runs(labels.ohlc, 1)
+    root = list(range(len(labels)))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    for a, b in edges.tolist():
+        low, high = sorted((find(a), find(b)))
+        root[high] = low
+    return np.unique([find(i) for i in range(len(labels))], return_inverse=True)[1].astype(np.int64)
+
+
+def _edges_by_time(start_ns: np.ndarray, end_ns: np.ndarray, instrument: np.ndarray | None) -> np.ndarray:
+    """Join each window with the longest-lasting earlier one that it meets. Shapes: int64 [E, 2]."""
+    key = np.zeros(len(start_ns), np.int64) if instrument is None else np.unique(instrument, return_inverse=True)[1]
+    edges = []
+    last = -1
+    for i in np.lexsort((start_ns, key)).tolist():
+        if last >= 0 and key[last] == key[i] and start_ns[i] <= end_ns[last]:
+            edges.append((last, i))
+            last = i if end_ns[i] > end_ns[last] else last
+        else:
+            last = i
+    return np.array(edges, np.int64).reshape(-1, 2)
+
+
+def _edges_by_runs(ohlc: np.ndarray, distinct: int) -> np.ndarray:
+    """Join windows that hold the same run of bars, so many of them distinct. Shapes: float64 [N, T, 4] -> int64 [E, 2].
+
+    Exact, with no hash that could collide: equal bars get equal numbers, then equal runs of 2, 4, 8 and 10 bars do.
+    """
+    num, length, _ = ohlc.shape
+    if length < RUN_BARS:
+        return np.zeros((0, 2), np.int64)
+    bar = np.zeros((num, length), np.int64)
+    for k in range(4):
+        bar = _number_pairs(bar, _ranks(ohlc[:, :, k]))
+    two = _number_pairs(bar[:, :-1], bar[:, 1:])
+    four = _number_pairs(two[:, :-2], two[:, 2:])
+    eight = _number_pairs(four[:, :-4], four[:, 4:])
+    ten = _number_pairs(eight[:, :-2], two[:, 8:])
+    order = np.argsort(ten, axis=None, kind="stable")
+    run, (window, first) = ten.ravel()[order], np.divmod(order, ten.shape[1])
+    pair = np.flatnonzero((run[1:] == run[:-1]) & (window[1:] != window[:-1]))
+    if distinct > 1:
+        bars = np.sort(bar[window[pair, None], first[pair, None] + np.arange(RUN_BARS)], axis=1)
+        pair = pair[(np.diff(bars, axis=1) != 0).sum(axis=1) + 1 >= distinct]
+    return np.unique(np.stack([window[pair], window[pair + 1]], axis=1), axis=0)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Give equal values equal numbers from 0."""
+    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
+
+
+def _number_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Give equal pairs equal numbers from 0."""
+    return _ranks(a * (int(b.max(initial=0)) + 1) + b)
