@@ -25,7 +25,7 @@ from moola_mlflow.evaluation.crossval import (
     pooled_predictions,
 )
 from moola_mlflow.evaluation.metrics import Predictions
-from moola_mlflow.features.price_path import path_features
+from moola_mlflow.features.price_path import price_path_features
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.weak import weak_labels
 from moola_mlflow.training.head import HeadSettings, mirrored
@@ -88,7 +88,7 @@ def method(
         variant = VARIANTS[str(reader.encoder)]
 
         def features(ohlc_NT4: np.ndarray) -> Tensor:
-            own = [torch.from_numpy(path_features(ohlc_NT4))] * reader.path
+            own = [torch.from_numpy(price_path_features(ohlc_NT4))] * reader.path
             return torch.cat([inputs_of(variant, ohlc_NT4), *own], -1)
 
         x, upside_down = features(labels.ohlc), features(mirrored(labels.ohlc))
@@ -98,7 +98,7 @@ def method(
 
     def inputs(ohlc_NT4: np.ndarray) -> Tensor:
         parts = [encoder_of(one, scale.hidden)(inputs_of(VARIANTS[one.variant], ohlc_NT4)) for one in mine]
-        parts += [torch.from_numpy(path_features(ohlc_NT4))] * reader.path
+        parts += [torch.from_numpy(price_path_features(ohlc_NT4))] * reader.path
         return torch.cat(parts, -1)
 
     return HeadMethod(reader.name, inputs(labels.ohlc), inputs(mirrored(labels.ohlc)), settings)

@@ -24,7 +24,7 @@ from moola_mlflow.evaluation.crossval import (
     fresh_copy,
 )
 from moola_mlflow.evaluation.evidence import DETECTOR
-from moola_mlflow.features import feature_names, path_features
+from moola_mlflow.features import feature_names, price_path_features
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.models import (
     HEADS,
@@ -256,7 +256,7 @@ def _features(setting: FinetuneSetting, encoder: Encoder, which: Inputs) -> tupl
     def of(ohlc: np.ndarray) -> Tensor:
         parts = [encoder_features(encoder, ohlc)]
         if which != "encoding":
-            parts.append(torch.from_numpy(path_features(ohlc)))
+            parts.append(torch.from_numpy(price_path_features(ohlc)))
         return torch.cat([part.to(setting.device) for part in parts], -1)
 
     ohlc = setting.labels.ohlc

@@ -6,7 +6,7 @@ A file of this folder with ``ROWS`` adds features: ``relativity11+file`` names t
 from __future__ import annotations
 
 from moola_mlflow.core import find_plugins
-from moola_mlflow.features.price_path import PATH_FEATURE_NAMES, path_features
+from moola_mlflow.features.price_path import PRICE_PATH_FEATURE_NAMES, price_path_features
 from moola_mlflow.features.quality import Tally, check_quality, quality_metrics, quality_report, quality_table
 from moola_mlflow.features.relativity import (
     FEATURE_SETS,
@@ -23,7 +23,7 @@ from moola_mlflow.features.zigzag import Hybrid, Swings
 
 __all__ = [
     "FEATURE_SETS",
-    "PATH_FEATURE_NAMES",
+    "PRICE_PATH_FEATURE_NAMES",
     "Feature",
     "Hybrid",
     "State",
@@ -35,7 +35,7 @@ __all__ = [
     "feature_bounds",
     "feature_names",
     "flip_rate",
-    "path_features",
+    "price_path_features",
     "quality_metrics",
     "quality_report",
     "quality_table",

@@ -26,7 +26,7 @@ CHUNK = 256
 Floats = NDArray[np.float64]
 
 
-def path_features(ohlc_NT4: Floats) -> NDArray[np.float32]:
+def price_path_features(ohlc_NT4: Floats) -> NDArray[np.float32]:
     """Return the path features of each window, a pure function of that window's own bars.
 
     The last k bars are t-k+1..t, the next k are t+1..t+k. Net moves are c_t - c_{t-k} back and c_{t+k} - c_t forward;
@@ -34,7 +34,7 @@ def path_features(ohlc_NT4: Floats) -> NDArray[np.float32]:
     (positive outwards, for the low too); a place runs from 0 (the horizon's first bar) to 1 (its last), the first of
     equals. A feature whose horizon leaves the window is 0.
 
-    Shapes: [N, T, 4] -> [N, T, 56], in the order of ``PATH_FEATURE_NAMES``. Units: the window's median bar range;
+    Shapes: [N, T, 4] -> [N, T, 56], in the order of ``PRICE_PATH_FEATURE_NAMES``. Units: the window's median bar range;
     where that is 0 the mean range; where that is 0 too, every feature of the window is 0. Places are in 0..1.
     Raises: UserError for another shape.
     """
@@ -43,7 +43,7 @@ def path_features(ohlc_NT4: Floats) -> NDArray[np.float32]:
         raise UserError(
             f"path features need windows of open, high, low, close, shape [N, T, 4] with T >= 1; got {ohlc_NT4.shape}"
         )
-    out_NTP = np.empty((*ohlc_NT4.shape[:2], len(PATH_FEATURE_NAMES)), np.float32)
+    out_NTP = np.empty((*ohlc_NT4.shape[:2], len(PRICE_PATH_FEATURE_NAMES)), np.float32)
     for lo in range(0, len(ohlc_NT4), CHUNK):
         part = slice(lo, lo + CHUNK)
         unit_N = _median_range(ohlc_NT4[part])
@@ -148,4 +148,4 @@ def _running_place(x_NT: Floats, k: int) -> Floats:
     return out_NT
 
 
-PATH_FEATURE_NAMES = tuple(name for name, _, _ in _columns(np.zeros((1, 1, 4))))
+PRICE_PATH_FEATURE_NAMES = tuple(name for name, _, _ in _columns(np.zeros((1, 1, 4))))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.features import PATH_FEATURE_NAMES, Hybrid, compute_features, path_features
+from moola_mlflow.features import PRICE_PATH_FEATURE_NAMES, Hybrid, compute_features, price_path_features
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.embedding import check_windows
 from moola_mlflow.models.encoders.base import Encoder
@@ -131,7 +131,7 @@ def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
     if which != "path" and encoder is None:
         raise ValueError(f"inputs='{which}' needs an encoder; without one inputs='path' is allowed")
     encoding = encoder.output_size if encoder is not None and which != "path" else 0
-    return encoding + (len(PATH_FEATURE_NAMES) if which != "encoding" else 0)
+    return encoding + (len(PRICE_PATH_FEATURE_NAMES) if which != "encoding" else 0)
 
 
 def encoder_features(encoder: Encoder, ohlc_NT4: np.ndarray) -> Tensor:
@@ -175,7 +175,7 @@ def detector_inputs(
             if reads is not None:
                 rows_BTP[..., : reads.output_size] = _encoded(reads, part, precision)
             if which != "encoding":
-                rows_BTP[..., -len(PATH_FEATURE_NAMES) :] = torch.from_numpy(path_features(part))
+                rows_BTP[..., -len(PRICE_PATH_FEATURE_NAMES) :] = torch.from_numpy(price_path_features(part))
     return inputs_NTP
 
 

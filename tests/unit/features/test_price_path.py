@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.features import price_path
-from moola_mlflow.features.price_path import PATH_FEATURE_NAMES, path_features
+from moola_mlflow.features.price_path import PRICE_PATH_FEATURE_NAMES, price_path_features
 
 
 def random_window(seed: int, num_steps: int = 105, tick: float = 0.25, flat: int = 0) -> np.ndarray:
@@ -63,17 +63,17 @@ def test_features_equal_their_plain_definition(seed: int, num_steps: int, flat: 
     window = random_window(seed, num_steps, flat=flat)
     range_ = window[:, 1] - window[:, 2]
     r = float(np.median(range_)) or float(np.mean(range_))
-    found = path_features(window[None])[0]
+    found = price_path_features(window[None])[0]
     if r == 0:
         assert not found.any()
         return
-    expected = [[plain_feature(name, window, t, r) for name in PATH_FEATURE_NAMES] for t in range(num_steps)]
+    expected = [[plain_feature(name, window, t, r) for name in PRICE_PATH_FEATURE_NAMES] for t in range(num_steps)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_there_are_56_features_each_with_a_name_of_its_own() -> None:
-    assert len(set(PATH_FEATURE_NAMES)) == len(PATH_FEATURE_NAMES) == 56
-    found = path_features(random_window(0)[None])
+    assert len(set(PRICE_PATH_FEATURE_NAMES)) == len(PRICE_PATH_FEATURE_NAMES) == 56
+    found = price_path_features(random_window(0)[None])
     assert found.shape == (1, 105, 56)
     assert found.dtype == np.float32
     assert (np.abs(found).max(axis=(0, 1)) > 0).all()
@@ -88,40 +88,40 @@ def test_there_are_56_features_each_with_a_name_of_its_own() -> None:
 def test_features_do_not_depend_on_the_price_scale_or_level(seed: int, factor: float, shift: int, flat: int) -> None:
     window = random_window(seed, flat=flat)[None]
     np.testing.assert_allclose(
-        path_features((window + 0.25 * shift) * factor), path_features(window), rtol=1e-5, atol=1e-5
+        price_path_features((window + 0.25 * shift) * factor), price_path_features(window), rtol=1e-5, atol=1e-5
     )
 
 
 @given(seed=st.integers(0, 10_000))
 def test_mirrored_prices_swap_highs_with_lows_and_turn_the_sign_of_moves(seed: int) -> None:
     window = random_window(seed)
-    plain, mirrored = (path_features(w[None])[0] for w in (window, -window[:, [0, 2, 1, 3]]))
+    plain, mirrored = (price_path_features(w[None])[0] for w in (window, -window[:, [0, 2, 1, 3]]))
     swaps = {"high": "low", "low": "high", "up": "down", "down": "up"}
     unsigned = ("breakout", "size", "place", "range")
-    for p, name in enumerate(PATH_FEATURE_NAMES):
-        partner = PATH_FEATURE_NAMES.index("_".join(swaps.get(word, word) for word in name.split("_")))
+    for p, name in enumerate(PRICE_PATH_FEATURE_NAMES):
+        partner = PRICE_PATH_FEATURE_NAMES.index("_".join(swaps.get(word, word) for word in name.split("_")))
         sign = 1 if name.startswith(unsigned) else -1
         np.testing.assert_allclose(mirrored[:, partner], sign * plain[:, p], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_a_window_without_any_range_is_all_zero_and_a_median_of_zero_falls_back_on_the_mean() -> None:
     flat = np.full((60, 4), 7.0)
-    assert not path_features(flat[None]).any()
+    assert not price_path_features(flat[None]).any()
     flat[3, 1] = 9.0  # one bar with a range: the median is 0, the mean is 2 / 60
-    found = path_features(np.stack([np.full((60, 4), 7.0), flat]))
+    found = price_path_features(np.stack([np.full((60, 4), 7.0), flat]))
     assert not found[0].any()
-    assert found[1, 3, PATH_FEATURE_NAMES.index("range")] == pytest.approx(60)
+    assert found[1, 3, PRICE_PATH_FEATURE_NAMES.index("range")] == pytest.approx(60)
 
 
 def test_a_window_s_features_do_not_depend_on_its_neighbours_nor_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     windows = np.stack([random_window(seed, flat=100 * (seed == 2)) for seed in range(7)])
-    together = path_features(windows)
+    together = price_path_features(windows)
     monkeypatch.setattr(price_path, "CHUNK", 3)
-    assert np.array_equal(path_features(windows), together)
-    assert np.array_equal(path_features(windows[4:5])[0], together[4])
+    assert np.array_equal(price_path_features(windows), together)
+    assert np.array_equal(price_path_features(windows[4:5])[0], together[4])
 
 
 def test_no_windows_give_no_features_and_another_shape_is_refused() -> None:
-    assert path_features(np.zeros((0, 105, 4))).shape == (0, 105, 56)
+    assert price_path_features(np.zeros((0, 105, 4))).shape == (0, 105, 56)
     with pytest.raises(UserError, match=r"shape \[N, T, 4\].*got \(105, 4\)"):
-        path_features(np.zeros((105, 4)))
+        price_path_features(np.zeros((105, 4)))

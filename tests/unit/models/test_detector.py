@@ -10,7 +10,7 @@ import torch
 from small_models import CLASSES, small_detector, small_encoder, windows
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.features.price_path import path_features
+from moola_mlflow.features.price_path import price_path_features
 from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.models import detector as detector_module
 from moola_mlflow.models.calibration import apply_temperature
@@ -42,7 +42,7 @@ def test_inputs_are_the_encoding_that_embed_returns_and_the_path_features_beside
     ohlc, encoder = windows(), small_encoder()
     both = detector_inputs(encoder, "both", ohlc)
     assert torch.allclose(both[..., :8], embed(encoder, ohlc, "none"), atol=1e-6)
-    assert torch.equal(both[..., 8:], torch.from_numpy(path_features(ohlc)))
+    assert torch.equal(both[..., 8:], torch.from_numpy(price_path_features(ohlc)))
     assert torch.equal(detector_inputs(encoder, "encoding", ohlc), both[..., :8])
     assert torch.equal(detector_inputs(None, "path", ohlc), both[..., 8:])
     assert not both.requires_grad
