@@ -139,7 +139,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
         _record(name, e)
         raise
     prepare_environment(config.runtime.threads, is_tuned(config.runtime))
-    command = importlib.import_module(f"moola_mlflow.cli.main.commands.{name}")
+    command = importlib.import_module(f"moola_mlflow.cli.commands.{name}")
     command.run(config, preset, interrupts, **arguments)
     return 0
 

@@ -32,7 +32,7 @@ class PeerLost(TrainingError):
 class World:
     """The processes of a training; alone where nobody started several."""
 
-    process_rank: int = 0
+    rank: int = 0
     size: int = 1
     control: Any = None
     """The group for what the host decides; not the GPU's, whose answers the host would have to wait for."""

@@ -94,7 +94,7 @@ def test_help_waits_for_nothing_heavy() -> None:
     code = f"""
 import sys
 from moola_mlflow import cli
-cli.main([]), cli.main(["pretrain", "--help"])
+cli.run_cli([]), cli.run_cli(["pretrain", "--help"])
 print([name for name in {HEAVY} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

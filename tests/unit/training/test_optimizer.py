@@ -43,7 +43,7 @@ def test_a_pretraining_imports_neither_torchs_compiler_nor_its_symbolic_shapes(t
     code = (
         "import sys\n"
         "from moola_mlflow import cli\n"
-        "code = cli.main(sys.argv[1:])\n"
+        "code = cli.run_cli(sys.argv[1:])\n"
         "print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))\n"
         "sys.exit(code)"
     )
