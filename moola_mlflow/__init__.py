@@ -18,7 +18,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
     from moola_mlflow.bars import Bars, read_bars
     from moola_mlflow.core import BarsConfig
     from moola_mlflow.features import compute_features

@@ -126,7 +126,7 @@ def test_every_command_of_a_page_runs(prepared: Path, page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page, test in PYTHON_BY.items() if test == "e2e/test_docs_commands.py" and page not in HOW_TOS]
+    "page", [page for page, test in PYTHON_BY.items() if test == "test_docs_commands.py" and page not in HOW_TOS]
 )
 def test_every_python_example_of_a_page_runs(prepared: Path, page: str) -> None:
     assert blocks(page, "python") != []

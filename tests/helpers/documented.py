@@ -69,13 +69,13 @@ NOT_RUN = {
 }
 """Commands that no test runs as they stand, as a pattern of ``page: command``, each with the one reason why not."""
 PYTHON_BY = {
-    **dict.fromkeys(["README.md", "docs/pretraining.md"], "e2e/test_readme.py"),
+    **dict.fromkeys(["README.md", "docs/pretraining.md"], "test_readme.py"),
     **dict.fromkeys(
         ["docs/data.md", "docs/detection.md", "docs/registry.md", "docs/sample.md", *HOW_TOS],
-        "e2e/test_docs_commands.py",
+        "test_docs_commands.py",
     ),
-    "docs/labels.md": "test_labels.py",
-    "docs/features.md": "features/test_relativity.py",
+    "docs/labels.md": "test_weak.py",
+    "docs/features.md": "test_relativity.py",
 }
 """Which test runs a page's blocks of Python."""
 FENCES = ("", "bash")
