@@ -7,6 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from moola_mlflow.core import Metrics
 from moola_mlflow.training import EpochEnded, MemoryRanOut, TrainingEvent, WentBack
 
 
@@ -14,9 +15,9 @@ def epoch_line(event: EpochEnded) -> str:
     """Return one epoch as text; epochs count from 1 here and from 0 in the tracked steps."""
     m = event.metrics
     return (
-        f"Epoch {event.epoch + 1:3d} | Train Loss: {m['train/loss']:.6f} | Val Loss: {m['val/loss']:.6f} | "
-        f"LR: {m['lr']:.6f} | Time: {m['epoch_seconds']:.1f}s | "
-        f"Huber: {m['val/huber']:.6f} | Skill: {m['val/skill']:.4f}"
+        f"Epoch {event.epoch + 1:3d} | Train Loss: {m[Metrics.TRAIN_LOSS]:.6f} | Val Loss: {m[Metrics.VAL_LOSS]:.6f} | "
+        f"LR: {m[Metrics.LR]:.6f} | Time: {m[Metrics.EPOCH_SECONDS]:.1f}s | "
+        f"Huber: {m[Metrics.VAL_HUBER]:.6f} | Skill: {m[Metrics.VAL_SKILL]:.4f}"
     )
 
 
@@ -66,8 +67,9 @@ class TrainingDisplay:
             self.progress.update(
                 self.task,
                 description=f"epoch {event.epoch + 1}/{event.epochs}",
-                scores=f"loss {m['train/loss']:.4f}  val {m['val/loss']:.4f}  skill {m['val/skill']:.3f}  "
-                f"lr {m['lr']:.1e}  {m['windows_per_second']:.0f} windows/s",
+                scores=f"loss {m[Metrics.TRAIN_LOSS]:.4f}  val {m[Metrics.VAL_LOSS]:.4f}  "
+                f"skill {m[Metrics.VAL_SKILL]:.3f}  lr {m[Metrics.LR]:.1e}  "
+                f"{m[Metrics.WINDOWS_PER_SECOND]:.0f} windows/s",
             )
         else:
             print(epoch_line(event), flush=True)

@@ -23,7 +23,7 @@ from moola_mlflow.features import (
 )
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
 from moola_mlflow.models import Encoder
-from moola_mlflow.tracking import Run, log_model_inputs, resolve_origin
+from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, log_model_inputs, resolve_origin
 from moola_mlflow.training import PrepareObserver, hybrid
 from moola_mlflow.windows import BatchSource, Split, Windows, feature_statistics
 
@@ -45,9 +45,9 @@ def log_bars(run: Run, bars: Bars, config: Config, context: str) -> None:
     """Log every file of the bars as an input of the run, and warn if the stamps look wrong."""
     run.bars(bars, context)
     if bars.dropped:
-        run.metrics({f"bars/dropped_{kind}": count for kind, count in bars.dropped.items()})
+        run.metrics({f"{Metrics.BARS_DROPPED}{kind}": count for kind, count in bars.dropped.items()})
     if warning := stamp_warning(bars.time_ns, bars.instrument, config.bars.stamp):
-        run.tags({"moola.bars_warning": warning})
+        run.tags({Tags.BARS_WARNING: warning})
         print(f"Warning: {warning}", flush=True)
 
 
@@ -61,8 +61,8 @@ class LoggedPreparation(PrepareObserver):
         log_bars(self._run, bars, self._config, "training")
 
     def windows_split(self, windows: Windows, split: Split) -> None:
-        self._run.metrics({f"split/{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
-        self._run.metrics({"split/dropped": split.dropped})
+        self._run.metrics({f"{Metrics.SPLIT}{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
+        self._run.metrics({Metrics.SPLIT_DROPPED: split.dropped})
 
     def flip_rate(self, source: BatchSource) -> float:
         return float(check_features(self._run, source, hurry=True)["swing_flip_rate"])
@@ -82,7 +82,7 @@ def check_features(
     report = seen.report(source.flip_rate(), reference)
     _log_quality(run, report, seen.features)
     if report["warnings"]:
-        run.tags({"moola.warnings": " ".join(report["warnings"])})
+        run.tags({Tags.WARNINGS: " ".join(report["warnings"])})
     for warning in report["warnings"]:
         print(f"Warning: {warning}", flush=True)
     try:
@@ -126,15 +126,15 @@ def check_label_features(
 
 def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None:
     run.metrics(quality_metrics(report))
-    run.json(report, "features/quality.json")
-    run.table(quality_table(report), "features/quality_table.json")
+    run.json(report, Artifacts.QUALITY)
+    run.table(quality_table(report), Artifacts.QUALITY_TABLE)
 
     def picture() -> Figure:
         from moola_mlflow.reports import quality_figure  # matplotlib takes half a second to import
 
         return quality_figure(report, features)
 
-    run.figure_later(picture, "figures/feature_quality.png")
+    run.figure_later(picture, Artifacts.QUALITY_FIGURE)
 
 
 def load_labels(run: Run, config: Config) -> LabelledSet:
@@ -150,8 +150,8 @@ def load_labels(run: Run, config: Config) -> LabelledSet:
                 "spaces and . _ - : /, and not 'macro'; rename it in the file"
             )
     run.labels(labels, "finetune")
-    counts = {f"labels/{name}": count for name, count in labels.counts().items()}
-    run.metrics({"labels/used": len(labels), **counts})
+    counts = {f"{Metrics.LABELS}{name}": count for name, count in labels.counts().items()}
+    run.metrics({Metrics.LABELS_USED: len(labels), **counts})
     return labels
 
 
@@ -164,9 +164,9 @@ def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
     if not encoders:
         return
     origins = [resolve_origin(name, encoder.card) for name, encoder in encoders]
-    tags = {"moola.encoder": ",".join(origin.uri for origin in origins)}
-    tags["moola.encoder_run_id"] = ",".join(origin.run_id for origin in origins if origin.run_id)
-    tags["moola.encoder_model_id"] = ",".join(origin.model_id for origin in origins if origin.model_id)
+    tags = {Tags.ENCODER: ",".join(origin.uri for origin in origins)}
+    tags[Tags.ENCODER_RUN_ID] = ",".join(origin.run_id for origin in origins if origin.run_id)
+    tags[Tags.ENCODER_MODEL_ID] = ",".join(origin.model_id for origin in origins if origin.model_id)
     run.tags({key: text for key, text in tags.items() if text})
     log_model_inputs(run.id, [origin.model_id for origin in origins if origin.model_id])
 
@@ -205,7 +205,7 @@ def check_overlap(
         first, last = (int(np.datetime64(text.rstrip("Z"), "ns").astype(np.int64)) for text in ends)
         inside |= (labels.start_ns <= last) & (labels.end_ns >= first)
     share = float(inside.mean())
-    run.metrics({"data/pretrain_overlap": share})
+    run.metrics({Metrics.PRETRAIN_OVERLAP: share})
     if not share:
         return share, []
     return share, [

@@ -12,7 +12,7 @@ import torch
 from moola_mlflow.cli import progress as progress_module
 from moola_mlflow.core import Config, Interrupted, Interrupts, configure_threads, is_tuned, pick_device, pick_precision
 from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
-from moola_mlflow.tracking import ResumePoint, Run, end_lost_run
+from moola_mlflow.tracking import Artifacts, Metrics, ResumePoint, Run, Tags, end_lost_run
 from moola_mlflow.training import (
     EpochEnded,
     MemoryRanOut,
@@ -76,12 +76,12 @@ def go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> Non
     trainer.restore(point.state)
     if point.fork:  # only now that the state is known to fit
         shutil.copytree(point.folder / "checkpoints", trainer.folder.folder, dirs_exist_ok=True)
-        active.tags({"moola.forked_from": point.run_id})
+        active.tags({Tags.FORKED_FROM: point.run_id})
     trainer.folder.load_latest()
     if point.drift:
-        active.tags({"moola.drift": point.drift_text()})
+        active.tags({Tags.DRIFT: point.drift_text()})
     progress = trainer.progress
-    logged = active.steps("val/huber")
+    logged = active.steps(Metrics.VAL_HUBER)
     for epoch, metrics in enumerate(progress.history):
         if epoch not in logged:
             active.metrics(metrics, step=epoch)
@@ -95,14 +95,14 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
     """
     every = trainer.config.tracking.figures_every
     # Not empty where an older checkpoint had to be taken: those epochs come out the same, and have their points.
-    logged = active.steps("val/huber")
+    logged = active.steps(Metrics.VAL_HUBER)
 
     def track(event: TrainingEvent) -> None:
         if isinstance(event, WentBack):
-            active.json(event.error.diagnosis, "diagnosis.json")
-            active.tags({"moola.nan_retry": f"epoch {event.epoch} again at {event.lr_scale:g} of the learning rate"})
+            active.json(event.error.diagnosis, Artifacts.DIAGNOSIS)
+            active.tags({Tags.NAN_RETRY: f"epoch {event.epoch} again at {event.lr_scale:g} of the learning rate"})
         if isinstance(event, MemoryRanOut):
-            active.tags({"moola.micro_batch": event.micro_batch})
+            active.tags({Tags.MICRO_BATCH: event.micro_batch})
         if not isinstance(event, EpochEnded):
             return
         if event.epoch not in logged:
@@ -114,7 +114,7 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
 
             names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
             picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
-            active.figure(picture, f"figures/reconstruction_epoch_{event.epoch:03d}.png")
+            active.figure(picture, f"{Artifacts.RECONSTRUCTION_FIGURE}{event.epoch:03d}.png")
 
     display = progress_module.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
     trainer.subscribers = (display, track)
@@ -122,7 +122,7 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
         try:
             stopped = trainer.fit().stopped
         except NumbersWrong as e:
-            active.json(e.diagnosis, "diagnosis.json")
+            active.json(e.diagnosis, Artifacts.DIAGNOSIS)
             active.draw_waiting()
             raise
         if stopped:

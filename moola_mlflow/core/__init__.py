@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         metric_name,
         png_data_uri,
     )
+    from moola_mlflow.core.names import Metrics
     from moola_mlflow.core.plugins import find_plugins
     from moola_mlflow.core.runtime import (
         DRAWS,
@@ -94,6 +95,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "metric_name",
             "png_data_uri",
         ),
+        "names": ("Metrics",),
         "plugins": ("find_plugins",),
         "runtime": (
             "DRAWS",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from moola_mlflow.core import Metrics
 from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, pooled_predictions
 from moola_mlflow.evaluation.metrics import (
     Interval,
@@ -132,19 +133,17 @@ class Evidence:
         """Return what is tracked; undefined figures are left out."""
         out: dict[str, float] = {}
         for name, interval in self.detector.items():
-            out |= {f"cv/{name}": interval.mean, f"cv/{name}_lo": interval.lo, f"cv/{name}_hi": interval.hi}
-            out[f"cv/{name}_std"] = self.std[name]
-        out["cv/ece_before_temperature"] = self.ece_before
-        out["cv/ece_if_calibrated"] = self.ece_if_calibrated
-        for prefix, best in (("delta", self.best_network), ("delta_best", self.best_baseline)):
+            out |= _with_ends(f"{Metrics.CV}{name}", interval)
+            out[f"{Metrics.CV}{name}_std"] = self.std[name]
+        out[Metrics.CV_ECE_BEFORE_TEMPERATURE] = self.ece_before
+        out[Metrics.CV_ECE_IF_CALIBRATED] = self.ece_if_calibrated
+        for prefix, best in ((Metrics.CV_DELTA, self.best_network), (Metrics.CV_DELTA_BEST, self.best_baseline)):
             for name in HEADLINE:
                 if baseline := best(name):
-                    interval = self.differences[baseline][name]
-                    out[f"cv/{prefix}_{name}"] = interval.mean
-                    out |= {f"cv/{prefix}_{name}_lo": interval.lo, f"cv/{prefix}_{name}_hi": interval.hi}
-        out["labels/groups"] = self.num_groups
+                    out |= _with_ends(f"{prefix}{name}", self.differences[baseline][name])
+        out[Metrics.LABELS_GROUPS] = self.num_groups
         for method in self.differences:
-            out |= {f"baseline/{method}/{name}": self.table[method][name].mean for name in SHOWN}
+            out |= {f"{Metrics.BASELINE}{method}/{name}": self.table[method][name].mean for name in SHOWN}
         return {name: value for name, value in out.items() if math.isfinite(value)}
 
     def gated(self, identity: bool | None) -> dict[str, Any]:
@@ -325,3 +324,7 @@ def _shown(interval: Interval) -> str:
 
 def _plain(interval: Interval) -> dict[str, float]:
     return dict(interval._asdict())
+
+
+def _with_ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_lo": interval.lo, f"{name}_hi": interval.hi}

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moola_mlflow.core import Metrics
 from moola_mlflow.models import Encoder, Ridge, median_range, running_max, shifted
 from moola_mlflow.windows import Batch, BatchSource, Split
 
@@ -95,11 +96,11 @@ class ProbeScores:
     def metrics(self) -> dict[str, float]:
         """Return the figures under their metric names."""
         return {
-            "probe/r2": self.r2,
-            "probe/r2_random": self.r2_random,
-            "probe/r2_inputs": self.r2_inputs,
-            "probe/r2_gain": self.gain,
-            "probe/r2_path": self.r2_path,
+            Metrics.PROBE_R2: self.r2,
+            Metrics.PROBE_R2_RANDOM: self.r2_random,
+            Metrics.PROBE_R2_INPUTS: self.r2_inputs,
+            Metrics.PROBE_R2_GAIN: self.gain,
+            Metrics.PROBE_R2_PATH: self.r2_path,
         }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moola_mlflow.core import UserError
+from moola_mlflow.core import Metrics, UserError
 from moola_mlflow.features.relativity import feature_bounds
 
 MIN_NONZERO = 0.05
@@ -193,7 +193,7 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
     warnings = []
     if report["swing_flip_rate"] > MAX_FLIP_RATE:
         warnings.append(
-            f"feature/swing_flip_rate is {report['swing_flip_rate']:.2f}, above {MAX_FLIP_RATE}: the leg flips so "
+            f"{Metrics.SWING_FLIP_RATE} is {report['swing_flip_rate']:.2f}, above {MAX_FLIP_RATE}: the leg flips so "
             "often that the swing features are mostly noise; set features.hybrid_lookback=0 (the primary rule alone), "
             "and where it is 0 already look at the bars: their closes alternate"
         )
@@ -237,12 +237,12 @@ def check_quality(report: Mapping[str, Any]) -> None:
 
 def quality_metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the report's headline figures under their metric names."""
-    metrics = {"feature/swing_flip_rate": report["swing_flip_rate"]}
+    metrics = {Metrics.SWING_FLIP_RATE: report["swing_flip_rate"]}
     for row in report["features"]:
-        metrics[f"feature/nonzero/{row['name']}"] = row["nonzero"]
-        metrics[f"feature/clipped/{row['name']}"] = row["at_lower"] + row["at_upper"]
+        metrics[f"{Metrics.FEATURE_NONZERO}{row['name']}"] = row["nonzero"]
+        metrics[f"{Metrics.FEATURE_CLIPPED}{row['name']}"] = row["at_lower"] + row["at_upper"]
         if "psi" in row:
-            metrics[f"feature/psi/{row['name']}"] = row["psi"]
+            metrics[f"{Metrics.FEATURE_PSI}{row['name']}"] = row["psi"]
     return metrics
 
 

@@ -13,27 +13,27 @@ from moola_mlflow.reports.document import Document, Heading, Items, Mono, Notice
 from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import Paired, pair
 from moola_mlflow.reports.plots.compare import COLORS, overlay_figure, scores_figure
-from moola_mlflow.tracking import COMMIT, RunRecord, encoder_sources, read_run
+from moola_mlflow.tracking import COMMIT, Metrics, RunRecord, Tags, encoder_sources, read_run
 
 STAGES = ("pretrain", "finetune", "trial")
 FAMILIES = {
-    "loss": ("val/loss", "train/loss"),
-    "Huber": ("val/huber",),
-    "skill": ("val/skill",),
-    "Joint@3 inside the folds": ("val/joint_success_at_3",),
-    "negative log-likelihood inside the folds": ("val/nll",),
+    "loss": (Metrics.VAL_LOSS, Metrics.TRAIN_LOSS),
+    "Huber": (Metrics.VAL_HUBER,),
+    "skill": (Metrics.VAL_SKILL,),
+    "Joint@3 inside the folds": (Metrics.VAL_JOINT_AT_3,),
+    "negative log-likelihood inside the folds": (Metrics.VAL_NLL,),
 }
 """Curves that belong on one picture."""
 HEADLINE = (
-    "best_val_loss", "test/huber", "test/mae", "test/skill", "probe/r2", "probe/r2_gain", "sweep/value",
-    "cv/joint_success_at_3", "cv/f1_macro", "cv/hit_at_3", "cv/ece",
-    "cv/delta_joint_success_at_3", "cv/delta_best_joint_success_at_3",
+    Metrics.BEST_VAL_LOSS, Metrics.TEST_HUBER, Metrics.TEST_MAE, Metrics.TEST_SKILL, Metrics.PROBE_R2,
+    Metrics.PROBE_R2_GAIN, Metrics.SWEEP_VALUE, Metrics.CV_JOINT_AT_3, Metrics.CV_F1_MACRO, Metrics.CV_HIT_AT_3,
+    Metrics.CV_ECE, Metrics.CV_DELTA_JOINT_AT_3, Metrics.CV_DELTA_BEST_JOINT_AT_3,
 )  # fmt: skip
 SCALE = ("objective.", "features.set", "windows.")
 """Keys by which losses are on another scale."""
 SCORES = {"joint_success_at_3": "Joint@3", "f1_macro": "F1 macro"}
 MET = {
-    "moola.data_sha256": "data, SHA-256", COMMIT: "commit", "moola.device": "device", "moola.precision": "precision",
+    Tags.DATA_SHA256: "data, SHA-256", COMMIT: "commit", Tags.DEVICE: "device", Tags.PRECISION: "precision",
 }  # fmt: skip
 """Tags of what a run met outside of its configuration."""
 PARTS = 12
@@ -95,7 +95,7 @@ def warnings(runs: Sequence[RunRecord], keys: Mapping[str, Any]) -> list[str]:
     """Return what forbids to read the figures side by side without a second thought."""
     out = []
     tags = [run.tags for run in runs]
-    if len({one.get("moola.data_sha256") for one in tags}) > 1:
+    if len({one.get(Tags.DATA_SHA256) for one in tags}) > 1:
         what = "labels" if runs[0].stage == "finetune" else "bars"
         out.append(
             f"The runs did not see the same {what} (the content hashes differ): part of any difference is theirs."
@@ -103,11 +103,11 @@ def warnings(runs: Sequence[RunRecord], keys: Mapping[str, Any]) -> list[str]:
     if runs[0].stage != "finetune" and (unlike := [key for key in keys if key.startswith(SCALE)]):
         named = ", ".join(unlike[:4])
         out.append(f"Losses and skills are not on one scale ({named} differ); the probe asks the same of all.")
-    if len({one.get("mlflow.source.git.commit") for one in tags}) > 1:
+    if len({one.get(Tags.COMMIT) for one in tags}) > 1:
         out.append("The runs are of different commits.")
-    if any(one.get("moola.identity") == "true" for one in tags):
+    if any(one.get(Tags.IDENTITY) == "true" for one in tags):
         out.append("A run with the identity objective is among them: its loss, MAE and skill measure copying.")
-    if any(one.get("moola.weak_labels") == "true" for one in tags) and runs[0].stage == "finetune":
+    if any(one.get(Tags.WEAK_LABELS) == "true" for one in tags) and runs[0].stage == "finetune":
         out.append(WEAK_LABELS_TEXT)
     for letter, run in zip(letters(runs), runs, strict=True):
         if run.status != "FINISHED":
@@ -139,7 +139,7 @@ def build_comparison(runs: Sequence[RunRecord], short: bool = False) -> Document
     document.add(Heading("Metrics"))
     document.add(_metrics(runs, names, HEADLINE))
     if not short:
-        everything = sorted({key for run in runs for key in run.metrics if not key.startswith("system/")})
+        everything = sorted({key for run in runs for key in run.metrics if not key.startswith(Metrics.SYSTEM)})
         document.add(_metrics(runs, names, everything, "Every metric"), *_pictures(runs, names))
     return document
 
@@ -215,7 +215,7 @@ def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading |
         if not curves:
             continue
         many = ", a line a fold" if runs[0].stage == "finetune" else ""
-        name = f"curves-{metrics[0].removeprefix('val/').replace('/', '-')}.png"
+        name = f"curves-{metrics[0].removeprefix(Metrics.VAL).replace('/', '-')}.png"
         out.append(Picture(name, png_data_uri(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
     return [Heading("Curves"), *out] if out else []
 
@@ -227,5 +227,5 @@ def _curve(run: RunRecord, metric: str) -> dict[int, float]:
 
 
 def _score(run: RunRecord, name: str) -> Interval | None:
-    found = [run.metrics.get(f"cv/{name}{end}") for end in ("", "_lo", "_hi")]
+    found = [run.metrics.get(f"{Metrics.CV}{name}{end}") for end in ("", "_lo", "_hi")]
     return None if None in found else Interval(*(float(value or 0) for value in found))

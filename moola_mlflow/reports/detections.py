@@ -12,6 +12,7 @@ from moola_mlflow.core import Config, html_page, html_table, html_text, markdown
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
 from moola_mlflow.models import PatternDetector, Scan
 from moola_mlflow.reports.plots.candles import candles_svg, class_color
+from moola_mlflow.tracking import Metrics
 
 NO_NOTHING = (
     "The detector names one of its classes in every window, also where there is no pattern: it was taught on windows "
@@ -71,18 +72,18 @@ class DetectionsReport:
     def metrics(self, seconds: float) -> dict[str, float]:
         """Return the figures of the run."""
         num_windows, num_bars = len(self.scan.windows), len(self.scan.windows.bars)
-        hits = {f"hits/{metric_name(name)}": float(n) for name, n in self.counts().items()}
+        hits = {f"{Metrics.HITS}{metric_name(name)}": float(n) for name, n in self.counts().items()}
         return {
-            "detect/hits": len(self.table),
+            Metrics.DETECT_HITS: len(self.table),
             **hits,
-            "detect/windows": num_windows,
-            "detect/windows_above": int(self.scan.above.sum()),
-            "detect/share_above": self.share_above,
-            "detect/bars": num_bars,
-            "detect/bars_seen": self.scan.num_bars_seen,
-            "detect/seconds": seconds,
-            "detect/windows_per_second": num_windows / seconds,
-            "detect/bars_per_second": num_bars / seconds,
+            Metrics.DETECT_WINDOWS: num_windows,
+            Metrics.DETECT_WINDOWS_ABOVE: int(self.scan.above.sum()),
+            Metrics.DETECT_SHARE_ABOVE: self.share_above,
+            Metrics.DETECT_BARS: num_bars,
+            Metrics.DETECT_BARS_SEEN: self.scan.num_bars_seen,
+            Metrics.DETECT_SECONDS: seconds,
+            Metrics.DETECT_WINDOWS_PER_SECOND: num_windows / seconds,
+            Metrics.DETECT_BARS_PER_SECOND: num_bars / seconds,
         }
 
     def summary(self) -> str:

@@ -23,6 +23,7 @@ from moola_mlflow.evaluation import (
 )
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
+from moola_mlflow.tracking import Metrics, Tags, VersionTags
 
 WEAK_LABELS_TEXT = (
     "The labels are WEAK: a rule made them from prices. The scores say how well the rule is imitated, not that a "
@@ -40,18 +41,19 @@ def fold_line(unit: Unit, found: Mapping[str, float]) -> str:
 
 def fold_run(unit: Unit, outcome: FoldOutcome, found: Mapping[str, float]) -> dict[str, Any]:
     """Return name, tags, parameters, duration, curves and final figures of a fold's child run."""
-    names = {"train_loss": "train/loss", "held_nll": "val/nll", "held_class_nll": "val/class_nll",
-             "held_f1_macro": "val/f1_macro", "held_joint_at_3": "val/joint_success_at_3"}  # fmt: skip
+    names = {"train_loss": Metrics.TRAIN_LOSS, "held_nll": Metrics.VAL_NLL, "held_class_nll": Metrics.VAL_CLASS_NLL,
+             "held_f1_macro": Metrics.VAL_F1_MACRO, "held_joint_at_3": Metrics.VAL_JOINT_AT_3}  # fmt: skip
     tags = {
-        "moola.stage": "fold",
-        "moola.fold": unit.fold + 1,
-        "moola.repeat": unit.repeat + 1,
-        "moola.seed": unit.seed,
+        Tags.STAGE: "fold",
+        Tags.FOLD: unit.fold + 1,
+        Tags.REPEAT: unit.repeat + 1,
+        Tags.SEED: unit.seed,
     }
-    final = {f"test/{name}": value for name, value in found.items()}
-    final |= {"best_epoch": outcome.best_epoch, "temperature": outcome.temperature, "seconds": outcome.seconds}
-    final |= {"split/train": len(unit.fit), "split/val": len(unit.held), "split/test": len(unit.test)}
-    final["split/purged"] = unit.purged
+    final = {f"{Metrics.TEST}{name}": value for name, value in found.items()}
+    final |= {Metrics.BEST_EPOCH: outcome.best_epoch, Metrics.TEMPERATURE: outcome.temperature}
+    final[Metrics.SECONDS] = outcome.seconds
+    final |= {Metrics.SPLIT_TRAIN: len(unit.fit), Metrics.SPLIT_VAL: len(unit.held), Metrics.SPLIT_TEST: len(unit.test)}
+    final[Metrics.SPLIT_PURGED] = unit.purged
     return {
         "name": f"seed {unit.seed} repeat {unit.repeat + 1} fold {unit.fold + 1}",
         "tags": tags,
@@ -216,17 +218,17 @@ def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: 
     encoder = {"path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
     cards = [member.card for member in members_of(encoder)] if encoder is not None else []
     return {
-        "preset": preset,
-        "data_sha256": evidence.labels.sha256,
-        "trained_from": min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
-        "trained_until": max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
-        "features": ",".join(dict.fromkeys(c["features"]["set"] for c in cards)) or "path",
-        "window": str(evidence.labels.ohlc.shape[1]),
-        "f1_macro": f"{evidence.detector['f1_macro'].mean:.4f}",
-        "joint_success_at_3": f"{evidence.detector['joint_success_at_3'].mean:.4f}",
-        "weak_labels": str(evidence.labels.weak).lower(),
-        "moola.delta_inputs": setting.which,
-        "gates": gates,
+        VersionTags.PRESET: preset,
+        VersionTags.DATA_SHA256: evidence.labels.sha256,
+        VersionTags.TRAINED_FROM: min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
+        VersionTags.TRAINED_UNTIL: max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
+        VersionTags.FEATURES: ",".join(dict.fromkeys(c["features"]["set"] for c in cards)) or "path",
+        VersionTags.WINDOW: str(evidence.labels.ohlc.shape[1]),
+        VersionTags.F1_MACRO: f"{evidence.detector['f1_macro'].mean:.4f}",
+        VersionTags.JOINT_AT_3: f"{evidence.detector['joint_success_at_3'].mean:.4f}",
+        VersionTags.WEAK_LABELS: str(evidence.labels.weak).lower(),
+        VersionTags.DELTA_INPUTS: setting.which,
+        VersionTags.GATES: gates,
     }
 
 

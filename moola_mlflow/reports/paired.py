@@ -10,11 +10,11 @@ import numpy as np
 from moola_mlflow.core import UserError, resolve
 from moola_mlflow.evaluation import HEADLINE, Interval, Predictions, paired_difference
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
-from moola_mlflow.tracking import RunRecord
+from moola_mlflow.tracking import Artifacts, RunRecord, Tags
 
 DRAWN_BY = ("folds", "kind", "embargo_bars")
 """Keys of ``cv`` that folds depend on, beside seed and repeat."""
-PREDICTIONS, SUMMARY = "predictions.json", "cv_summary.json"
+PREDICTIONS, SUMMARY = Artifacts.PREDICTIONS, Artifacts.CV_SUMMARY
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Paired:
 def pair(first: RunRecord, second: RunRecord) -> Paired | str:
     """Return the paired differences of second minus first, or a sentence that says why there are none."""
     runs = (first, second)
-    sha256 = [run.tags.get("moola.data_sha256", "") for run in runs]
+    sha256 = [run.tags.get(Tags.DATA_SHA256, "") for run in runs]
     if not all(sha256) or sha256[0] != sha256[1]:
         return "they were not scored on the same labels (the content hashes differ)"
     summaries = [run.json(SUMMARY) for run in runs]
@@ -118,7 +118,7 @@ def _groups(runs: tuple[RunRecord, RunRecord], summaries: list[dict[str, Any]], 
         except (UserError, OSError, KeyError, TypeError, ValueError) as e:
             why = " ".join(str(e).split())[:200]
             continue
-        if labels.sha256 == run.tags.get("moola.data_sha256") and [str(name) for name in labels.window_id] == ids:
+        if labels.sha256 == run.tags.get(Tags.DATA_SHA256) and [str(name) for name in labels.window_id] == ids:
             return overlap_groups(labels, across_instruments=True)
         why = "their file has other content now"
     return f"labelled windows overlap, and the labels that say which cannot be read again ({why})"

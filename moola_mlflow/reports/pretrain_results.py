@@ -26,6 +26,7 @@ from moola_mlflow.evaluation import (
     published_levels,
 )
 from moola_mlflow.models import Encoder, describe_encoder
+from moola_mlflow.tracking import Metrics, VersionTags
 from moola_mlflow.training import Trainer
 
 PATH = "configs/path.yaml"
@@ -62,7 +63,7 @@ class Results:
     @property
     def best_val_loss(self) -> float:
         """Validation loss at the epoch with the best validation Huber."""
-        return self.chosen["val/loss"]
+        return self.chosen[Metrics.VAL_LOSS]
 
     def test_names(self) -> list[str]:
         """Names of the test scores that are tracked."""
@@ -74,8 +75,8 @@ class Results:
 
     def metrics(self) -> dict[str, float]:
         """Return what is tracked once, at the end."""
-        test = {f"test/{name}": self.test[name] for name in self.test_names()}
-        return {"best_val_loss": self.best_val_loss, **test, **self.probe.metrics()}
+        test = {f"{Metrics.TEST}{name}": self.test[name] for name in self.test_names()}
+        return {Metrics.BEST_VAL_LOSS: self.best_val_loss, **test, **self.probe.metrics()}
 
     def skills(self) -> dict[str, Any]:
         """Return every skill and the rulers behind it, for the artifact ``skill.json``."""
@@ -93,8 +94,8 @@ class Results:
             "best_epoch": self.best_epoch,
             "test_metrics": {f"val_{name}": self.test[name] for name in self.test_names()},
             "total_time": self.seconds,
-            "train_metrics": {f"train_{name}": self.chosen[f"train/{name}"] for name in ("loss", "mae")},
-            "val_metrics": {k.replace("/", "_"): v for k, v in self.chosen.items() if k.startswith("val/")},
+            "train_metrics": {f"train_{name}": self.chosen[f"{Metrics.TRAIN}{name}"] for name in ("loss", "mae")},
+            "val_metrics": {k.replace("/", "_"): v for k, v in self.chosen.items() if k.startswith(Metrics.VAL)},
             "history": self.history,
             "config": self.config.model_dump(mode="json"),
             "seed": self.config.trainer.seed,
@@ -163,7 +164,7 @@ def encoder_card(
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
         "quality": quality,
-        "probe": {name.removeprefix("probe/"): value for name, value in results.probe.metrics().items()},
+        "probe": {name.removeprefix(Metrics.PROBE): value for name, value in results.probe.metrics().items()},
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -174,15 +175,15 @@ def encoder_version_tags(
 ) -> dict[str, str]:
     """Return the tags of a registered encoder version."""
     return {
-        "preset": preset,
-        "data_sha256": card["data"]["sha256"],
-        "trained_from": card["trained_from"],
-        "trained_until": card["trained_until"],
-        "features": card["features"]["set"],
-        "window": str(card["window"]["length"]),
-        "val_skill": f"{results.val['skill']:.4f}",
-        "gates": gates_summary(checked),
-        "moola.identity": str(results.identity).lower(),
+        VersionTags.PRESET: preset,
+        VersionTags.DATA_SHA256: card["data"]["sha256"],
+        VersionTags.TRAINED_FROM: card["trained_from"],
+        VersionTags.TRAINED_UNTIL: card["trained_until"],
+        VersionTags.FEATURES: card["features"]["set"],
+        VersionTags.WINDOW: str(card["window"]["length"]),
+        VersionTags.VAL_SKILL: f"{results.val['skill']:.4f}",
+        VersionTags.GATES: gates_summary(checked),
+        VersionTags.IDENTITY: str(results.identity).lower(),
     }
 
 
@@ -249,10 +250,10 @@ def launcher_command(entry: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _levels(results: Results) -> str:
-    levels = published_levels(results.best_val_loss, results.chosen["val/mae"])
+    levels = published_levels(results.best_val_loss, results.chosen[Metrics.VAL_MAE])
     return (
         f"validation loss {results.best_val_loss:.4f} {levels['val_loss']}, "
-        f"MAE {results.chosen['val/mae']:.4f} {levels['val_mae']}"
+        f"MAE {results.chosen[Metrics.VAL_MAE]:.4f} {levels['val_mae']}"
     )
 
 

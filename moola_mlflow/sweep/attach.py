@@ -33,6 +33,7 @@ from moola_mlflow.tracking import (
     STAGE,
     STORE_FAILURES,
     Run,
+    Tags,
     find_run,
     is_coordinated,
     machine_name,
@@ -117,7 +118,7 @@ def _begin(config: Config, space: Space, name: str, active: Run) -> None:
             f"sweep.space: its description has {len(text)} characters, allowed {MAX_SPACE}; search fewer keys"
         )
     active.tags(
-        {SPACE: text, DIRECTION: config.sweep.direction, CONFIG: _digest(config), "moola.target": config.sweep.target}
+        {SPACE: text, DIRECTION: config.sweep.direction, CONFIG: _digest(config), Tags.TARGET: config.sweep.target}
     )
     active.tags({STUDY: name})  # last: by it others find the sweep
 

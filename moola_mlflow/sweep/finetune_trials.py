@@ -34,7 +34,7 @@ from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample
 from moola_mlflow.models import Encoder
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
-from moola_mlflow.tracking import load_encoders
+from moola_mlflow.tracking import Metrics, load_encoders
 
 # Keys that change how a head is fitted and leave what it reads as it is.
 FITTING = ("trainer.", "optimizer.", "finetune.head_lr", "finetune.encoder_lr", "finetune.gamma",
@@ -68,7 +68,7 @@ class FinetuneTrials:
                 self.labels.label[unit.test], outcome.probability, outcome.predicted, span, self.labels.classes
             )
             joints.append(found["joint_success_at_3"])
-            metrics = {"inner/fold_joint_success_at_3": joints[-1], "inner/fold_f1_macro": found["f1_macro"]}
+            metrics = {Metrics.INNER_FOLD_JOINT_AT_3: joints[-1], Metrics.INNER_FOLD_F1_MACRO: found["f1_macro"]}
             report.epoch(step, float(np.mean(joints)), metrics)
         return TrialOutcome(float(np.mean(joints)), self._clock() - begun)
 

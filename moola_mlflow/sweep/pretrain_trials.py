@@ -18,7 +18,7 @@ from moola_mlflow.reports import encoder_card, encoder_version_tags, score_encod
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.trial_runs import KEPT_ENCODER
 from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
-from moola_mlflow.tracking import RUNS
+from moola_mlflow.tracking import RUNS, Artifacts, Metrics
 from moola_mlflow.training import (
     DATA_SECTIONS,
     EpochEnded,
@@ -81,7 +81,7 @@ class PretrainTrials:
         trainer.should_stop = report.should_stop
         trainer.evaluation.fit_rulers()
         leak = check_leak(trainer)
-        probing, judged_s = report.target == "probe/r2_gain", 0.0
+        probing, judged_s = report.target == Metrics.PROBE_R2_GAIN, 0.0
 
         def gain() -> float:
             """The probe on validation windows: a search that looked at the test part would spend it."""
@@ -94,7 +94,7 @@ class PretrainTrials:
                 return
             begun = self.clock()
             if not probing:
-                report.epoch(event.epoch, event.metrics["val/huber"], event.metrics)
+                report.epoch(event.epoch, event.metrics[Metrics.VAL_HUBER], event.metrics)
             elif config.sweep.pruner == "none":  # a probe an epoch would cost more than it tells
                 report.run.metrics(event.metrics, event.epoch)
             else:
@@ -114,7 +114,7 @@ class PretrainTrials:
             self._keep_encoder(trainer, initial, leak, started, data, report, folder)
         epochs = len(fitted.progress.history)
         windows = epochs * len(data.split.train)
-        return TrialOutcome(value, seconds, {"sweep/epochs": epochs, "sweep/windows": windows})
+        return TrialOutcome(value, seconds, {Metrics.SWEEP_EPOCHS: epochs, Metrics.SWEEP_WINDOWS: windows})
 
     def _trainer(self, model: Pretraining, data: TrainingData, config: Config, folder: Path, run_id: str) -> Trainer:
         keeper = CheckpointFolder(folder)
@@ -153,7 +153,7 @@ class PretrainTrials:
         card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
         save_encoder(trainer.model.encoder, card, folder / "encoder")
         tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, trainer.config.gates))
-        (folder / "encoder" / "version_tags.json").write_text(json.dumps(tags), encoding="utf-8")
+        (folder / "encoder" / Artifacts.VERSION_TAGS).write_text(json.dumps(tags), encoding="utf-8")
         send = report.run.client.log_artifacts
         trial_runs.retry_patiently(
             lambda: send(report.run.id, str(folder / "encoder"), KEPT_ENCODER), report.should_stop

@@ -16,9 +16,9 @@ from moola_mlflow.core import UserError
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.trial_runs import EPOCH_VALUE, REASON, RETRY, RETRY_OF, SECONDS, STATE, STUDY, VALUE
-from moola_mlflow.tracking import first_line, shown_uri
+from moola_mlflow.tracking import Tags, first_line, shown_uri
 
-SPACE, DIRECTION, CONFIG = "moola.space", "moola.direction", "moola.sweep_sha256"
+SPACE, DIRECTION, CONFIG = Tags.SPACE, Tags.DIRECTION, Tags.SWEEP_SHA256
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from optuna.trial import Trial
 
 from moola_mlflow.core import Config, Dimension, UserError, dotted_keys, nearest_name, resolve
 from moola_mlflow.evaluation import UNREAD
+from moola_mlflow.tracking import Metrics
 
 # What these sections say is no property of what is trained.
 CLOSED = ("sweep", "tracking", "registry", "runtime", "gates")
@@ -174,7 +175,7 @@ def _check_key(key: str, config: Config) -> None:
         )
     if config.sweep.stage == "finetune" and key.startswith(UNREAD):
         raise UserError(f"sweep.space: finetune does not read '{key}': every value would give one score; remove it")
-    if config.sweep.target == "val/huber" and key.startswith(UNITS):
+    if config.sweep.target == Metrics.VAL_HUBER and key.startswith(UNITS):
         raise UserError(
             f"sweep.space: '{key}' changes what val/huber is measured on, so its values would not compare; "
             "set sweep.objective=probe/r2_gain, or do not search it"

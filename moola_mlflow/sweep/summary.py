@@ -31,11 +31,22 @@ from moola_mlflow.reports import (
 )
 from moola_mlflow.sweep.space import Space, trial_config
 from moola_mlflow.sweep.trial_runs import KEPT_ENCODER
-from moola_mlflow.tracking import STORE_FAILURES, Run, active_run, is_outage, log_encoder, without_progress_bar
+from moola_mlflow.tracking import (
+    STORE_FAILURES,
+    Artifacts,
+    Metrics,
+    Run,
+    Tags,
+    VersionTags,
+    active_run,
+    is_outage,
+    log_encoder,
+    without_progress_bar,
+)
 
-TABLE, BEST = "trials.json", "best_config.yaml"
+TABLE, BEST = Artifacts.TRIALS, Artifacts.BEST_CONFIG
 # What the UI reads to show a table; MLflow's own call would append to the table of an earlier end.
-SHOWN = "mlflow.loggedArtifacts"
+SHOWN = Tags.TABLES
 
 
 def summarise_study(parent: Run, study: optuna.Study, space: Space, config: Config, full_epochs: int) -> None:
@@ -48,7 +59,7 @@ def summarise_study(parent: Run, study: optuna.Study, space: Space, config: Conf
     done = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     whole = [t for t in done if t.state == TrialState.COMPLETE]
     counts = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
-    parent.metrics({f"sweep/{name}": counts[name] for name in ("complete", "pruned", "fail")})
+    parent.metrics({f"{Metrics.SWEEP}{name}": counts[name] for name in ("complete", "pruned", "fail")})
     parent.json(split_table(rows(trials, space)), TABLE)
     parent.tags({SHOWN: json.dumps([{"path": TABLE, "type": "table"}])})
     if not whole:
@@ -57,9 +68,9 @@ def summarise_study(parent: Run, study: optuna.Study, space: Space, config: Conf
     best, front = study.best_trial, pareto_front(whole, direction)
     importance = importances(study)
     _figures(parent, done, whole, space, config, best.number, front, importance)
-    parent.metrics({"sweep/best_value": float(best.value or 0.0), "sweep/best_trial": best.number})
-    parent.tags({f"moola.best.{key}": value for key, value in best.params.items()} | {"moola.best_trial": best.number})
-    parent.json({"trials": front, "importance": importance}, "pareto.json")
+    parent.metrics({Metrics.SWEEP_BEST_VALUE: float(best.value or 0.0), Metrics.SWEEP_BEST_TRIAL: best.number})
+    parent.tags({f"{Tags.BEST}{key}": value for key, value in best.params.items()} | {Tags.BEST_TRIAL: best.number})
+    parent.json({"trials": front, "importance": importance}, Artifacts.PARETO)
     path = best_config(parent, config, space, best, full_epochs)
     uri = register(parent, config, best) if config.sweep.register_best else ""
     drop_encoders([trial for trial in trials if trial.number != best.number])
@@ -151,7 +162,7 @@ def _figures(
     if any(t.curve for t in tried):
         drawn["curves"] = trial_curves_figure(tried, target, best)
     for name, figure in drawn.items():
-        parent.figure(figure, f"figures/{name}.png")
+        parent.figure(figure, f"{Artifacts.FIGURES}{name}.png")
 
 
 def best_config(parent: Run, config: Config, space: Space, best: FrozenTrial, full_epochs: int) -> Path:
@@ -162,7 +173,7 @@ def best_config(parent: Run, config: Config, space: Space, best: FrozenTrial, fu
     tree = trial_config(config, params).model_dump(mode="json")
     del tree["sweep"]
     if config.sweep.stage == "finetune":  # on these labels its score will be optimistic, and finetune will say so
-        tree["finetune"]["tuned_on"] = mlflow.get_run(parent.id).data.tags.get("moola.data_sha256", "")
+        tree["finetune"]["tuned_on"] = mlflow.get_run(parent.id).data.tags.get(Tags.DATA_SHA256, "")
     text = f"# Trial {best.number} of sweep {parent.id}, at full length.\n" + yaml.safe_dump(tree, sort_keys=False)
     path = parent.folder / BEST
     path.write_text(text, encoding="utf-8")
@@ -184,11 +195,11 @@ def register(parent: Run, config: Config, best: FrozenTrial) -> str:
         said = "it ran before sweep.register_best was set; train it with the command of the run's note"
         print(f"Warning: the best trial, {best.number}, kept no encoder to register: {said}.", flush=True)
         return ""
-    tags = json.loads((folder / "version_tags.json").read_text(encoding="utf-8"))
+    tags = json.loads((folder / Artifacts.VERSION_TAGS).read_text(encoding="utf-8"))
     card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     name = config.registry.name
     with active_run(parent.id):
-        return f"models:/{name}/{log_encoder(name, folder, card, {**tags, 'moola.sweep': parent.id})}"
+        return f"models:/{name}/{log_encoder(name, folder, card, {**tags, VersionTags.SWEEP: parent.id})}"
 
 
 def drop_encoders(trials: Sequence[FrozenTrial]) -> None:

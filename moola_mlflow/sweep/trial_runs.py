@@ -21,16 +21,18 @@ from moola_mlflow.tracking import (
     STAGE,
     STORE_FAILURES,
     WORKER,
+    Metrics,
+    Tags,
     first_line,
     is_outage,
     machine_name,
 )
 
-STUDY = "moola.study"
-TRIAL, STATE, RETRY, RETRY_OF = "moola.trial", "moola.trial_state", "moola.retry", "moola.retry_of"
-REASON = "moola.reason"
+STUDY = Tags.STUDY
+TRIAL, STATE, RETRY, RETRY_OF = Tags.TRIAL, Tags.TRIAL_STATE, Tags.RETRY, Tags.RETRY_OF
+REASON = Tags.REASON
 """Why a trial failed by itself."""
-VALUE, EPOCH_VALUE, SECONDS = "sweep/value", "sweep/epoch_value", "sweep/seconds"
+VALUE, EPOCH_VALUE, SECONDS = Metrics.SWEEP_VALUE, Metrics.SWEEP_EPOCH_VALUE, Metrics.SWEEP_SECONDS
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 PAGE = 1000
 # How long a trial waits for a store that does not answer, and the longest pause between two tries.

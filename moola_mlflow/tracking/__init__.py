@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from moola_mlflow.tracking.delivery.journal import SENT_FILE, Journal, Sent, count_unsent, read_events
     from moola_mlflow.tracking.delivery.outbox import Outbox
     from moola_mlflow.tracking.delivery.replay import MAX_NOTE, NOTE, Replayer
+    from moola_mlflow.tracking.names import Artifacts, Metrics, Tags, VersionTags
     from moola_mlflow.tracking.recovery.doctor import examine_store
     from moola_mlflow.tracking.recovery.heartbeat import (
         BEAT_S,
@@ -83,6 +84,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "delivery.journal": ("Journal", "SENT_FILE", "Sent", "count_unsent", "read_events"),
         "delivery.outbox": ("Outbox",),
         "delivery.replay": ("MAX_NOTE", "NOTE", "Replayer"),
+        "names": ("Artifacts", "Metrics", "Tags", "VersionTags"),
         "recovery.doctor": ("examine_store",),
         "recovery.heartbeat": (
             "BEAT_S",

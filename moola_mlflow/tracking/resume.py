@@ -11,6 +11,7 @@ from moola_mlflow.core import Config, UserError, nearest_name, read_preset, reso
 from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.names import Artifacts
 
 IGNORED = ("tracking.resume", "tracking.allow_drift")
 
@@ -78,9 +79,10 @@ def find_resume_point(config: Config, root: Path = run_folder.RUNS) -> ResumePoi
     refused = {key for key in drift if key not in _allowed(config)}
     if refused and kind != "new":
         shown = "; ".join(f"{key} was {drift[key][0]}, is {drift[key][1]}" for key in sorted(refused))
+        keys = ",".join(sorted(refused))
         raise UserError(
             f"run {run_id} was started with another configuration: {shown}. Give its own with "
-            f"config={folder / 'config.yaml'}, allow the change with tracking.allow_drift={','.join(sorted(refused))}, "
+            f"config={folder / Artifacts.CONFIG}, allow the change with tracking.allow_drift={keys}, "
             f"or go on in a run of its own with resume=new:{run_id}"
         )
     state, warnings = CheckpointFolder(folder / "checkpoints").load_latest()
@@ -121,7 +123,7 @@ def _with_checkpoints(root: Path) -> list[Path]:
 
 
 def _config(folder: Path) -> Config:
-    return resolve(read_preset(folder / "config.yaml"), {})
+    return resolve(read_preset(folder / Artifacts.CONFIG), {})
 
 
 def _drift(then: Config, now: Config) -> dict[str, tuple[Any, Any]]:

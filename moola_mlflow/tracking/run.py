@@ -35,6 +35,7 @@ from moola_mlflow.tracking.delivery import journal
 from moola_mlflow.tracking.delivery.journal import OFFLINE, Journal, Sent
 from moola_mlflow.tracking.delivery.outbox import Outbox
 from moola_mlflow.tracking.delivery.replay import MAX_NOTE, NOTE, PARENT, Replayer
+from moola_mlflow.tracking.names import Tags
 from moola_mlflow.tracking.recovery import launcher_status
 from moola_mlflow.tracking.recovery.stale_runs import close_abandoned, id_in_store
 from moola_mlflow.tracking.run_folder import RUNS
@@ -113,7 +114,7 @@ class Run(RunLog):
         self.id = run_id or f"{OFFLINE}{uuid.uuid4().hex}"
         if run_id:  # an experiment of the launcher's choice is left as it is
             return {"running": True, "show": False}
-        tags = {**context.resolve_tags({}), "mlflow.runName": name}
+        tags = {**context.resolve_tags({}), Tags.RUN_NAME: name}
         return {"make": {"name": name, "experiment": experiment, "tags": tags, "at_ms": int(time.time() * 1000)}}
 
     def _begin_with(self, run: mlflow.entities.Run, name: str) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class Run(RunLog):
             self._write(record)
         if not down:
             close_abandoned()
-        self.tags({"moola.stage": stage})
+        self.tags({Tags.STAGE: stage})
         self.beat()
         if stage in system_metrics.STAGES:
             self._watch = system_metrics.Watch(self._journal)

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from moola_mlflow.core import UserError
 from moola_mlflow.tracking.delivery.schema import is_time, record_in
+from moola_mlflow.tracking.names import Tags
 
 try:
     import fcntl
@@ -124,7 +125,7 @@ def read_journal(folder: Path) -> History:
         elif record.get("kind") == "status":
             status = record["status"]
         elif record.get("kind") == "tags":
-            data = record["tags"].get("moola.data_sha256", data)
+            data = record["tags"].get(Tags.DATA_SHA256, data)
     return History(status, data)
 
 

@@ -16,11 +16,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.core import UserError, nearest_name
+from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
 
-STAGE, PARENT, COMMIT = "moola.stage", "mlflow.parentRunId", "mlflow.source.git.commit"
-READ, MADE = "moola.encoder", "moola.encoder_run_id"
+STAGE, PARENT, COMMIT = Tags.STAGE, Tags.PARENT, Tags.COMMIT
+READ, MADE = Tags.ENCODER, Tags.ENCODER_RUN_ID
 """Tags of a fine-tuning: the encoders that it read, and the runs that made them, with commas."""
 OWN = "report"
 """Folder of a run's artifacts where its report lies: never a part of what the report is made from."""
@@ -101,7 +102,7 @@ class RunRecord:
     def config(self) -> dict[str, dict[str, Any]]:
         """The resolved configuration; empty where it was not logged."""
         try:
-            read = yaml.safe_load(self.text("config.yaml") or "") or {}
+            read = yaml.safe_load(self.text(Artifacts.CONFIG) or "") or {}
         except yaml.YAMLError:
             return {}
         return {k: v for k, v in read.items() if isinstance(v, dict)} if isinstance(read, dict) else {}
@@ -221,7 +222,7 @@ def encoder_sources(tuning: RunRecord) -> Sources:
     fixed = [_run_of(uri) for uri in uris]
     if all(fixed):
         return Sources(tuple(run_id for run_id in fixed if run_id))
-    card = tuning.json("detector/detector.json")
+    card = tuning.json(Artifacts.DETECTOR_CARD)
     if not isinstance(card, dict):
         return Sources(
             tuple(run_id for run_id in fixed if run_id),

@@ -20,6 +20,7 @@ from moola_mlflow.tracking.delivery import journal
 from moola_mlflow.tracking.delivery.journal import Event, Journal
 from moola_mlflow.tracking.delivery.outbox import Outbox
 from moola_mlflow.tracking.delivery.replay import MAX_NOTE, NOTE, Replayer
+from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.run_folder import write_whole
 from moola_mlflow.tracking.store import STORE_FAILURES
 
@@ -57,13 +58,13 @@ class RunLog:
         """
         text = config.to_yaml()
         # Whole or not at all: an interrupted run is found again by what stands here.
-        write_whole(self.folder / "config.yaml", text, durable=True)
-        self.text(text, "config.yaml")
-        self.text(environment_text(), "environment.txt")
+        write_whole(self.folder / Artifacts.CONFIG, text, durable=True)
+        self.text(text, Artifacts.CONFIG)
+        self.text(environment_text(), Artifacts.ENVIRONMENT)
         if diff := git_diff():
-            self.text(diff, "git.diff")
+            self.text(diff, Artifacts.GIT_DIFF)
         self.params({key: value for key, value in config.flat().items() if not key.startswith(unread)})
-        self.tags({"moola.config_sha256": config.sha256()})
+        self.tags({Tags.CONFIG_SHA256: config.sha256()})
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; a key that the run has is left as it is: the launcher logs short keys as raw text."""
@@ -97,13 +98,13 @@ class RunLog:
     def bars(self, bars: Bars, context: str) -> None:
         """Log every data file as an input of the run."""
         self._inputs([(str(file.path), file.sha256, int(file.rows)) for file in bars.files], context)
-        self.tags({"moola.data_sha256": bars.sha256})
+        self.tags({Tags.DATA_SHA256: bars.sha256})
 
     def labels(self, labels: LabelledSet, context: str) -> None:
         """Log a labelled set as an input of the run."""
         name = "sample labels" if str(labels.path) == "sample" else str(labels.path)
         self._inputs([(name, labels.sha256, len(labels))], context)
-        self.tags({"moola.data_sha256": labels.sha256, "moola.weak_labels": str(labels.weak).lower()})
+        self.tags({Tags.DATA_SHA256: labels.sha256, Tags.WEAK_LABELS: str(labels.weak).lower()})
 
     def _inputs(self, files: list[tuple[str, str, int]], context: str) -> None:
         """Log inputs by path, SHA-256 and rows."""

@@ -13,13 +13,14 @@ from typing import Any
 
 from moola_mlflow.tracking.delivery import journal
 from moola_mlflow.tracking.delivery.journal import Journal
+from moola_mlflow.tracking.names import Metrics
 
 STAGES = ("pretrain", "finetune", "sweep")
 """Stages that take long enough for it to matter."""
 SWITCH, INTERVAL = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 """MLflow's own settings: with the first set, MLflow does as it says; the second is in seconds."""
 FIRST_S, EVERY_S = 1.0, 10.0
-PREFIX = "system/"
+PREFIX = Metrics.SYSTEM
 SAMPLED = f"{PREFIX}cpu_utilization_percentage"
 """A metric that every sample has."""
 

@@ -15,8 +15,9 @@ import mlflow
 from mlflow.entities import Experiment
 
 from moola_mlflow.core import markdown_code, markdown_text, printable
+from moola_mlflow.tracking.names import Metrics, Tags, VersionTags
 
-VIEW = "mlflow.sharedViewState."
+VIEW = Tags.SAVED_VIEW
 """How the tag of an experiment begins that holds a saved view; what follows is its key in links."""
 SHOWN = ("attributes.`Models`",)
 """Columns of every view, beside name, age and duration."""
@@ -35,19 +36,21 @@ VIEWS = {
     "moola-pretrain": View(
         "Pre-training",
         "pretrain",
-        ("metrics.test/skill", "metrics.test/huber", "metrics.probe/r2_gain",
-         "params.objective.name", "tags.moola.identity"),
+        (f"metrics.{Metrics.TEST_SKILL}", f"metrics.{Metrics.TEST_HUBER}", f"metrics.{Metrics.PROBE_R2_GAIN}",
+         "params.objective.name", f"tags.{Tags.IDENTITY}"),
     ),
     "moola-finetune": View(
         "Fine-tuning",
         "finetune",
-        ("metrics.cv/f1_macro", "metrics.cv/joint_success_at_3", "metrics.cv/delta_joint_success_at_3_lo",
-         "metrics.cv/ece", "tags.moola.gates", "tags.moola.encoder"),
+        (f"metrics.{Metrics.CV_F1_MACRO}", f"metrics.{Metrics.CV_JOINT_AT_3}",
+         f"metrics.{Metrics.CV_DELTA_JOINT_AT_3_LO}", f"metrics.{Metrics.CV_ECE}",
+         f"tags.{Tags.GATES}", f"tags.{Tags.ENCODER}"),
     ),
     "moola-trials": View(
         "Trials of sweeps",
         "trial",
-        ("metrics.val/huber", "metrics.cv/f1_macro", "params.trainer.batch_size", "params.optimizer.lr"),
+        (f"metrics.{Metrics.VAL_HUBER}", f"metrics.{Metrics.CV_F1_MACRO}",
+         "params.trainer.batch_size", "params.optimizer.lr"),
     ),
 }  # fmt: skip
 """Saved views by their keys. MLflow's table shows no metric until one is chosen."""
@@ -90,7 +93,7 @@ def _packed(view: View) -> str:
     """Return a view as the UI keeps it: JSON that holds the table's state as deflated JSON."""
     columns = [*SHOWN, *(_quoted(column) for column in view.columns)]
     state: dict[str, Any] = {
-        "searchFilter": f"tags.`moola.stage` = '{view.stage}'",
+        "searchFilter": f"tags.`{Tags.STAGE}` = '{view.stage}'",
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "startTime": "ALL",
@@ -131,22 +134,22 @@ def describe(client: mlflow.MlflowClient, kind: str, name: str, version: str, ta
 def version_text(kind: str, tags: Mapping[str, str]) -> str:
     """Return what a version is worth and comes from, by its tags; empty where they say nothing."""
     scores = (
-        [("Skill", "val_skill", "on validation windows")]
+        [("Skill", VersionTags.VAL_SKILL, "on validation windows")]
         if kind == "encoder"
-        else [("F1 macro", "f1_macro", ""), ("Joint@3", "joint_success_at_3", "out of fold")]
+        else [("F1 macro", VersionTags.F1_MACRO, ""), ("Joint@3", VersionTags.JOINT_AT_3, "out of fold")]
     )
     found = [f"{title} {markdown_text(tags[tag])} {when}".strip() for title, tag, when in scores if tag in tags]
     if not found:
         return ""
-    lines = [", ".join(found) + (", on WEAK labels." if tags.get("weak_labels") == "true" else ".")]
-    if tags.get("moola.identity") == "true":
+    lines = [", ".join(found) + (", on WEAK labels." if tags.get(VersionTags.WEAK_LABELS) == "true" else ".")]
+    if tags.get(VersionTags.IDENTITY) == "true":
         lines.append("It was trained to copy what it saw: its skill measures copying.")
-    state, _, missed = tags.get("gates", "").partition(": ")
+    state, _, missed = tags.get(VersionTags.GATES, "").partition(": ")
     names = ", ".join(gate.split()[0] for gate in missed.split(";") if gate.strip())
     lines.append("Gates at registration: " + (f"missed {names}." if state == "failed" else f"{state or 'unknown'}."))
-    made = [f"{key} {markdown_code(tags[key])}" for key in ("preset", "features") if key in tags]
-    if (begun := tags.get("trained_from", "unknown")) != "unknown":
-        made.append(f"encoder trained on {begun[:10]} to {tags.get('trained_until', '')[:10]}")
+    made = [f"{key} {markdown_code(tags[key])}" for key in (VersionTags.PRESET, VersionTags.FEATURES) if key in tags]
+    if (begun := tags.get(VersionTags.TRAINED_FROM, "unknown")) != "unknown":
+        made.append(f"encoder trained on {begun[:10]} to {tags.get(VersionTags.TRAINED_UNTIL, '')[:10]}")
     lines.append(f"Made with {', '.join(made)}." if made else "")
     return "\n\n".join(filter(None, lines))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.core import Config, TrainingError
+from moola_mlflow.core import Config, Metrics, TrainingError
 from moola_mlflow.features import Hybrid, check_quality, feature_names
 from moola_mlflow.models import build_encoder, build_objective
 from moola_mlflow.training.engine import Pretraining
@@ -135,10 +135,10 @@ def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = la
     if not objective.checks_leak:
         return None
     sensitivity = trainer.evaluation.leak()
-    log({"leak/masked_sensitivity": sensitivity})
+    log({Metrics.LEAK: sensitivity})
     if sensitivity != 0 and not objective.identity:
         raise TrainingError(
-            f"leak/masked_sensitivity is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
+            f"{Metrics.LEAK} is {sensitivity:.3g}, allowed 0: the encoder sees steps it is to reconstruct; "
             "correct the objective's encoder_input, or set objective.hide_masked=false if an identity copy is wanted"
         )
     return sensitivity

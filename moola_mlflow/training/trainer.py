@@ -19,7 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moola_mlflow.core import DRAWS, DROPOUT, EVALUATION, ORDER, Config, UserError, mixed_seed, seeded_generator
+from moola_mlflow.core import (
+    DRAWS,
+    DROPOUT,
+    EVALUATION,
+    ORDER,
+    Config,
+    Metrics,
+    UserError,
+    mixed_seed,
+    seeded_generator,
+)
 from moola_mlflow.models import CheckpointFolder, Errors, use_torch_dropout
 from moola_mlflow.training import engine, nan_report
 from moola_mlflow.training.distributed import PeerLost, World
@@ -241,25 +251,26 @@ class Trainer:
         trained = time.perf_counter() - started
         scores = self.evaluation.scores("val")
         metrics = {
-            "train/loss": loss / max(count, 1),
-            "train/mae": absolute / max(count, 1),
-            **{f"val/{name}": value for name, value in scores.items() if name in EPOCH_SCORES},
-            "lr": progress.lr,
-            "epoch_seconds": trained,
-            "windows_per_second": len(self.split.train) / trained,
+            Metrics.TRAIN_LOSS: loss / max(count, 1),
+            Metrics.TRAIN_MAE: absolute / max(count, 1),
+            **{f"{Metrics.VAL}{name}": value for name, value in scores.items() if name in EPOCH_SCORES},
+            Metrics.LR: progress.lr,
+            Metrics.EPOCH_SECONDS: trained,
+            Metrics.WINDOWS_PER_SECOND: len(self.split.train) / trained,
         }
-        if not math.isfinite(metrics["val/huber"]):
+        huber = metrics[Metrics.VAL_HUBER]
+        if not math.isfinite(huber):
             raise NumbersWrong(
-                f"val/huber is {metrics['val/huber']} after epoch {progress.epoch}, the training loss was finite; "
+                f"{Metrics.VAL_HUBER} is {huber} after epoch {progress.epoch}, the training loss was finite; "
                 "lower optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept",
                 {"epoch": progress.epoch, "step": progress.step, "scores": scores},
             )
-        improved = metrics["val/huber"] < progress.best_huber
+        improved = huber < progress.best_huber
         if improved:
-            progress.best_huber, progress.best_epoch = metrics["val/huber"], progress.epoch
+            progress.best_huber, progress.best_epoch = huber, progress.epoch
         progress.history.append(metrics)
         progress.epoch, progress.step, progress.train_sums = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
-        self._save(metrics["val/huber"])
+        self._save(huber)
         self._keep()
         self._emit(EpochEnded(progress.epoch - 1, self.config.trainer.epochs, metrics, improved))
 

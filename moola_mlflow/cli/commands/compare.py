@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moola_mlflow.core import Config, Interrupts
 from moola_mlflow.reports import build_comparison, find_compared_runs, output_folder
-from moola_mlflow.tracking import Run, run_name
+from moola_mlflow.tracking import Run, Tags, run_name
 
 FOLDER = "compare"
 
@@ -20,7 +20,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, run_ids: str = "", 
         active.artifact(active.folder / FOLDER, FOLDER)
         if target:
             document.write(target, FOLDER)
-        active.tags({"moola.compared": ",".join(one.id for one in runs)})
+        active.tags({Tags.COMPARED: ",".join(one.id for one in runs)})
         active.note(short.partition("\n\n")[2])
         copied = f", and in {target}" if target else ""
         print(f"{short}\nWhole, with curves: {', '.join(files)} under {FOLDER}/{copied}", flush=True)

@@ -28,7 +28,7 @@ from moola_mlflow.bars import (
 from moola_mlflow.cli import steps
 from moola_mlflow.core import Config, Interrupts, UserError, markdown_table, markdown_text
 from moola_mlflow.reports import coverage_figure, price_figure
-from moola_mlflow.tracking import Run, run_name
+from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, run_name
 
 COLUMNS = ("instrument", "id", "bars", "first", "last", "segments", "longest_segment")
 SHOWN = 20
@@ -69,7 +69,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bar
                 _write(bars, path, choice)
                 active.artifact(path)
         if store:
-            active.artifact(path / CARD, "bars")  # its sources are in it, with their hashes
+            active.artifact(path / CARD, Artifacts.BARS)  # its sources are in it, with their hashes
         _report(active, bars, config, path)
 
 
@@ -79,17 +79,17 @@ def _report(active: Run, bars: Bars, config: Config, path: Path) -> None:
     rows, num_instruments = summary["instruments"], len(bars.symbols)
     active.metrics(
         {
-            "bars/bars": len(bars),
-            "bars/segments": summary["segments"],
-            "bars/instruments": num_instruments,
-            "bars/longest_segment": summary["longest_segment"],
-            "bars/days": summary["days"],
-            "bars/rolls": len(summary["rolls"]),
+            Metrics.BARS: len(bars),
+            Metrics.BARS_SEGMENTS: summary["segments"],
+            Metrics.BARS_INSTRUMENTS: num_instruments,
+            Metrics.BARS_LONGEST_SEGMENT: summary["longest_segment"],
+            Metrics.BARS_DAYS: summary["days"],
+            Metrics.BARS_ROLLS: len(summary["rolls"]),
         }
     )
-    active.tags({"moola.data_sha256": bars.sha256})
-    active.json(summary, "bars/summary.json")
-    active.table(rows, "bars/instruments.json")
+    active.tags({Tags.DATA_SHA256: bars.sha256})
+    active.json(summary, Artifacts.BARS_SUMMARY)
+    active.table(rows, Artifacts.BARS_INSTRUMENTS)
     _log_pictures(active, bars, segments(bars, config.bars.max_gap_minutes))
     _print(rows, num_instruments)
     span = f"{summary['first']} to {summary['last']}"
@@ -109,16 +109,16 @@ def _report(active: Run, bars: Bars, config: Config, path: Path) -> None:
 
 def _log_pictures(active: Run, bars: Bars, runs: np.ndarray) -> None:
     changes = rolls(bars, runs)
-    active.figure(coverage_figure(*bars_per_day(bars), changes), "figures/bars_coverage.png")
+    active.figure(coverage_figure(*bars_per_day(bars), changes), Artifacts.BARS_COVERAGE_FIGURE)
     keys = take_rows(bars.instrument, runs[:, 0])
     names = sorted({bars.symbols[key] for key in np.unique(keys).tolist()})
     if changes or len(names) == 1:
-        active.figure(price_figure(bars, runs, " ".join(names[:4]), changes), "figures/bars_price.png")
+        active.figure(price_figure(bars, runs, " ".join(names[:4]), changes), Artifacts.BARS_PRICE_FIGURE)
         return
     # Instruments side by side share no price axis: the one with most bars stands for them.
     sizes = {key: int((runs[keys == key, 1] - runs[keys == key, 0]).sum()) for key in np.unique(keys).tolist()}
     largest = max(sizes, key=lambda key: sizes[key])
-    active.figure(price_figure(bars, runs[keys == largest], bars.symbols[largest], []), "figures/bars_price.png")
+    active.figure(price_figure(bars, runs[keys == largest], bars.symbols[largest], []), Artifacts.BARS_PRICE_FIGURE)
 
 
 def _print(rows: list[dict[str, Any]], num_instruments: int) -> None:

@@ -13,9 +13,19 @@ from moola_mlflow.cli import steps
 from moola_mlflow.core import Config, Interrupts, UserError, configure_allocator, configure_threads, pick_device
 from moola_mlflow.models import PatternDetector, members_of, scan
 from moola_mlflow.reports import DetectionsReport, overview_figure
-from moola_mlflow.tracking import CANDIDATE, Run, find_model, load_detector, log_model_inputs, resolve_origin, run_name
+from moola_mlflow.tracking import (
+    CANDIDATE,
+    Artifacts,
+    Run,
+    Tags,
+    find_model,
+    load_detector,
+    log_model_inputs,
+    resolve_origin,
+    run_name,
+)
 
-TABLE, PAGE = "detections.parquet", "detections.html"
+TABLE, PAGE = Artifacts.DETECTIONS_TABLE, Artifacts.DETECTIONS_PAGE
 MODELS = "models:/"
 
 
@@ -32,8 +42,8 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> N
         origin = resolve_origin(config.detect.detector, detector.card)
         log_model_inputs(active.id, [origin.model_id] if origin.model_id else [])
         precision, device = _precision(config), _place(detector, config)
-        active.tags({"moola.detector": origin.uri, "moola.device": device})
-        active.tags({"moola.precision": precision, "moola.allocator": allocator})
+        active.tags({Tags.DETECTOR: origin.uri, Tags.DEVICE: device})
+        active.tags({Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
         read = config.model_copy(update={"windows": config.windows.model_copy(update={"length": detector.length})})
         bars = steps.load_bars(active, read, "detect")
         started = time.perf_counter()
@@ -53,7 +63,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> N
                 bars.ohlc[:, 3], bars.time_ns, first, last, labels, scanned.confidence(), config.detect.min_probability,
                 detector.classes,
             ),
-            "figures/detections.png",
+            Artifacts.DETECTIONS_FIGURE,
         )  # fmt: skip
         active.metrics(found.metrics(seconds))
         active.note(found.note(seconds))

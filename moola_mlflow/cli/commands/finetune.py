@@ -57,7 +57,7 @@ from moola_mlflow.reports import (
     reliability_figure,
     uses_identity_encoder,
 )
-from moola_mlflow.tracking import Run, check_registry_kind, load_encoders, run_name
+from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, check_registry_kind, load_encoders, run_name
 
 
 def run(config: Config, preset: str, interrupts: Interrupts) -> None:
@@ -74,8 +74,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         device = pick_device(config.runtime.device)
         precision = pick_precision(config.runtime.precision, device, tuned)
         workers = (config.cv.workers or usable_cores()) if device.type == "cpu" else 1
-        active.tags({"moola.device": device, "moola.precision": precision, "moola.workers": workers})
-        active.tags({"moola.allocator": allocator})
+        active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.WORKERS: workers})
+        active.tags({Tags.ALLOCATOR: allocator})
         labels = steps.load_labels(active, config)
         units = plan_folds(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
         encoders = load_encoders(config.finetune.encoder)
@@ -95,14 +95,14 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             warnings.append(collapse)
         gates = detector_gates(evidence.gated(uses_identity_encoder(setting)), config.gates)
         _log(active, config, evidence)
-        active.json(gates_table(gates), "gates.json")
+        active.json(gates_table(gates), Artifacts.GATES)
         card = detector_card(setting, evidence, encoders, overlap, active.id)
         uri = _refit(active, setting, evidence, card, preset, gates_summary(gates))
-        active.metrics({"total_seconds": time.perf_counter() - started})
-        tags = {"moola.gates": gates_summary(gates), "moola.headline": evidence.headline()}
-        active.tags({**tags, "moola.delta_inputs": setting.which})
+        active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
+        tags = {Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()}
+        active.tags({**tags, Tags.DELTA_INPUTS: setting.which})
         if warnings:
-            active.tags({"moola.warnings": " ".join(warnings)})
+            active.tags({Tags.WARNINGS: " ".join(warnings)})
         active.note(finetune_note(setting, evidence, gates, uri, warnings))
         for text in warnings:
             print(f"Warning: {text}", flush=True)
@@ -149,11 +149,11 @@ def _cross_validate(
 
 def _log(active: Run, config: Config, evidence: Evidence) -> None:
     active.metrics(evidence.metrics())
-    active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, "cv_summary.json")
-    active.table(evidence.rows(), "predictions.json")
-    active.table(evidence.baseline_rows(), "baseline_predictions.json")
+    active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, Artifacts.CV_SUMMARY)
+    active.table(evidence.rows(), Artifacts.PREDICTIONS)
+    active.table(evidence.baseline_rows(), Artifacts.BASELINE_PREDICTIONS)
     for name, figure in _figures(evidence).items():
-        active.figure(figure, f"figures/{name}.png")
+        active.figure(figure, f"{Artifacts.FIGURES}{name}.png")
 
 
 def _figures(evidence: Evidence) -> dict[str, Figure]:
@@ -177,9 +177,9 @@ def _refit(
         head.cpu(), encoder.cpu() if encoder is not None else None, setting.config.finetune.inputs,
         setting.labels.classes, evidence.temperature(), card,
     )  # fmt: skip
-    folder = active.folder / "detector"
+    folder = active.folder / Artifacts.DETECTOR
     save_detector(detector, folder)
-    active.artifact(folder, "detector")
+    active.artifact(folder, Artifacts.DETECTOR)
     name = setting.config.registry.name
     if name == "none":
         return f"runs:/{active.id}/detector"

@@ -18,7 +18,7 @@ from moola_mlflow.labels import (
     sample_bars,
     write_labels,
 )
-from moola_mlflow.tracking import Run, run_name
+from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, run_name
 
 WEAK = (
     f"This is a WEAK labeller: a fixed rule ({RULE}) made these labels from prices, nobody has looked at them. "
@@ -35,7 +35,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/lab
             config = config.model_copy(update={"bars": sample_bars(config)})
         active.config(config)
         active.params({"out": out})
-        active.tags({"moola.weak_labels": "true"})
+        active.tags({Tags.WEAK_LABELS: "true"})
         path = labels_target(out)
         bars = steps.load_bars(active, config, "label")
         if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
@@ -45,22 +45,22 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/lab
         labels = choose_labels(patterns, config.labels.n, seed)
         write_labels(labels, path)
         active.metrics(_metrics(patterns, labels))
-        active.tags({"moola.labels_sha256": labels.sha256})
+        active.tags({Tags.LABELS_SHA256: labels.sha256})
         if labels.warnings:
-            active.tags({"moola.warnings": " ".join(labels.warnings)})
-        active.table(_rows(labels), "labels_table.json")
+            active.tags({Tags.WARNINGS: " ".join(labels.warnings)})
+        active.table(_rows(labels), Artifacts.LABELS_TABLE)
         active.artifact(path)
         _tell(active, config, patterns, labels, path)
 
 
 def _metrics(patterns: Patterns, labels: LabelledSet) -> dict[str, float]:
     return {
-        "labels/candidates": patterns.num_candidates,
-        "labels/candidates_no_surge": patterns.num_no_surge,
-        "labels/candidates_no_label": patterns.num_no_label,
-        "labels/found": len(patterns.label),
-        "labels/used": len(labels),
-        **{f"labels/{name}": count for name, count in labels.counts().items()},
+        Metrics.LABELS_CANDIDATES: patterns.num_candidates,
+        Metrics.LABELS_CANDIDATES_NO_SURGE: patterns.num_no_surge,
+        Metrics.LABELS_CANDIDATES_NO_LABEL: patterns.num_no_label,
+        Metrics.LABELS_FOUND: len(patterns.label),
+        Metrics.LABELS_USED: len(labels),
+        **{f"{Metrics.LABELS}{name}": count for name, count in labels.counts().items()},
     }
 
 

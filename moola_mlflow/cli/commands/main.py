@@ -9,7 +9,7 @@ import mlflow
 
 from moola_mlflow.cli.tour import Tour
 from moola_mlflow.core import Config, Interrupts, TrainingError, markdown_table
-from moola_mlflow.tracking import Run, RunRecord, run_name
+from moola_mlflow.tracking import Artifacts, Metrics, Run, RunRecord, run_name
 
 ENCODERS, DETECTORS = "moola-encoder", "moola-detector"
 UNSEEN_SEED = 2001
@@ -32,7 +32,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         encoder = _walk(tour, config, experiment)
         following = NEXT.format(encoder=encoder)
         seconds = time.perf_counter() - started
-        active.metrics({"tour/seconds": seconds})
+        active.metrics({Metrics.TOUR_SECONDS: seconds})
         table = markdown_table(("command", "result", "run"), tour.rows)
         active.note(f"**The tour: {len(tour.rows)} commands in {seconds:.0f} s.**\n\n{table}\n\nNext:\n\n{following}")
         print(f"\nThe tour took {seconds:.0f} s; its files are in {folder}, its runs in a browser: mlflow ui")
@@ -55,36 +55,36 @@ def _walk(tour: Tour, config: Config, experiment: str) -> str:
     network = {"encoder.hidden": config.encoder.hidden, "seed": seed, **there}
 
     tour.step("Bars, read and checked", "data", "the note", {"bars": "sample", "out": bars, **sample})
-    tour.step("Can these features be learned from?", "features", "figures/", {"bars": bars, **there})
+    tour.step("Can these features be learned from?", "features", Artifacts.FIGURES, {"bars": bars, **there})
 
     training = {"bars": bars, "encoder.dropout": config.encoder.dropout, "epochs": config.trainer.epochs, **network}
     why = {"stones": "An encoder that fills in hidden steps", "path": "An encoder that tells the path around each step"}
     encoders = [
-        tour.step(why[preset], "pretrain", "figures/", {"config": f"configs/{preset}.yaml", **training})
+        tour.step(why[preset], "pretrain", Artifacts.FIGURES, {"config": f"configs/{preset}.yaml", **training})
         for preset in ("stones", "path")
     ]
-    version = _version(ENCODERS, max(encoders, key=lambda made: made.metrics["probe/r2_gain"]))
+    version = _version(ENCODERS, max(encoders, key=lambda made: made.metrics[Metrics.PROBE_R2_GAIN]))
     text = "The encoder that a probe reads more from becomes champion, if it meets its gates"
     promoted = tour.step(text, "promote", "the gates in the note", {"model": ENCODERS, "version": version, **there})
     encoder = f"models:/{ENCODERS}/{version}"
 
     text = "Weak labels, by a rule, on bars of another seed"
-    tour.step(text, "label", "labels_table.json", {"out": labels, "seed": seed, **sample})
+    tour.step(text, "label", Artifacts.LABELS_TABLE, {"out": labels, "seed": seed, **sample})
     reading = {
         "A detector that reads path features, which learn nothing": {"finetune.inputs": "path"},
         "A detector that reads that encoder beside them": {"encoder": encoder},
     }
     detectors = [
-        tour.step(text, "finetune", "figures/", {"labels": labels, **inputs, **network})
+        tour.step(text, "finetune", Artifacts.FIGURES, {"labels": labels, **inputs, **network})
         for text, inputs in reading.items()
     ]
-    version = _version(DETECTORS, max(detectors, key=lambda made: made.metrics["cv/joint_success_at_3"]))
+    version = _version(DETECTORS, max(detectors, key=lambda made: made.metrics[Metrics.CV_JOINT_AT_3]))
     text = "The detector that is better out of fold becomes champion, if it meets its gates"
     tour.step(text, "promote", "the gates in the note", {"model": DETECTORS, "version": version, **there})
 
     unseen = {"bars": "sample", "bars.sample_seed": UNSEEN_SEED, "detector": f"models:/{DETECTORS}/{version}"}
     text = "Patterns in bars that nothing has seen"
-    tour.step(text, "detect", "detections.html", {**unseen, "out": folder, **sample})
+    tour.step(text, "detect", Artifacts.DETECTIONS_PAGE, {**unseen, "out": folder, **sample})
     tour.step("The report", "report", "report/", {"run_id": encoders[-1].id, "out": folder, **there})
     # Where the promotion was refused, the alias is not set, or names what an earlier tour has made.
     return f"models:/{ENCODERS}@champion" if promoted.status == "FINISHED" else encoder

@@ -20,7 +20,7 @@ from moola_mlflow.core import (
 from moola_mlflow.evaluation import all_gates_passed, encoder_gates, frozen_copy, gates_summary, gates_table
 from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, load_checkpoint, save_encoder
 from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, pretrain_note, score_encoder
-from moola_mlflow.tracking import Run, find_resume_point, run_name, with_failure_recorded
+from moola_mlflow.tracking import Artifacts, Run, Tags, find_resume_point, run_name, with_failure_recorded
 from moola_mlflow.training import (
     Trainer,
     build_model,
@@ -51,8 +51,8 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         threads = configure_threads(config.runtime)
         device = pick_device(config.runtime.device)
         precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
-        active.tags({"moola.device": device, "moola.precision": precision, "moola.threads": threads})
-        active.tags({"moola.allocator": allocator})
+        active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.THREADS: threads})
+        active.tags({Tags.ALLOCATOR: allocator})
         world = join_world(device, active.id)  # before bars are read: whoever is lost from here on is missed
         data = prepare(config, device, steps.LoggedPreparation(active, config))
         bars, split, source = data.bars, data.split, data.source
@@ -61,7 +61,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         folder = active.folder / "checkpoints"
         keeper = CheckpointFolder(folder)
         trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
-        active.tags({"moola.shards": trainer.engine.parts, "moola.processes": world.size})
+        active.tags({Tags.SHARDS: trainer.engine.parts, Tags.PROCESSES: world.size})
         print(
             f"{len(bars):,} bars, {len(source.windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
             f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, "
@@ -71,7 +71,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         check_alike(trainer, bars.sha256)
         trainer.should_stop = interrupts.reason
         trainer.evaluation.fit_rulers()
-        active.tags({"moola.identity": str(model.objective.identity).lower()})
+        active.tags({Tags.IDENTITY: str(model.objective.identity).lower()})
         check_leak(trainer, active.metrics)
         if point:
             go_on(active, trainer, point, bars.sha256)
@@ -87,9 +87,9 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         active.artifact(folder, "checkpoints")
         card = encoder_card(trainer, results, bars, dict(data.quality), active.id)
         checked = encoder_gates(card, config.gates)
-        active.json(gates_table(checked), "gates.json")
-        save_encoder(model.encoder, card, active.folder / "encoder")
-        active.artifact(active.folder / "encoder", "encoder")
+        active.json(gates_table(checked), Artifacts.GATES)
+        save_encoder(model.encoder, card, active.folder / Artifacts.ENCODER)
+        active.artifact(active.folder / Artifacts.ENCODER, Artifacts.ENCODER)
         uri, registered = f"runs:/{active.id}/encoder", "not registered"
         if config.registry.name != "none":
             tags = encoder_version_tags(card, preset, results, checked)
@@ -109,7 +109,7 @@ def _log_results(active: Run, results: Results) -> None:
     from moola_mlflow.reports import curves_figure, lr_figure
 
     active.metrics(results.metrics())
-    active.json(results.skills(), "skill.json")
-    active.json(results.published(), "training_results.json")
-    active.figure(curves_figure(results.history, results.best_epoch), "figures/loss_curves.png")
-    active.figure(lr_figure(results.history), "figures/learning_rate.png")
+    active.json(results.skills(), Artifacts.SKILL)
+    active.json(results.published(), Artifacts.TRAINING_RESULTS)
+    active.figure(curves_figure(results.history, results.best_epoch), Artifacts.LOSS_CURVES_FIGURE)
+    active.figure(lr_figure(results.history), Artifacts.LEARNING_RATE_FIGURE)

@@ -20,8 +20,12 @@ from moola_mlflow.tracking import (
     CANDIDATE,
     CHAMPION,
     PREVIOUS,
+    Artifacts,
+    Metrics,
     Model,
     Run,
+    Tags,
+    VersionTags,
     check_alias,
     check_candidate,
     check_serves,
@@ -62,9 +66,9 @@ def run(
         before = found.aliases.get(alias)
         # What `previous` names was champion before: to go back to it must not wait for evidence.
         back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before and was_promoted(model, to)
-        active.tags({"version": to, "moola.from": before or "none", "moola.to": to})
+        active.tags({"version": to, Tags.FROM: before or "none", Tags.TO: to})
         if back:
-            active.tags({"moola.rollback": "true"})
+            active.tags({Tags.ROLLBACK: "true"})
         with tempfile.TemporaryDirectory() as scratch:
             folder, card = fetch_version(model, to, Path(scratch))
             checked = judge_card(card, config.gates)
@@ -78,7 +82,7 @@ def run(
         elif softer := lowered_limits(config.gates):
             verdict += f" under lowered limits: {', '.join(softer)}"
         with interrupts.deferred():  # two aliases move together
-            move_alias(found, alias, to, {"promoted_by": active.id, "gates": verdict})
+            move_alias(found, alias, to, {VersionTags.PROMOTED_BY: active.id, VersionTags.GATES: verdict})
         said = _said(found, alias, before, to)
         active.note(_note(said, found, alias, before, to, checked, verdict))
         print("\n".join([said, f"Gates {verdict}", *(f"- {text}" for text in gate_reasons(checked))]), flush=True)
@@ -92,8 +96,10 @@ def _truth(force: str) -> bool:
 
 def _log(active: Run, checked: list[Gate]) -> None:
     rows = gates_table(checked)
-    active.json(rows, "gates.json")
-    active.metrics({f"gate/{metric_name(row['gate'])}": row["value"] for row in rows if row["value"] is not None})
+    active.json(rows, Artifacts.GATES)
+    active.metrics(
+        {f"{Metrics.GATE}{metric_name(row['gate'])}": row["value"] for row in rows if row["value"] is not None}
+    )
 
 
 def _refusal(model: Model, to: str, alias: str, checked: list[Gate]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moola_mlflow.core import Config, Interrupts, UserError, markdown_code, markdown_text
 from moola_mlflow.reports import build_report, find_report_subject, output_folder
-from moola_mlflow.tracking import OWN, Run, run_name
+from moola_mlflow.tracking import OWN, Run, Tags, run_name
 
 
 def run(config: Config, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "") -> None:
@@ -25,7 +25,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, run_id: str = "", o
             active.client.log_artifacts(subject.run.id, scratch, OWN)
         if target:
             document.write(target, OWN)
-        active.tags({"moola.subject": subject.run.id})
+        active.tags({Tags.SUBJECT: subject.run.id})
         experiment, title = subject.run.run.info.experiment_id, subject.run.name
         tunings = f"{len(subject.tunings)} fine-tunings of its encoder"
         copied = f" A copy is in {markdown_code(target)}." if target else ""

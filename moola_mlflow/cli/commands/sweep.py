@@ -43,7 +43,7 @@ from moola_mlflow.sweep import (
     summarise_study,
     trial_runs_of,
 )
-from moola_mlflow.tracking import STORE_FAILURES, Run, run_name, with_failure_recorded
+from moola_mlflow.tracking import STORE_FAILURES, Run, Tags, run_name, with_failure_recorded
 
 
 def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> None:
@@ -59,7 +59,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
             if adopted or not find_parent_run(config.sweep.study):
                 active = stack.enter_context(Run("sweep", name, config.tracking.experiment))
                 active.config(_shareable(config), _unread(config))
-                active.tags({"moola.allocator": allocator})
+                active.tags({Tags.ALLOCATOR: allocator})
                 space, coordination, objective, joined = _prepare(config, study, active)
             else:
                 space, coordination, objective, joined = with_failure_recorded(
@@ -68,7 +68,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
             if active is None or joined.run_id == active.id:
                 parent = active or stack.enter_context(SharedRun(joined.run_id))
             else:  # the launcher's run, or one of two commands that began together
-                active.tags({"moola.stage": "sweep-worker", "moola.resumed": joined.run_id})
+                active.tags({Tags.STAGE: "sweep-worker", Tags.RESUMED: joined.run_id})
                 active.note(f"Worked on sweep {markdown_code(study)}, run `{joined.run_id}`, which holds everything.")
                 parent = stack.enter_context(SharedRun(joined.run_id))
             _log_input(parent, objective)

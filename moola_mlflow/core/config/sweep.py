@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from moola_mlflow.core.config.base import Section, from_text
+from moola_mlflow.core.names import Metrics
 
 
 class Dimension(Section):
@@ -101,7 +102,7 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> SweepConfig:
-        inner = self.objective == "inner/joint_success_at_3"
+        inner = self.objective == Metrics.INNER_JOINT_AT_3
         if self.objective != "auto" and inner != (self.stage == "finetune"):
             raise ValueError(f"objective {self.objective} is not one of stage {self.stage}; set sweep.objective=auto")
         if (self.budget == "epochs") != (self.budget_amount is None):
@@ -122,7 +123,7 @@ class SweepConfig(Section):
     def target(self) -> str:
         """The metric that the search improves."""
         return (
-            {"pretrain": "val/huber", "finetune": "inner/joint_success_at_3"}[self.stage]
+            {"pretrain": Metrics.VAL_HUBER, "finetune": Metrics.INNER_JOINT_AT_3}[self.stage]
             if self.objective == "auto"
             else self.objective
         )
@@ -130,4 +131,4 @@ class SweepConfig(Section):
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
         """Which way is better."""
-        return "minimize" if self.target == "val/huber" else "maximize"
+        return "minimize" if self.target == Metrics.VAL_HUBER else "maximize"

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from moola_mlflow.tracking import Metrics
+
 
 def blank_figure(width: float, height: float) -> Figure:
     """Return an empty figure with its own canvas: pyplot keeps global state and a window system. Units: inches."""
@@ -21,9 +23,9 @@ def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figur
     figure = blank_figure(13, 4)
     epochs = np.arange(len(history))
     panels = [
-        ("loss", ["train/loss", "val/loss", "val/loss_profiled"]),
-        ("Huber", ["val/huber"]),
-        ("skill", ["val/skill"]),
+        ("loss", [Metrics.TRAIN_LOSS, Metrics.VAL_LOSS, Metrics.VAL_LOSS_PROFILED]),
+        ("Huber", [Metrics.VAL_HUBER]),
+        ("skill", [Metrics.VAL_SKILL]),
     ]
     for ax, (title, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in names:

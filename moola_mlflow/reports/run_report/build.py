@@ -14,7 +14,7 @@ from moola_mlflow.reports.paired import pair
 from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
 from moola_mlflow.reports.run_report.conclusions import Conclusion
 from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
-from moola_mlflow.tracking import PARENT, RunRecord, encoder_sources, read_run, tunings_of
+from moola_mlflow.tracking import PARENT, RunRecord, Tags, encoder_sources, read_run, tunings_of
 
 NAMED = 10
 """Runs of unknown origin that are named one by one."""
@@ -123,7 +123,7 @@ def _notices(run: RunRecord, p: Pretrained, subject: Subject, pairs: Sequence[tu
         out.append(Notice(WEAK_LABELS_TEXT, "warn"))
     if p.sample:
         out.append(Notice("The bars are the embedded sample: synthetic, not a market.", "warn"))
-    commits = {one.tags.get("mlflow.source.git.commit") for one in (run, *subject.tunings)} - {None}
+    commits = {one.tags.get(Tags.COMMIT) for one in (run, *subject.tunings)} - {None}
     if len(commits) > 1:
         out.append(Notice(f"The runs are of {len(commits)} different commits.", "warn"))
     foreign = [t.name for _, t in pairs if t.kind == "path"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moola_mlflow.evaluation import NETWORKS, PATH_FEATURES, Interval, Judgement, judge_gain, published_levels
-from moola_mlflow.tracking import RunRecord
+from moola_mlflow.tracking import Artifacts, Metrics, RunRecord, Tags
 
 FINISHED = "FINISHED"
 
@@ -78,15 +78,15 @@ class Pretrained:
     def of(cls, run: RunRecord) -> Pretrained:
         """Read a run; what it does not hold stays None."""
         results, card, skill = (
-            run.json(name) for name in ("training_results.json", "encoder/encoder.json", "skill.json")
+            run.json(name) for name in (Artifacts.TRAINING_RESULTS, Artifacts.ENCODER_CARD, Artifacts.SKILL)
         )
         results, card, skill = (x if isinstance(x, dict) else {} for x in (results, card, skill))
         objective = run.config.get("objective") or {}
-        identity = run.tags.get("moola.identity") == "true"
+        identity = run.tags.get(Tags.IDENTITY) == "true"
         metrics = run.metrics
-        done = bool(results) and "test/huber" in metrics
+        done = bool(results) and Metrics.TEST_HUBER in metrics
         val = results.get("val_metrics") or {}
-        curve = results.get("history") or run.history("val/huber")
+        curve = results.get("history") or run.history(Metrics.VAL_HUBER)
         trainer = run.config.get("trainer") or {}
         return cls(
             status=run.status,
@@ -98,13 +98,13 @@ class Pretrained:
             best_epoch=results.get("best_epoch"),
             best_val_loss=number(results.get("best_val_loss")),
             best_val_mae=number(val.get("val_mae")),
-            test_skill=number(metrics.get("test/skill")),
+            test_skill=number(metrics.get(Metrics.TEST_SKILL)),
             val_skill=number(val.get("val_skill", card.get("val_skill"))),
-            test_huber=number(metrics.get("test/huber")),
+            test_huber=number(metrics.get(Metrics.TEST_HUBER)),
             rulers={k: float(v) for k, v in ((skill.get("ruler_huber") or {}).get("test") or {}).items()},
             probe={k: v for k in ("r2", "r2_random", "r2_inputs", "r2_gain", "r2_path")
-                   if (v := number(metrics.get(f"probe/{k}"))) is not None},
-            gates=gate_rows(run.json("gates.json")) if done else (),
+                   if (v := number(metrics.get(f"{Metrics.PROBE}{k}"))) is not None},
+            gates=gate_rows(run.json(Artifacts.GATES)) if done else (),
             sample=(run.config.get("bars") or {}).get("path") == "sample",
             bars=run.config.get("bars") or {},
         )  # fmt: skip
@@ -155,7 +155,7 @@ class Tuned:
     @classmethod
     def of(cls, run: RunRecord) -> Tuned:
         """Read a run; what it does not hold stays empty."""
-        summary, card = run.json("cv_summary.json"), run.json("detector/detector.json")
+        summary, card = run.json(Artifacts.CV_SUMMARY), run.json(Artifacts.DETECTOR_CARD)
         summary, card = (x if isinstance(x, dict) else {} for x in (summary, card))
         average = summary.get("avg_metrics") or {}
         frozen = (run.config.get("finetune") or {}).get("freeze")
@@ -176,9 +176,9 @@ class Tuned:
             num_groups=summary.get("num_groups"),
             ece_before=number(summary.get("ece_before_temperature")),
             ece_if_calibrated=number(summary.get("ece_if_calibrated")),
-            weak=run.tags.get("moola.weak_labels") == "true",
-            warnings=run.tags.get("moola.warnings", ""),
-            gates=gate_rows(run.json("gates.json")),
+            weak=run.tags.get(Tags.WEAK_LABELS) == "true",
+            warnings=run.tags.get(Tags.WARNINGS, ""),
+            gates=gate_rows(run.json(Artifacts.GATES)),
             others=max(len(card.get("encoders") or []) - 1, 0),
         )
 

@@ -8,10 +8,10 @@ from typing import Any
 from moola_mlflow.reports.document import Block, Code, Heading, Mono, Notice, Para, Picture, Strong, Table, Text
 from moola_mlflow.reports.run_report.conclusions import IDENTITY, again, gate_text
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, number
-from moola_mlflow.tracking import COMMIT, RunRecord
+from moola_mlflow.tracking import COMMIT, Artifacts, Metrics, RunRecord, Tags
 from moola_mlflow.training import describe_processes
 
-ENCODER = ("encoder/encoder.json", "encoder/weights.safetensors")
+ENCODER = (Artifacts.ENCODER_CARD, Artifacts.ENCODER_WEIGHTS)
 CAPTIONS = {
     "loss_curves.png": "Loss, Huber and skill by epoch; the dotted line is the epoch that was kept.",
     "learning_rate.png": "Learning rate at the end of each epoch.",
@@ -26,24 +26,24 @@ def absent(what: str, command: str) -> Notice:
 
 def configuration(run: RunRecord, version: str | None) -> list[Block]:
     """What was trained, on what, by which code."""
-    config, card = run.config, run.json("encoder/encoder.json") or {}
+    config, card = run.config, run.json(Artifacts.ENCODER_CARD) or {}
     get = lambda section, key: (config.get(section) or {}).get(key, run.params.get(f"{section}.{key}"))  # noqa: E731
     data: list[tuple[Text, ...]] = [
         (f"data: {name}", (Mono(sha256), f" (SHA-256), {int(rows):,} rows" if rows.isdigit() else " (SHA-256)"))
         for name, sha256, rows in run.inputs
     ]
-    whole = run.tags.get("moola.data_sha256", "not recorded")
-    windows = " / ".join(f"{int(run.metrics[f'split/{part}']):,} {part}" for part in ("train", "val", "test")
-                         if f"split/{part}" in run.metrics)  # fmt: skip
+    whole = run.tags.get(Tags.DATA_SHA256, "not recorded")
+    windows = " / ".join(f"{int(run.metrics[f'{Metrics.SPLIT}{part}']):,} {part}" for part in ("train", "val", "test")
+                         if f"{Metrics.SPLIT}{part}" in run.metrics)  # fmt: skip
     objective = dict(config.get("objective") or {})
     if "masked" not in str(objective.get("name")):
         objective = {key: objective[key] for key in ("name", "jitter_sigma") if key in objective}
-    counts = [run.tags.get(f"moola.{key}", "?") for key in ("processes", "shards", "threads")]
+    counts = [run.tags.get(tag, "?") for tag in (Tags.PROCESSES, Tags.SHARDS, Tags.THREADS)]
     rows: list[tuple[Text, ...]] = [
         ("run", (Mono(run.id), f" {run.name}")),
         ("status", Strong(run.status, run.status == FINISHED)),
         ("commit", commit(run)),
-        ("configuration, SHA-256", Mono(run.tags.get("moola.config_sha256", "not recorded"))),
+        ("configuration, SHA-256", Mono(run.tags.get(Tags.CONFIG_SHA256, "not recorded"))),
         *data,
         *([("bars, as read (SHA-256)", Mono(whole))] if whole not in {one[1] for one in run.inputs} else []),
         ("trained on", f"{card.get('trained_from', 'not recorded')} to {card.get('trained_until', 'not recorded')}"),
@@ -54,12 +54,12 @@ def configuration(run: RunRecord, version: str | None) -> list[Block]:
         ("training", f"{get('trainer', 'epochs')} epochs, batch {get('trainer', 'batch_size')}, lr "
                      f"{get('optimizer', 'lr')}, weight decay {get('optimizer', 'weight_decay')}"),
         ("seed", str(get("trainer", "seed"))),
-        ("device", f"{run.tags.get('moola.device', '?')}, {run.tags.get('moola.precision', '?')}, "
+        ("device", f"{run.tags.get(Tags.DEVICE, '?')}, {run.tags.get(Tags.PRECISION, '?')}, "
                    + describe_processes(*counts)),
         ("registered as", Mono(version) if version else "no model version"),
     ]  # fmt: skip
     blocks: list[Block] = [Heading("Configuration"), Table(["", ""], rows)]
-    if text := run.text("config.yaml"):
+    if text := run.text(Artifacts.CONFIG):
         blocks.append(Code(text, "The whole configuration"))
     return blocks
 
@@ -68,7 +68,7 @@ def commit(run: RunRecord) -> Text:
     """Return which code ran."""
     if COMMIT not in run.tags:
         return "not recorded"
-    if "git.diff" not in run.files:
+    if Artifacts.GIT_DIFF not in run.files:
         return Mono(run.tags[COMMIT])
     return (Mono(run.tags[COMMIT]), " and ", Strong("changes that were not committed", False), " (git.diff on the run)")
 
@@ -77,7 +77,7 @@ def results(run: RunRecord, p: Pretrained) -> list[Block]:
     """Scores on validation and test, the probe, the gates."""
     blocks: list[Block] = [Heading("Results")]
     if not p.done:
-        last = {k: v for k, v in sorted(run.metrics.items()) if k.startswith(("train/", "val/"))}
+        last = {k: v for k, v in sorted(run.metrics.items()) if k.startswith((Metrics.TRAIN, Metrics.VAL))}
         blocks.append(absent(f"scores on the test part; the run is {p.status}", again(run.id, p)))
         if last:
             blocks.append(Para(f"Where it stood after {p.epochs_run} epochs:"))
@@ -85,21 +85,21 @@ def results(run: RunRecord, p: Pretrained) -> list[Block]:
         return [*blocks, *pictures(run)]
     if p.identity:
         blocks.append(Notice(IDENTITY, "bad"))
-    val = (run.json("training_results.json") or {}).get("val_metrics") or {}
+    val = (run.json(Artifacts.TRAINING_RESULTS) or {}).get("val_metrics") or {}
     rows = []
     for name in ("loss", "huber", "mae", "skill"):
-        cells = [number(val.get(f"val_{name}")), run.metrics.get(f"test/{name}")]
+        cells = [number(val.get(f"val_{name}")), run.metrics.get(f"{Metrics.TEST}{name}")]
         rows.append((name, *("–" if cell is None else f"{cell:.4f}" for cell in cells)))
     for key, value in sorted(run.metrics.items()):
-        if key.startswith("test/skill_"):
-            rows.append((key.removeprefix("test/").replace("_", " of ", 1), "–", f"{value:.4f}"))
+        if key.startswith(Metrics.TEST_SKILL_OF):
+            rows.append((key.removeprefix(Metrics.TEST).replace("_", " of ", 1), "–", f"{value:.4f}"))
     epoch = f"validation (epoch {p.best_epoch + 1})" if p.best_epoch is not None else "validation"
     blocks.append(Table(["score", epoch, "test"], rows))
     if p.rulers:
         rulers = ", ".join(f"{name} {value:.4f}" for name, value in sorted(p.rulers.items(), key=lambda row: row[1]))
         blocks.append(Para(f"Skill is 1 - Huber / Huber of the best ruler. Rulers on the test part: {rulers}."))
-    if "leak/masked_sensitivity" in run.metrics:
-        leak = run.metrics["leak/masked_sensitivity"]
+    if Metrics.LEAK in run.metrics:
+        leak = run.metrics[Metrics.LEAK]
         blocks.append(Para(f"Leak: {leak:g} (how far what is masked reaches the encoder; 0 where masks hide)."))
     if levels := p.levels():
         blocks += [
@@ -146,15 +146,15 @@ def _value(gate: GateRow) -> str:
 
 def pictures(run: RunRecord) -> list[Block]:
     """Curves, the last reconstructions, the features."""
-    names = [path for path in run.files if path.startswith("figures/") and path.endswith(".png")]
-    last = max((path for path in names if "reconstruction_epoch_" in path), default=None)
-    captions = {f"figures/{name}": text for name, text in CAPTIONS.items()}
+    names = [path for path in run.files if path.startswith(Artifacts.FIGURES) and path.endswith(".png")]
+    last = max((path for path in names if path.startswith(Artifacts.RECONSTRUCTION_FIGURE)), default=None)
+    captions = {f"{Artifacts.FIGURES}{name}": text for name, text in CAPTIONS.items()}
     if last:
         captions = {last: "What it predicts on validation windows at the last epoch that was pictured.", **captions}
-    order = [f"figures/{name}" for name in ("loss_curves.png", "learning_rate.png")]
-    order += [path for path in (last, "figures/feature_quality.png") if path]
+    order = [Artifacts.LOSS_CURVES_FIGURE, Artifacts.LEARNING_RATE_FIGURE]
+    order += [path for path in (last, Artifacts.QUALITY_FIGURE) if path]
     return [
-        Picture(f"pretrain-{path.removeprefix('figures/')}", png, captions[path])
+        Picture(f"pretrain-{path.removeprefix(Artifacts.FIGURES)}", png, captions[path])
         for path in order
         if path in run.files and (png := run.bytes(path))
     ]
@@ -162,11 +162,11 @@ def pictures(run: RunRecord) -> list[Block]:
 
 def training_time(run: RunRecord, p: Pretrained) -> list[Block]:
     """How long it took, and where."""
-    found = run.json("training_results.json")
+    found = run.json(Artifacts.TRAINING_RESULTS)
     training = found if isinstance(found, dict) else {}
     history = training.get("history") or []
-    seconds = [row["epoch_seconds"] for row in history if "epoch_seconds" in row]
-    rates = [row["windows_per_second"] for row in history if "windows_per_second" in row]
+    seconds = [row[Metrics.EPOCH_SECONDS] for row in history if Metrics.EPOCH_SECONDS in row]
+    rates = [row[Metrics.WINDOWS_PER_SECOND] for row in history if Metrics.WINDOWS_PER_SECOND in row]
     rows: list[tuple[Text, ...]] = [("epochs", f"{p.epochs_run} of {p.epochs_planned or '?'} planned")]
     if p.best_epoch is not None:
         rows.append(("best epoch", f"{p.best_epoch + 1}"))
@@ -182,14 +182,14 @@ def training_time(run: RunRecord, p: Pretrained) -> list[Block]:
 def checkpoint(run: RunRecord, p: Pretrained, uri: str) -> list[Block]:
     """What is kept, and how it is loaded."""
     blocks: list[Block] = [Heading("Checkpoint")]
-    kept = {path: size for path, size in run.files.items() if path.startswith("checkpoints/") or path in ENCODER}
+    kept = {path: size for path, size in run.files.items() if path.startswith(Artifacts.CHECKPOINTS) or path in ENCODER}
     if not kept:
         return [*blocks, absent("no checkpoint was logged", again(run.id, p))]
     rows = [
         (Mono(path), f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB") for path, size in kept.items()
     ]
     blocks.append(Table(["artifact", "size"], rows))
-    if "encoder/encoder.json" in run.files:
+    if Artifacts.ENCODER_CARD in run.files:
         blocks.append(Code(f"import moola_mlflow as moola\n\nencoder = moola.load_encoder({json.dumps(uri)})"))
     return blocks
 

@@ -9,7 +9,7 @@ from moola_mlflow.reports.document import Block, Heading, Mono, Notice, Para, Pi
 from moola_mlflow.reports.run_report.conclusions import shown, signed, title
 from moola_mlflow.reports.run_report.facts import FINISHED, Tuned
 from moola_mlflow.reports.run_report.pretraining import absent, commit, duration, gate_table
-from moola_mlflow.tracking import RunRecord
+from moola_mlflow.tracking import Artifacts, RunRecord, Tags
 
 PHASES = {
     "frozen": ("Phase 1: frozen encoder", "no fine-tuning has read this encoder frozen"),
@@ -87,7 +87,7 @@ def _setup(run: RunRecord, t: Tuned) -> Table:
         ("status", Strong(run.status, run.status == FINISHED)),
         ("commit", commit(run)),
         ("encoder", (Mono(str(tune.get("encoder"))), f", beside {t.others} more" if t.others else "")),
-        ("labels", (Mono(run.tags.get("moola.data_sha256", "not recorded")), " (SHA-256), ", _counts(t))),
+        ("labels", (Mono(run.tags.get(Tags.DATA_SHA256, "not recorded")), " (SHA-256), ", _counts(t))),
         ("detector", f"head {tune.get('head')}, inputs {tune.get('inputs')}, {trainer.get('epochs')} epochs, {rates}"),
         ("cross-validation", f"{cv.get('folds')} folds x {cv.get('repeats')} repeats x {len(seeds)} seeds "
                              f"({', '.join(map(str, seeds))}), purged; {t.num_groups or '?'} groups of windows"),
@@ -170,5 +170,5 @@ def _figures(run: RunRecord, t: Tuned, names: Sequence[str]) -> list[Block]:
     return [
         Picture(f"phase{phase_number}-{name}.png", png, FIGURES[name])
         for name in names
-        if (png := run.bytes(f"figures/{name}.png"))
+        if (png := run.bytes(f"{Artifacts.FIGURES}{name}.png"))
     ]

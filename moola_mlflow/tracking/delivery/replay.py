@@ -20,17 +20,18 @@ from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD, read_detector_card,
 from moola_mlflow.tracking import store, ui
 from moola_mlflow.tracking.delivery import journal
 from moola_mlflow.tracking.delivery.journal import Event
+from moola_mlflow.tracking.names import Tags
 from moola_mlflow.tracking.registry import models
 from moola_mlflow.tracking.registry.models import EVENT_TAG
 
 # MLflow's limits: a longer parameter is cut, a longer note is refused by some stores.
 MAX_PARAM, MAX_NOTE, MAX_BATCH, MAX_METRICS = 6000, 5000, 100, 1000
-NOTE = "mlflow.note.content"
-PARENT = "mlflow.parentRunId"
-EXPERIMENT_KIND = "mlflow.experimentKind"
-TABLES = "mlflow.loggedArtifacts"
+NOTE = Tags.NOTE
+PARENT = Tags.PARENT
+EXPERIMENT_KIND = Tags.EXPERIMENT_KIND
+TABLES = Tags.TABLES
 """Tag by which the UI finds tables."""
-LOCAL = "moola.offline"
+LOCAL = Tags.OFFLINE
 """Tag of a run that began without its store: the name of its folder."""
 BATCHED = ("params", "tags", "metrics")
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
@@ -196,7 +197,7 @@ class Replayer:
         for path, sha256, rows in record["files"]:
             source, profile = json.dumps({"uri": path}), json.dumps({"num_rows": rows})
             dataset = Dataset(Path(path).name, sha256[:36], "local", source, profile=profile)
-            tags = [InputTag("mlflow.data.context", record.get("context", "training")), InputTag("sha256", sha256)]
+            tags = [InputTag(Tags.INPUT_CONTEXT, record.get("context", "training")), InputTag("sha256", sha256)]
             inputs.append(DatasetInput(dataset, tags))
         self.client.log_inputs(self.run_id, inputs)
 
@@ -273,7 +274,7 @@ class Replayer:
 
     def _hand_over(self, own: str) -> None:
         """End the launcher's run: what it was made for went on in this one."""
-        self.client.set_tag(own, "moola.resumed", self.run_id)
+        self.client.set_tag(own, Tags.RESUMED, self.run_id)
         self.client.set_tag(own, NOTE, f"Went on with run `{self.run_id}`, which holds everything.")
         self.client.set_terminated(own, "FINISHED")
 

@@ -24,6 +24,7 @@ from moola_mlflow.tracking import run as run_module
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import journal
 from moola_mlflow.tracking.delivery.journal import Sent
+from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.recovery import heartbeat, relocation, stale_runs
 from moola_mlflow.tracking.registry import models
 from moola_mlflow.tracking.store import STORE_FAILURES, first_line, shown_uri
@@ -150,7 +151,7 @@ def _stale(runs: list[Run]) -> Iterator[DoctorFinding]:
         elif folder and (ended := run_folder.read_journal(folder).status):
             if not journal.count_unsent(folder):  # else it is told with what the store lacks
                 yield DoctorFinding(f"{name} says RUNNING and ended {ended}", f"moola sync {folder}")
-        elif "moola.stage" not in run.data.tags and age_s > NEVER_BEGAN_S:
+        elif Tags.STAGE not in run.data.tags and age_s > NEVER_BEGAN_S:
             yield DoctorFinding(
                 f"{name} says RUNNING for {age_s / 3600:.1f} h and never began",
                 "mark it FAILED",
@@ -232,7 +233,7 @@ def _mover(old: Path, new: Path) -> Callable[[], None]:
 
 def _folder(run: Run) -> Path | None:
     parsed = urlparse(run.info.artifact_uri)
-    if parsed.scheme not in ("", "file") or run.data.tags.get("moola.stage") not in WITH_FILES:
+    if parsed.scheme not in ("", "file") or run.data.tags.get(Tags.STAGE) not in WITH_FILES:
         return None
     return Path(unquote(parsed.path))
 
@@ -262,6 +263,6 @@ def _aliases() -> Iterator[DoctorFinding]:
             if alias != models.CANDIDATE and not models.is_regular(held):
                 yield DoctorFinding(
                     f"alias '{alias}' of {model.name} was moved by hand to version {version} "
-                    f"(gates: {held.tags.get('gates', 'never evaluated')})",
+                    f"(gates: {held.tags.get(VersionTags.GATES, 'never evaluated')})",
                     f"moola promote --model {model.name} --version {version} --alias {alias}, or move it back",
                 )

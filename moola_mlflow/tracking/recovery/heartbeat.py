@@ -13,11 +13,12 @@ import mlflow
 from mlflow.entities import Run
 
 from moola_mlflow.tracking.delivery.replay import PARENT
+from moola_mlflow.tracking.names import Tags
 
-STAGE = "moola.stage"
-COORDINATOR = "moola.coordinator"
+STAGE = Tags.STAGE
+COORDINATOR = Tags.COORDINATOR
 """Tag of a sweep: who coordinates it, and when it last said so."""
-WORKER = "moola.worker"
+WORKER = Tags.WORKER
 """Tag of a trial: machine and process id of who runs it."""
 BEAT_S, SILENT_S = 20.0, 90.0
 

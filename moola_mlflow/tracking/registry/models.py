@@ -29,6 +29,7 @@ from moola_mlflow.models import (
     load_from_path,
 )
 from moola_mlflow.tracking import ui
+from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.registry.lineage import model_id_of
 from moola_mlflow.tracking.store import shown_uri
 
@@ -36,9 +37,9 @@ PACKAGE = Path(__file__).resolve().parents[2]
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
 CANDIDATE = "candidate"
 PASSED = "passed"
-KIND = "moola.kind"
+KIND = VersionTags.KIND
 """Tag of a version: encoder or detector."""
-EVENT_TAG = "moola.event"
+EVENT_TAG = Tags.EVENT
 """Tag of what an event of a run's journal has made: it is looked for before another one is made."""
 BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
@@ -268,7 +269,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
 
 def is_regular(version: ModelVersion) -> bool:
     """Return whether an alias may name a version: a promotion put it there, or it has passed its gates."""
-    return "promoted_by" in version.tags or version.tags.get("gates", "").startswith(PASSED)
+    return VersionTags.PROMOTED_BY in version.tags or version.tags.get(VersionTags.GATES, "").startswith(PASSED)
 
 
 @contextmanager
@@ -331,7 +332,7 @@ def _check_alias(uri: str) -> None:
     if not is_regular(version):
         warnings.warn(
             f"alias '{alias}' of {name} was moved by hand to version {version.version}, which has not passed its gates "
-            f"({version.tags.get('gates', 'never evaluated')}); promote it: moola promote --model {name} "
+            f"({version.tags.get(VersionTags.GATES, 'never evaluated')}); promote it: moola promote --model {name} "
             f"--version {version.version} --alias {alias}",
             stacklevel=4,
         )

@@ -17,6 +17,7 @@ from moola_mlflow.bars import generate_bars
 from moola_mlflow.core import GateError, GatesConfig, UserError, nearest_name, printable
 from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
+from moola_mlflow.tracking.names import VersionTags
 from moola_mlflow.tracking.registry.models import CANDIDATE, check_version_whole, without_progress_bar
 from moola_mlflow.tracking.store import shown_uri
 
@@ -110,7 +111,7 @@ def check_candidate(name: str, version: str) -> None:
 
 def was_promoted(name: str, version: str) -> bool:
     """Return whether a promotion has put an alias on a version before; one moved by hand does not count."""
-    return "promoted_by" in mlflow.MlflowClient().get_model_version(name, version).tags
+    return VersionTags.PROMOTED_BY in mlflow.MlflowClient().get_model_version(name, version).tags
 
 
 def judge_card(card: dict[str, Any], config: GatesConfig) -> list[Gate]:

@@ -1,0 +1,120 @@
+"""Names of every metric of the project. Users, dashboards and gates rely on them: add names, do not change them.
+
+The rooms that compute a metric take its name from here. ``tracking/names.py`` adds the names of tags and artifacts.
+A name that ends in ``/`` or ``_`` is a prefix: a feature, a class, a baseline or a score follows.
+"""
+
+from __future__ import annotations
+
+
+class Metrics:
+    """Metric names, grouped by the command that logs them."""
+
+    # Every epoch of a training, and of a fold.
+    TRAIN = "train/"
+    TRAIN_LOSS = "train/loss"
+    TRAIN_MAE = "train/mae"
+    VAL = "val/"
+    VAL_LOSS = "val/loss"
+    VAL_LOSS_PROFILED = "val/loss_profiled"
+    VAL_HUBER = "val/huber"
+    VAL_MAE = "val/mae"
+    VAL_SKILL = "val/skill"
+    VAL_NLL = "val/nll"
+    VAL_CLASS_NLL = "val/class_nll"
+    VAL_F1_MACRO = "val/f1_macro"
+    VAL_JOINT_AT_3 = "val/joint_success_at_3"
+    LR = "lr"
+    EPOCH_SECONDS = "epoch_seconds"
+    WINDOWS_PER_SECOND = "windows_per_second"
+
+    # Once, at the end of a training.
+    BEST_VAL_LOSS = "best_val_loss"
+    TEST = "test/"
+    TEST_HUBER = "test/huber"
+    TEST_MAE = "test/mae"
+    TEST_SKILL = "test/skill"
+    TEST_SKILL_OF = "test/skill_"
+    LEAK = "leak/masked_sensitivity"
+    PROBE = "probe/"
+    PROBE_R2 = "probe/r2"
+    PROBE_R2_RANDOM = "probe/r2_random"
+    PROBE_R2_INPUTS = "probe/r2_inputs"
+    PROBE_R2_GAIN = "probe/r2_gain"
+    PROBE_R2_PATH = "probe/r2_path"
+
+    # Data: bars, windows, features, labels.
+    BARS = "bars/bars"
+    BARS_SEGMENTS = "bars/segments"
+    BARS_INSTRUMENTS = "bars/instruments"
+    BARS_LONGEST_SEGMENT = "bars/longest_segment"
+    BARS_DAYS = "bars/days"
+    BARS_ROLLS = "bars/rolls"
+    BARS_DROPPED = "bars/dropped_"
+    SPLIT = "split/"
+    SPLIT_TRAIN = "split/train"
+    SPLIT_VAL = "split/val"
+    SPLIT_TEST = "split/test"
+    SPLIT_DROPPED = "split/dropped"
+    SPLIT_PURGED = "split/purged"
+    FEATURE_NONZERO = "feature/nonzero/"
+    FEATURE_CLIPPED = "feature/clipped/"
+    FEATURE_PSI = "feature/psi/"
+    SWING_FLIP_RATE = "feature/swing_flip_rate"
+    LABELS = "labels/"
+    LABELS_USED = "labels/used"
+    LABELS_FOUND = "labels/found"
+    LABELS_GROUPS = "labels/groups"
+    LABELS_CANDIDATES = "labels/candidates"
+    LABELS_CANDIDATES_NO_SURGE = "labels/candidates_no_surge"
+    LABELS_CANDIDATES_NO_LABEL = "labels/candidates_no_label"
+    PRETRAIN_OVERLAP = "data/pretrain_overlap"
+
+    # Fine-tuning: over all folds, and of one fold.
+    CV = "cv/"
+    CV_ECE = "cv/ece"
+    CV_ECE_BEFORE_TEMPERATURE = "cv/ece_before_temperature"
+    CV_ECE_IF_CALIBRATED = "cv/ece_if_calibrated"
+    CV_F1_MACRO = "cv/f1_macro"
+    CV_HIT_AT_3 = "cv/hit_at_3"
+    CV_JOINT_AT_3 = "cv/joint_success_at_3"
+    CV_DELTA = "cv/delta_"
+    CV_DELTA_BEST = "cv/delta_best_"
+    CV_DELTA_JOINT_AT_3 = "cv/delta_joint_success_at_3"
+    CV_DELTA_JOINT_AT_3_LO = "cv/delta_joint_success_at_3_lo"
+    CV_DELTA_BEST_JOINT_AT_3 = "cv/delta_best_joint_success_at_3"
+    BASELINE = "baseline/"
+    BEST_EPOCH = "best_epoch"
+    TEMPERATURE = "temperature"
+    SECONDS = "seconds"
+    TOTAL_SECONDS = "total_seconds"
+
+    # Detection, promotion, the tour.
+    DETECT_HITS = "detect/hits"
+    DETECT_WINDOWS = "detect/windows"
+    DETECT_WINDOWS_ABOVE = "detect/windows_above"
+    DETECT_SHARE_ABOVE = "detect/share_above"
+    DETECT_BARS = "detect/bars"
+    DETECT_BARS_SEEN = "detect/bars_seen"
+    DETECT_SECONDS = "detect/seconds"
+    DETECT_WINDOWS_PER_SECOND = "detect/windows_per_second"
+    DETECT_BARS_PER_SECOND = "detect/bars_per_second"
+    HITS = "hits/"
+    GATE = "gate/"
+    TOUR_SECONDS = "tour/seconds"
+
+    # A sweep and its trials.
+    SWEEP = "sweep/"
+    SWEEP_VALUE = "sweep/value"
+    SWEEP_EPOCH_VALUE = "sweep/epoch_value"
+    SWEEP_SECONDS = "sweep/seconds"
+    SWEEP_EPOCHS = "sweep/epochs"
+    SWEEP_WINDOWS = "sweep/windows"
+    SWEEP_BEST_VALUE = "sweep/best_value"
+    SWEEP_BEST_TRIAL = "sweep/best_trial"
+    INNER_JOINT_AT_3 = "inner/joint_success_at_3"
+    INNER_FOLD_JOINT_AT_3 = "inner/fold_joint_success_at_3"
+    INNER_FOLD_F1_MACRO = "inner/fold_f1_macro"
+
+    # Processor, memory, disk, network and GPU, as MLflow names them.
+    SYSTEM = "system/"
