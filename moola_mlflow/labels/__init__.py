@@ -9,6 +9,18 @@ from moola_mlflow.core import lazy_face
 if TYPE_CHECKING:
     from moola_mlflow.labels.labelled_set import LabelledSet, labels_target, read_labels, write_labels
     from moola_mlflow.labels.overlap import overlap_groups
+    from moola_mlflow.labels.rules import (
+        FAMILIES,
+        RULES,
+        SELECTORS,
+        DrawnRule,
+        Marked,
+        Rule,
+        RuleWindows,
+        apply_rules,
+        draw_rules,
+        find_rule,
+    )
     from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
     from moola_mlflow.labels.weak import (
         Patterns,
@@ -24,6 +36,18 @@ __all__, __getattr__, __dir__ = lazy_face(
     {
         "labelled_set": ("LabelledSet", "labels_target", "read_labels", "write_labels"),
         "overlap": ("overlap_groups",),
+        "rules": (
+            "FAMILIES",
+            "DrawnRule",
+            "Marked",
+            "RULES",
+            "Rule",
+            "RuleWindows",
+            "SELECTORS",
+            "apply_rules",
+            "draw_rules",
+            "find_rule",
+        ),
         "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
         "weak": (
             "Patterns",

@@ -1,0 +1,48 @@
+"""Labelling rules by name: what finds a span in each window and says what follows it.
+
+A new selector is one file in this folder with ``SELECTOR``, a new rule one with ``RULE``. Drawn rules are named
+``<family>-<seed>-<number>``, such as ``strict-0-12``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moola_mlflow.core import UserError, find_plugins, nearest_name
+from moola_mlflow.labels.rules import drawing
+from moola_mlflow.labels.rules.drawing import FAMILIES, apply_rules, is_kept
+from moola_mlflow.labels.rules.outcomes import OUTCOMES
+from moola_mlflow.labels.rules.rule import DrawnRule, Marked, Rule, Selector, Spans
+from moola_mlflow.labels.rules.windows import RuleWindows
+
+__all__ = [
+    "FAMILIES", "OUTCOMES", "RULES", "SELECTORS", "DrawnRule", "Marked", "Rule", "RuleWindows", "Selector", "Spans",
+    "apply_rules", "draw_rules", "find_rule", "is_kept",
+]  # fmt: skip
+
+SELECTORS: dict[str, type[Selector]] = find_plugins(__name__, __path__, "SELECTOR")
+"""Selectors by the name of their file."""
+RULES: dict[str, Rule] = {rule.name: rule for rule in find_plugins(__name__, __path__, "RULE").values()}
+"""Rules with a file of their own, by their names."""
+
+
+def draw_rules(ohlc_NT4: np.ndarray, num: int, family: str = "strict", seed: int = 0) -> list[DrawnRule]:
+    """Draw ``num`` rules that say something about the windows. Shapes: float64 [N, T, 4].
+
+    Raises: UserError for an unknown family; TrainingError where hardly any rule says something about the windows.
+    """
+    return drawing.draw_rules(SELECTORS, ohlc_NT4, num, family, seed)
+
+
+def find_rule(name: str) -> Rule:
+    """Return a rule by its name. Raises: UserError for an unknown one."""
+    if name in RULES:
+        return RULES[name]
+    family, _, rest = name.partition("-")
+    seed, _, number = rest.partition("-")
+    if family in FAMILIES and seed.isdecimal() and number.isdecimal() and len(rest) <= 20:
+        return drawing.draw_rule(SELECTORS, family, int(seed), int(number))
+    raise UserError(
+        f"rule '{name}' is unknown{nearest_name(name, RULES)} Allowed: {', '.join(RULES)}, or a drawn rule such as "
+        f"strict-0-12 (family {' | '.join(FAMILIES)}, seed, number); moola rules lists those that fit your bars"
+    )

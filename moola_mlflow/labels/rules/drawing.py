@@ -1,0 +1,102 @@
+"""Draw rules of a family from a seed, and keep those that say something about given windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moola_mlflow.core import TrainingError, UserError
+from moola_mlflow.labels.rules.outcomes import OUTCOMES
+from moola_mlflow.labels.rules.parameters import drawn, ranges
+from moola_mlflow.labels.rules.rule import DrawnRule, Marked, Rule, Selector, joined
+from moola_mlflow.labels.rules.windows import RuleWindows
+
+LEAST_FOUND = 0.35
+"""A rule is kept that finds a span in this share of the windows or more."""
+MOST_OF_ONE_CLASS = 0.88
+"""A rule is kept whose largest class has at most this share of the spans."""
+JUDGED_WINDOWS = 1000
+"""Windows on which it is decided whether a rule is kept: what it costs is then the same for any number of bars."""
+CHUNK = 1024
+"""Windows that all rules read together, so that their arrays stay in cache."""
+MOST_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Family:
+    """Selectors and outcomes that rules are drawn from; a name that stands there twice is drawn twice as often."""
+
+    selectors: tuple[str, ...]
+    outcomes: tuple[str, ...]
+
+
+_STRICT = ("zigzag", "trend", "activity", "run", "breakout", "spike", "squeeze", "vee", "level_shift", "ema_gap")
+_OUTCOMES = ("touch", "touch", "touch", "net", "volatility", "range", "excursions", "adverse", "mean")
+FAMILIES = {
+    "strict": Family(_STRICT, _OUTCOMES),
+    "broad": Family((*_STRICT, *["displacement"] * 4), _OUTCOMES),
+    "ultra": Family(
+        tuple(name for name in _STRICT if name not in ("level_shift", "ema_gap")),
+        tuple(name for name in _OUTCOMES if name != "touch"),
+    ),
+}
+"""strict: none that searches as the sample's own labels do; broad: those too; ultra: fewer kinds, to test with."""
+
+
+def draw_rule(selectors: dict[str, type[Selector]], family: str, seed: int, number: int) -> DrawnRule:
+    """Return one rule: it follows from family, seed and number alone, and is named after them.
+
+    Raises: UserError for an unknown family.
+    """
+    if family not in FAMILIES:
+        raise UserError(f"rule family '{family}' is unknown; allowed: {', '.join(FAMILIES)}")
+    rng, kinds = np.random.default_rng([seed, number]), FAMILIES[family]
+    selector = drawn(selectors[kinds.selectors[rng.integers(len(kinds.selectors))]], rng)
+    kind = OUTCOMES[kinds.outcomes[rng.integers(len(kinds.outcomes))]]
+    parameters: dict[str, Any] = {name: one.draw(rng) for name, one in ranges(kind).items()}
+    outcome = kind(wait=selector.wait, **parameters)
+    return DrawnRule(f"{family}-{seed}-{number}", selector, outcome, int(rng.integers(2**40)))
+
+
+def is_kept(marked: Marked) -> bool:
+    """Return whether a rule finds enough spans, and not nearly all of them of one class."""
+    if marked.found.mean() < LEAST_FOUND:
+        return False
+    return np.bincount(marked.outcome[marked.found]).max() <= MOST_OF_ONE_CLASS * marked.found.sum()
+
+
+def draw_rules(
+    selectors: dict[str, type[Selector]], ohlc_NT4: np.ndarray, num: int, family: str, seed: int
+) -> list[DrawnRule]:
+    """Draw rules until ``num`` are kept, judged on at most 1,000 of the windows, evenly spaced.
+
+    Shapes: float64 [N, T, 4].
+    Raises: UserError for an unknown family; TrainingError where hardly any rule says something about the windows.
+    """
+    chosen = np.linspace(0, len(ohlc_NT4) - 1, min(len(ohlc_NT4), JUDGED_WINDOWS)).astype(np.int64)
+    windows = RuleWindows(ohlc_NT4[chosen], chosen)
+    kept: list[DrawnRule] = []
+    for number in range(MOST_TRIES * num):
+        rule = draw_rule(selectors, family, seed, number)
+        if is_kept(rule.apply(windows)):
+            kept.append(rule)
+            if len(kept) == num:
+                return kept
+    raise TrainingError(
+        f"of {MOST_TRIES * num:,} drawn rules {len(kept)} find a span in {LEAST_FOUND:.0%} of the windows, {num} are "
+        "needed; give bars that move, or lower objective.num_rules"
+    )
+
+
+def apply_rules(rules: Sequence[Rule], ohlc_NT4: np.ndarray, key_N: np.ndarray | None = None) -> list[Marked]:
+    """Return what each rule says of each window. Shapes: float64 [N, T, 4], key int64 [N]."""
+    key_N = np.arange(len(ohlc_NT4)) if key_N is None else key_N
+    parts: list[list[Marked]] = [[] for _ in rules]
+    for lo in range(0, max(len(ohlc_NT4), 1), CHUNK):
+        windows = RuleWindows(ohlc_NT4[lo : lo + CHUNK], key_N[lo : lo + CHUNK])
+        for rule, mine in zip(rules, parts, strict=True):
+            mine.append(rule.apply(windows))
+    return [joined(mine) for mine in parts]

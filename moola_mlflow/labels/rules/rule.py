@@ -1,0 +1,176 @@
+"""What a rule is: a selector that finds one span a window, and an outcome that names a class of what follows.
+
+Shape legend: N windows, T bars, P candidate positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from moola_mlflow.labels.rules.parameters import choice, whole
+from moola_mlflow.labels.rules.windows import UNITS, RuleWindows
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The span that a selector finds in each window.
+
+    Shapes: found bool [N]; start, end (both included) and direction (1 up, -1 down) int64 [N]. Where nothing was found
+    the numbers mean nothing.
+    """
+
+    found: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    direction: np.ndarray
+
+    def within(self, w: RuleWindows) -> Spans:
+        """Return spans of two bars or more that leave one bar after them; none in a window without moves."""
+        start = np.clip(self.start, 0, w.length - 3)
+        end = np.clip(self.end, start + 1, w.length - 2)
+        direction = np.sign(self.direction).astype(np.int64)
+        return Spans(self.found & w.moves & (direction != 0), start, end, direction)
+
+
+@dataclass(frozen=True)
+class Marked(Spans):
+    """Spans with their class. Shapes: outcome int64 [N], a position in the rule's classes; -1: no class."""
+
+    outcome: np.ndarray
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Whether a window has a span and a class. Shapes: bool [N]."""
+        return self.found & (self.outcome >= 0)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Base of selectors: parameters that all families share, and ``find``.
+
+    A span starts ``lead`` bars after the window's start at the earliest and leaves ``wait`` bars after it, a few bars
+    more or less where the family says so.
+    """
+
+    lead: int = whole(10, 24)
+    """Bars that a window holds before a span."""
+    wait: int = whole(12, 30)
+    """Bars after the span on which the outcome is decided."""
+    unit: str = choice(*UNITS)
+    """Yardstick of the thresholds."""
+    noise: float = choice(0.0, 0.0, 0.1, 0.2)
+    """Sigma of the noise exp(sigma N) on each candidate's score."""
+    pick: str = choice("best", "best", "best", "first", "last")
+    """Which of several candidates counts."""
+
+    family: ClassVar[str]
+
+    def find(self, w: RuleWindows, salt: int) -> Spans:
+        """Return the span of each window; ``salt`` numbers the rule's noise."""
+        raise NotImplementedError
+
+    def positions(self, w: RuleWindows, bars: int) -> np.ndarray:
+        """Return the starts of spans of ``bars`` bars that keep lead and wait. Shapes: int64 [P]."""
+        return np.arange(self.lead, w.length - self.wait - bars + 1)
+
+    def chosen(
+        self, w: RuleWindows, score: np.ndarray, allowed: np.ndarray, salt: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the position of the best, first or last allowed candidate, and whether there is one.
+
+        Shapes: score and allowed [N, P] -> int64 [N], bool [N].
+        """
+        score = np.where(allowed, score * w.noise(salt, self.noise, score.shape[1]), -np.inf)
+        if self.pick == "best":
+            at = score.argmax(axis=1)
+        elif self.pick == "first":
+            at = allowed.argmax(axis=1)
+        else:
+            at = score.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
+        return at, np.isfinite(score.max(axis=1))
+
+
+class Best:
+    """The best span so far, over candidates that come in several batches; of equals the first stays."""
+
+    def __init__(self, num: int) -> None:
+        self.score = np.full(num, -np.inf)
+        self.start, self.end, self.direction = (np.zeros(num, np.int64) for _ in range(3))
+
+    def offer(
+        self, score: np.ndarray, start: np.ndarray | int, end: np.ndarray | int, direction: np.ndarray | int
+    ) -> None:
+        """Take a candidate of each window where it is better. Shapes: [N] each; -inf is no candidate."""
+        better = score > self.score
+        self.score = np.where(better, score, self.score)
+        self.start, self.end = np.where(better, start, self.start), np.where(better, end, self.end)
+        self.direction = np.where(better, direction, self.direction)
+
+    def spans(self) -> Spans:
+        """Return what was kept."""
+        return Spans(np.isfinite(self.score), self.start, self.end, self.direction)
+
+
+class Outcome(Protocol):
+    """Names what follows a span."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers."""
+        ...
+
+    def apply(self, w: RuleWindows, spans: Spans) -> np.ndarray:
+        """Return the class of each window's span. Shapes: int64 [N]."""
+        ...
+
+
+class Rule(Protocol):
+    """A labelling rule: it finds at most one span in each window and names a class of what follows."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def apply(self, w: RuleWindows) -> Marked:
+        """Return span and class of each window, from that window's own bars alone."""
+        ...
+
+    def describe(self) -> str:
+        """Return one sentence: which span, and which classes."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnRule:
+    """A rule made of a selector and an outcome; ``salt`` numbers its noise."""
+
+    name: str
+    selector: Selector
+    outcome: Outcome
+    salt: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outcome's classes."""
+        return self.outcome.classes
+
+    def apply(self, w: RuleWindows) -> Marked:
+        """Return span and class of each window, from that window's own bars alone."""
+        spans = self.selector.find(w, self.salt).within(w)
+        outcome = np.where(spans.found, self.outcome.apply(w, spans), -1)
+        return Marked(spans.found, spans.start, spans.end, spans.direction, outcome)
+
+    def describe(self) -> str:
+        """Return one sentence: which span, and which classes."""
+        return f"{self.selector!r}; {self.outcome!r}"
+
+
+def joined(parts: list[Marked]) -> Marked:
+    """Return the marks of several batches of windows as one."""
+    names = ("found", "start", "end", "direction", "outcome")
+    return Marked(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
