@@ -8,7 +8,7 @@ PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # scale writes 13 GB into the temporary folder (TMPDIR) and leaves out sizes without room. newcomer comes last: it needs
 # a package index and Chromium. detect_worth is left out: it needs two registered detectors.
 BENCHES := features ingest startup finetune roofline peers processes tracking sweep serving 'detect speed' outage pruning best_epoch \
-           sigma_clock flip_rates tree_ruler realism pretraining labels fresh_labels objectives five_years scale \
+           sigma_clock flip_rates tree_baseline realism pretraining labels fresh_labels objectives five_years scale \
            newcomer
 
 help: ## this list

@@ -178,7 +178,7 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
     with Run("pretrain", "peers") as active:
         keeper = CheckpointFolder(active.folder / "checkpoints")
         trainer = Trainer(model, data.source, data.split, config, precision, keeper, run_id=active.id)
-        trainer.evaluation.fit_rulers()
+        trainer.evaluation.fit_baselines()
         at = [time.perf_counter()]
 
         def track(event: Any) -> None:
@@ -223,7 +223,7 @@ def judged(trained: Any) -> dict[str, Any]:
 
     data = trained.data
     judge = Trainer(trained.model, data.source, data.split, trained.config, "fp32", CheckpointFolder(Path("judged")))
-    judge.evaluation.fit_rulers()
+    judge.evaluation.fit_baselines()
     return {"val_huber": judge.evaluation.scores("val")["huber"], "judged_in": judge.precision}
 
 

@@ -1,4 +1,4 @@
-"""What pre-training by masking learns: presets over seeds, with the skill of every feature against its best ruler.
+"""What pre-training by masking learns: presets over seeds, with the skill of every feature against its best baseline.
 
     python -m benchmarks.pretraining --presets stones --seeds 13 17 23 --out benchmarks/results/pretraining.json
 
@@ -63,7 +63,7 @@ def train(preset: str, seed: int, overrides: list[str]) -> dict[str, object]:
         "best_epoch": results["best_epoch"],
         "test": results["test_metrics"],
         "skill": skill["skill"],
-        "rulers": skill["ruler_huber"],
+        "baselines": skill["baseline_huber"],
         "loss_profiled": [row["val/loss_profiled"] for row in results["history"]],
         "val_loss": [row["val/loss"] for row in results["history"]],
     }

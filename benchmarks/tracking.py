@@ -84,7 +84,7 @@ try:
         precision = runtime.pick_precision(config.runtime.precision, device)
         keeper = CheckpointFolder(Path(f"checkpoints-{os.getpid()}"))
         trainer = Trainer(model, data.source, data.split, config, precision, keeper)
-        trainer.evaluation.fit_rulers()
+        trainer.evaluation.fit_baselines()
         trainer.fit()
     else:
         from moola_mlflow.tracking.delivery import outbox

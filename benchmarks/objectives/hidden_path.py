@@ -70,10 +70,10 @@ class HiddenPath(PricePath):
         target_BTK, there_BTK = self._targets(batch)
         return self._errors(self.decoder(h_BTD).float(), target_BTK, there_BTK & drawn[..., None])
 
-    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+    def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
         """Return the errors of the target mean alone: skills of this study's objectives are not compared."""
         target_BTK, there_BTK = self._targets(batch)
         return {"target mean": self._errors(torch.zeros_like(target_BTK), target_BTK, there_BTK & drawn[..., None])}
 
-    def fit_rulers(self, *_: object) -> None:
+    def fit_baselines(self, *_: object) -> None:
         """The target mean is 0 in z units."""

@@ -128,7 +128,7 @@ def pretrain(variant: Variant, seed: int, scale: Scale) -> Pretrained:
         model = Pretraining(encoder, objective)
         trainer = Trainer(model, source, split, config, precision, checkpoint.CheckpointFolder(Path(folder)))
         if variant.trained:
-            trainer.evaluation.fit_rulers()
+            trainer.evaluation.fit_baselines()
             hubers = [row["val/huber"] for row in trainer.fit().progress.history]
             model.load_state_dict(
                 checkpoint.load_checkpoint(Path(folder) / checkpoint.BEST_CHECKPOINT)["model_state_dict"]

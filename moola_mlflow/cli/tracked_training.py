@@ -60,7 +60,7 @@ def _train_along(config: Config, world: World, device: torch.device, interrupts:
     trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
     check_alike(trainer, data.bars.sha256)
     trainer.should_stop = interrupts.reason
-    trainer.evaluation.fit_rulers()
+    trainer.evaluation.fit_baselines()
     if state := world.share_state(None):
         trainer.restore(state)
     with interrupts.deferred():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from moola_mlflow.core.names import Metrics
     from moola_mlflow.core.plugins import find_plugins
     from moola_mlflow.core.runtime import (
+        BASELINE_FIT,
         DRAWS,
         DROPOUT,
         EVALUATION,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         ORDER,
         PACKAGES,
         PICTURES,
-        RULERS,
         allowed_cores,
         configure_allocator,
         configure_threads,
@@ -105,7 +105,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "ORDER",
             "PACKAGES",
             "PICTURES",
-            "RULERS",
+            "BASELINE_FIT",
             "allowed_cores",
             "configure_allocator",
             "configure_threads",

@@ -42,8 +42,8 @@ class Results:
     best_epoch: int
     val: dict[str, float]
     test: dict[str, float]
-    rulers: dict[str, dict[str, float]]
-    """Huber of each ruler, by part of the split."""
+    baselines: dict[str, dict[str, float]]
+    """Huber of each baseline, by part of the split."""
     leak: float | None
     groups: tuple[str, ...]
     """Targets that are reported together, such as candle and state."""
@@ -79,13 +79,13 @@ class Results:
         return {Metrics.BEST_VAL_LOSS: self.best_val_loss, **test, **self.probe.metrics()}
 
     def skills(self) -> dict[str, Any]:
-        """Return every skill and the rulers behind it, for the artifact ``skill.json``."""
+        """Return every skill and the baselines behind it, for the artifact ``skill.json``."""
         parts = {"val": self.val, "test": self.test}
         skill = {
             part: {key.removeprefix("skill_"): value for key, value in scores.items() if key.startswith("skill")}
             for part, scores in parts.items()
         }
-        return {"skill": skill, "ruler_huber": self.rulers}
+        return {"skill": skill, "baseline_huber": self.baselines}
 
     def published(self) -> dict[str, Any]:
         """Return the content of ``training_results.json``, under the published keys."""
@@ -123,7 +123,7 @@ def score_encoder(trainer: Trainer, initial: Encoder, leak: float | None, starte
         best_epoch=trainer.progress.best_epoch,
         val=val,
         test=test,
-        rulers={part: trainer.evaluation.ruler_hubers(part) for part in ("val", "test")},
+        baselines={part: trainer.evaluation.baseline_hubers(part) for part in ("val", "test")},
         leak=leak,
         groups=tuple(name for name, members in objective.groups.items() if members),
         targets=objective.targets,

@@ -79,7 +79,7 @@ class PretrainTrials:
         initial = frozen_copy(model.encoder)
         trainer = self._trainer(model, data, config, folder / "checkpoints", report.run.id)
         trainer.should_stop = report.should_stop
-        trainer.evaluation.fit_rulers()
+        trainer.evaluation.fit_baselines()
         leak = check_leak(trainer)
         probing, judged_s = report.target == Metrics.PROBE_R2_GAIN, 0.0
 
@@ -135,7 +135,7 @@ class PretrainTrials:
         small = dataclasses.replace(data, split=few)
         model = build_model(config, data.source, data.mean, data.std).to(self.device)
         trainer = self._trainer(model, small, with_epochs(config, 2), folder / "timing", "")
-        trainer.evaluation.fit_rulers()
+        trainer.evaluation.fit_baselines()
         at: list[float] = []
         trainer.subscribers = (lambda event: at.append(self.clock()) if isinstance(event, EpochEnded) else None,)
         trainer.fit()

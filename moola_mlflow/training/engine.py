@@ -178,8 +178,8 @@ class Engine:
                 h_BTD = encoder.encode(x_BTF)
             return objective.errors(encoder, h_BTD, batch.rows(rows), drawn[rows])
 
-    def evaluate(self, batch: Batch, draws: torch.Generator, rulers: bool) -> tuple[Errors, dict[str, Errors]]:
-        """Return the errors of a whole batch: the model's and, where wanted, every ruler's."""
+    def evaluate(self, batch: Batch, draws: torch.Generator, baselines: bool) -> tuple[Errors, dict[str, Errors]]:
+        """Return the errors of a whole batch: the model's and, where wanted, every baseline's."""
         objective, encoder = self.model.objective, self.model.encoder
         with torch.no_grad(), self.autocast():
             drawn = objective.draw(batch, draws)
@@ -191,12 +191,12 @@ class Engine:
                 with self.autocast():
                     h_BTD = encoder.encode(part_of(x_BTF, len(batch.index), rows)[0])
                     errors = objective.errors(encoder, h_BTD, seen, own)
-                return errors, objective.ruler_errors(encoder, seen, own) if rulers else {}
+                return errors, objective.baseline_errors(encoder, seen, own) if baselines else {}
 
         rows = self.rows(len(batch.index))
         found = self._parallel(of, rows or [slice(0, 1)])
-        by_ruler = {name: self.sum([others[name] for _, others in found], not rows) for name in found[0][1]}
-        return self.sum([errors for errors, _ in found], not rows), by_ruler
+        by_baseline = {name: self.sum([others[name] for _, others in found], not rows) for name in found[0][1]}
+        return self.sum([errors for errors, _ in found], not rows), by_baseline
 
     def sum(self, errors: list[Errors], idle: bool = False) -> Errors:
         """Return errors summed over parts, in their order, and over processes. Raises: PeerLost."""

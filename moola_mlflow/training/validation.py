@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from moola_mlflow.core import EVALUATION, LEAK, PICTURES, RULERS
+from moola_mlflow.core import BASELINE_FIT, EVALUATION, LEAK, PICTURES
 from moola_mlflow.models import Errors, leak
 from moola_mlflow.training.engine import Engine
 from moola_mlflow.windows import Batch, BatchSource, Split
@@ -39,7 +39,7 @@ class Evaluation:
     ) -> None:
         self.engine, self.model, self.generator = engine, engine.model, generator
         self.source, self.split = source, split
-        self._rulers: dict[str, dict[str, Errors]] = {}
+        self._baselines: dict[str, dict[str, Errors]] = {}
 
     @torch.no_grad()
     def scores(self, part: str) -> dict[str, float]:
@@ -50,19 +50,19 @@ class Evaluation:
         """
         objective = self.model.eval().objective
         draws = self.generator(EVALUATION, part == "test")
-        needs_rulers = part not in self._rulers
+        needs_baselines = part not in self._baselines
         total: Errors | None = None
-        rulers: dict[str, Errors] = {}
+        baselines: dict[str, Errors] = {}
         for batch in self.source.batches(getattr(self.split, part), EVALUATION_BATCH):
-            errors, by_ruler = self.engine.evaluate(batch, draws, needs_rulers)
+            errors, by_baseline = self.engine.evaluate(batch, draws, needs_baselines)
             total = errors if total is None else total + errors
-            for name, ruler in by_ruler.items():
-                rulers[name] = rulers[name] + ruler if name in rulers else ruler
+            for name, baseline in by_baseline.items():
+                baselines[name] = baselines[name] + baseline if name in baselines else baseline
         assert total is not None, "a split is never empty"
-        if needs_rulers:
-            self._rulers[part] = rulers
+        if needs_baselines:
+            self._baselines[part] = baselines
         huber = objective.huber(total)
-        skill = objective.skills(total, self._rulers[part])
+        skill = objective.skills(total, self._baselines[part])
         count = total.count_K.clamp(min=1)
         scores = {
             "loss": float(objective.loss(total)),
@@ -94,16 +94,16 @@ class Evaluation:
         predicted, target, where = (tensor.cpu().numpy() for tensor in shown)
         return predicted, target, where
 
-    def ruler_hubers(self, part: str) -> dict[str, float]:
-        """Return each ruler's Huber on an evaluated part."""
-        return {name: float(errors.huber()) for name, errors in self._rulers[part].items()}
+    def baseline_hubers(self, part: str) -> dict[str, float]:
+        """Return each baseline's Huber on an evaluated part."""
+        return {name: float(errors.huber()) for name, errors in self._baselines[part].items()}
 
-    def fit_rulers(self) -> None:
-        """Fit the objective's targets and then its rulers, both on the training windows alone."""
+    def fit_baselines(self) -> None:
+        """Fit the objective's targets and then its baselines, both on the training windows alone."""
         objective, batches = self.model.objective, Passes(self.source, self.split.train)
         with torch.no_grad():
             objective.fit_targets(batches)
-            objective.fit_rulers(self.model.encoder, batches, self.generator(RULERS))
+            objective.fit_baselines(self.model.encoder, batches, self.generator(BASELINE_FIT))
 
     def leak(self) -> float:
         """Return how far validation encodings move when the input at hidden steps is replaced by noise."""

@@ -131,18 +131,20 @@ def test_errors_add_up_however_windows_are_batched(
     torch.testing.assert_close(objective.loss(total), objective.loss(whole))
 
 
-def test_skill_is_zero_for_the_best_ruler_itself_and_one_for_the_truth(
+def test_skill_is_zero_for_the_best_baseline_itself_and_one_for_the_truth(
     objective: Objective, encoder: Encoder, batch: Batch
 ) -> None:
-    objective.fit_rulers(encoder, [batch], seeded(3))
+    objective.fit_baselines(encoder, [batch], seeded(3))
     drawn = objective.draw(batch, seeded(4))
-    rulers = objective.ruler_errors(encoder, batch, drawn)
+    baselines = objective.baseline_errors(encoder, batch, drawn)
     named = list(objective.weights) if isinstance(objective, WeightedSum) else [""]
-    each = [min((e for r, e in rulers.items() if r.startswith(name)), key=lambda e: float(e.huber())) for name in named]
+    each = [
+        min((e for r, e in baselines.items() if r.startswith(name)), key=lambda e: float(e.huber())) for name in named
+    ]
     best = Errors(*(torch.cat([getattr(e, k) for e in each]) for k in ("huber_K", "absolute_K", "count_K")))
-    assert objective.skills(best, rulers)[""] == pytest.approx(0)
+    assert objective.skills(best, baselines)[""] == pytest.approx(0)
     perfect = Errors(torch.zeros_like(best.huber_K), best.absolute_K, best.count_K)
-    found = objective.skills(perfect, rulers)
+    found = objective.skills(perfect, baselines)
     assert set(found.values()) == {1.0}
     assert set(found) == {"", *objective.targets, *(name for name, members in objective.groups.items() if members)}
 

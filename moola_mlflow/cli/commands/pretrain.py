@@ -70,7 +70,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         )
         check_alike(trainer, bars.sha256)
         trainer.should_stop = interrupts.reason
-        trainer.evaluation.fit_rulers()
+        trainer.evaluation.fit_baselines()
         active.tags({Tags.IDENTITY: str(model.objective.identity).lower()})
         check_leak(trainer, active.metrics)
         if point:

@@ -304,7 +304,7 @@ class GatesConfig(Section):
     probe_r2_gain: float = 0.067
     """Encoder: what training must add to the probe of the same network at random."""
     skill: float = 0.10
-    """Encoder: least skill against the best ruler, validation windows."""
+    """Encoder: least skill against the best baseline, validation windows."""
     f1_macro: float = 0.60
     """Detector: least out-of-fold macro F1."""
     joint_success_at_3: float = 0.40

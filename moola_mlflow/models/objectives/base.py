@@ -82,10 +82,10 @@ class Objective(nn.Module):
         """Return the loss that is minimised."""
         return self.total(self.huber(errors))
 
-    def skills(self, model: Errors, rulers: dict[str, Errors]) -> dict[str, float]:
-        """Return 1 - H(model) / H(best ruler): overall (``""``), by group and by target.
+    def skills(self, model: Errors, baselines: dict[str, Errors]) -> dict[str, float]:
+        """Return 1 - H(model) / H(best baseline): overall (``""``), by group and by target.
 
-        The best ruler is chosen anew for each set of targets, so that each figure faces its strongest competitor.
+        The best baseline is chosen anew for each set of targets, so that each figure faces its strongest competitor.
         """
         sets = {"": list(range(len(self.targets))), **self.groups}
         sets |= {name: [i] for i, name in enumerate(self.targets)}
@@ -93,7 +93,7 @@ class Objective(nn.Module):
         for name, positions in sets.items():
             if not positions:
                 continue
-            best = min(float(errors.at(positions).huber()) for errors in rulers.values())
+            best = min(float(errors.at(positions).huber()) for errors in baselines.values())
             out[name] = 1.0 - float(model.at(positions).huber()) / best if best > 0 else 0.0
         return out
 
@@ -114,15 +114,15 @@ class Objective(nn.Module):
     def fit_targets(self, batches: Iterable[Batch]) -> None:
         """Fit what targets need from the training windows (a scale); nothing by default.
 
-        Here and in ``fit_rulers``, ``batches`` may be iterated over several times.
+        Here and in ``fit_baselines``, ``batches`` may be iterated over several times.
         """
 
-    def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+    def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
         """Fit the label-free baselines that the skill is measured against, on training windows."""
         raise NotImplementedError
 
-    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
-        """Return the errors of each ruler on the same positions."""
+    def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+        """Return the errors of each baseline on the same positions."""
         raise NotImplementedError
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Rulers: what anyone would predict for a hidden step without a network. A skill is measured against the best.
+"""Baselines: what anyone would predict for a hidden step without a network. A skill is measured against the best.
 
 Shapes: z_BTF z-scored features, mask_BT True where hidden, M hidden positions in row-major order.
 """

@@ -114,7 +114,7 @@ class Masked(Objective):
     def sigma(self) -> float | None:
         return None if self.log_sigma is None else float(self.log_sigma.detach().exp())
 
-    def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+    def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
         self.ridge = Ridge()
         for batch in batches:
             drawn = self.draw(batch, generator)
@@ -122,7 +122,7 @@ class Masked(Objective):
             self.ridge.add(neighbours(z_BTF, drawn), z_BTF[drawn])
         self.ridge.solve()
 
-    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+    def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
         z_BTF = encoder.standardise(batch.x_BTF)
         predictions = {
             "feature mean": torch.zeros_like(z_BTF),

@@ -134,7 +134,7 @@ class PricePath(Objective):
         self.mean.copy_(mean_K)
         self.std.copy_(torch.where(variance_K > 0, variance_K.sqrt(), torch.ones_like(variance_K)))
 
-    def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+    def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
         self.ridges = [Ridge() for _ in TARGETS]
         for batch in batches:
             x_BTP = window_around(encoder.standardise(batch.x_BTF))
@@ -144,7 +144,7 @@ class PricePath(Objective):
         for ridge in self.ridges:
             ridge.solve()
 
-    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+    def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
         target_BTK, there_BTK = self._targets(batch)
         x_BTP = window_around(encoder.standardise(batch.x_BTF))
         ridge_BTK = torch.cat([ridge.predict(x_BTP.flatten(0, 1)) for ridge in self.ridges], dim=-1)

@@ -81,11 +81,14 @@ class WeightedSum(Objective):
         losses = [self.weights[name] * part.loss(errors.at(self.columns[name])) for name, part in self._named()]
         return torch.stack(losses).sum()
 
-    def skills(self, model: Errors, rulers: dict[str, Errors]) -> dict[str, float]:
-        """Return 1 - sum of weight * H / sum of weight * H of each part's best ruler, and every skill of each part."""
+    def skills(self, model: Errors, baselines: dict[str, Errors]) -> dict[str, float]:
+        """Return the skill of the sum and every skill of each part.
+
+        The skill of the sum is 1 - sum of weight * H / sum of weight * H of each part's best baseline.
+        """
         out, ours, best = {"": 0.0}, 0.0, 0.0
         for name, part in self._named():
-            own, mine = model.at(self.columns[name]), self._own_rulers(name, rulers)
+            own, mine = model.at(self.columns[name]), self._own_baselines(name, baselines)
             ours += self.weights[name] * float(part.huber(own))
             best += self.weights[name] * min(float(part.huber(errors)) for errors in mine.values())
             found = part.skills(own, mine)
@@ -101,21 +104,21 @@ class WeightedSum(Objective):
         for part in self.parts():
             part.fit_targets(batches)
 
-    def fit_rulers(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+    def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
         for part in self.parts():
-            part.fit_rulers(encoder, batches, generator)
+            part.fit_baselines(encoder, batches, generator)
 
-    def ruler_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
-        """Return the errors of each part's rulers on that part's targets, named ``<part> <ruler>``."""
+    def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+        """Return the errors of each part's baselines on that part's targets, named ``<part> <baseline>``."""
         return {
-            f"{name} {ruler}": errors
+            f"{name} {baseline}": errors
             for (name, part), own in zip(self._named(), drawn.unbind(-1), strict=True)
-            for ruler, errors in part.ruler_errors(encoder, batch, own).items()
+            for baseline, errors in part.baseline_errors(encoder, batch, own).items()
         }
 
     @staticmethod
-    def _own_rulers(name: str, rulers: dict[str, Errors]) -> dict[str, Errors]:
-        return {ruler: errors for ruler, errors in rulers.items() if ruler.startswith(f"{name} ")}
+    def _own_baselines(name: str, baselines: dict[str, Errors]) -> dict[str, Errors]:
+        return {baseline: errors for baseline, errors in baselines.items() if baseline.startswith(f"{name} ")}
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         each = [part.shown(encoder, h, batch, own) for part, h, own in self._each(batch, drawn, h_BTD)]

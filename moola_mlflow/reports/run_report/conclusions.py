@@ -87,18 +87,19 @@ def of_pretraining(p: Pretrained) -> list[Conclusion]:
 
 
 def _skill(p: Pretrained) -> list[Conclusion]:
-    if p.test_skill is None or p.test_huber is None or not p.rulers:
+    if p.test_skill is None or p.test_huber is None or not p.baselines:
         return []
-    ruler = min(p.rulers, key=lambda name: p.rulers[name])
+    best = min(p.baselines, key=lambda name: p.baselines[name])
     against = (
-        f"Huber {p.test_huber:.4f} against {p.rulers[ruler]:.4f} of the best ruler ({ruler}), skill {p.test_skill:.3f}"
+        f"Huber {p.test_huber:.4f} against {p.baselines[best]:.4f} of the best baseline ({best}), "
+        f"skill {p.test_skill:.3f}"
     )
     gate = p.gate("skill")
     if p.test_skill <= 0:
-        return [Conclusion(f"On the test bars it predicts no better than a ruler: {against}.", False)]
+        return [Conclusion(f"On the test bars it predicts no better than a baseline: {against}.", False)]
     if gate is not None and p.test_skill <= gate.limit:
-        return [Conclusion(f"On the test bars it beats the rulers by less than {gate.limit:g}: {against}.", False)]
-    return [Conclusion(f"On the test bars it predicts better than every ruler: {against}.", True)]
+        return [Conclusion(f"On the test bars it beats the baselines by less than {gate.limit:g}: {against}.", False)]
+    return [Conclusion(f"On the test bars it predicts better than every baseline: {against}.", True)]
 
 
 def _probe(p: Pretrained) -> list[Conclusion]:

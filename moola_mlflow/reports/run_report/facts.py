@@ -65,8 +65,8 @@ class Pretrained:
     test_skill: float | None = None
     val_skill: float | None = None
     test_huber: float | None = None
-    rulers: Mapping[str, float] = field(default_factory=dict)
-    """Huber of each ruler on the test part."""
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    """Huber of each baseline on the test part."""
     probe: Mapping[str, float] = field(default_factory=dict)
     gates: Sequence[GateRow] = ()
     sample: bool = False
@@ -82,6 +82,7 @@ class Pretrained:
         )
         results, card, skill = (x if isinstance(x, dict) else {} for x in (results, card, skill))
         objective = run.config.get("objective") or {}
+        hubers = skill.get("baseline_huber") or skill.get("ruler_huber") or {}  # the second: files of version 0.1
         identity = run.tags.get(Tags.IDENTITY) == "true"
         metrics = run.metrics
         done = bool(results) and Metrics.TEST_HUBER in metrics
@@ -101,7 +102,7 @@ class Pretrained:
             test_skill=number(metrics.get(Metrics.TEST_SKILL)),
             val_skill=number(val.get("val_skill", card.get("val_skill"))),
             test_huber=number(metrics.get(Metrics.TEST_HUBER)),
-            rulers={k: float(v) for k, v in ((skill.get("ruler_huber") or {}).get("test") or {}).items()},
+            baselines={k: float(v) for k, v in (hubers.get("test") or {}).items()},
             probe={k: v for k in ("r2", "r2_random", "r2_inputs", "r2_gain", "r2_path")
                    if (v := number(metrics.get(f"{Metrics.PROBE}{k}"))) is not None},
             gates=gate_rows(run.json(Artifacts.GATES)) if done else (),

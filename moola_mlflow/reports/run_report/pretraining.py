@@ -95,9 +95,13 @@ def results(run: RunRecord, p: Pretrained) -> list[Block]:
             rows.append((key.removeprefix(Metrics.TEST).replace("_", " of ", 1), "–", f"{value:.4f}"))
     epoch = f"validation (epoch {p.best_epoch + 1})" if p.best_epoch is not None else "validation"
     blocks.append(Table(["score", epoch, "test"], rows))
-    if p.rulers:
-        rulers = ", ".join(f"{name} {value:.4f}" for name, value in sorted(p.rulers.items(), key=lambda row: row[1]))
-        blocks.append(Para(f"Skill is 1 - Huber / Huber of the best ruler. Rulers on the test part: {rulers}."))
+    if p.baselines:
+        baselines = ", ".join(
+            f"{name} {value:.4f}" for name, value in sorted(p.baselines.items(), key=lambda row: row[1])
+        )
+        blocks.append(
+            Para(f"Skill is 1 - Huber / Huber of the best baseline. Baselines on the test part: {baselines}.")
+        )
     if Metrics.LEAK in run.metrics:
         leak = run.metrics[Metrics.LEAK]
         blocks.append(Para(f"Leak: {leak:g} (how far what is masked reaches the encoder; 0 where masks hide)."))

@@ -1,4 +1,4 @@
-"""Masked reconstruction: what is hidden, what is scored, and the rulers it is measured against."""
+"""Masked reconstruction: what is hidden, what is scored, and the baselines it is measured against."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_errors_are_finite_with_no_step_and_with_every_step_hidden(fill: bool) -
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
-    rulers = {"last": last_visible(batch.x_BTF, drawn), "line": interpolate(batch.x_BTF, drawn)}
-    assert all(value.isfinite().all() for value in rulers.values())
+    baselines = {"last": last_visible(batch.x_BTF, drawn), "line": interpolate(batch.x_BTF, drawn)}
+    assert all(value.isfinite().all() for value in baselines.values())
 
 
 def test_hidden_steps_are_the_token_and_visible_steps_the_jittered_input_in_training_only() -> None:
@@ -124,7 +124,7 @@ def test_the_best_sigma_gives_the_profiled_loss() -> None:
     assert math.sqrt(2 * float(huber)) == pytest.approx(0.0074, abs=1e-4)  # is this root mean square error
 
 
-def scalar_rulers(z: np.ndarray, mask: np.ndarray, t: int) -> tuple[float, float]:
+def scalar_baselines(z: np.ndarray, mask: np.ndarray, t: int) -> tuple[float, float]:
     """Last visible value and linear interpolation at one hidden step, written plainly."""
     before = [i for i in range(t) if not mask[i]]
     after = [i for i in range(t + 1, len(z)) if not mask[i]]
@@ -138,14 +138,14 @@ def scalar_rulers(z: np.ndarray, mask: np.ndarray, t: int) -> tuple[float, float
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0.05, 0.95))
-def test_simple_rulers_equal_their_plain_definition(seed: int, share: float) -> None:
+def test_simple_baselines_equal_their_plain_definition(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     z, mask = rng.normal(size=30), rng.random(30) < share
     mask[rng.integers(30)] = False
     z_BTF, mask_BT = torch.from_numpy(z).reshape(1, 30, 1), torch.from_numpy(mask).reshape(1, 30)
     last, line = last_visible(z_BTF, mask_BT)[0, :, 0], interpolate(z_BTF, mask_BT)[0, :, 0]
     for t in np.flatnonzero(mask):
-        expected = scalar_rulers(z, mask, t)
+        expected = scalar_baselines(z, mask, t)
         assert (float(last[t]), float(line[t])) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 

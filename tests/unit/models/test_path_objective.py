@@ -118,7 +118,7 @@ def test_targets_are_scored_on_the_training_scale_and_clipped() -> None:
     assert float(objective._targets(batch)[0].abs().max()) == 6.0
 
 
-def test_the_rulers_input_is_the_step_and_its_five_neighbours_each_side() -> None:
+def test_the_baselines_input_is_the_step_and_its_five_neighbours_each_side() -> None:
     z = torch.arange(1.0, 41.0).reshape(1, 20, 2)
     around = window_around(z).reshape(20, 2, 11)
     assert around[10].tolist() == z[0, 5:16].T.tolist()

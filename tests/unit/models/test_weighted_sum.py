@@ -92,17 +92,17 @@ def test_targets_groups_and_scores_are_those_of_the_parts(encoder: Encoder, batc
     assert set(objective.groups) == {"path", "masked", "past", "future", "candle", "state"}
     assert [objective.targets[i] for i in objective.groups["candle"]] == list(NAMES[:5])
     objective.fit_targets([batch])
-    objective.fit_rulers(encoder, [batch], seeded())
+    objective.fit_baselines(encoder, [batch], seeded())
     drawn = objective.draw(batch, seeded())
     h_BTD = encoder.encode(objective.encoder_input(encoder, batch, drawn, seeded()))
-    errors, rulers = objective.errors(encoder, h_BTD, batch, drawn), objective.ruler_errors(encoder, batch, drawn)
+    errors, baselines = objective.errors(encoder, h_BTD, batch, drawn), objective.baseline_errors(encoder, batch, drawn)
     hubers, best, overall = [], [], {}
     for i, (name, part) in enumerate(objective._named()):
         own = part.errors(encoder, h_BTD.chunk(2)[i], batch, drawn[..., i])
-        mine = part.ruler_errors(encoder, batch, drawn[..., i])
+        mine = part.baseline_errors(encoder, batch, drawn[..., i])
         expected = part.skills(own, mine)
         overall[name] = expected.pop("")
-        found = objective.skills(errors, rulers)
+        found = objective.skills(errors, baselines)
         assert found[name] == overall[name]
         assert {key: found[key] for key in expected} == expected
         hubers.append(float(own.huber()))
@@ -110,10 +110,10 @@ def test_targets_groups_and_scores_are_those_of_the_parts(encoder: Encoder, batc
     assert float(objective.huber(errors)) == pytest.approx((hubers[0] + 0.5 * hubers[1]) / 1.5)
     assert float(objective.loss(errors)) == pytest.approx(hubers[0] + 0.5 * hubers[1])
     skill = 1 - (hubers[0] + 0.5 * hubers[1]) / (best[0] + 0.5 * best[1])
-    assert objective.skills(errors, rulers)[""] == pytest.approx(skill)
-    assert set(rulers) == {
+    assert objective.skills(errors, baselines)[""] == pytest.approx(skill)
+    assert set(baselines) == {
         *("path target mean", "path ridge"),
-        *(f"masked {ruler}" for ruler in ("feature mean", "last visible", "interpolation", "ridge")),
+        *(f"masked {baseline}" for baseline in ("feature mean", "last visible", "interpolation", "ridge")),
     }
 
 
@@ -170,7 +170,7 @@ def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) ->
     encoder.set_scaling(*fit_scaling(source.features(split.train), 20))
     model = Pretraining(encoder, build_objective(config.objective, source.names, 16))
     trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(tmp_path))
-    trainer.evaluation.fit_rulers()
+    trainer.evaluation.fit_baselines()
     assert trainer.evaluation.leak() == 0.0
     history = trainer.fit().progress.history
     assert history[-1]["val/huber"] < history[0]["val/huber"]

@@ -30,7 +30,7 @@ from moola_mlflow.reports.run_report.facts import GateRow, Pretrained, Tuned, ga
 PROBE = GateRow("probe_r2_gain", 0.004, ">", 0.067, False)
 DONE = Pretrained(
     "FINISHED", "masked", done=True, epochs_planned=5, epochs_run=5, best_epoch=2, best_val_loss=-4.2,
-    best_val_mae=0.001, test_skill=0.4, val_skill=0.4, test_huber=0.06, rulers={"mean": 0.2, "ridge": 0.1},
+    best_val_mae=0.001, test_skill=0.4, val_skill=0.4, test_huber=0.06, baselines={"mean": 0.2, "ridge": 0.1},
     probe={"r2": 0.2, "r2_random": 0.05, "r2_inputs": 0.1, "r2_gain": 0.15},
     gates=(GateRow("probe_r2_gain", 0.15, ">", 0.067, True), GateRow("skill", 0.4, ">", 0.1, True)),
 )  # fmt: skip
@@ -156,23 +156,23 @@ def test_published_thresholds_are_for_the_published_objective_alone() -> None:
     said = texts(conclusions.of_pretraining(copied))
     assert "copying, not understanding" in said
     assert "val loss GOOD, val mae EXCELLENT" in said
-    assert "better than every ruler" not in said
+    assert "better than every baseline" not in said
     assert "EXCELLENT" not in texts(conclusions.of_pretraining(DONE))
 
 
 @pytest.mark.parametrize(
     ("skill", "good", "said"),
     [
-        (0.4, True, "better than every ruler"),
+        (0.4, True, "better than every baseline"),
         (0.05, False, "by less than 0.1"),
-        (-0.2, False, "no better than a ruler"),
+        (-0.2, False, "no better than a baseline"),
     ],
 )
-def test_skill_is_judged_by_the_best_ruler_and_the_gate(skill: float, good: bool, said: str) -> None:
+def test_skill_is_judged_by_the_best_baseline_and_the_gate(skill: float, good: bool, said: str) -> None:
     found = conclusions.of_pretraining(replace(DONE, test_skill=skill))[0]
     assert found.good is good
     assert said in found.text
-    assert "0.1000 of the best ruler (ridge)" in found.text
+    assert "0.1000 of the best baseline (ridge)" in found.text
 
 
 def test_a_probe_that_raw_inputs_match_is_no_good_news_whatever_the_gate_says() -> None:

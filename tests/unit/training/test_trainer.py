@@ -48,7 +48,7 @@ def make_trainer(windows, folder: Path, precision: str = "fp32", **overrides: ob
     encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
     model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
     trainer = Trainer(model, source, split, config, precision, checkpoint.CheckpointFolder(folder), run_id="r")
-    trainer.evaluation.fit_rulers()
+    trainer.evaluation.fit_baselines()
     return trainer
 
 

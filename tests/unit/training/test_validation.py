@@ -45,7 +45,7 @@ def make_trainer(windows: Windows, folder: Path, preset: str, **overrides: objec
     encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
     model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
     trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(folder))
-    trainer.evaluation.fit_rulers()
+    trainer.evaluation.fit_baselines()
     return trainer
 
 
@@ -54,7 +54,7 @@ def numpy_huber(error: np.ndarray) -> np.ndarray:
     return np.where(size <= 1, 0.5 * size**2, size - 0.5)
 
 
-def numpy_rulers(z: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+def numpy_baselines(z: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Mean, last visible and interpolation at every step, window by window. Shapes: [N, T, F]."""
     last, line = np.zeros_like(z), np.zeros_like(z)
     for n in range(len(z)):
@@ -113,15 +113,15 @@ def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Pat
     penalty = np.eye(inputs.shape[1])
     penalty[-1, -1] = 0
     weights = np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ train_z[train_mask])
-    rulers = {name: value[mask] for name, value in numpy_rulers(z, mask).items()}
-    rulers["ridge"] = numpy_ridge_inputs(z, mask) @ weights
-    ruler_huber = {
+    baselines = {name: value[mask] for name, value in numpy_baselines(z, mask).items()}
+    baselines["ridge"] = numpy_ridge_inputs(z, mask) @ weights
+    baseline_huber = {
         name: numpy_huber((value * std + mean if raw_units else value) - target).mean(0)
-        for name, value in rulers.items()
+        for name, value in baselines.items()
     }
 
     def skill(columns: list[int]) -> float:
-        return 1 - huber[:, columns].mean() / min(value[columns].mean() for value in ruler_huber.values())
+        return 1 - huber[:, columns].mean() / min(value[columns].mean() for value in baseline_huber.values())
 
     width = len(objective.targets)
     expected = {"huber": huber.mean(), "mae": absolute.mean(), "loss_profiled": 0.5 + 0.5 * math.log(huber.mean())}
@@ -134,8 +134,8 @@ def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Pat
     for i, name in enumerate(objective.targets):
         expected |= {f"mae_{name}": absolute[:, i].mean(), f"skill_{name}": skill([i])}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=2e-4)
-    assert trainer.evaluation.ruler_hubers("test") == pytest.approx(
-        {name: value.mean() for name, value in ruler_huber.items()}, rel=2e-3
+    assert trainer.evaluation.baseline_hubers("test") == pytest.approx(
+        {name: value.mean() for name, value in baseline_huber.items()}, rel=2e-3
     )
 
 
@@ -150,7 +150,7 @@ def test_each_step_looks_at_its_own_part_of_the_split_alone(windows: Windows, tm
         return batches(order, batch_size, first)
 
     object.__setattr__(trainer.source, "batches", spy)
-    trainer.evaluation.fit_rulers()
+    trainer.evaluation.fit_baselines()
     assert all(seen == parts["train"] for seen in looked)
     looked.clear()
     trainer.fit()

@@ -1,9 +1,10 @@
-"""How much of the masked skill needs a sequence model: gradient-boosted trees on the rulers' ten neighbours.
+"""How much of the masked skill needs a sequence model: gradient-boosted trees on the baselines' ten neighbours.
 
-    python -m benchmarks.tree_ruler [--presets stones]
+    python -m benchmarks.tree_baseline [--presets stones]
 
-The trees read, for each hidden step, the five nearest visible steps each side and how far away each is; they are
-fitted on the training windows with the rulers' masks and scored on the test windows with the masks of a run of seed 17.
+For each hidden step the trees read the five nearest visible steps on each side, and how far away each is. They are
+fitted on the training windows with the baselines' masks. They are scored on the test windows with the masks of a run
+of seed 17.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.core.runtime import EVALUATION, RULERS, seeded_generator
+from moola_mlflow.core.runtime import BASELINE_FIT, EVALUATION, seeded_generator
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
@@ -63,7 +64,7 @@ def hidden_steps(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=["stones"])
-    print("| preset | trees: skill against the best ruler | candle | state |\n|---|---|---|---|")
+    print("| preset | trees: skill against the best baseline | candle | state |\n|---|---|---|---|")
     for preset in parser.parse_args().presets:
         config = resolve(read_preset(f"configs/{preset}.yaml"), {})
         windows = make_windows(read_bars(config.bars))
@@ -75,9 +76,9 @@ def main() -> None:
         assert isinstance(objective, Masked)
 
         x, y, batches, masks = hidden_steps(
-            objective, encoder, source, split.train, seeded_generator(config.trainer.seed, RULERS)
+            objective, encoder, source, split.train, seeded_generator(config.trainer.seed, BASELINE_FIT)
         )
-        objective.fit_rulers(encoder, batches, seeded_generator(config.trainer.seed, RULERS))
+        objective.fit_baselines(encoder, batches, seeded_generator(config.trainer.seed, BASELINE_FIT))
         x_test, y_test, batches, masks = hidden_steps(
             objective, encoder, source, split.test, seeded_generator(config.trainer.seed, EVALUATION, 1)
         )
@@ -85,13 +86,14 @@ def main() -> None:
             [huber(HistGradientBoostingRegressor(random_state=0).fit(x, y[:, k]).predict(x_test) - y_test[:, k])
              for k in range(y.shape[1])]
         ).mean(0)  # fmt: skip
-        rulers: dict[str, np.ndarray] = {}
+        baselines: dict[str, np.ndarray] = {}
         for batch, mask in zip(batches, masks, strict=True):
-            for name, found in objective.ruler_errors(encoder, batch, mask).items():
-                rulers[name] = rulers.get(name, 0) + found.huber_K.detach().numpy()
+            for name, found in objective.baseline_errors(encoder, batch, mask).items():
+                baselines[name] = baselines.get(name, 0) + found.huber_K.detach().numpy()
         every = {"": list(range(y.shape[1])), **objective.groups}
         skills = [
-            1 - errors[at].mean() / (min(r[at].mean() for r in rulers.values()) / len(y_test)) for at in every.values()
+            1 - errors[at].mean() / (min(r[at].mean() for r in baselines.values()) / len(y_test))
+            for at in every.values()
         ]
         print(f"| {preset} | " + " | ".join(f"{skill:.3f}" for skill in skills) + " |")
 
