@@ -24,10 +24,10 @@ from moola_mlflow.evaluation.baselines import fit_predict
 from moola_mlflow.evaluation.folds import inner_split, make_folds
 from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.evaluation.workers import run_tasks
-from moola_mlflow.labels import LabelledSet, check_enough, overlap_groups
+from moola_mlflow.labels import LabelledSet, overlap_groups
 from moola_mlflow.models import Encoder, apply_temperature, temperature
 from moola_mlflow.training import FittedHead, HeadSettings, fit_detector, fit_head, predict
-from moola_mlflow.windows import MINUTE_NS, fit_scaling
+from moola_mlflow.windows import fit_scaling
 
 
 @dataclass(frozen=True)
@@ -185,16 +185,9 @@ def plan_folds(labels: LabelledSet, cv: CvConfig, seeds: Sequence[int]) -> list[
 
     Raises: UserError with the arithmetic where the labels are too few for the folds or for an inner split.
     """
-    check_enough(labels, cv.folds)
-    timed = labels.start_ns is not None
-    kind = ("time" if timed else "stratified") if cv.kind == "auto" else cv.kind
     groups, units = overlap_groups(labels), []
     for seed in seeds:
-        folds = make_folds(
-            labels.label, groups, cv.folds, cv.repeats, seed, kind=kind, start_ns=labels.start_ns,
-            end_ns=labels.end_ns, embargo_ns=cv.embargo_bars * MINUTE_NS, classes=labels.classes,
-        )  # fmt: skip
-        for one in folds:
+        for one in make_folds(labels, groups, cv, seed):
             unit = Unit(seed, one.repeat, one.index, cv.folds, one.train, one.test, one.train, one.train, one.purged)
             fit, held = split_inside(labels, groups, one.train, unit, cv)
             units.append(replace(unit, fit=fit, held=held))
@@ -206,14 +199,11 @@ def split_inside(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a part of a unit's training windows into those to fit and those held out, purged as between folds.
 
-    Raises: UserError where the windows are too few.
+    Raises: UserError if the windows are too few.
     """
     # Not the sum of the numbers: that would give units of neighbouring seeds one and the same split.
     seed = int(np.random.SeedSequence([unit.seed, unit.repeat, unit.fold, len(part)]).generate_state(1)[0])
-    return inner_split(
-        labels.label, groups, part, seed, cv.inner_share,
-        start_ns=labels.start_ns, end_ns=labels.end_ns, embargo_ns=cv.embargo_bars * MINUTE_NS,
-    )  # fmt: skip
+    return inner_split(labels, groups, part, cv, seed)
 
 
 def cross_validate(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
     from moola_mlflow.labels.weak import (
         Patterns,
-        check_enough,
         choose_labels,
         find_patterns,
         sample_bars,
@@ -51,7 +50,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
         "weak": (
             "Patterns",
-            "check_enough",
             "choose_labels",
             "find_patterns",
             "sample_bars",

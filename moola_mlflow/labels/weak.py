@@ -142,15 +142,3 @@ def sample_labels(config: Config, n: int, seed: int) -> LabelledSet:
     bars = read_bars(sample_bars(config), min_bars=config.windows.length)
     labels = weak_labels(bars, n, seed, config.windows.length, config.bars.max_gap_minutes, config.labels.overlap)
     return replace(labels, path="sample")
-
-
-def check_enough(labels: LabelledSet, folds: int) -> None:
-    """Check that every fold can hold two windows of each class. Raises: UserError with the counts and the cure."""
-    counts = labels.counts()
-    scarce = min(counts, key=lambda name: counts[name])
-    if counts[scarce] < 2 * folds:
-        shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        raise UserError(
-            f"labels hold {shown}; {folds} folds need {2 * folds} of each class, and '{scarce}' has "
-            f"{counts[scarce]}: label more windows or lower cv.folds"
-        )

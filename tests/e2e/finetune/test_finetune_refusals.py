@@ -88,7 +88,7 @@ BAD_ROWS: dict[str, tuple[str, Callable[[list[Any]], Any]]] = {
 GOOD = {"labels": "good.parquet"}
 BAD = {
     "one class": ({"labels": "one_class.parquet"}, "every row is 'consolidation'; a detector needs two classes"),
-    "too few": ({"labels": "few.parquet"}, "3 folds need 6 of each class", "label more windows or lower cv.folds"),
+    "too few": ({"labels": "few.parquet"}, "3 folds need 2 x 3 = 6 of each class", "label more"),
     "all overlap": ({"labels": "crowded.parquet"}, "1 groups that overlap", "label windows further apart"),
     "no labels": ({"labels": "none.parquet"}, "labels: no file 'none.parquet'", "'moola label' makes one"),
     "class named oddly": ({"labels": "odd_name.parquet"}, "'up & away' cannot be a class", "rename it"),

@@ -12,18 +12,47 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core.config.tree import CvConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.evaluation.folds import EMBARGO_NS, Fold, inner_split, make_folds
+from moola_mlflow.evaluation.folds import Fold, inner_split, make_folds
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.windows.windows import MINUTE_NS
 
 DAY = 24 * 60
+EMBARGO_NS = 105 * MINUTE_NS
 KINDS = ("stratified", "time")
+TIMED = (True, False)
 
 
-def overlap_groups(start: np.ndarray, end: np.ndarray, instrument: np.ndarray) -> np.ndarray:
+def labelled_set(
+    label: np.ndarray, start_ns: np.ndarray | None = None, end_ns: np.ndarray | None = None, num_instruments: int = 1
+) -> LabelledSet:
+    """A set of windows whose prices say nothing: folds are cut by classes, groups and times."""
+    n = len(label)
+    return LabelledSet(
+        window_id=np.arange(n).astype(str),
+        ohlc=np.zeros((n, 105, 4)),
+        label=label,
+        classes=tuple("abcd"[: int(label.max(initial=1)) + 1]),
+        start=np.full(n, 20),
+        end=np.full(n, 30),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        instrument=np.array(["ES", "NQ", "YM"])[np.arange(n) % num_instruments],
+    )
+
+
+def apart(n: int, minutes: int = DAY, times: bool = True) -> LabelledSet:
+    """Windows at equal steps, classes alternating."""
+    start = np.arange(n) * minutes * MINUTE_NS
+    label = np.arange(n) % 2
+    return labelled_set(label, start, start + 104 * MINUTE_NS) if times else labelled_set(label)
+
+
+def overlap_groups(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Connected components of overlap, by merging until nothing changes: the definition, not a fast way."""
     group = np.arange(len(start))
-    meets = (start[:, None] <= end) & (start <= end[:, None]) & (instrument[:, None] == instrument)
+    meets = (start[:, None] <= end) & (start <= end[:, None])
     while True:
         merged = np.array([group[row].min() for row in meets])
         if np.array_equal(merged, group):
@@ -32,8 +61,8 @@ def overlap_groups(start: np.ndarray, end: np.ndarray, instrument: np.ndarray) -
 
 
 @st.composite
-def labelled(draw: st.DrawFn, with_times: bool = True) -> dict[str, Any]:
-    """A labelled set on a grid of 35 minutes: spans that overlap, touch, contain each other or lie far apart.
+def labelled(draw: st.DrawFn, with_times: bool = True) -> tuple[LabelledSet, np.ndarray]:
+    """A labelled set and its groups on a grid of 35 minutes: spans that overlap, touch, contain or miss each other.
 
     Some sets carry no groups of their own, so that the purge alone must keep the sides apart.
     """
@@ -42,33 +71,30 @@ def labelled(draw: st.DrawFn, with_times: bool = True) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     label = rng.permutation(np.arange(n) % draw(st.integers(2, 3)))
     if not with_times:
-        return {"label": label, "groups": rng.integers(0, draw(st.integers(2, n)), n)}
+        return labelled_set(label), rng.integers(0, draw(st.integers(2, n)), n)
     steps = rng.choice(draw(st.sampled_from([[0, 35], [35, 105, 140], [105, 140, 210, DAY]])), n)
     start = rng.permutation(np.cumsum(steps)) * MINUTE_NS
     end = start + rng.choice(draw(st.sampled_from([[105], [35, 105, 350]])), n) * MINUTE_NS
-    instrument = rng.integers(0, draw(st.integers(1, 3)), n)
-    groups = overlap_groups(start, end, instrument) if draw(st.booleans()) else rng.permutation(n)
-    return {"label": label, "groups": groups, "start_ns": start, "end_ns": end, "instrument": instrument}
+    groups = overlap_groups(start, end) if draw(st.booleans()) else rng.permutation(n)
+    return labelled_set(label, start, end, draw(st.integers(1, 3))), groups
 
 
-def folds_or_refusal(data: dict[str, Any], num_folds: int, repeats: int, seed: int, kind: Any) -> list[Fold]:
+def folds_or_refusal(data: tuple[LabelledSet, np.ndarray], cv: CvConfig, seed: int) -> list[Fold]:
     try:
-        return make_folds(**data, num_folds=num_folds, repeats=repeats, seed=seed, kind=kind)
+        return make_folds(*data, cv, seed)
     except UserError:
         assume(False)
         raise
 
 
-def sides_that_meet(data: dict[str, Any], train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def sides_that_meet(labels: LabelledSet, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """For each training window, whether it overlaps a test span or starts in its embargo: the rule, word by word."""
-    start, end, key = data["start_ns"], data["end_ns"], data["instrument"]
+    start, end = labels.start_ns, labels.end_ns
+    assert start is not None
+    assert end is not None
     return np.array(
         [
-            any(
-                key[i] == key[j]
-                and ((start[i] <= end[j] and start[j] <= end[i]) or end[j] < start[i] <= end[j] + EMBARGO_NS)
-                for j in test
-            )
+            any((start[i] <= end[j] and start[j] <= end[i]) or end[j] < start[i] <= end[j] + EMBARGO_NS for j in test)
             for i in train
         ],
         bool,
@@ -77,11 +103,12 @@ def sides_that_meet(data: dict[str, Any], train: np.ndarray, test: np.ndarray) -
 
 @given(data=labelled(), num_folds=st.integers(2, 4), seed=st.integers(0, 99), kind=st.sampled_from(KINDS))
 def test_exactly_the_training_windows_that_meet_a_test_span_or_its_embargo_are_purged(
-    data: dict[str, Any], num_folds: int, seed: int, kind: str
+    data: tuple[LabelledSet, np.ndarray], num_folds: int, seed: int, kind: Any
 ) -> None:
-    for fold in folds_or_refusal(data, num_folds, 2, seed, kind):
-        rest = np.setdiff1d(np.arange(len(data["label"])), fold.test)
-        meets = sides_that_meet(data, rest, fold.test)
+    labels, _ = data
+    for fold in folds_or_refusal(data, CvConfig(folds=num_folds, repeats=2, kind=kind), seed):
+        rest = np.setdiff1d(np.arange(len(labels)), fold.test)
+        meets = sides_that_meet(labels, rest, fold.test)
         np.testing.assert_array_equal(fold.train, rest[~meets])
         assert fold.purged == meets.sum()
 
@@ -94,29 +121,34 @@ def test_exactly_the_training_windows_that_meet_a_test_span_or_its_embargo_are_p
     kind=st.sampled_from(KINDS),
 )
 def test_every_window_is_tested_once_a_repeat_and_no_group_is_on_both_sides(
-    data: dict[str, Any], num_folds: int, repeats: int, seed: int, kind: str
+    data: tuple[LabelledSet, np.ndarray], num_folds: int, repeats: int, seed: int, kind: Any
 ) -> None:
-    kind = kind if "start_ns" in data else "stratified"
-    folds = folds_or_refusal(data, num_folds, repeats, seed, kind)
+    labels, groups = data
+    kind = kind if labels.start_ns is not None else "stratified"
+    folds = folds_or_refusal(data, CvConfig(folds=num_folds, repeats=repeats, kind=kind), seed)
     assert [(fold.repeat, fold.index) for fold in folds] == list(product(range(repeats), range(num_folds)))
     for repeat in range(repeats):
         tested = np.concatenate([fold.test for fold in folds if fold.repeat == repeat])
-        np.testing.assert_array_equal(np.sort(tested), np.arange(len(data["label"])))
+        np.testing.assert_array_equal(np.sort(tested), np.arange(len(labels)))
     for fold in folds:
         assert len(fold.test)
-        assert not set(data["groups"][fold.train]) & set(data["groups"][fold.test])
-        assert set(data["label"][fold.train]) == set(data["label"])
+        assert not set(groups[fold.train]) & set(groups[fold.test])
+        assert set(labels.label[fold.train]) == set(labels.label)
         for part in (fold.train, fold.test):
             assert part.dtype == np.int64
             assert (np.diff(part) > 0).all()
 
 
 @given(data=labelled(), num_folds=st.integers(2, 4), seed=st.integers(0, 99))
-def test_time_blocks_are_contiguous_in_the_order_of_the_groups(data: dict[str, Any], num_folds: int, seed: int) -> None:
-    first = {g: data["start_ns"][data["groups"] == g].min() for g in set(data["groups"])}
+def test_time_blocks_are_contiguous_in_the_order_of_the_groups(
+    data: tuple[LabelledSet, np.ndarray], num_folds: int, seed: int
+) -> None:
+    labels, groups = data
+    assert labels.start_ns is not None
+    first = {g: labels.start_ns[groups == g].min() for g in set(groups)}
     spans = []
-    for fold in folds_or_refusal(data, num_folds, 1, seed, "time"):
-        begins = [first[g] for g in data["groups"][fold.test]]
+    for fold in folds_or_refusal(data, CvConfig(folds=num_folds, kind="time"), seed):
+        begins = [first[g] for g in groups[fold.test]]
         spans.append((min(begins), max(begins)))
     assert spans == sorted(spans)
     assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans))
@@ -125,44 +157,42 @@ def test_time_blocks_are_contiguous_in_the_order_of_the_groups(data: dict[str, A
 def test_each_time_block_tests_a_group_even_where_one_group_is_larger_than_a_block() -> None:
     groups = np.array([0] * 2 + [1] * 30 + [2] * 2 + [3] * 2)
     for seed in range(20):
-        data = {**apart(36), "groups": groups}
-        folds = make_folds(**data, num_folds=4, repeats=1, seed=seed, kind="time")
+        folds = make_folds(apart(36), groups, CvConfig(folds=4), seed)
         assert [set(groups[fold.test]) for fold in folds] == [{0}, {1}, {2}, {3}]
-
-
-def apart(n: int, minutes: int = DAY) -> dict[str, Any]:
-    """Windows of one instrument at equal steps, classes alternating, each its own group."""
-    start = np.arange(n) * minutes * MINUTE_NS
-    return {"label": np.arange(n) % 2, "groups": np.arange(n), "start_ns": start, "end_ns": start + 104 * MINUTE_NS}
 
 
 def test_the_embargo_holds_for_105_bars_after_a_test_span_and_not_before_it() -> None:
     for gap, lost in ((105, 1), (106, 0)):
-        data = apart(40, minutes=104 + gap)
-        for fold in make_folds(**data, num_folds=4, repeats=1, seed=0, kind="time"):
+        for fold in make_folds(apart(40, minutes=104 + gap), np.arange(40), CvConfig(folds=4), 0):
             last = fold.test.max()
             assert fold.purged == (lost if last < 39 else 0)
             assert (last + 1 in fold.train) == (lost == 0 and last < 39)
             assert fold.test.min() == 0 or fold.test.min() - 1 in fold.train
 
 
-def test_another_instrument_at_the_same_time_is_not_purged() -> None:
-    data = apart(40)
-    doubled = {name: np.repeat(values, 2) for name, values in data.items()}
-    doubled["groups"] = np.arange(80)
-    doubled["instrument"] = np.arange(80) % 2
-    folds = make_folds(**doubled, num_folds=4, repeats=3, seed=0, kind="stratified")
-    assert all(fold.purged == 0 for fold in folds)
+def test_the_same_minutes_of_another_instrument_are_purged_too() -> None:
+    one = apart(40)
+    assert one.start_ns is not None
+    assert one.end_ns is not None
+    both = labelled_set(np.repeat(one.label, 2), np.repeat(one.start_ns, 2), np.repeat(one.end_ns, 2), 2)
+    folds = make_folds(both, np.arange(80), CvConfig(folds=4, repeats=3, kind="stratified"), 0)
+    assert sum(fold.purged for fold in folds) > 50
+    for fold in folds:
+        assert not set(fold.train // 2) & set(fold.test // 2)
 
 
 def test_time_blocks_cost_fewer_windows_than_stratified_folds() -> None:
-    data = apart(100, minutes=105)
-    lost = {
-        kind: sum(fold.purged for fold in make_folds(**data, num_folds=5, repeats=1, seed=0, kind=kind))  # type: ignore[arg-type]
-        for kind in KINDS
-    }
+    data = apart(100, minutes=105), np.arange(100)
+    lost = {kind: sum(fold.purged for fold in make_folds(*data, CvConfig(kind=kind), 0)) for kind in KINDS}
     assert lost["time"] <= 5
     assert lost["stratified"] > 50
+
+
+def test_folds_are_blocks_of_time_unless_the_labels_have_no_times() -> None:
+    for times, kind in ((True, "time"), (False, "stratified")):
+        data = apart(40, times=times), np.arange(40)
+        auto, chosen = (make_folds(*data, CvConfig(kind=k), 3) for k in ("auto", kind))
+        assert all(np.array_equal(a.test, b.test) for a, b in zip(auto, chosen, strict=True))
 
 
 def class_shares(label: np.ndarray, tests: list[np.ndarray]) -> np.ndarray:
@@ -176,7 +206,7 @@ def test_without_groups_the_classes_of_stratified_folds_differ_by_one_window_at_
 ) -> None:
     rng = np.random.default_rng(seed)
     label = np.concatenate([rng.integers(0, num_classes, 60), np.repeat(np.arange(num_classes), 12)])
-    folds = make_folds(label, np.arange(len(label)), num_folds, 1, seed, kind="stratified")
+    folds = make_folds(labelled_set(label), np.arange(len(label)), CvConfig(folds=num_folds), seed)
     counts = np.array([np.bincount(label[fold.test], minlength=num_classes) for fold in folds])
     assert (np.ptp(counts, axis=0) <= 1).all()
 
@@ -187,7 +217,7 @@ def test_stratified_folds_are_on_average_at_least_as_even_as_those_of_scikit_lea
         rng = np.random.default_rng(seed)
         groups = rng.choice(30, 174, p=rng.dirichlet(np.ones(30)))
         label = (rng.random(174) < np.where(groups % 3 == 0, 0.8, 0.3)).astype(int)
-        folds = make_folds(label, groups, 5, 1, seed, kind="stratified")
+        folds = make_folds(labelled_set(label), groups, CvConfig(), seed)
         ours.append(class_shares(label, [fold.test for fold in folds]).std(0).mean())
         splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         theirs.append(class_shares(label, [test for _, test in splitter.split(label, label, groups)]).std(0).mean())
@@ -195,11 +225,12 @@ def test_stratified_folds_are_on_average_at_least_as_even_as_those_of_scikit_lea
 
 
 def test_time_blocks_hold_both_classes_as_far_as_the_order_allows() -> None:
-    data = apart(174)
-    data["label"] = (np.random.default_rng(0).random(174) < 0.4).astype(int)
+    times = apart(174)
+    label = (np.random.default_rng(0).random(174) < 0.4).astype(int)
+    labels = labelled_set(label, times.start_ns, times.end_ns)
     for seed in range(5):
-        folds = make_folds(**data, num_folds=5, repeats=2, seed=seed, kind="time")
-        shares = class_shares(data["label"], [fold.test for fold in folds])
+        folds = make_folds(labels, np.arange(174), CvConfig(repeats=2), seed)
+        shares = class_shares(label, [fold.test for fold in folds])
         assert shares.min() > 0.08
         assert shares.max() < 0.35
 
@@ -207,7 +238,8 @@ def test_time_blocks_hold_both_classes_as_far_as_the_order_allows() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_repeats_and_seeds_give_different_folds_and_the_same_seed_the_same(kind: Any) -> None:
     def tests(seed: int) -> list[tuple[int, ...]]:
-        return [tuple(fold.test) for fold in make_folds(**apart(100), num_folds=5, repeats=3, seed=seed, kind=kind)]
+        folds = make_folds(apart(100), np.arange(100), CvConfig(repeats=3, kind=kind), seed)
+        return [tuple(fold.test) for fold in folds]
 
     assert tests(17) == tests(17)
     assert len({tuple(tests(17)[i : i + 5]) for i in (0, 5, 10)}) == 3
@@ -215,97 +247,107 @@ def test_repeats_and_seeds_give_different_folds_and_the_same_seed_the_same(kind:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("labels", "groups", "cv", "message"),
     [
-        ({"num_folds": 1}, r"cv\.folds=1; allowed: 2 or more"),
-        ({"repeats": 0}, r"cv\.repeats=0; allowed: 1 or more"),
         (
-            {"num_folds": 11},
+            apart(40), np.arange(40), {"folds": 11},
             r"class 'a' has 20 windows, and 11 folds need 2 x 11 = 22 of each class \(20 of class 'a', 20 of class "
             r"'b'\); lower cv\.folds to 10",
         ),
-        ({"groups": np.arange(40) // 10}, r"40 labelled windows form 4 groups .* 5 folds need 5 .* cv\.folds to 4"),
-        ({"groups": np.zeros(40, int)}, r"form 1 groups .* label windows further apart"),
-        ({"start_ns": None, "end_ns": None}, r"time-blocked folds need start_time and end_time, and the 40 .* none"),
-        ({"label": np.zeros(0, int), "groups": np.zeros(0, int)}, r"every class has 0 windows"),
+        (
+            apart(40), np.arange(40) // 10, {},
+            r"40 labelled windows form 4 groups .* 5 folds need 5 .* cv\.folds to 4",
+        ),
+        (apart(40), np.zeros(40, int), {}, r"form 1 groups .* label windows further apart"),
+        (
+            apart(40, times=False), np.arange(40), {"kind": "time"},
+            r"time-blocked folds need start_time and end_time, and the 40 .* none",
+        ),
+        (labelled_set(np.zeros(40, int)), np.arange(40), {}, r"class 'b' has 0 windows.*; label more windows of it"),
+        (labelled_set(np.zeros(0, int)), np.zeros(0, int), {}, r"class 'a' has 0 windows"),
     ],
-)
-def test_a_set_that_cannot_be_folded_is_refused_with_its_arithmetic(change: dict[str, Any], message: str) -> None:
+)  # fmt: skip
+def test_a_set_that_cannot_be_folded_is_refused_with_its_arithmetic(
+    labels: LabelledSet, groups: np.ndarray, cv: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        make_folds(**{"num_folds": 5, "repeats": 1, "seed": 0, "kind": "time", **apart(40), "classes": "ab", **change})
+        make_folds(labels, groups, CvConfig(**cv), 0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("cv.folds", "1"), ("cv.repeats", "0")])
+def test_fewer_than_two_folds_or_one_repeat_are_refused(key: str, value: str) -> None:
+    with pytest.raises(UserError, match=rf"{key}='{value}'"):
+        resolve({}, {key: value})
 
 
 def test_a_training_part_that_lost_a_class_to_the_purge_is_refused_with_its_arithmetic() -> None:
-    data = apart(40, minutes=105)
-    data["label"] = (np.arange(40) < 4).astype(int)  # one block holds them all
+    times = apart(40, minutes=105)
+    label = (np.arange(40) < 4).astype(int)  # one block holds them all
     with pytest.raises(UserError) as caught:
-        make_folds(**data, num_folds=2, repeats=1, seed=0, kind="time", classes=["a", "b"])
+        make_folds(labelled_set(label, times.start_ns, times.end_ns), np.arange(40), CvConfig(folds=2), 0)
     assert "fold 1 of 2 (repeat 1): 40 windows - " in str(caught.value)
     assert "none of class 'b' (4 in the set - 4 tested - 0 purged)" in str(caught.value)
 
 
-@given(data=labelled(), seed=st.integers(0, 99), kind=st.sampled_from((None, *KINDS)))
+@given(data=labelled(), seed=st.integers(0, 99))
 @settings(max_examples=60)
 def test_the_inner_split_stays_inside_the_training_part_and_is_purged_alike(
-    data: dict[str, Any], seed: int, kind: Any
+    data: tuple[LabelledSet, np.ndarray], seed: int
 ) -> None:
-    for fold in folds_or_refusal(data, 2, 1, seed, "time"):
-        rest = {name: values for name, values in data.items() if name not in ("label", "groups")}
+    labels, groups = data
+    cv = CvConfig(folds=2)
+    for fold in folds_or_refusal(data, cv, seed):
         try:
-            fit, held = inner_split(data["label"], data["groups"], fold.train, seed, kind=kind, **rest)
+            fit, held = inner_split(labels, groups, fold.train, cv, seed)
         except UserError:
             continue
         assert not set(fit) & set(held)
         assert set(fit) | set(held) <= set(fold.train)
-        assert not set(data["groups"][fit]) & set(data["groups"][held])
-        assert not sides_that_meet(data, fit, held).any()
+        assert not set(groups[fit]) & set(groups[held])
+        assert not sides_that_meet(labels, fit, held).any()
         left_out = np.setdiff1d(fold.train, np.concatenate([fit, held]))
-        assert sides_that_meet(data, left_out, held).all()
+        assert sides_that_meet(labels, left_out, held).all()
         for part in (fit, held):
-            assert set(data["label"][part]) == set(data["label"][fold.train])
+            assert set(labels.label[part]) == set(labels.label[fold.train])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_inner_split_holds_out_about_a_fifth_and_follows_its_seed(kind: Any) -> None:
-    data = apart(174)
-    train = np.arange(20, 160)
-    splits = [inner_split(train=train, seed=seed, kind=kind, **data) for seed in range(6)]
+@pytest.mark.parametrize("times", TIMED)
+def test_the_inner_split_holds_out_about_a_fifth_and_follows_its_seed(times: bool) -> None:
+    labels, groups, train = apart(174, times=times), np.arange(174), np.arange(20, 160)
+    splits = [inner_split(labels, groups, train, CvConfig(), seed) for seed in range(6)]
     for fit, held in splits:
-        assert len(held) == pytest.approx(28, abs=0 if kind == "stratified" else 14)
+        assert len(held) == pytest.approx(28, abs=14 if times else 0)
         assert len(fit) + len(held) == 140
     assert len({tuple(held) for _, held in splits}) == 6
-    again = inner_split(train=train[::-1], seed=0, kind=kind, **data)
+    again = inner_split(labels, groups, train[::-1], CvConfig(), 0)
     np.testing.assert_array_equal(again[1], splits[0][1])
 
 
 def test_an_inner_split_without_times_is_stratified_and_keeps_groups_whole() -> None:
-    label, groups = np.arange(60) % 2, np.arange(60) // 4
-    fit, held = inner_split(label, groups, np.arange(60), 17)
+    labels, groups = apart(60, times=False), np.arange(60) // 4
+    fit, held = inner_split(labels, groups, np.arange(60), CvConfig(), 17)
     assert len(fit) + len(held) == 60
     assert not set(groups[fit]) & set(groups[held])
-    assert abs(int(label[held].sum()) * 2 - len(held)) == 0
+    assert abs(int(labels.label[held].sum()) * 2 - len(held)) == 0
 
 
 def test_an_inner_split_that_cannot_hold_every_class_on_both_sides_is_refused() -> None:
-    label = np.array([0] * 20 + [1])
-    with pytest.raises(UserError, match=r"21 windows in 21 overlap groups .* \(20 of class 0, 1 of class 1\)"):
-        inner_split(label, np.arange(21), np.arange(21), 0)
+    labels = labelled_set(np.array([0] * 20 + [1]))
+    with pytest.raises(UserError, match=r"21 windows in 21 overlap groups .* \(20 of class 'a', 1 of class 'b'\)"):
+        inner_split(labels, np.arange(21), np.arange(21), CvConfig(), 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_inner_split_holds_out_one_of_the_nearest_whole_number_of_parts(kind: Any) -> None:
-    data = apart(240)
+@pytest.mark.parametrize("times", TIMED)
+def test_the_inner_split_holds_out_one_of_the_nearest_whole_number_of_parts(times: bool) -> None:
+    labels = apart(240, times=times)
     for share, parts in ((0.5, 2), (0.4, 2), (0.3, 3), (0.2, 5), (0.1, 10)):
-        fit, held = inner_split(train=np.arange(240), seed=0, share=share, kind=kind, **data)
+        fit, held = inner_split(labels, np.arange(240), np.arange(240), CvConfig(inner_share=share), 0)
         assert len(fit) + len(held) == 240
-        assert len(held) == pytest.approx(240 / parts, rel=0 if kind == "stratified" else 0.5)
+        assert len(held) == pytest.approx(240 / parts, rel=0.5 if times else 0)
 
 
 @pytest.mark.parametrize("share", [0.51, 0.9, 1.0, 0.0, -0.2, float("nan")])
-def test_a_share_that_no_number_of_parts_gives_is_refused_with_the_cure(share: float) -> None:
-    data = apart(40)
-    with pytest.raises(UserError, match=r"cv.inner_share=.*; allowed: above 0 and up to 0.5.*set cv.inner_share=0.2"):
-        inner_split(train=np.arange(40), seed=0, share=share, **data)
+def test_a_share_that_no_number_of_parts_gives_is_refused_with_what_is_allowed(share: float) -> None:
     with pytest.raises(
         UserError, match=r"cv.inner_share='.*allowed: float > 0 <= 0.5.*one of round\(1 / inner_share\)"
     ):
@@ -313,6 +355,6 @@ def test_a_share_that_no_number_of_parts_gives_is_refused_with_the_cure(share: f
 
 
 def test_a_share_too_small_for_its_inverse_holds_out_one_group() -> None:
-    label, groups = np.arange(40) % 2, np.arange(40) // 4
-    _, held = inner_split(label, groups, np.arange(40), 0, share=1e-320)
+    labels, groups = apart(40, times=False), np.arange(40) // 4
+    _, held = inner_split(labels, groups, np.arange(40), CvConfig(inner_share=1e-320), 0)
     assert len(held) == 4

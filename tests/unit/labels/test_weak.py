@@ -20,7 +20,6 @@ from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.labels.surge_rule import CLASSES, apply_rule
 from moola_mlflow.labels.weak import (
-    check_enough,
     choose_labels,
     find_patterns,
     sample_labels,
@@ -142,13 +141,6 @@ def test_sample_labels_come_from_other_bars_than_pre_training_sees() -> None:
     assert Config().labels.sample_seed != Config().bars.sample_seed
     with pytest.raises(UserError, match=r"labels.sample_seed=1 is also bars.sample_seed"):
         sample_labels(resolve({}, {"labels.sample_seed": 1}), 20, 17)
-
-
-def test_too_few_windows_of_a_class_for_the_folds_are_refused(labels: LabelledSet) -> None:
-    scarce = min(labels.counts().values())
-    check_enough(labels, scarce // 2)
-    with pytest.raises(UserError, match=rf"{scarce // 2 + 1} folds need {2 * (scarce // 2 + 1)} of each class"):
-        check_enough(labels, scarce // 2 + 1)
 
 
 DOCS = ROOT / "docs" / "labels.md"
