@@ -89,7 +89,7 @@ def do_read(store: str) -> dict[str, float]:
         optimizer.step()
     t4 = time.perf_counter()
     return {
-        "open_seconds": t1 - t0, "cut_seconds": t2 - t1, "survey_seconds": t3 - t2, "windows": len(windows),
+        "open_seconds": t1 - t0, "cut_seconds": t2 - t1, "statistics_seconds": t3 - t2, "windows": len(windows),
         "train_windows_per_second": len(order) / (t4 - t3), "imports_mib": base, "seconds": t3 - t0,
     }  # fmt: skip
 

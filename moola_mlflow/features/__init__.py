@@ -1,6 +1,6 @@
 """Relativity features, the causal zigzag, price-path features and the feature quality report.
 
-A file of this folder with ``ROWS`` adds features: ``relativity11+file`` names them.
+To add features, add a file to this folder that holds ``ROWS``, and name it in the set: ``relativity11+file``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Path features: 56 deterministic numbers a step about the price path around it, past and future. Nothing is learned.
+"""Price-path features: 56 fixed numbers a step that describe the price path before and after it.
 
-They are the competitor that pre-training must beat, and an input that a detector may read beside the encoding. They
-look ahead inside the window, as a bidirectional encoder does, so they are no features to forecast with.
+Nothing in them is learned. They are the baseline that pre-training must beat, and a detector may read them beside the
+encoding. They look ahead inside the window, as a bidirectional encoder does, so do not forecast with them.
 
 Names end in their shape: N windows, T bars, P features, 4 = open, high, low, close.
 """
@@ -21,27 +21,35 @@ EXTREME = (5, 10, 20, 40)
 BREAKOUT = (5, 10, 20)
 PLACE = (10, 20)
 CHUNK = 256
-"""Windows computed together, so that scratch arrays stay in cache."""
+"""Number of windows computed together, so that temporary arrays stay in cache."""
 
 Floats = NDArray[np.float64]
 
 
 def price_path_features(ohlc_NT4: Floats) -> NDArray[np.float32]:
-    """Return the path features of each window, a pure function of that window's own bars.
+    """Return the price-path features of each window. They depend on that window's own bars alone.
 
-    The last k bars are t-k+1..t, the next k are t+1..t+k. Net moves are c_t - c_{t-k} back and c_{t+k} - c_t forward;
-    extremes are taken against c_t; a breakout is how far the next k bars' extreme lies beyond that of the last k
-    (positive outwards, for the low too); a place runs from 0 (the horizon's first bar) to 1 (its last), the first of
-    equals. A feature whose horizon leaves the window is 0.
+    The last k bars are t-k+1..t, the next k bars are t+1..t+k.
 
-    Shapes: [N, T, 4] -> [N, T, 56], in the order of ``PRICE_PATH_FEATURE_NAMES``. Units: the window's median bar range;
-    where that is 0 the mean range; where that is 0 too, every feature of the window is 0. Places are in 0..1.
-    Raises: UserError for another shape.
+    - A net move is c_t - c_{t-k} (past) or c_{t+k} - c_t (next).
+    - An extreme is the highest high or lowest low of k bars, minus c_t.
+    - A breakout is how far the extreme of the next k bars lies beyond the extreme of the last k bars. It is positive
+      outwards, for the low too.
+    - A place says where in the k bars the extreme lies: 0 is the first bar, 1 the last. The first of equal extremes
+      counts.
+
+    A feature is 0 where its k bars reach out of the window.
+
+    Shapes: [N, T, 4] -> [N, T, 56], in the order of ``PRICE_PATH_FEATURE_NAMES``.
+    Units: the window's median bar range, or its mean range where the median is 0. If both are 0, all features of the
+    window are 0. Places lie in 0..1.
+    Raises: UserError for any other shape.
     """
     ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
     if ohlc_NT4.ndim != 3 or ohlc_NT4.shape[2] != 4 or ohlc_NT4.shape[1] == 0:
         raise UserError(
-            f"path features need windows of open, high, low, close, shape [N, T, 4] with T >= 1; got {ohlc_NT4.shape}"
+            "price-path features need windows of open, high, low, close with shape [N, T, 4] and T >= 1; "
+            f"got shape {ohlc_NT4.shape}"
         )
     out_NTP = np.empty((*ohlc_NT4.shape[:2], len(PRICE_PATH_FEATURE_NAMES)), np.float32)
     for lo in range(0, len(ohlc_NT4), CHUNK):
@@ -63,7 +71,7 @@ def _median_range(ohlc_NT4: Floats) -> Floats:
 
 
 def _columns(ohlc_NT4: Floats) -> Iterator[tuple[str, Floats, bool]]:
-    """Yield each feature's name, values [N, T], and whether they are prices (else places)."""
+    """Yield each feature's name, its values [N, T], and whether the values are in price units."""
     open_NT, high_NT, low_NT, close_NT = np.moveaxis(ohlc_NT4, -1, 0)
     num_steps = close_NT.shape[1]
     for k in NET:
@@ -104,31 +112,34 @@ def _columns(ohlc_NT4: Floats) -> Iterator[tuple[str, Floats, bool]]:
 
 
 def _where_past(num_steps: int, k: int) -> NDArray[np.bool_]:
-    """Return which steps have ``k`` bars up to and with their own. Shapes: [T]."""
+    """Return the steps that have ``k`` bars up to and including their own. Shapes: bool [T]."""
     return np.arange(num_steps) >= k - 1
 
 
 def _where_next(num_steps: int, k: int) -> NDArray[np.bool_]:
-    """Return which steps have ``k`` bars after them. Shapes: [T]."""
+    """Return the steps that have ``k`` bars after them. Shapes: bool [T]."""
     return np.arange(num_steps) < num_steps - k
 
 
 def _past_move(x_NT: Floats, k: int) -> Floats:
-    """Return x_t - x_{t-k}, 0 where there is none."""
+    """Return x_t - x_{t-k}, or 0 at the first k steps. Shapes: [N, T]."""
     out_NT = np.zeros_like(x_NT)
     out_NT[:, k:] = x_NT[:, k:] - x_NT[:, :-k]
     return out_NT
 
 
 def _ahead(x_NT: Floats, k: int) -> Floats:
-    """Return the value ``k`` steps later, 0 where there is none."""
+    """Return the value ``k`` steps later, or 0 at the last k steps. Shapes: [N, T]."""
     out_NT = np.zeros_like(x_NT)
     out_NT[:, :-k] = x_NT[:, k:]
     return out_NT
 
 
 def _running_max(x_NT: Floats, k: int) -> Floats:
-    """Return the maximum of the last ``k`` steps, 0 where there are fewer; spans double, so it costs log k passes."""
+    """Return the maximum of the last ``k`` steps, or 0 where there are fewer. Shapes: [N, T].
+
+    The width doubles at each pass, so it takes log2(k) passes over the array.
+    """
     out_NT = np.zeros_like(x_NT)
     if k <= x_NT.shape[1]:
         width, max_NT = 1, x_NT
@@ -141,7 +152,10 @@ def _running_max(x_NT: Floats, k: int) -> Floats:
 
 
 def _running_place(x_NT: Floats, k: int) -> Floats:
-    """Return the place of the first maximum of the last ``k`` steps, from 0 to 1; 0 where there are fewer."""
+    """Return where in the last ``k`` steps the first maximum lies, from 0 to 1. Shapes: [N, T].
+
+    Steps with fewer than ``k`` steps before them get 0.
+    """
     out_NT = np.zeros_like(x_NT)
     if k <= x_NT.shape[1]:
         out_NT[:, k - 1 :] = sliding_window_view(x_NT, k, axis=1).argmax(axis=-1) / (k - 1)

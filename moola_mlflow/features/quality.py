@@ -1,6 +1,7 @@
-"""Feature quality: what the features of a run look like, and the refusal of those that cannot be learned from.
+"""Feature quality: report what the features of a run look like, and refuse features that no model can learn from.
 
-A **valid** step lies past the warm-up and is finite in every feature. Shapes: N windows, T bars, F features.
+A **valid** step lies after the warm-up and is finite in every feature. Shapes: N windows, T bars, F features,
+P steps after the warm-up.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from moola_mlflow.core import Metrics, UserError
 from moola_mlflow.features.relativity import feature_bounds
 
 MIN_NONZERO = 0.05
-"""A feature that is 0 nearly everywhere is a constant to the encoder, or a sign of broken bars."""
+"""A feature that is 0 nearly everywhere is a constant for the encoder, or the bars are broken."""
 MAX_FLIP_RATE = 0.34
-"""A zigzag that flips more often than every third bar tells nothing but the last bar's direction."""
+"""A zigzag that flips more often than every third bar only repeats the last bar's direction."""
 MAX_PSI = 0.25
-"""The usual reading of a population stability index: above it, another population."""
+"""A population stability index above this is commonly read as another population."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PSI_BINS = 10
 PSI_FLOOR = 1e-4
-"""Least share of a bin, so that an empty one gives a large figure and not an infinite one."""
+"""Smallest share of a bin: an empty bin then gives a large figure, not an infinite one."""
 
 
 def quality_report(
@@ -34,23 +35,26 @@ def quality_report(
     reference: Mapping[str, Any] | None = None,
     tally: Tally | None = None,
 ) -> dict[str, Any]:
-    """Return each feature's figures over the valid steps, as plain JSON types.
+    """Return the quality report: figures of each feature over the valid steps, as plain JSON types.
 
-    Shares of NaN are of the steps past the warm-up; every other share is of the feature's finite ones there.
-    ``valid_share`` is of all steps. With ``reference``, the report of the data an encoder was trained on, each
-    feature that both hold gets ``psi``, see :func:`psi`. With ``tally`` the features are a sample of what it has seen:
-    quantiles, histogram and drift are the sample's, every other figure the tally's.
+    - ``nan`` is a share of the steps after the warm-up, ``valid_share`` a share of all steps. Every other share is of
+      the finite steps after the warm-up.
+    - ``reference`` is the report of the data that an encoder was trained on. Features in both reports get ``psi``,
+      see :func:`psi`.
+    - With ``tally``, the features are a sample of the windows that the tally has seen. Quantiles, histogram and drift
+      then come from the sample, all other figures from the tally.
 
-    Shapes: features [N, T, F], with F names. Units: raw feature units, shares in 0..1.
-    Raises: UserError where no step is left.
+    Shapes: features [N, T, F], with F names.
+    Units: raw feature units, shares in 0..1.
+    Raises: UserError if no step is left after the warm-up.
     """
     if len(names) != features_NTF.shape[2]:
         raise UserError(f"quality: {len(names)} feature names for {features_NTF.shape[2]} features")
     steps_PF = features_NTF[:, warmup:].reshape(-1, len(names))
     if len(steps_PF) == 0:
         raise UserError(
-            f"quality: no step to look at: {features_NTF.shape[0]} windows of {features_NTF.shape[1]} bars, "
-            f"warm-up {warmup}; give more bars or lower windows.warmup"
+            f"quality: no step is left: {features_NTF.shape[0]} windows of {features_NTF.shape[1]} bars with a warm-up "
+            f"of {warmup}. Give more bars or lower windows.warmup"
         )
     earlier = {row["name"]: row for row in reference["features"]} if reference else {}
     rows = [
@@ -74,7 +78,7 @@ def quality_report(
 
 
 class Tally:
-    """Figures of features that come part by part. Shapes: every array [F]."""
+    """Running figures of features that arrive part by part. Shapes: every array [F]."""
 
     def __init__(self, names: Sequence[str], warmup: int) -> None:
         self.warmup, self.num_windows, self.num_steps, self.num_valid = warmup, 0, 0, 0
@@ -85,7 +89,7 @@ class Tally:
         self.min, self.max = np.full(shape, np.inf), np.full(shape, -np.inf)
 
     def add(self, features_NTF: NDArray[np.float32]) -> None:
-        """Take in some windows. Shapes: [N, T, F]."""
+        """Add some windows to the figures. Shapes: [N, T, F]."""
         steps_PF = features_NTF[:, self.warmup :].reshape(-1, features_NTF.shape[2]).astype(np.float64)
         there_PF = np.isfinite(steps_PF)
         self.num_windows += features_NTF.shape[0]
@@ -99,7 +103,7 @@ class Tally:
         self.at_upper += (there_PF & (values_PF >= self.upper)).sum(axis=0)
         self.min = np.minimum(self.min, np.where(there_PF, steps_PF, np.inf).min(axis=0, initial=np.inf))
         self.max = np.maximum(self.max, np.where(there_PF, steps_PF, -np.inf).max(axis=0, initial=-np.inf))
-        # Means and squares about them are joined as Chan, Golub and LeVeque do: sums of squares would lose digits.
+        # Joined as Chan, Golub and LeVeque do: plain sums of squares would lose digits.
         mean = values_PF.sum(axis=0) / np.maximum(count, 1)
         square = np.where(there_PF, np.square(steps_PF - mean), 0.0).sum(axis=0)
         total = np.maximum(self.count + count, 1)
@@ -113,7 +117,7 @@ class Tally:
         return self.mean.copy(), np.sqrt(self.square / np.maximum(self.count, 1))
 
     def correct(self, report: dict[str, Any]) -> None:
-        """Put these figures in the place of a sample's."""
+        """Replace a sample's figures in a report by these."""
         mean, std = self.mean_and_std()
         report.update(
             num_windows=self.num_windows,
@@ -135,7 +139,7 @@ class Tally:
 
 def _row(name: str, steps_P: NDArray[np.float32], bounds: list[float], earlier: Any) -> dict[str, Any]:
     lower, upper = bounds
-    # Sorted before they are widened, which takes half as long; and a product's -0.0 reads badly.
+    # Sorting float32 takes half the time of sorting float64. Adding 0.0 turns -0.0 into 0.0.
     values_P = np.sort(steps_P[np.isfinite(steps_P)]).astype(np.float64) + 0.0
     row: dict[str, Any] = {
         "name": name,
@@ -163,7 +167,7 @@ def _row(name: str, steps_P: NDArray[np.float32], bounds: list[float], earlier: 
 
 
 def _quantile(sorted_P: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return quantiles with linear interpolation, as numpy's, which would look for the order once more."""
+    """Return quantiles with linear interpolation. numpy.quantile gives the same and would sort again."""
     place = q * (len(sorted_P) - 1)
     below = place.astype(np.int64)
     above = np.minimum(below + 1, len(sorted_P) - 1)
@@ -178,10 +182,10 @@ def _shares(sorted_P: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArra
 def psi(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
     """Return the population stability index of two histograms over the same bins.
 
-    sum over bins of (found - expected) * ln(found / expected), each share at least 0.0001. The bins are cut at the
-    nine deciles of the reference's valid steps, (-inf, d1], (d1, d2] ... (d9, inf); deciles that coincide (a feature
-    that is often exactly 0) are one cut, so there may be fewer than ten. Below 0.1 is commonly read as the same
-    population, above 0.25 as another.
+    It is the sum over bins of (found - expected) * ln(found / expected), with each share at least 0.0001. The bins are
+    cut at the nine deciles of the reference's valid steps: (-inf, d1], (d1, d2] ... (d9, inf). Equal deciles (a feature
+    that is often exactly 0) give one cut, so there may be fewer than ten bins. Below 0.1 is commonly read as the same
+    population, above 0.25 as another one.
 
     Shapes: [bins] each. Units: shares in 0..1.
     """
@@ -194,49 +198,50 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
     if report["swing_flip_rate"] > MAX_FLIP_RATE:
         warnings.append(
             f"{Metrics.SWING_FLIP_RATE} is {report['swing_flip_rate']:.2f}, above {MAX_FLIP_RATE}: the leg flips so "
-            "often that the swing features are mostly noise; set features.hybrid_lookback=0 (the primary rule alone), "
-            "and where it is 0 already look at the bars: their closes alternate"
+            "often that the swing features are mostly noise. Set features.hybrid_lookback=0; if it is 0 already, look "
+            "at the bars, their closes alternate"
         )
     drifted = [f"{row['name']} {row['psi']:.2f}" for row in report["features"] if row.get("psi", 0) > MAX_PSI]
     if drifted:
         warnings.append(
-            f"features drifted from the encoder's training data (PSI above {MAX_PSI}): {', '.join(drifted)}; "
-            "pre-train on bars like these, or read the scores with care"
+            f"features drifted from the encoder's training data (PSI above {MAX_PSI}): {', '.join(drifted)}. "
+            "Pre-train on bars like these, or read the scores with care"
         )
     return warnings
 
 
 def check_quality(report: Mapping[str, Any]) -> None:
-    """Refuse a report whose features cannot be learned from.
+    """Refuse features that no model can learn from.
 
-    Raises: UserError naming every feature with a NaN, a value out of its bounds, or non-zero in too few valid steps.
+    Raises: UserError that names every feature with a NaN, with a value out of its bounds, or with too few valid steps
+    that are not zero.
     """
     faults = []
     for row in report["features"]:
         name = row["name"]
         if row["nan"] > 0:
             faults.append(
-                f"{name}: NaN or infinite in {row['nan']:.2%} of the steps past the warm-up, allowed 0; a price is "
-                "missing or infinite: set bars.repair=drop or mend the file"
+                f"{name}: NaN or infinite in {row['nan']:.2%} of the steps after the warm-up, allowed 0. A price is "
+                "missing or infinite: set bars.repair=drop or correct the file"
             )
         if row["min"] is None:
             continue
         if row["min"] < row["lower"] or row["max"] > row["upper"]:
             faults.append(
-                f"{name}: values from {row['min']:g} to {row['max']:g}, allowed {row['lower']:g} to {row['upper']:g}; "
-                "clip the feature in its formula, or correct its bounds in the table of features/relativity.py"
+                f"{name}: values from {row['min']:g} to {row['max']:g}, allowed {row['lower']:g} to {row['upper']:g}. "
+                "Clip the feature in its formula, or correct its bounds in the table of features/relativity.py"
             )
         if row["nonzero"] < MIN_NONZERO:
             faults.append(
-                f"{name}: non-zero in {row['nonzero']:.2%} of the valid steps, at least {MIN_NONZERO:.0%} needed; use "
-                "bars that move (a more liquid instrument or session), or a features.set without it"
+                f"{name}: non-zero in {row['nonzero']:.2%} of the valid steps, at least {MIN_NONZERO:.0%} needed. Use "
+                "bars that move (a more liquid instrument or session), or a features.set without this feature"
             )
     if faults:
         raise UserError("feature quality: " + "\n".join(faults))
 
 
 def quality_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return the report's headline figures under their metric names."""
+    """Return the figures of a report that are logged as metrics, by metric name."""
     metrics = {Metrics.SWING_FLIP_RATE: report["swing_flip_rate"]}
     for row in report["features"]:
         metrics[f"{Metrics.FEATURE_NONZERO}{row['name']}"] = row["nonzero"]
@@ -247,5 +252,5 @@ def quality_metrics(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def quality_table(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one flat row a feature, for a table artifact or a terminal."""
+    """Return one flat row per feature, for a table artifact or a terminal."""
     return [{key: value for key, value in row.items() if key != "histogram"} for row in report["features"]]

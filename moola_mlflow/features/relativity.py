@@ -1,8 +1,8 @@
-"""Relativity features: what a bar is relative to its own range, to recent ranges and to the last swings.
+"""Relativity features: describe a bar relative to its own range, to recent ranges and to the last swings.
 
-Each is a quotient of price differences, so it does not change when prices are multiplied or shifted, and each at
-bar t reads the window's bars 0 to t alone. Names end in their shape: N windows, T bars, F features, 4 = open, high,
-low, close. Inside, arrays are time-major [T, N] float64.
+Each feature is a quotient of price differences, so scaling or shifting all prices does not change it. At bar t it reads
+the window's bars 0 to t only. Names end in their shape: N windows, T bars, F features, 4 = open, high, low, close.
+Inside, arrays are time-major [T, N] float64.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from moola_mlflow.features.zigzag import PRIMARY, Floats, Hybrid, Swings, walk
 ATR_BARS = 10
 EMA_SPAN = 20
 BARS_NORM = 105
-"""Bars that count as 1 in bars_since_*: the published window, whatever length a run uses."""
+"""This many bars count as 1 in bars_since_*. It is the published window length, whatever length a run uses."""
 CHUNK = 1000
-"""Windows computed together: enough to hide numpy's call overhead, few enough that scratch arrays stay in cache."""
+"""Number of windows computed together: enough to hide numpy's call overhead, few enough to stay in cache."""
 
 
 @dataclass
 class State:
-    """What the feature functions read: one chunk's bars and the averages and swings derived from them.
+    """Input of the feature functions: bars of some windows, with their averages and swings.
 
-    Shapes: every array [T, N]. A divisor (``*_div``) holds infinity where its value is 0, so that a quotient by it is
-    0 without a branch, and stays NaN where a price is NaN.
+    A divisor (``*_div``) is infinity where its value is 0, so that a quotient by it is 0 without a branch. It stays NaN
+    where a price is NaN.
+
+    Shapes: every array [T, N].
     """
 
     o: Floats
@@ -44,7 +46,7 @@ class State:
     done: dict[str, Floats] = field(default_factory=dict)
 
     def feature(self, name: str) -> Floats:
-        """Return a feature, clipped, computing it once."""
+        """Return a feature, clipped to its bounds. It is computed once."""
         if name not in self.done:
             row = _ROWS[name]
             values_TN = row.compute(self)
@@ -57,10 +59,10 @@ def _divisor(x_TN: Floats) -> Floats:
 
 
 def true_range_mean(h_TN: Floats, l_TN: Floats, c_TN: Floats) -> Floats:
-    """Return the ATR: at bar t the mean of the last min(t, 10) true ranges, 0 at bar 0.
+    """Return the ATR: at bar t the mean of the last min(t, 10) true ranges, 0 at bar 0. Shapes: [T, N].
 
-    Each mean is summed afresh. A running sum would keep the rounding of a jump that has left the last ten bars, and
-    an ATR that should be exactly 0 would not be.
+    Each mean is summed anew. A running sum would keep the rounding error of a jump long after the jump, and an ATR that
+    should be exactly 0 would not be 0.
     """
     true_TN = np.zeros_like(h_TN)
     # max(h - l, |h - c'|, |l - c'|) in one subtraction
@@ -82,10 +84,7 @@ def _range_ema(range_TN: Floats) -> Floats:
 
 
 def make_state(ohlc_NT4: Floats, hybrid: Hybrid) -> State:
-    """Return the state of one chunk of windows.
-
-    Shapes: ohlc [N, T, 4] -> fields [T, N].
-    """
+    """Return the input of the feature functions for some windows. Shapes: ohlc [N, T, 4] -> fields [T, N]."""
     o, h, low, c = np.ascontiguousarray(ohlc_NT4.transpose(2, 1, 0), np.float64)
     range_TN = h - low
     atr_div = _divisor(true_range_mean(h, low, c))
@@ -158,13 +157,13 @@ def _consol_proxy(s: State) -> Floats:
 
 @dataclass(frozen=True)
 class Feature:
-    """One row of the table: a name, the bounds it is clipped to, and its formula over a state."""
+    """One row of the feature table: a name, the bounds to clip to, and the formula."""
 
     name: str
     lower: float
     upper: float
     compute: Callable[[State], Floats]
-    """Returns a fresh [T, N] array, which is clipped in place."""
+    """Returns a new [T, N] array, which is then clipped in place."""
 
 
 TABLE: tuple[Feature, ...] = (
@@ -186,16 +185,16 @@ _ROWS = {row.name: row for row in TABLE}
 FEATURE_SETS: dict[str, tuple[str, ...]] = {
     f"relativity{count}": tuple(row.name for row in TABLE[:count]) for count in range(10, len(TABLE) + 1)
 }
-"""Each set is the table's first rows; a further row makes a further set."""
+"""A set is the first rows of the table, so a new row makes a new set."""
 
 OWN: dict[str, tuple[str, ...]] = {}
-"""Names of the features that each further file of this folder holds, by the file's name."""
+"""Names of the features that other files of this folder add, by file name."""
 
 
 def extend(file: str, rows: tuple[Feature, ...]) -> None:
-    """Add the features of a file, which a set names after a ``+``.
+    """Add the features of a file. A feature set selects them by the file's name after a ``+``.
 
-    Raises: ValueError where a name is taken.
+    Raises: ValueError if a name is already taken.
     """
     for row in rows:
         if row.name in _ROWS:
@@ -205,9 +204,9 @@ def extend(file: str, rows: tuple[Feature, ...]) -> None:
 
 
 def feature_names(feature_set: str) -> tuple[str, ...]:
-    """Return the names of a set, in the order of the last axis: those of the table, then those of files after a ``+``.
+    """Return the feature names of a set, in the order of the last axis: table rows first, then files after a ``+``.
 
-    Raises: UserError for an unknown set or file, and for one that stands there twice.
+    Raises: UserError for an unknown set or file, and for a file named twice.
     """
     base, *files = feature_set.split("+")
     if base not in FEATURE_SETS:
@@ -218,16 +217,16 @@ def feature_names(feature_set: str) -> tuple[str, ...]:
     for file in files:
         if file not in OWN or files.count(file) > 1:
             raise UserError(
-                f"features.set={feature_set!r}: after a + stands the name of a file in moola_mlflow/features/ that "
-                f"holds ROWS, each once; there are: {', '.join(OWN) or 'none yet'}{nearest_name(file, OWN)}"
+                f"features.set={feature_set!r}: write after a + the name of a file in moola_mlflow/features/ that "
+                f"holds ROWS, each once. Files: {', '.join(OWN) or 'none yet'}{nearest_name(file, OWN)}"
             )
     return (*FEATURE_SETS[base], *(name for file in files for name in OWN[file]))
 
 
 def feature_bounds(names: Iterable[str]) -> Floats:
-    """Return the lower and upper clip bound of each feature.
+    """Return the lower and upper bound of each feature. Shapes: [F, 2].
 
-    Shapes: [F, 2]. Raises: UserError for an unknown name.
+    Raises: UserError for an unknown name.
     """
     names = list(names)
     for name in names:
@@ -249,10 +248,37 @@ def _chunks(ohlc_NT4: Floats, hybrid: Hybrid) -> Iterator[tuple[slice, State]]:
 def compute_features(
     ohlc_NT4: Floats, feature_set: str = "relativity11", hybrid: Hybrid = PRIMARY
 ) -> NDArray[np.float32]:
-    """Return the features of each window, a pure function of that window's own bars.
+    """Return the features of each window. They depend on that window's own bars alone.
 
-    Shapes: ohlc [N, T, 4] -> [N, T, F]. Units: prices in, pure numbers out. A NaN price gives NaN features.
-    Raises: UserError for an unknown set or another shape.
+    Parameters
+    ----------
+    ohlc_NT4
+        Open, high, low and close of N windows of T bars, shape [N, T, 4]. A NaN price gives NaN features.
+    feature_set
+        ``relativity10``, ``relativity11`` (default) or ``relativity12``; ``+file`` adds the features of a file.
+    hybrid
+        Second rule that may end a zigzag leg; off by default.
+
+    Returns
+    -------
+    float32 array [N, T, F]
+        Features in the order of ``feature_names(feature_set)``. They have no unit.
+
+    Raises
+    ------
+    UserError
+        For an unknown set, or for another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> close = 100 + np.arange(5.0)
+    >>> ohlc = np.stack([close - 0.5, close + 1, close - 1, close], axis=-1)[None]
+    >>> compute_features(ohlc, "relativity10").shape
+    (1, 5, 10)
+    >>> compute_features(ohlc, "relativity10")[0, 0, :3].tolist()
+    [0.25, 0.5, 0.25]
+
     Source: docs/features.md, "The features".
     """
     names = feature_names(feature_set)
@@ -265,18 +291,18 @@ def compute_features(
 
 
 def compute_swings(ohlc_NT4: Floats, hybrid: Hybrid = PRIMARY) -> Swings:
-    """Return the zigzag of each window, window-major.
+    """Return the zigzag of each window. Shapes: ohlc [N, T, 4] -> fields [N, T], window-major.
 
-    Shapes: ohlc [N, T, 4] -> fields [N, T]. Raises: UserError for another shape.
+    Raises: UserError for any other shape.
     """
     parts = [vars(state.swings) for _, state in _chunks(np.asarray(ohlc_NT4), hybrid)]
     return Swings(**{key: np.concatenate([part[key].T for part in parts]) for key in parts[0]})
 
 
 def flip_rate(ohlc_NT4: Floats, warmup: int = 20, hybrid: Hybrid = PRIMARY) -> float:
-    """Return the share of bars past the warm-up on which a swing is confirmed and the leg flips.
+    """Return the share of bars after the warm-up that confirm a swing, where the leg flips. Shapes: ohlc [N, T, 4].
 
-    Shapes: ohlc [N, T, 4]. Raises: UserError for another shape.
+    Raises: UserError for any other shape.
     """
     ohlc_NT4 = np.asarray(ohlc_NT4)
     flips = sum(int(np.count_nonzero(s.swings.flip[warmup:])) for _, s in _chunks(ohlc_NT4, hybrid))

@@ -1,4 +1,4 @@
-"""Causal zigzag: the swing highs and lows of many windows at once, each known only from its own past bars.
+"""Causal zigzag: find the swing highs and lows of many windows at once. A bar sees only the bars before it.
 
 Arrays are time-major [T, N] (T bars, N windows), so that one step of the walk reads contiguous memory.
 """
@@ -13,39 +13,42 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 REACH_ATR = 1.2
-"""Retracement against the leg, in ATR, that confirms a swing."""
+"""A retracement of this many ATR against the leg confirms a swing."""
 TIE = 1e-9
-"""Relative slack of every comparison that may confirm a swing. Prices are decimal ticks: two moves that are equal
-in ticks differ by rounding in binary, and which way depends on the price level; the slack makes them equal again."""
+"""Relative tolerance of every comparison that may confirm a swing. Prices are decimal ticks, so two moves that are
+equal in ticks differ by binary rounding, in a direction that depends on the price level. The tolerance makes them
+equal again."""
 
 
 @dataclass(frozen=True)
 class Hybrid:
-    """The zigzag's second way to end a leg: a smaller retracement shortly after the extreme (off by default).
+    """Settings of the second rule that may end a leg: a smaller retracement shortly after the extreme.
 
-    The published features use ``Hybrid(lookback=5, min_retrace=0.5, same_bar=True)``, which ends a leg on nearly
-    every bar; it is here so that they can be reproduced.
+    It is off by default. The published features use ``Hybrid(lookback=5, min_retrace=0.5, same_bar=True)``, which ends
+    a leg on nearly every bar. The rule exists to reproduce them.
     """
 
     lookback: int = 0
-    """Bars after the extreme within which the rule may end a leg; 0 turns it off."""
+    """The rule may end a leg up to this many bars after the extreme; 0 turns the rule off."""
     min_retrace: float = 0.5
     """Retracement from the extreme to the bar's low (up leg) or high (down leg), in ATR."""
     same_bar: bool = False
-    """Whether the bar that set the extreme may itself end the leg."""
+    """Whether the bar of the extreme itself may end the leg."""
 
 
 PRIMARY = Hybrid()
-"""The default: the hybrid rule off, the primary rule alone."""
+"""The default: only the primary rule ends a leg."""
 
 
 @dataclass(frozen=True)
 class Swings:
-    """What the zigzag knows at each bar, that bar included.
+    """State of the zigzag after each bar.
 
-    Shapes: every field [T, N]. Units: prices as given; ``t_sh`` and ``t_sl`` in bars from the window's first, -1
-    (with price 0) while there is none; ``leg`` +1 up, -1 down, 0 before the first leg; ``flip`` where a swing is
-    confirmed, which is where ``leg`` changes.
+    ``leg`` is +1 (up), -1 (down) or 0 (before the first leg). ``flip`` marks the bars that confirm a swing, where
+    ``leg`` changes. ``sh`` and ``sl`` are the prices of the last confirmed swing high and low, 0 while there is none.
+
+    Shapes: every field [T, N].
+    Units: prices as given; ``t_sh`` and ``t_sl`` in bars from the window's first bar, -1 while there is none.
     """
 
     leg: NDArray[np.int8]
@@ -57,17 +60,18 @@ class Swings:
 
 
 def walk(h_TN: Floats, l_TN: Floats, c_TN: Floats, atr_TN: Floats, hybrid: Hybrid) -> Swings:
-    """Walk the zigzag over all windows together, one bar a step.
+    """Walk the zigzag over all windows together, one bar at a time.
 
-    Shapes: high, low, close and ATR [T, N]. Units: prices; an ATR of 0 is passed as infinity, which no move reaches.
+    Shapes: high, low, close and ATR [T, N].
+    Units: prices. Pass an ATR of 0 as infinity, which no move reaches.
     Source: docs/features.md, "The zigzag".
     """
     num_bars, num_windows = h_TN.shape
     reach_TN = atr_TN * (REACH_ATR * (1 - TIE))
     retrace_TN = atr_TN * (hybrid.min_retrace * (1 - TIE)) if hybrid.lookback > 0 else None
 
-    # Both extremes are followed at all times: before the first leg both are candidates, and inside a leg the one
-    # on the far side is overwritten at the flip, so following it costs nothing and needs no branch per window.
+    # Both extremes are tracked at all times. Before the first leg both are candidates. Inside a leg the flip overwrites
+    # the extreme of the other side, so tracking it is harmless and avoids a branch per window.
     hi, lo = h_TN[0].copy(), l_TN[0].copy()
     t_hi, t_lo = np.zeros(num_windows), np.zeros(num_windows)
     up, down = np.zeros(num_windows, bool), np.zeros(num_windows, bool)
@@ -109,7 +113,7 @@ def walk(h_TN: Floats, l_TN: Floats, c_TN: Floats, atr_TN: Floats, hybrid: Hybri
         np.copyto(swings.sl[t], lo, where=new_sl)
         np.copyto(swings.t_sl[t], t_lo, where=new_sl)
 
-        # A leg that follows a leg starts from this bar; the first leg keeps its far candidate as its extreme.
+        # A leg after another leg starts from this bar. The first leg keeps the extreme tracked so far.
         np.copyto(lo, low, where=ends_up)
         np.copyto(t_lo, t, where=ends_up)
         np.copyto(hi, h, where=ends_down)

@@ -1,4 +1,4 @@
-"""Windows over bars: cut them, split them by time, feed them in batches."""
+"""Windows over bars: cut them, split them by time, turn them into batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
-    from moola_mlflow.windows.feature_stats import feature_statistics
+    from moola_mlflow.windows.feature_stats import FeatureStatistics, feature_statistics
     from moola_mlflow.windows.splits import Split, split_by_time
     from moola_mlflow.windows.windows import MINUTE_NS, Windows, check_drawn, make_windows, with_weights
 
@@ -16,7 +16,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "batches": ("Batch", "BatchSource", "fit_scaling"),
-        "feature_stats": ("feature_statistics",),
+        "feature_stats": ("FeatureStatistics", "feature_statistics"),
         "splits": ("Split", "split_by_time"),
         "windows": ("MINUTE_NS", "Windows", "check_drawn", "make_windows", "with_weights"),
     },

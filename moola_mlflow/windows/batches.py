@@ -1,4 +1,4 @@
-"""Batches of raw features and prices, computed on the fly from one bars table."""
+"""Batches of raw features and prices, computed from the bars when they are needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate
 from moola_mlflow.windows.windows import Windows
 
-# Features are vectorised over windows: computing this many at once makes a small batch as cheap as a large one.
+# Features are vectorised over windows, so windows are computed in chunks: a small batch then costs no more per window.
 CHUNK = 2048
 
 
@@ -21,8 +21,9 @@ CHUNK = 2048
 class Batch:
     """One batch of windows.
 
-    Shapes: x_BTF float32 raw features; prices_BT4 float64 open, high, low, close; index [B] positions in the
-    windows they came from; warmup is the number of leading steps that are never a loss position.
+    ``index`` holds the positions of the windows they came from. The first ``warmup`` steps never carry a loss.
+
+    Shapes: x_BTF float32 raw features; prices_BT4 float64 open, high, low, close; index [B].
     """
 
     x_BTF: Tensor
@@ -35,13 +36,13 @@ class Batch:
         return Batch(self.x_BTF[rows], self.prices_BT4[rows], self.index[rows], self.warmup)
 
     def valid_T(self) -> Tensor:
-        """Return which steps may carry a loss. Shapes: bool [T]."""
+        """Return the steps that may carry a loss. Shapes: bool [T]."""
         return torch.arange(self.x_BTF.shape[1], device=self.x_BTF.device) >= self.warmup
 
 
 @dataclass(frozen=True)
 class BatchSource:
-    """Turns positions of windows into batches on a device."""
+    """Turn positions of windows into batches on a device."""
 
     windows: Windows
     feature_set: str
@@ -49,7 +50,7 @@ class BatchSource:
     warmup: int
     device: torch.device
     resident: bool | None = None
-    """Whether features and prices of all windows stay on the device; None: on a GPU that has room for them."""
+    """Whether features and prices of all windows stay on the device. None: only on a GPU that has room for them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ class BatchSource:
         return feature_names(self.feature_set)
 
     def batches(self, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the windows of ``order`` in batches, from batch number ``first`` on; the last may be smaller."""
+        """Yield the windows of ``order`` in batches, starting with batch ``first``. The last batch may be smaller."""
         chunk = max(1, CHUNK // batch_size) * batch_size
         held = self._held
         for lo in range(first * batch_size, len(order), chunk):
@@ -73,7 +74,7 @@ class BatchSource:
 
     @cached_property
     def _held(self) -> tuple[Tensor, Tensor] | None:
-        """Features and prices of all windows on the device, computed once; None where each epoch computes its own."""
+        """Features and prices of all windows on the device, or None if each epoch computes them again."""
         num, length = len(self.windows), self.windows.length
         size = num * length * (4 * len(self.names) + 8 * 4)
         if not (has_room(self.device, size) if self.resident is None else self.resident):
@@ -91,11 +92,11 @@ class BatchSource:
 
     @property
     def _price_type(self) -> torch.dtype:
-        # MPS has no float64; prices are only read by objectives, which work on ratios of differences.
+        # Apple's MPS has no float64. Only objectives read prices, and they use ratios of differences.
         return torch.float32 if self.device.type == "mps" else torch.float64
 
     def _there(self, x: Tensor) -> Tensor:
-        """Return a tensor on the device; a GPU takes it while the host goes on, which only locked memory allows."""
+        """Return a tensor on the device. From pinned memory a GPU copies it while the host continues."""
         return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x.to(self.device)
 
     def features(self, order: np.ndarray) -> np.ndarray:
@@ -107,14 +108,14 @@ class BatchSource:
         return out
 
     def flip_rate(self) -> float:
-        """Return the share of all windows' valid steps on which the zigzag's leg flips."""
+        """Return the share of valid steps, over all windows, on which the zigzag's leg flips."""
         parts = np.array_split(np.arange(len(self.windows)), -(-len(self.windows) // CHUNK))
         rates = [flip_rate(self.windows.gather(part), self.warmup, self.hybrid) for part in parts]
         return float(np.average(rates, weights=[len(part) for part in parts]))
 
 
 def has_room(device: torch.device, num_bytes: int) -> bool:
-    """Return whether a GPU has twice so much memory free; a CPU's bars are in memory as it is."""
+    """Return whether a GPU has twice as much free memory. On a CPU it is False: the bars are in memory already."""
     return device.type == "cuda" and 2 * num_bytes <= torch.cuda.mem_get_info(device)[0]
 
 

@@ -1,4 +1,7 @@
-"""A look at the features of all windows without holding them: exact figures from a stream, the rest from a sample."""
+"""Feature statistics of all windows without holding them all in memory.
+
+Most figures are exact and computed in a stream. Quantiles and histograms come from a sample of windows.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ from moola_mlflow.features import Tally, compute_features, quality_report
 from moola_mlflow.windows.batches import CHUNK, BatchSource, fit_scaling
 
 SAMPLE = 16_384
-"""Windows that are kept, evenly spaced: about 80 MB. Where there are no more, every figure is exact."""
+"""Number of windows in the sample, evenly spaced: about 80 MB. With fewer windows, every figure is exact."""
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What was seen of some windows' features. Shapes: features float32 [N, T, F], all of them or a sample."""
+class FeatureStatistics:
+    """Statistics of the features of some windows. Shapes: features float32 [N, T, F], all windows or a sample."""
 
     source: BatchSource
     features: np.ndarray
     tally: Tally | None
-    """Figures over all windows, None where ``features`` holds all of them."""
+    """Figures over all windows, or None if ``features`` holds all windows."""
 
     def report(self, swing_flip_rate: float, reference: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the feature quality report; with ``reference``, an earlier report, also the drift against it."""
+        """Return the feature quality report. With ``reference``, an earlier report, it holds the drift against it."""
         names, warmup = self.source.names, self.source.warmup
         return quality_report(self.features, names, warmup, swing_flip_rate, reference, self.tally)
 
@@ -39,10 +42,10 @@ class Survey:
         return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
-def feature_statistics(source: BatchSource, order: np.ndarray) -> Survey:
-    """Look at the features of some windows. Shapes: order int [N], positions of windows."""
+def feature_statistics(source: BatchSource, order: np.ndarray) -> FeatureStatistics:
+    """Compute the feature statistics of some windows. Shapes: order int [N], positions of windows."""
     if len(order) <= SAMPLE:
-        return Survey(source, source.features(order), None)
+        return FeatureStatistics(source, source.features(order), None)
     kept = np.linspace(0, len(order) - 1, SAMPLE).astype(np.int64)
     sample = np.empty((SAMPLE, source.windows.length, len(source.names)), np.float32)
     tally = Tally(source.names, source.warmup)
@@ -52,4 +55,4 @@ def feature_statistics(source: BatchSource, order: np.ndarray) -> Survey:
         tally.add(features)
         first, last = np.searchsorted(kept, [lo, lo + len(part)])
         sample[first:last] = features[kept[first:last] - lo]
-    return Survey(source, sample, tally)
+    return FeatureStatistics(source, sample, tally)

@@ -15,9 +15,11 @@ NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of the windows of each part.
+    """Positions of the windows of each split.
 
-    Shapes: train, val, test int64 [N_part]; dropped is the number of windows that reached over a boundary.
+    ``dropped`` counts the windows that overlap the next split and belong to none.
+
+    Shapes: train, val, test int64 [N_split].
     """
 
     train: np.ndarray
@@ -27,11 +29,11 @@ class Split:
 
 
 def split_by_time(windows: Windows, config: SplitConfig) -> Split:
-    """Split windows into train, val and test by dates where given, else by shares of the time order.
+    """Split windows into train, val and test: by dates if they are given, else by shares of the windows in time order.
 
-    A boundary is the first start of the later part; an earlier window that ends at or after it is dropped.
+    A boundary is the first start of the later split. An earlier window that ends at or after the boundary is dropped.
 
-    Raises: UserError with the arithmetic where a part is empty.
+    Raises: UserError that shows the arithmetic if a split is empty.
     """
     part = _by_date(windows, config) if config.train_end else _by_share(len(windows), config)
     parts = [np.flatnonzero(part == i) for i in range(3)]
@@ -49,8 +51,8 @@ def split_by_time(windows: Windows, config: SplitConfig) -> Split:
 
 
 def _by_share(n: int, config: SplitConfig) -> np.ndarray:
-    """Return the part of each time-ordered window; 3 where the shares leave it out. Shapes: int [n]."""
-    # The tolerance keeps 0.8 + 0.1 of 10 windows at 9, where floats say 8.999...
+    """Return the number of the split of each window in time order; 3 means none. Shapes: int [n]."""
+    # In floats 0.8 + 0.1 of 10 windows is 8.999...; the tolerance makes it 9.
     ends = np.floor(np.cumsum([config.train, config.val, config.test]) * n + 1e-9)
     return np.searchsorted(ends, np.arange(n), side="right")
 
@@ -61,7 +63,7 @@ def _by_date(windows: Windows, config: SplitConfig) -> np.ndarray:
 
 
 def _end_of_day_ns(date: dt.date) -> int:
-    """Return the first instant after a UTC date: the date itself is inclusive."""
+    """Return the first instant after a UTC date, because the date itself belongs to the split."""
     return int(np.datetime64(date + dt.timedelta(days=1), "ns").astype(np.int64))
 
 
@@ -72,9 +74,9 @@ def _empty(name: str, taken: int, windows: Windows, config: SplitConfig) -> str:
         if config.train_end
         else f"shares {config.train:g}/{config.val:g}/{config.test:g}"
     )
-    lost = f" ({taken} fell into it, and all reach over its end into the later split)" if taken else ""
+    lost = f" ({taken} start in it, and all of them overlap the later split)" if taken else ""
     return (
         f"{name} split holds 0 windows{lost}: {len(windows.bars):,} bars from {first} to {last} UTC give "
-        f"{len(windows)} windows of {windows.length} bars, split by {rule}; give more bars, widen split.{name}, "
+        f"{len(windows)} windows of {windows.length} bars, split by {rule}. Give more bars, widen split.{name}, "
         "lower windows.stride or move the dates"
     )

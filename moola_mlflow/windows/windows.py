@@ -1,4 +1,4 @@
-"""Windows over bars: segments, starts, and gathering by index. No copy of all windows is ever made."""
+"""Windows over bars: where each one starts, its prices, and how often it is drawn. All windows are never copied."""
 
 from __future__ import annotations
 
@@ -18,14 +18,29 @@ __all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "with_weights"
 class Windows:
     """Windows of one length over a bars table, in order of their start times.
 
-    Shapes: starts int64 [N], the row of each window's first bar.
+    Attributes
+    ----------
+    bars
+        The table that holds the bars of all windows.
+    length
+        Number of bars of a window.
+    starts
+        Row of each window's first bar, int64 [N].
+    weights
+        How often each window is drawn for training, relative to the others, float64 [N]. None: all equally often.
+
+    Examples
+    --------
+    >>> from moola_mlflow import BarsConfig, make_windows, read_bars
+    >>> windows = make_windows(read_bars(BarsConfig(path="sample", sample_bars=2000)))
+    >>> len(windows), windows.gather(np.array([0, 1])).shape
+    (35, (2, 105, 4))
     """
 
     bars: Bars
     length: int
     starts: np.ndarray
     weights: np.ndarray | None = None
-    """How often each window is drawn for training, against the others; None: equally. Shapes: float64 [N]."""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -51,9 +66,9 @@ class Windows:
         )
 
     def shuffled(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return as many positions in random order, drawn by weight where windows have weights.
+        """Return as many positions in random order, drawn by weight if the windows have weights.
 
-        Each comes as often as its weight says, rounded up or down at random: a window of mean weight comes about once.
+        A window comes as often as its weight divided by the mean weight, rounded up or down at random.
 
         Shapes: index int [N] -> int [N].
         """
@@ -67,9 +82,35 @@ class Windows:
 
 
 def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minutes: int = 5) -> Windows:
-    """Cut windows from each segment's first bar on, every ``stride`` bars, none over a segment's end.
+    """Cut each segment into windows. No window crosses the end of a segment.
 
-    Raises: UserError with the arithmetic where no segment is long enough.
+    Parameters
+    ----------
+    bars
+        The bars to cut.
+    length
+        Number of bars of a window.
+    stride
+        Number of bars from one window's start to the next. The first window starts at the segment's first bar.
+    max_gap_minutes
+        A longer step between two bars ends a segment.
+
+    Returns
+    -------
+    Windows
+        All windows, in order of their start times.
+
+    Raises
+    ------
+    UserError
+        If no segment is long enough for a window. The message shows the arithmetic.
+
+    Examples
+    --------
+    >>> from moola_mlflow import BarsConfig, read_bars
+    >>> bars = read_bars(BarsConfig(path="sample", sample_bars=2000))
+    >>> make_windows(bars, length=50, stride=25).starts[:4].tolist()
+    [0, 25, 50, 75]
     """
     runs = segments(bars, max_gap_minutes)
     count = np.maximum(0, (runs[:, 1] - runs[:, 0] - length) // stride + 1)  # windows of each segment
@@ -79,16 +120,16 @@ def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minute
         longest = int((runs[:, 1] - runs[:, 0]).max(initial=0))
         raise UserError(
             f"no windows: {len(bars):,} bars in {len(runs)} segments, the longest of {longest} bars, and a window "
-            f"needs {length} contiguous bars; lower windows.length, raise bars.max_gap_minutes "
+            f"needs {length} contiguous bars. Lower windows.length, raise bars.max_gap_minutes "
             f"(now {max_gap_minutes}) or give more bars"
         )
     return Windows(bars, length, flat[np.argsort(take_rows(bars.time_ns, flat), kind="stable")])
 
 
 def with_weights(windows: Windows, weights: Mapping[str, float]) -> Windows:
-    """Return the windows with a weight for each instrument that is named by symbol or id; the others weigh 1.
+    """Return the windows with a weight for each instrument, given by symbol or id. Other instruments weigh 1.
 
-    Raises: UserError for an unknown instrument, or where every window weighs 0.
+    Raises: UserError for an unknown instrument, or if every window weighs 0.
     """
     if not weights:
         return windows
@@ -105,20 +146,17 @@ def with_weights(windows: Windows, weights: Mapping[str, float]) -> Windows:
     position = np.searchsorted(known, take_rows(windows.bars.instrument, windows.starts))
     weight = np.array([of_key[key] for key in known.tolist()])[position]
     if not weight.any():
-        raise UserError(f"windows.weights={dict(weights)} leave no window; give one instrument a weight above 0")
+        raise UserError(f"windows.weights={dict(weights)} leave no window. Give one instrument a weight above 0")
     return replace(windows, weights=weight)
 
 
 def check_drawn(windows: Windows, train: np.ndarray, weights: Mapping[str, float]) -> None:
-    """Refuse weights that leave nothing to train on: those of validation and test windows draw nothing.
+    """Refuse weights that leave no training window. Shapes: train int [N], positions of the training windows.
 
-    Shapes: train int [N], positions of the training windows.
-
-    Raises: UserError where every training window weighs 0.
+    Raises: UserError if every training window weighs 0.
     """
     if windows.weights is not None and not windows.weights[train].any():
         raise UserError(
-            f"windows.weights={dict(weights)} leave no training window: all {len(train):,} of the train split weigh 0, "
-            "at least one must weigh more; give an instrument that the train split holds a weight above 0, or widen "
-            "split.train"
+            f"windows.weights={dict(weights)} leave no training window: all {len(train):,} of the train split weigh 0. "
+            "Give an instrument of the train split a weight above 0, or widen split.train"
         )

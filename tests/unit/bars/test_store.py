@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 
 from moola_mlflow.bars.ingest import ingest_bars
 from moola_mlflow.bars.reader import Bars, read_bars, segments, write_store
-from moola_mlflow.bars.stamps import stamp_warning
 from moola_mlflow.bars.store import find_segments, is_store
-from moola_mlflow.core.config.presets import resolve
 from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.windows.splits import split_by_time
-from moola_mlflow.windows.windows import make_windows, with_weights
+from moola_mlflow.windows.windows import make_windows
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -257,85 +255,6 @@ def test_reading_every_window_of_a_store_needs_far_less_memory_than_its_size(tmp
         )
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] + 90, peaks
-
-
-# --- weights, stamps -------------------------------------------------------------------------------------------------
-
-
-def two_instruments() -> Bars:
-    parts = [month("ES", 1, "2024-01-02", 6000), month("NQ", 2, "2024-01-02", 6000)]
-    with tempfile.TemporaryDirectory() as folder:
-        pd.concat(parts).to_parquet(Path(folder) / "a.parquet")
-        return read(Path(folder) / "a.parquet", instrument="all")
-
-
-@settings(max_examples=30, deadline=None)
-@given(es=st.floats(0, 20), nq=st.floats(0.1, 20), seed=st.integers(0, 2**32 - 1))
-def test_windows_are_drawn_by_weight_the_same_number_and_the_same_for_a_seed(es: float, nq: float, seed: int) -> None:
-    windows = with_weights(make_windows(two_instruments(), 50, 25), {"ES": es, "2": nq})
-    index = np.arange(len(windows))
-    drawn = windows.shuffled(index, np.random.default_rng([seed, 3]))
-    assert np.array_equal(drawn, windows.shuffled(index, np.random.default_rng([seed, 3])))
-    assert len(drawn) == len(index)
-    expected = windows.weights / windows.weights.sum() * len(index)
-    counts = np.bincount(drawn, minlength=len(index))
-    assert (np.abs(counts - expected) < 1 + 1e-6).all()  # each comes as often as its weight says, rounded
-
-
-def test_an_instrument_of_three_times_the_weight_is_drawn_three_times_as_often_and_one_of_none_never() -> None:
-    windows = make_windows(two_instruments(), 50, 25)
-    is_es = windows.bars.instrument[windows.starts] == 1
-    assert is_es.mean() == 0.5
-    drawn = with_weights(windows, {"ES": 3}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
-    assert is_es[drawn].mean() == pytest.approx(0.75, abs=0.03)
-    drawn = with_weights(windows, {"ES": 0}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
-    assert not is_es[drawn].any()
-
-
-def test_without_weights_the_order_is_the_plain_permutation() -> None:
-    windows = make_windows(two_instruments(), 50, 25)
-    plain = np.random.default_rng([17, 0, 3]).permutation(np.arange(40))
-    assert np.array_equal(windows.shuffled(np.arange(40), np.random.default_rng([17, 0, 3])), plain)
-    assert with_weights(windows, {}) is windows
-
-
-def test_weights_of_nobody_or_of_nothing_are_refused() -> None:
-    windows = make_windows(two_instruments(), 50, 25)
-    with pytest.raises(UserError, match=r"no instrument 'NQH'; did you mean 'NQ'\?"):
-        with_weights(windows, {"NQH": 2.0})
-    with pytest.raises(UserError, match="leave no window"):
-        with_weights(windows, {"NQ": 0.0, "ES": 0.0})
-    assert resolve({}, {"windows.weights": "{ES: 2, 7: 0.5}"}).windows.weights == {"ES": 2.0, "7": 0.5}
-    for text in ("{ES: -1}", "ES", "{ES: .nan}", "[", "{ES: 1e300}"):
-        with pytest.raises(UserError, match=r"windows\.weights"):
-            resolve({}, {"windows.weights": text})
-
-
-def test_end_stamped_bars_read_as_start_stamped_are_noticed_and_the_other_way_round(real_data: Path) -> None:
-    spy = real_data / "spy_ninjatrader_1min.csv"
-    for path, keys, words in (
-        (spy, {}, "--bars.stamp end"),
-        (spy, {"stamp": "end"}, None),
-        (real_data / "es_front_1min.parquet", {"instrument": "front"}, None),
-        (real_data / "es_front_1min.parquet", {"instrument": "front", "stamp": "end"}, "--bars.stamp start"),
-        (real_data / "es_multi_expiry_1min.parquet", {"instrument": "all"}, None),
-    ):
-        bars = read(path, **keys)
-        said = stamp_warning(bars.time_ns, bars.instrument, str(keys.get("stamp", "start")))
-        assert (said is None) == (words is None), (path, keys, said)
-        assert words is None or words in str(said)
-
-
-@settings(max_examples=60, deadline=None)
-@given(shift=st.sampled_from([-1, 0, 1, 2, 7]), sessions=st.integers(5, 40), seed=st.integers(0, 100))
-def test_only_a_shift_of_a_minute_is_called_one(shift: int, sessions: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    opens = np.arange(sessions) * 1440 + 15 * rng.integers(0, 20, sessions)
-    minutes = np.concatenate([o + np.arange(15 * rng.integers(5, 20)) for o in opens]) + shift
-    time_ns = np.sort(minutes) * 60_000_000_000
-    instrument = np.zeros(len(time_ns), np.int64)
-    assert (stamp_warning(time_ns, instrument, "start") is not None) == (shift == 1)
-    assert (stamp_warning(time_ns, instrument, "end") is not None) == (shift == -1)
 
 
 @settings(max_examples=60, deadline=None)

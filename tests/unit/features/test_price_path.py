@@ -123,5 +123,5 @@ def test_a_window_s_features_do_not_depend_on_its_neighbours_nor_on_the_chunk(mo
 
 def test_no_windows_give_no_features_and_another_shape_is_refused() -> None:
     assert price_path_features(np.zeros((0, 105, 4))).shape == (0, 105, 56)
-    with pytest.raises(UserError, match=r"shape \[N, T, 4\].*got \(105, 4\)"):
+    with pytest.raises(UserError, match=r"shape \[N, T, 4\].*got shape \(105, 4\)"):
         price_path_features(np.zeros((105, 4)))

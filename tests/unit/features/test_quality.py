@@ -82,14 +82,14 @@ def test_a_feature_of_nothing_but_nan_is_refused(features_NTF):
 
 def test_a_value_out_of_bounds_is_refused(features_NTF):
     features_NTF[0, 60, 7] = 3.5
-    with pytest.raises(UserError, match=r"dist_to_prev_SL: values from .* to 3\.5, allowed -3 to 3; clip"):
+    with pytest.raises(UserError, match=r"dist_to_prev_SL: values from .* to 3\.5, allowed -3 to 3. Clip"):
         check_quality(report_of(features_NTF))
 
 
 def test_a_feature_that_is_nearly_always_zero_is_refused(features_NTF):
     features_NTF[:, :, 3] = 0
     features_NTF[:2, :, 3] = 0.5
-    with pytest.raises(UserError, match=r"upper_wick_pct: non-zero in 3\.33%.*at least 5% needed; use"):
+    with pytest.raises(UserError, match=r"upper_wick_pct: non-zero in 3\.33%.*at least 5% needed. Use"):
         check_quality(report_of(features_NTF))
 
 
@@ -114,7 +114,7 @@ def test_a_high_flip_rate_warns_and_does_not_stop(features_NTF):
 
 
 def test_no_step_past_the_warm_up_is_refused(features_NTF):
-    with pytest.raises(UserError, match="no step to look at: 0 windows"):
+    with pytest.raises(UserError, match="no step is left: 0 windows"):
         report_of(features_NTF[:0])
 
 

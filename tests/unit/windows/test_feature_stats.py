@@ -1,4 +1,4 @@
-"""The survey of all windows: what it says without holding them is what holding them would say."""
+"""Feature statistics that stream over all windows equal those of holding all windows in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def source_of(num_bars: int = 30_000) -> BatchSource:
     return BatchSource(windows, "relativity11", Hybrid(0, 0.5, False), 20, torch.device("cpu"))
 
 
-def test_a_survey_of_few_windows_gives_the_figures_of_holding_them_bit_for_bit() -> None:
+def test_statistics_of_few_windows_equal_those_of_holding_them_bit_for_bit() -> None:
     source = source_of()
     order = np.arange(len(source.windows))
     features = source.features(order)
@@ -31,7 +31,7 @@ def test_a_survey_of_few_windows_gives_the_figures_of_holding_them_bit_for_bit()
         assert torch.equal(one, other)
 
 
-def test_a_survey_of_many_windows_streams_to_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_many_windows_stream_to_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(150_000)
     order = np.arange(len(source.windows))
     whole = quality_report(source.features(order), source.names, 20, 0.1)
@@ -53,7 +53,7 @@ def test_a_survey_of_many_windows_streams_to_the_same_figures(monkeypatch: pytes
         assert torch.allclose(one, other, rtol=1e-5)
 
 
-def test_a_survey_of_many_windows_sees_one_bad_value_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_many_windows_see_one_bad_value_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of()
     monkeypatch.setattr(surveys, "SAMPLE", 50)
     source.windows.bars.ohlc[17_500] = np.nan

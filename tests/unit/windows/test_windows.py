@@ -1,33 +1,21 @@
-"""Windows and time splits: nothing crosses a segment's end or a split's boundary."""
+"""Windows: none crosses the end of a segment, and weights say how often each is drawn."""
 
 from __future__ import annotations
 
-import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_bars import bars_at
 
 from moola_mlflow.bars.reader import Bars, segments
 from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import SplitConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.training import setup
-from moola_mlflow.windows.splits import split_by_time
-from moola_mlflow.windows.windows import MINUTE_NS, Windows, make_windows
-
-START = int(np.datetime64("2024-01-01", "ns").astype(np.int64))
-
-
-def bars_at(minutes: np.ndarray, instrument: np.ndarray | None = None) -> Bars:
-    """Bars that start at the given minutes after 2024-01-01 UTC; each close is its row number."""
-    n = len(minutes)
-    keys = np.zeros(n, np.int64) if instrument is None else instrument
-    ohlc = np.repeat(np.arange(n, dtype=np.float64)[:, None], 4, axis=1)
-    time_ns = START + np.asarray(minutes, np.int64) * MINUTE_NS
-    return Bars(time_ns, ohlc, np.ones(n), keys, {int(k): str(k) for k in set(keys)}, (), "", {})
+from moola_mlflow.windows.windows import MINUTE_NS, make_windows, with_weights
 
 
 @st.composite
@@ -90,61 +78,6 @@ def test_no_window_at_all_is_refused_with_the_arithmetic() -> None:
         make_windows(bars_at(np.arange(50) + 100 * (np.arange(50) // 10)))
 
 
-@settings(max_examples=200)
-@given(
-    num_bars=st.integers(60, 2000),
-    length=st.integers(2, 30),
-    stride=st.integers(1, 40),
-    shares=st.sampled_from([(0.8, 0.1, 0.1), (0.6, 0.2, 0.2), (0.34, 0.33, 0.33), (0.5, 0.1, 0.1)]),
-)
-def test_no_window_of_an_earlier_split_reaches_the_first_start_of_a_later_one(
-    num_bars: int, length: int, stride: int, shares: tuple[float, float, float]
-) -> None:
-    windows = make_windows(bars_at(np.arange(num_bars)), length, stride)
-    config = SplitConfig(train=shares[0], val=shares[1], test=shares[2])
-    try:
-        split = split_by_time(windows, config)
-    except UserError:
-        return
-    assert windows.end_ns[split.train].max() < windows.start_ns[split.val].min()
-    assert windows.end_ns[split.val].max() < windows.start_ns[split.test].min()
-    taken = len(split.train) + len(split.val) + len(split.test)
-    assert taken + split.dropped == int(sum(shares) * len(windows) + 1e-9)
-
-
-def test_shares_of_ten_windows_are_eight_one_and_one_less_those_that_overlap() -> None:
-    split = split_by_time(make_windows(bars_at(np.arange(100)), 10, 10), SplitConfig())
-    assert [len(split.train), len(split.val), len(split.test), split.dropped] == [8, 1, 1, 0]
-    overlapping = split_by_time(make_windows(bars_at(np.arange(1000)), 20, 10), SplitConfig())
-    assert overlapping.dropped == 2
-
-
-def three_days() -> Windows:
-    return make_windows(bars_at(np.arange(3 * 1440)), 60, 60)
-
-
-def test_dates_are_inclusive_and_in_utc() -> None:
-    config = SplitConfig(train_end=dt.date(2024, 1, 1), val_end=dt.date(2024, 1, 2), test_end=dt.date(2024, 1, 3))
-    windows = three_days()
-    split = split_by_time(windows, config)
-    assert [len(split.train), len(split.val), len(split.test)] == [24, 24, 24]
-    assert str(windows.start_ns[split.val].min().astype("datetime64[ns]"))[:16] == "2024-01-02T00:00"
-
-
-def test_windows_after_the_last_date_are_left_out() -> None:
-    config = SplitConfig(train_end=dt.date(2023, 12, 31), val_end=dt.date(2024, 1, 1), test_end=dt.date(2024, 1, 2))
-    with pytest.raises(
-        UserError, match=r"train split holds 0 windows: 4,320 bars from 2024-01-01T00:00.*72 windows of 60"
-    ):
-        split_by_time(three_days(), config)
-
-
-def test_a_split_whose_windows_all_reach_over_its_end_says_so() -> None:
-    windows = make_windows(bars_at(np.arange(300)), 100, 50)
-    with pytest.raises(UserError, match=r"val split holds 0 windows \(1 fell into it, and all reach over its end"):
-        split_by_time(windows, SplitConfig(train=0.5, val=0.2, test=0.3))
-
-
 def test_weights_that_leave_no_training_window_are_refused_before_features_are_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,3 +91,51 @@ def test_weights_that_leave_no_training_window_are_refused_before_features_are_c
         setup.prepare(config, torch.device("cpu"))
     _, split = setup.cut_and_split(bars, resolve({}, {"windows.weights": "{0: 0.5, 1: 0}"}))
     assert len(split.test)
+
+
+def two_instruments() -> Bars:
+    """ES and NQ, 6,000 bars each, with a pause in the middle."""
+    minutes = np.arange(6000) + 90 * (np.arange(6000) >= 3000)
+    return replace(bars_at(np.tile(minutes, 2), np.repeat([1, 2], 6000)), symbols={1: "ES", 2: "NQ"})
+
+
+@settings(max_examples=30, deadline=None)
+@given(es=st.floats(0, 20), nq=st.floats(0.1, 20), seed=st.integers(0, 2**32 - 1))
+def test_windows_are_drawn_by_weight_the_same_number_and_the_same_for_a_seed(es: float, nq: float, seed: int) -> None:
+    windows = with_weights(make_windows(two_instruments(), 50, 25), {"ES": es, "2": nq})
+    index = np.arange(len(windows))
+    drawn = windows.shuffled(index, np.random.default_rng([seed, 3]))
+    assert np.array_equal(drawn, windows.shuffled(index, np.random.default_rng([seed, 3])))
+    assert len(drawn) == len(index)
+    expected = windows.weights / windows.weights.sum() * len(index)
+    counts = np.bincount(drawn, minlength=len(index))
+    assert (np.abs(counts - expected) < 1 + 1e-6).all()  # each comes as often as its weight says, rounded
+
+
+def test_an_instrument_of_three_times_the_weight_is_drawn_three_times_as_often_and_one_of_none_never() -> None:
+    windows = make_windows(two_instruments(), 50, 25)
+    is_es = windows.bars.instrument[windows.starts] == 1
+    assert is_es.mean() == 0.5
+    drawn = with_weights(windows, {"ES": 3}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
+    assert is_es[drawn].mean() == pytest.approx(0.75, abs=0.03)
+    drawn = with_weights(windows, {"ES": 0}).shuffled(np.arange(len(windows)), np.random.default_rng(0))
+    assert not is_es[drawn].any()
+
+
+def test_without_weights_the_order_is_the_plain_permutation() -> None:
+    windows = make_windows(two_instruments(), 50, 25)
+    plain = np.random.default_rng([17, 0, 3]).permutation(np.arange(40))
+    assert np.array_equal(windows.shuffled(np.arange(40), np.random.default_rng([17, 0, 3])), plain)
+    assert with_weights(windows, {}) is windows
+
+
+def test_weights_of_nobody_or_of_nothing_are_refused() -> None:
+    windows = make_windows(two_instruments(), 50, 25)
+    with pytest.raises(UserError, match=r"no instrument 'NQH'; did you mean 'NQ'\?"):
+        with_weights(windows, {"NQH": 2.0})
+    with pytest.raises(UserError, match="leave no window"):
+        with_weights(windows, {"NQ": 0.0, "ES": 0.0})
+    assert resolve({}, {"windows.weights": "{ES: 2, 7: 0.5}"}).windows.weights == {"ES": 2.0, "7": 0.5}
+    for text in ("{ES: -1}", "ES", "{ES: .nan}", "[", "{ES: 1e300}"):
+        with pytest.raises(UserError, match=r"windows\.weights"):
+            resolve({}, {"windows.weights": text})
