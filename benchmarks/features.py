@@ -71,7 +71,7 @@ def with_iloc(frame: pd.DataFrame, reference: ModuleType) -> list[tuple[float, .
 
 def load_reference() -> ModuleType:
     """Return the tests' reference implementation of the features."""
-    path = ROOT / "tests" / "features" / "reference_relativity.py"
+    path = ROOT / "tests" / "helpers" / "reference_relativity.py"
     spec = importlib.util.spec_from_file_location("reference_relativity", path)
     assert spec is not None
     assert spec.loader is not None
