@@ -60,7 +60,7 @@ def fold_f1(labels: LabelledSet, head: str, epochs: int, seed: int) -> dict[str,
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Return the Markdown table of docs/fine-tuning.md."""
+    """Return the Markdown table of docs/explanation/evidence.md."""
     lines = ["| head | labels | epoch chosen inside | best epoch on the test fold | worth |", "|---|---|---|---|---|"]
     for head in ("pooled", "span"):
         for kind in ("true", "shuffled"):

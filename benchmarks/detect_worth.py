@@ -1,4 +1,4 @@
-"""What a detector's hits and probabilities are worth on bars that it has not seen: the table of docs/detection.md.
+"""What a detector's hits and probabilities are worth on bars that it has not seen: the table of docs/how-to/detect.md.
 
 Two detectors are trained on 174 weak labels of the sample, and scored on another sample and on real bars. From the
 project's root, with the real bars in ../shared/data:

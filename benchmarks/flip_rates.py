@@ -3,7 +3,7 @@
     python -m benchmarks.flip_rates [--bars FILE]
 
 FILE is a parquet in Databento's layout; the default is the ES sample beside the project. Prints three tables (flip
-rates, warm-up, speed) as docs/features.md shows them.
+rates, warm-up, speed) as docs/reference/features.md shows them.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python -m benchmarks.fresh_labels [--seeds 13 17 23 29] [--first 1011] [--smoke] [--out ...]
 
-174 windows cannot show a gain of 0.03 (docs/fine-tuning.md). Here each pre-training seed meets a labelled set of its
-own, of sample bars that nothing in this repository has looked at: 4 x 174 windows, 5 purged folds x 3 repeats each. The
-default detector and the encoding alone stand beside the same network from scratch, at random, and path features alone.
+174 windows cannot show a gain of 0.03 (docs/explanation/evidence.md). Here each pre-training seed meets a labelled set
+of its own, of sample bars that nothing in this repository has looked at: 4 x 174 windows, 5 purged folds x 3 repeats
+each. The default detector and the encoding alone are compared with the same network from scratch, with a random one,
+and with path features alone.
 Repeats are averaged by window, then groups of overlapping windows of all sets together are resampled.
 Seed and set change together: the spread over the sets holds both, and does not tell them apart.
 """

@@ -1,4 +1,4 @@
-"""Does pre-training pay on the sample's 174 weak labels? The tables of the README and of docs/fine-tuning.md.
+"""Does pre-training pay on the sample's 174 weak labels? The tables of the README and of docs/explanation/evidence.md.
 
     python -m benchmarks.labels [--seeds 13 17 23 29] [--smoke] [--out benchmarks/results/labels.json]
 

@@ -76,7 +76,7 @@ def spread(values: list[float], digits: int = 3) -> str:
 
 
 def tables(runs: list[dict], presets: list[str]) -> str:
-    """Return the Markdown tables of docs/pretraining.md: scores, the skill of each target, the probe."""
+    """Return the Markdown tables of docs/explanation/pretraining.md: scores, the skill of each target, the probe."""
     by_preset = {preset: [run for run in runs if run["preset"] == preset] for preset in presets}
     lines = [
         "| preset | leak (largest) | test Huber | test MAE | profiled loss | test skill |",

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from what the program itself reads: its entry points, its configuration, its presets.
+"""Writes docs/reference/commands.md from what the program itself reads: entry points, configuration, presets.
 
 python tools/reference.py
 """
@@ -19,7 +19,7 @@ from moola_mlflow.core.config.presets import allowed_values, dotted_keys, read_p
 from moola_mlflow.core.config.tree import Config
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "reference.md"
+PAGE = ROOT / "docs" / "reference" / "commands.md"
 HEAD = """\
 # Reference: every command, every key, every preset
 
@@ -103,7 +103,7 @@ def presets() -> str:
         given = resolve(preset := read_preset(path), {}).flat()
         named = [(f"{section}.{key}", value) for section, keys in preset.items() for key, value in keys.items()]
         changed = ", ".join(f"`{key}={_flow(value)}`" for key, value in named if given[key] != defaults[key])
-        rows.append((f"[{path.name}](../configs/{path.name})", text(comment), changed.replace("|", "\\|")))
+        rows.append((f"[{path.name}](../../configs/{path.name})", text(comment), changed.replace("|", "\\|")))
     return "## Presets\n\n" + table(("preset", "what it is for", "keys that differ from their defaults"), rows)
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.objectives
 
 About half an hour on two idle x86-64 cores; writes benchmarks/results/objectives.json and prints the tables of
-docs/objectives.md.
+docs/explanation/objectives.md.
 """
 
 from __future__ import annotations

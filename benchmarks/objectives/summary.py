@@ -1,4 +1,4 @@
-"""From predictions to the rows of the JSON, the tables of docs/objectives.md and the probe gate's threshold."""
+"""Turn predictions into rows of the JSON, tables of docs/explanation/objectives.md, and the probe gate's threshold."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def threshold(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Return the Markdown of docs/objectives.md."""
+    """Return the Markdown of docs/explanation/objectives.md."""
     found, out = report["rows"], []
     for count in sorted({row["labels"] for row in found}, key=lambda n: n != 174):
         out += [

@@ -1,7 +1,8 @@
 """The embedded sample: one-minute futures bars made from a seed, in the layout of ``databento.DBNStore.to_df()``.
 
 Made up, never to be read as evidence about a market: it stands in for one where no bars are at hand. Its constants were
-tuned by eye on real E-mini S&P bars with ``benchmarks/realism.py``; docs/sample.md shows how near they come.
+tuned by eye on real E-mini S&P bars with ``benchmarks/realism.py``: see
+docs/explanation/sample.md.
 
 Shapes: S sessions, M minutes of a session, K prints of a minute, C volatility terms, E surges of a session.
 Same seed, same bytes: one PCG64 stream drawn in a fixed order, no BLAS, and rounding to ticks hides a last-bit

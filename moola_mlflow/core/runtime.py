@@ -96,7 +96,7 @@ def set_threads(threads: int = 0) -> int:
     """Set torch's intra-op threads (0 = one) and return their number.
 
     An LSTM's steps are small: two threads meet hundreds of times a window, and on a shared machine the waiting costs
-    more than the second core gives (docs/performance.md). Training uses cores by sharing out its batches instead.
+    more than the second core gives (docs/explanation/performance.md). Training splits its batches over cores instead.
     """
     import torch
 

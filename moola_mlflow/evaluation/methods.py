@@ -92,7 +92,7 @@ class RandomEncoderMethod:
     """A head on a frozen encoder of the same architecture and scaling whose weights are drawn anew for each unit.
 
     One network for all units would make the comparison with it a matter of that draw's luck: over four seeds its
-    Joint@3 has a standard deviation of 0.04 (docs/objectives.md).
+    Joint@3 has a standard deviation of 0.04 (docs/explanation/objectives.md).
     """
 
     encoder: Encoder

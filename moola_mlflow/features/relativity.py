@@ -279,7 +279,7 @@ def compute_features(
     >>> compute_features(ohlc, "relativity10")[0, 0, :3].tolist()
     [0.25, 0.5, 0.25]
 
-    Source: docs/features.md, "The features".
+    Source: docs/reference/features.md, "The features".
     """
     names = feature_names(feature_set)
     ohlc_NT4 = np.asarray(ohlc_NT4)

@@ -64,7 +64,7 @@ def walk(h_TN: Floats, l_TN: Floats, c_TN: Floats, atr_TN: Floats, hybrid: Hybri
 
     Shapes: high, low, close and ATR [T, N].
     Units: prices. Pass an ATR of 0 as infinity, which no move reaches.
-    Source: docs/features.md, "The zigzag".
+    Source: docs/reference/features.md, "The zigzag".
     """
     num_bars, num_windows = h_TN.shape
     reach_TN = atr_TN * (REACH_ATR * (1 - TIE))

@@ -89,7 +89,9 @@ def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
         ) from None
     except pa.ArrowException as e:  # a column of a type that nobody thought of
         first = " ".join(str(e).split())[:200]
-        raise UserError(f"labels: '{path}' cannot be read ({first}); see docs/labels.md for its columns") from None
+        raise UserError(
+            f"labels: '{path}' cannot be read ({first}); docs/reference/labels.md lists its columns"
+        ) from None
 
 
 def _read(path: str | Path, length: int) -> LabelledSet:

@@ -21,7 +21,7 @@ def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Shapes: float64 [N, T, 4] -> outcome int64 [N] (a position in CLASSES, NO_LABEL where the far side was touched
     first, NO_SURGE), start and end int64 [N] of the surge, both inclusive (meaningless where there is none).
-    Source: docs/labels.md.
+    Source: docs/reference/labels.md.
     """
     start, length = strongest_surge(ohlc)
     end = start + length - 1

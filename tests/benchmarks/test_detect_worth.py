@@ -1,4 +1,4 @@
-"""The benchmark behind the calibration errors of docs/detection.md says of a detector what the library says."""
+"""The benchmark behind the calibration errors of docs/how-to/detect.md says of a detector what the library says."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def test_the_commands_that_make_the_table_are_those_of_the_page() -> None:
     told = [line.strip() for line in (detect_worth.__doc__ or "").replace("\\\n", "").splitlines()]
     commands = [" ".join(line.split()) for line in told if line.startswith(("moola ", "python -m "))]
     assert len(commands) == 4
-    page = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "detect.md").read_text(encoding="utf-8")
     assert "\n".join(commands) in page

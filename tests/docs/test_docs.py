@@ -97,7 +97,7 @@ def test_the_reference_page_is_what_the_program_says() -> None:
     import reference
 
     said = reference.PAGE.read_text(encoding="utf-8")
-    assert said == reference.page(), "docs/reference.md is stale; write it again: python tools/reference.py"
+    assert said == reference.page(), "docs/reference/commands.md is stale; write it again: python tools/reference.py"
 
 
 def test_the_reference_page_holds_every_command_parameter_and_key() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import mlflow
 import pytest
 from documented import (
-    HOW_TOS,
+    OWN_FILES,
     PREPARED,
     PYTHON_BY,
     REAL_BARS,
+    TROUBLESHOOTING,
+    TUTORIAL,
     blocks,
     clone,
     commands,
@@ -46,9 +48,9 @@ def with_bars(path: Path) -> None:
 
 
 def test_the_tutorial_goes_from_bars_to_a_report(tmp_path: Path) -> None:
-    folder = clone(tmp_path, "docs/tutorial.md")
+    folder = clone(tmp_path, TUTORIAL)
     with_bars(folder / "my_bars.parquet")
-    run_all("docs/tutorial.md", folder)
+    run_all(TUTORIAL, folder)
     stages = [made.data.tags["moola.stage"] for made in newest(folder) if "mlflow.parentRunId" not in made.data.tags]
     assert {"data", "features", "pretrain", "label", "finetune", "promote", "detect", "report"} <= set(stages)
     assert (folder / "found" / "detections.html").is_file()
@@ -56,17 +58,17 @@ def test_the_tutorial_goes_from_bars_to_a_report(tmp_path: Path) -> None:
 
 
 def test_the_tutorial_begins_with_sample_bars_where_there_are_none(tmp_path: Path) -> None:
-    folder = clone(tmp_path, "docs/tutorial.md")
+    folder = clone(tmp_path, TUTORIAL)
     (folder / "my_bars.parquet").unlink()
-    begun = [line for line, _ in commands("docs/tutorial.md") if line.startswith("moola data ")]
-    assert reasons("docs/tutorial.md", begun[0]) != []
+    begun = [line for line, _ in commands(TUTORIAL) if line.startswith("moola data ")]
+    assert reasons(TUTORIAL, begun[0]) != []
     for line in begun:
         done = run(reduced(line), folder)
         assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
     assert (folder / "bars.parquet").is_file()
 
 
-@pytest.mark.parametrize("page", HOW_TOS)
+@pytest.mark.parametrize("page", OWN_FILES)
 def test_the_file_that_a_how_to_page_shows_works(tmp_path: Path, page: str) -> None:
     assert len(files(page)) == 1, "one file, shown whole"
     folder = clone(tmp_path, page)
@@ -78,9 +80,9 @@ def test_the_file_that_a_how_to_page_shows_works(tmp_path: Path, page: str) -> N
 
 
 def test_every_diagnosis_of_the_troubleshooting_page_runs(tmp_path: Path) -> None:
-    folder = clone(tmp_path, "docs/troubleshooting.md")
-    assert len(commands("docs/troubleshooting.md")) > 12
-    run_all("docs/troubleshooting.md", folder)
+    folder = clone(tmp_path, TROUBLESHOOTING)
+    assert len(commands(TROUBLESHOOTING)) > 12
+    run_all(TROUBLESHOOTING, folder)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def test_every_command_of_a_page_runs(prepared: Path, page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page, test in PYTHON_BY.items() if test == "test_docs_commands.py" and page not in HOW_TOS]
+    "page", [page for page, test in PYTHON_BY.items() if test == "test_docs_commands.py" and page not in OWN_FILES]
 )
 def test_every_python_example_of_a_page_runs(prepared: Path, page: str) -> None:
     assert blocks(page, "python") != []

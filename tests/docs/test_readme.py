@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from documented import ROOT, blocks, clone, commands, environment, newest, reduced, run, run_all
+from documented import PYTHON_BY, ROOT, blocks, clone, commands, environment, newest, reduced, run, run_all
 from harness import free_port
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,10 @@ def test_every_config_trains(fresh: Path, name: str) -> None:
     assert newest(fresh)[0].data.tags["moola.identity"] == str(name == "published").lower()
 
 
-@pytest.mark.parametrize("code", [*blocks("README.md", "python"), *blocks("docs/pretraining.md", "python")])
+PYTHON = [code for page, test in PYTHON_BY.items() if test == "test_readme.py" for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize("code", PYTHON)
 def test_every_python_example_runs_on_a_registered_encoder(fresh: Path, code: str) -> None:
     done = run([sys.executable, "-c", code], fresh)
     assert done.returncode == 0, done.stderr[-3000:]

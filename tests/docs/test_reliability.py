@@ -7,7 +7,8 @@ import re
 import pytest
 from paths import ROOT
 
-NAMED = re.findall(r"\| (test_\w+\.py)::(test_\w+) \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)
+PAGE = ROOT / "docs" / "reference" / "reliability.md"
+NAMED = re.findall(r"\| (test_\w+\.py)::(test_\w+) \|$", PAGE.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)
@@ -19,7 +20,7 @@ def test_a_fault_of_the_table_has_its_test(file: str, test: str) -> None:
 def test_every_row_names_a_test() -> None:
     rows = [
         line
-        for line in (ROOT / "docs" / "reliability.md").read_text().splitlines()
+        for line in PAGE.read_text().splitlines()
         if line.startswith("| ") and not line.startswith(("| **", "| fault", "|---"))
     ]
     assert len(rows) == len(NAMED) == len(set(NAMED))

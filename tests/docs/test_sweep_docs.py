@@ -1,4 +1,4 @@
-"""The commands of docs/sweeps.md in a fresh clone: every sweep ends with its best, and the note's command is whole."""
+"""The commands of docs/how-to/sweep.md in a fresh clone: every sweep ends with its best, and notes the next step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_sweep_of_the_docs_ends_with_its_best(tmp_path: Path) -> None:
-    folder = clone(tmp_path, "docs/sweeps.md")
-    said = run_all("docs/sweeps.md", folder)
+    folder = clone(tmp_path, "docs/how-to/sweep.md")
+    said = run_all("docs/how-to/sweep.md", folder)
     assert len(said) >= 6
     assert all("Best of " in text for text in said)
     sweeps = newest(folder, "sweep")

@@ -15,10 +15,10 @@ from benchmarks import best_epoch, fresh_labels, labels
 from benchmarks.objectives import summary
 
 TABLES = {
-    "labels": (labels, "docs/fine-tuning.md"),
-    "fresh_labels": (fresh_labels, "docs/fine-tuning.md"),
-    "best_epoch": (best_epoch, "docs/fine-tuning.md"),
-    "objectives": (summary, "docs/objectives.md"),
+    "labels": (labels, "docs/explanation/evidence.md"),
+    "fresh_labels": (fresh_labels, "docs/explanation/evidence.md"),
+    "best_epoch": (best_epoch, "docs/explanation/evidence.md"),
+    "objectives": (summary, "docs/explanation/objectives.md"),
 }
 
 

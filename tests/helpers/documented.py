@@ -32,16 +32,19 @@ PAGES = [
     "CONTRIBUTING.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
-HOW_TOS = [page for page in PAGES if page.startswith("docs/how-to/")]
+OWN_FILES = [page for page in PAGES if page.startswith("docs/how-to/own-")]
+"""Pages that show one file whole, for the reader to make."""
 PREPARED = [
-    *("docs/data.md", "docs/detection.md", "docs/features.md", "docs/fine-tuning.md", "docs/labels.md"),
-    *("docs/pretraining.md", "docs/registry.md", "docs/remote.md", "docs/reports.md"),
+    *("docs/reference/bars.md", "docs/reference/features.md", "docs/reference/labels.md"),
+    *("docs/explanation/evidence.md", "docs/explanation/pretraining.md"),
+    *("docs/how-to/detect.md", "docs/how-to/promote.md", "docs/how-to/remote.md", "docs/how-to/report.md"),
 ]
 """Pages whose commands run in one folder that holds bars, labels and registered versions."""
+TUTORIAL, TROUBLESHOOTING = "docs/tutorials/first-detector.md", "docs/how-to/troubleshooting.md"
 RUN_BY = {
     "README.md": "test_readme.py",
-    "docs/sweeps.md": "test_sweep_docs.py",
-    **dict.fromkeys(["docs/tutorial.md", "docs/troubleshooting.md", *HOW_TOS, *PREPARED], "test_docs_commands.py"),
+    "docs/how-to/sweep.md": "test_sweep_docs.py",
+    **dict.fromkeys([TUTORIAL, TROUBLESHOOTING, *OWN_FILES, *PREPARED], "test_docs_commands.py"),
 }
 """Which test runs a page's commands: all of them but those of ``NOT_RUN``."""
 NOT_RUN = {
@@ -59,23 +62,21 @@ NOT_RUN = {
     r": torchrun --nnodes ": "needs several machines",
     r": python -m benchmarks\.": "up to hours, for figures of a machine; test_documented.py tries its words",
     r": optuna-dashboard ": "another project's program, in an environment of its own; tried by hand",
-    r"sweeps\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
-    r"sweeps\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
-    r"detection\.md: .* --register worth-": "trains what a benchmark reads; their like is run for other pages",
+    r"/sweep\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
+    r"/sweep\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
+    r"detect\.md: .* --register worth-": "trains what a benchmark reads; their like is run for other pages",
     r"pretraining\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
-    r"tutorial\.md: moola data --bars sample": "takes the place of the reader's file: test_docs_commands.py tries it",
-    r"reference\.md: ": "the examples of --help: test_documented.py parses them, other pages run their like",
-    r"fine-tuning\.md: Warning: ": "what the command above it prints",
+    r"first-detector\.md: moola data --bars sample": "replaces the reader's file: test_docs_commands.py tries it",
+    r"commands\.md: ": "the examples of --help: test_documented.py parses them, other pages run their like",
+    r"evidence\.md: Warning: ": "what the command above it prints",
 }
 """Commands that no test runs as they stand, as a pattern of ``page: command``, each with the one reason why not."""
 PYTHON_BY = {
-    **dict.fromkeys(["README.md", "docs/pretraining.md"], "test_readme.py"),
-    **dict.fromkeys(
-        ["docs/data.md", "docs/detection.md", "docs/registry.md", "docs/sample.md", *HOW_TOS],
-        "test_docs_commands.py",
-    ),
-    "docs/labels.md": "test_weak.py",
-    "docs/features.md": "test_relativity.py",
+    **dict.fromkeys(["README.md", "docs/explanation/pretraining.md"], "test_readme.py"),
+    **dict.fromkeys(["docs/reference/bars.md", "docs/explanation/sample.md"], "test_docs_commands.py"),
+    **dict.fromkeys(["docs/how-to/detect.md", "docs/how-to/promote.md", *OWN_FILES], "test_docs_commands.py"),
+    "docs/reference/labels.md": "test_weak.py",
+    "docs/reference/features.md": "test_relativity.py",
 }
 """Which test runs a page's blocks of Python."""
 FENCES = ("", "bash")

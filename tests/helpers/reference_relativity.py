@@ -1,6 +1,6 @@
 """The features once more, one bar and one plain float at a time, to hold the vectorised ones against.
 
-Written from the tables of docs/features.md and not from the package: it shares no code with it.
+Written from the tables of docs/reference/features.md and not from the package: it shares no code with it.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ class RuntimeConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto = bf16 autocast where the hardware has it, fp16 on older GPUs, fp32 otherwise."""
     threads: int = Field(0, ge=0, le=1024)
-    """torch threads of each part of a batch; 0 = one: more may be slower, see docs/performance.md."""
+    """torch threads of each part of a batch; 0 = one: more may be slower, see docs/explanation/performance.md."""
     shards: int = Field(0, ge=0, le=1024)
     """Parts of a batch that are trained side by side; 0: one a core (or OMP_NUM_THREADS), of 16 windows or more."""
     tune: Literal["on", "off"] = "on"

@@ -10,7 +10,7 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 
 class Surge:
-    """The strongest surge of 5 to 12 bars; docs/labels.md has the formula. A surge that goes on has no class."""
+    """The strongest surge of 5 to 12 bars (docs/reference/labels.md). A surge that goes on has no class."""
 
     name = surge_rule.RULE
     classes = surge_rule.CLASSES

@@ -228,7 +228,7 @@ def test_the_example_client_prints_the_hits_and_a_refusal(server: Server) -> Non
     assert ("no hit above the thresholds" in done.stderr) == (len(hits) == 0)
 
 
-@pytest.mark.parametrize("page", ["docs/detection.md", "docs/registry.md"])
+@pytest.mark.parametrize("page", ["docs/how-to/detect.md", "docs/how-to/promote.md"])
 def test_every_request_that_a_page_shows_is_answered(server: Server, page: str) -> None:
     asked = [line for line, _ in commands(page) if ADDRESS.search(line)]
     assert asked != []

@@ -16,7 +16,7 @@ from paths import ROOT
 from moola_mlflow.bars.sample import TICK, generate_bars
 
 # Belongs to the numpy pinned in pyproject.toml: another numpy may draw other numbers from the same seed. A change here
-# changes everybody's default bars: say so in the CHANGELOG, and make the table of docs/sample.md anew.
+# changes everybody's default bars: say so in the CHANGELOG, and make the table of docs/explanation/sample.md anew.
 SAMPLE_SHA256 = "5addf16111672300bef1795df4384574a68d7ba608fea3635fe1547e2d536ec3"
 PRICES = ["open", "high", "low", "close"]
 

@@ -251,7 +251,7 @@ def test_the_flip_rate_counts_confirmed_swings_past_the_warm_up():
 # Documentation
 
 
-DOCS = ROOT / "docs" / "features.md"
+DOCS = ROOT / "docs" / "reference" / "features.md"
 
 
 def test_the_documented_table_holds_every_feature_and_its_bounds():

@@ -143,7 +143,7 @@ def test_sample_labels_come_from_other_bars_than_pre_training_sees() -> None:
         sample_labels(resolve({}, {"labels.sample_seed": 1}), 20, 17)
 
 
-DOCS = ROOT / "docs" / "labels.md"
+DOCS = ROOT / "docs" / "reference" / "labels.md"
 
 
 @pytest.mark.parametrize("code", re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL))
