@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow.core.config.tree import Config, CvConfig
+from moola_mlflow.core import Config, CvConfig
 from moola_mlflow.evaluation.crossval import HeadMethod, LabelTargets, cross_validate, plan_folds
 from moola_mlflow.evaluation.metrics import scores
 from moola_mlflow.labels.labelled_set import LabelledSet

@@ -22,9 +22,7 @@ from benchmarks.roofline import encoder_flops, gemm_rates
 from benchmarks.synthetic_months import machine
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core import runtime
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig, resolve, runtime
 from moola_mlflow.labels.surge_rule import CLASSES
 from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.models.encoders import build_encoder

@@ -29,8 +29,7 @@ import numpy as np
 
 from benchmarks.synthetic_months import machine
 from moola_mlflow.bars.reader import Bars, read_bars
-from moola_mlflow.core import runtime
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig, runtime
 from moola_mlflow.evaluation.metrics import ece, ece_if_calibrated, scores
 from moola_mlflow.labels.surge_rule import CLASSES, NO_SURGE, apply_rule
 from moola_mlflow.labels.weak import find_patterns

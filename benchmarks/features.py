@@ -26,8 +26,7 @@ import pandas as pd
 from benchmarks.synthetic_months import machine
 from benchmarks.table import spread
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig, resolve
 from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.windows.windows import make_windows
 

@@ -63,8 +63,7 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     """Return the seconds of the detector's folds, from labels in memory to predictions."""
     import torch
 
-    from moola_mlflow.core import runtime
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve, runtime
     from moola_mlflow.evaluation.crossval import LabelTargets, cross_validate, plan_folds
     from moola_mlflow.evaluation.methods import detector_method, make_setting
     from moola_mlflow.labels.weak import sample_labels

@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "fresh_labels.json")
     arguments = parser.parse_args()
     prepare()
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve
     from moola_mlflow.evaluation.crossval import pooled_predictions
     from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.weak import sample_labels

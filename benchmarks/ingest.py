@@ -19,7 +19,7 @@ from benchmarks.synthetic_months import machine, write_months
 from moola_mlflow.bars.ingest import ingest_bars
 from moola_mlflow.bars.reader import read_bars, write_parquet
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

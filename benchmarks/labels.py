@@ -79,8 +79,7 @@ def run_seed(
     """Return one seed's folds and what each of the wanted methods said of them."""
     import torch
 
-    from moola_mlflow.core import runtime
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve, runtime
     from moola_mlflow.evaluation.crossval import LabelTargets, cross_validate, plan_folds
     from moola_mlflow.evaluation.methods import build_methods, make_setting
     from moola_mlflow.models.files.encoder import load_from_path
@@ -182,7 +181,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "labels.json")
     arguments = parser.parse_args()
     prepare()
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve
     from moola_mlflow.labels.weak import sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}

@@ -40,7 +40,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Return configuration, data and a model: the same for all."""
     import torch
 
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve
     from moola_mlflow.training.setup import build_model, prepare
 
     overrides = {

@@ -40,8 +40,7 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
     import torch
     from optuna.trial import TrialState
 
-    from moola_mlflow.core import runtime
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve, runtime
     from moola_mlflow.sweep.attach import join_study
     from moola_mlflow.sweep.pretrain_trials import PretrainTrials
     from moola_mlflow.sweep.space import Space

@@ -119,7 +119,7 @@ def products_rate(
 def make_trainer(arguments: argparse.Namespace, cores: int, folder: str) -> Any:
     import torch
 
-    from moola_mlflow.core.config.presets import read_preset, resolve
+    from moola_mlflow.core import read_preset, resolve
     from moola_mlflow.models.files.checkpoint import CheckpointFolder
     from moola_mlflow.training.setup import build_model, prepare
     from moola_mlflow.training.trainer import Trainer

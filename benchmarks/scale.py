@@ -46,7 +46,7 @@ def step(name: str, *arguments: str) -> dict[str, float]:
 
 def do_ingest(source: str, store: str) -> dict[str, float]:
     from moola_mlflow.bars.ingest import ingest_bars
-    from moola_mlflow.core.config.tree import BarsConfig
+    from moola_mlflow.core import BarsConfig
 
     started = time.perf_counter(), time.process_time()
     ingest_bars(BarsConfig(path=source, instrument="all"), store)
@@ -58,8 +58,7 @@ def do_read(store: str) -> dict[str, float]:
     import torch
 
     from moola_mlflow.bars.reader import read_bars
-    from moola_mlflow.core import runtime
-    from moola_mlflow.core.config.presets import resolve
+    from moola_mlflow.core import resolve, runtime
     from moola_mlflow.training import setup
     from moola_mlflow.training.setup import build_model
     from moola_mlflow.windows.feature_stats import feature_statistics

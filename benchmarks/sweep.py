@@ -33,8 +33,7 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
     """Run a sweep of trivial trials and return CPU and wall seconds a trial, whole and in its first and last tenth."""
     import mlflow
 
-    from moola_mlflow.core.config.presets import resolve
-    from moola_mlflow.core.config.tree import Config
+    from moola_mlflow.core import Config, resolve
     from moola_mlflow.sweep.attach import join_study
     from moola_mlflow.sweep.space import Space
     from moola_mlflow.sweep.storage import Coordination, locate_storage

@@ -16,7 +16,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core import read_preset, resolve
 from moola_mlflow.core.runtime import BASELINE_FIT, EVALUATION, seeded_generator
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder

@@ -61,7 +61,7 @@ def real_data() -> Path:
 def sample_prices() -> np.ndarray:
     """Windows of the synthetic series. Shapes: float64 [N, 105, 4]."""
     from moola_mlflow.bars.reader import read_bars
-    from moola_mlflow.core.config.tree import BarsConfig
+    from moola_mlflow.core import BarsConfig
     from moola_mlflow.windows.windows import make_windows
 
     windows = make_windows(read_bars(BarsConfig(sample_bars=8000)))

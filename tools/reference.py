@@ -15,8 +15,7 @@ import yaml
 
 from moola_mlflow.cli import main
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.core.config.presets import allowed_values, dotted_keys, read_preset, resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, allowed_values, dotted_keys, read_preset, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "commands.md"

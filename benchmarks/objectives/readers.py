@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.objectives.second_labeller import second_labels
 from benchmarks.objectives.variants import VARIANTS, Pretrained, Scale, empty_encoder, encoder_of, inputs_of
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig, CvConfig
+from moola_mlflow.core import BarsConfig, CvConfig
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     HeadMethod,

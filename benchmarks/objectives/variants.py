@@ -15,9 +15,7 @@ from torch import Tensor
 
 from benchmarks.objectives.hidden_path import CHANNEL, ChannelSource, HiddenPath, path_channel
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import runtime
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core import BarsConfig, SplitConfig, resolve, runtime
 from moola_mlflow.evaluation.probing import frozen_copy, probe
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.features.zigzag import Hybrid

@@ -7,18 +7,53 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig
+    from moola_mlflow.core.config.base import CommandKeys, Section
+    from moola_mlflow.core.config.commands import (
+        COMMANDS,
+        Config,
+        DataKeys,
+        DetectKeys,
+        FeaturesKeys,
+        FinetuneKeys,
+        FinetuneSweepKeys,
+        LabelKeys,
+        NoKeys,
+        PretrainKeys,
+        PretrainSweepKeys,
+        PromoteKeys,
+        RunKeys,
+        SweepKeys,
+        TourKeys,
+        TrainingKeys,
+    )
+    from moola_mlflow.core.config.evaluation import (
+        CvConfig,
+        DetectorLimits,
+        EncoderLimits,
+        FinetuneConfig,
+        GateLimits,
+        GatesConfig,
+    )
+    from moola_mlflow.core.config.features import FeaturesConfig
+    from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
+    from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
     from moola_mlflow.core.config.presets import allowed_values, dotted_keys, merge_presets, read_preset, resolve
     from moola_mlflow.core.config.sweep import Dimension, SweepConfig
-    from moola_mlflow.core.config.tree import (
-        BarsConfig,
-        Config,
-        CvConfig,
-        DetectConfig,
-        EncoderConfig,
-        FeaturesConfig,
-        GatesConfig,
-        ObjectiveConfig,
+    from moola_mlflow.core.config.tracking import RegistryConfig, TrackingConfig
+    from moola_mlflow.core.config.training import (
+        HeadTrainerConfig,
+        OptimizerConfig,
+        RuntimeConfig,
+        ScheduleConfig,
+        TrainerConfig,
+        TrainingRuntimeConfig,
+    )
+    from moola_mlflow.core.config.windows import (
+        CutWindowsConfig,
+        LabelledWindowsConfig,
         SplitConfig,
+        WindowLengthConfig,
         WindowsConfig,
     )
     from moola_mlflow.core.errors import GateError, TrainingError, UserError, conceal_secrets, nearest_name, printable
@@ -68,18 +103,78 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "config.presets": ("allowed_values", "dotted_keys", "merge_presets", "read_preset", "resolve"),
-        "config.sweep": ("Dimension", "SweepConfig"),
-        "config.tree": (
+        "config.bars": (
             "BarsConfig",
+            "SampleBarsConfig",
+        ),
+        "config.base": (
+            "CommandKeys",
+            "Section",
+        ),
+        "config.commands": (
+            "COMMANDS",
             "Config",
+            "DataKeys",
+            "DetectKeys",
+            "FeaturesKeys",
+            "FinetuneKeys",
+            "FinetuneSweepKeys",
+            "LabelKeys",
+            "NoKeys",
+            "PretrainKeys",
+            "PretrainSweepKeys",
+            "PromoteKeys",
+            "RunKeys",
+            "SweepKeys",
+            "TourKeys",
+            "TrainingKeys",
+        ),
+        "config.evaluation": (
             "CvConfig",
+            "DetectorLimits",
+            "EncoderLimits",
+            "FinetuneConfig",
+            "GateLimits",
+            "GatesConfig",
+        ),
+        "config.features": ("FeaturesConfig",),
+        "config.labels": (
+            "LabelsConfig",
+            "WeakLabelsConfig",
+        ),
+        "config.models": (
             "DetectConfig",
             "EncoderConfig",
-            "FeaturesConfig",
-            "GatesConfig",
             "ObjectiveConfig",
+        ),
+        "config.presets": (
+            "allowed_values",
+            "dotted_keys",
+            "merge_presets",
+            "read_preset",
+            "resolve",
+        ),
+        "config.sweep": (
+            "Dimension",
+            "SweepConfig",
+        ),
+        "config.tracking": (
+            "RegistryConfig",
+            "TrackingConfig",
+        ),
+        "config.training": (
+            "HeadTrainerConfig",
+            "OptimizerConfig",
+            "RuntimeConfig",
+            "ScheduleConfig",
+            "TrainerConfig",
+            "TrainingRuntimeConfig",
+        ),
+        "config.windows": (
+            "CutWindowsConfig",
+            "LabelledWindowsConfig",
             "SplitConfig",
+            "WindowLengthConfig",
             "WindowsConfig",
         ),
         "errors": ("GateError", "TrainingError", "UserError", "conceal_secrets", "nearest_name", "printable"),

@@ -19,7 +19,7 @@ from moola_mlflow.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from moola_mlflow.core.config.tree import RuntimeConfig
+    from moola_mlflow.core.config.training import RuntimeConfig
 
 PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "optuna")
 

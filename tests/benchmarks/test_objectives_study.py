@@ -23,7 +23,7 @@ from benchmarks.objectives.second_labeller import apply_second_rule, second_labe
 from benchmarks.objectives.summary import threshold
 from benchmarks.objectives.variants import VARIANTS
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.labels.surge_rule import CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, apply_rule
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.objectives.base import leak

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.baselines import BASELINES, Prediction, fit_predict, window_statistics
 from moola_mlflow.labels.surge_rule import NO_SURGE, apply_rule

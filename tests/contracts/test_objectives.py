@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow.core.config.tree import ObjectiveConfig
+from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.models.encoders import build_encoder

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.queue import TrialQueue

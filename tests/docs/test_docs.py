@@ -104,7 +104,7 @@ def test_the_reference_page_holds_every_command_parameter_and_key() -> None:
     import reference
 
     from moola_mlflow.cli.entry_points import ENTRY_POINTS
-    from moola_mlflow.core.config.presets import dotted_keys
+    from moola_mlflow.core import dotted_keys
 
     page = reference.page()
     for name, entry in ENTRY_POINTS.items():

@@ -19,7 +19,7 @@ from documented import NOT_RUN, PAGES, PYTHON_BY, ROOT, RUN_BY, blocks, commands
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.cli.main import parse
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 
 TYPED = [(page, line) for page in PAGES for line, _ in commands(page)]
 TEST_FILES = {path.name for path in (ROOT / "tests").rglob("test_*.py")}

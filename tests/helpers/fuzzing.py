@@ -30,8 +30,7 @@ from hypothesis import strategies as st
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.size_limits import FREE_BYTES
-from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig, dotted_keys, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import read_labels
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.features.quality import quality_report
 from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.models.encoders.base import Encoder

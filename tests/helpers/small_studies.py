@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import mlflow
 
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, resolve
 from moola_mlflow.sweep.attach import join_study
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.space import Space

@@ -1,28 +1,59 @@
-"""What every section of the configuration is made of, and YAML that is safe to read."""
+"""The base class of every section and every command's configuration, and YAML that is safe to read."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 MAX_YAML_NODES = 20_000
-"""Values that a preset may unfold to: a reference to a reference to a reference is a bomb."""
+"""Values that a preset may hold once its references are followed: nested references can grow without limit."""
 MAX_DIGITS = 300
-"""Python does not print whole numbers of more than some thousand digits, not even in a message."""
+"""Python refuses to print whole numbers of more than some thousand digits, even in an error message."""
 
 
 class Section(BaseModel):
+    """A group of keys. Docstrings below the fields are the help texts of ``moola NAME --help``."""
+
+    # Validators are built at the first use: building all of them would add 0.1 s to every --help.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        defer_build=True,
     )
 
 
-def read_yaml(text: str) -> Any:
-    """Read YAML without building objects of other types, or references that unfold to more than a preset holds.
+class CommandKeys(Section):
+    """The sections that one command reads."""
 
-    Raises: yaml.YAMLError, ValueError or RecursionError where it is none, or unfolds to too much.
+    def flat(self) -> dict[str, Any]:
+        """Return every value under its dotted name, section by section."""
+        return {f"{s}.{k}": v for s, section in self.model_dump(mode="json").items() for k, v in section.items()}
+
+    def given(self) -> dict[str, Any]:
+        """Return the keys that a preset or the command line has set to another value than the default."""
+        default = type(self)().flat()
+        named = {f"{name}.{key}" for name in type(self).model_fields for key in getattr(self, name).model_fields_set}
+        return {key: value for key, value in self.flat().items() if key in named and value != default[key]}
+
+    def to_yaml(self) -> str:
+        """Return every key as YAML that can be read back as a preset."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of every key and its value."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML that builds no objects of other types and whose references stay within ``MAX_YAML_NODES``.
+
+    Raises: yaml.YAMLError, ValueError or RecursionError for text that is not YAML, or that grows too large.
     """
     tree = yaml.safe_load(text)
     waiting, seen = [tree], 0
@@ -30,7 +61,7 @@ def read_yaml(text: str) -> Any:
         value = waiting.pop()
         seen += 1
         if seen + len(waiting) > MAX_YAML_NODES:
-            raise ValueError(f"it unfolds to more than {MAX_YAML_NODES:,} values")
+            raise ValueError(f"it holds more than {MAX_YAML_NODES:,} values once its references are followed")
         if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
             raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
         if isinstance(value, dict | list | set | tuple):
@@ -39,7 +70,7 @@ def read_yaml(text: str) -> Any:
 
 
 def from_text(value: Any, example: str) -> Any:
-    """Return what a value from the command line says as YAML; of a preset, the value itself.
+    """Parse a value from the command line as YAML; return a value from a preset unchanged.
 
     Raises: ValueError that shows the example.
     """

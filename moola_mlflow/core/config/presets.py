@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from moola_mlflow.core.config.base import Section, read_yaml
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core.config.commands import Config
 from moola_mlflow.core.errors import UserError, nearest_name
 
 MAX_YAML_BYTES = 2**20

@@ -1,4 +1,4 @@
-"""The section of sweeps: what is searched, how, and for how long."""
+"""Section ``sweep``: what is searched, how, and for how long."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from moola_mlflow.core.names import Metrics
 
 
 class Dimension(Section):
-    """One searched key: ``low`` and ``high``, or ``choices``; a YAML list is short for choices."""
+    """The values of one searched key: ``low`` and ``high``, or ``choices``; a YAML list is short for choices."""
 
     low: float | None = None
-    """Least value."""
+    """Lowest value."""
     high: float | None = None
-    """Largest value."""
+    """Highest value."""
     log: bool = False
     """Draw on a logarithmic scale."""
     step: float | None = Field(None, gt=0)
-    """Distance between two values; whole numbers have 1."""
+    """Distance between two values; 1 for whole numbers."""
     choices: tuple[bool | int | float | str | None, ...] | None = None
-    """The values themselves."""
+    """The values to try."""
     when: dict[str, Any] = Field({})
-    """Other keys and the value (or list of values) that they must have for this one to be searched."""
+    """Other keys, each with the value or list of values at which this key is searched."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,51 +49,53 @@ class Dimension(Section):
 
 
 class SweepConfig(Section):
+    """What an Optuna search varies, how, and for how long."""
+
     stage: Literal["pretrain", "finetune"] = "pretrain"
-    """What a trial trains."""
+    """The command whose keys are searched: each trial is one pretrain or one finetune."""
     objective: Literal["auto", "val/huber", "probe/r2_gain", "inner/joint_success_at_3"] = "auto"
-    """What the search improves, never the learned-sigma loss; auto = val/huber, or Joint@3 inside folds."""
+    """Metric that the search improves; auto: val/huber for pretrain, Joint@3 inside the folds for finetune."""
     space: dict[str, Dimension] = Field({})
-    """Searched keys by dotted name."""
+    """The searched keys: dotted names, each with its values."""
     enqueue: tuple[dict[str, Any], ...] = ()
-    """Points that are tried first: dotted keys with their values; keys left out are drawn."""
+    """Points to try first: dotted keys with their values; keys that are left out are drawn."""
     n_trials: int = Field(20, ge=1, lt=2**20)
-    """Trials that shall end complete or pruned, counted over everyone who works on the study."""
+    """Trials that must end complete or pruned, counted over all workers of the study."""
     workers: int = Field(1, ge=1, le=256)
-    """Processes on this machine."""
+    """Worker processes on this machine."""
     study: str = Field("", max_length=200)
-    """Name under which several commands, here or on other machines, share one sweep; not set: one of its own."""
+    """Name under which several commands share one sweep, here or on other machines; not set: a sweep of its own."""
     storage: str = ""
-    """Where workers coordinate (sqlite:///file or postgresql://...); not set: beside the tracking store."""
+    """Database in which workers coordinate (sqlite:///file or postgresql://...); not set: beside the tracking store."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """tpe: Optuna's, with constant liar; random; grid: every combination, in an order drawn from the seed."""
+    """tpe: Optuna's TPE with constant liar; random; grid: every combination, in an order drawn from the seed."""
     seed: int = Field(17, ge=0, lt=2**32)
     """Seed of the drawn points."""
     startup_trials: int = Field(8, ge=0)
-    """Trials drawn at random before tpe learns from them."""
+    """Trials drawn at random before tpe uses their results."""
     pruner: Literal["percentile", "median", "hyperband", "none"] = "percentile"
-    """percentile: stop a trial that is not among the best prune_keep of the complete ones at its epoch; median: the
+    """percentile: stop a trial that at some epoch is not among the best prune_keep of the complete trials; median: the
     same with one half; hyperband; none."""
     prune_keep: float = Field(0.25, gt=0, lt=1)
-    """Share of the complete trials, the best of them, among which the percentile pruner lets a trial go on."""
+    """Share of the complete trials that a trial must be among to continue (pruner percentile)."""
     prune_after: int = Field(3, ge=0)
-    """Epochs (folds, for finetune) that no trial is pruned before."""
+    """Epochs before which no trial is pruned; folds for finetune."""
     prune_startup: int = Field(3, ge=0)
-    """Complete trials that there must be before percentile or median prunes."""
+    """Complete trials before which percentile and median prune nothing."""
     budget: Literal["epochs", "windows", "seconds"] = "epochs"
-    """What every trial gets equally: trainer.epochs, or budget_amount of windows trained on or of seconds."""
+    """What every trial gets the same amount of: epochs (trainer.epochs), windows or seconds (budget_amount)."""
     budget_amount: float | None = Field(None, gt=0)
-    """Windows or seconds of training a trial gets (seconds of CPU time where it trains on the CPU)."""
+    """Training windows or seconds of each trial; on the CPU, seconds of CPU time."""
     heartbeat_s: int = Field(10, ge=1, le=3600)
-    """Seconds between two signs of life of a running trial."""
+    """Seconds between two heartbeats of a running trial."""
     grace_s: int = Field(60, ge=1, le=86400)
-    """Seconds without a sign of life after which a trial counts as dead, and is tried again."""
+    """Seconds without a heartbeat after which a trial counts as dead and is tried again."""
     max_retries: int = Field(3, ge=0)
-    """Times that a trial whose worker died is tried again with its values; then a new one takes its place."""
+    """How often a trial is tried again if its worker dies; then a new trial takes its place."""
     max_failures: int = Field(10, ge=0)
-    """Trials that may fail by themselves before the sweep gives up; each is replaced by a new one."""
+    """Trials that may fail with an error before the sweep gives up; a new trial replaces each."""
     register_best: bool = False
-    """Register the best trial's encoder as candidate."""
+    """Whether the best trial's encoder is registered as candidate (pretrain only)."""
 
     @field_validator("space", "enqueue", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from harness import QUICK, SMOKE, Store, note_of
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 
 PRICES = ["open", "high", "low", "close"]
 TRAIN = {"config": SMOKE, "encoder.hidden": "4"}

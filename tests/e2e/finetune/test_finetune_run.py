@@ -20,7 +20,7 @@ from sklearn.metrics import f1_score
 from small_labels import small_labels
 
 import moola_mlflow
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.files.detector import load_detector_folder
 

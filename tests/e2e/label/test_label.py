@@ -11,7 +11,7 @@ from harness import Store
 from mlflow.entities import Run
 
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.labels.labelled_set import read_labels
 from moola_mlflow.labels.weak import sample_labels
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.times import utc
 from moola_mlflow.cli.commands import pretrain
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.features.relativity import compute_features, feature_names

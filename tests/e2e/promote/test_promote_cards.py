@@ -14,7 +14,7 @@ from finetuning import NOTE, command, newest
 from harness import ROOT, Store, note_of
 from small_models import GOOD_EVIDENCE, small_detector, small_encoder
 
-from moola_mlflow.core.config.presets import read_preset
+from moola_mlflow.core import read_preset
 from moola_mlflow.evaluation.gates import GAIN
 from moola_mlflow.models.files.encoder import save_encoder
 from tests.e2e.promote.test_promote import NO_GAIN, aliases, register, stored

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from moola_mlflow.bars.reader import Bars, read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 
 pytest.importorskip("databento_dbn", reason="the extra databento is not installed: pip install -e '.[databento]'")

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moola_mlflow.bars.reader import Bars, read_bars, write_parquet
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 
 PRICES = ["open", "high", "low", "close"]

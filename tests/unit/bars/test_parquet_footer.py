@@ -15,7 +15,7 @@ import pytest
 from moola_mlflow.bars import parquet_footer, size_limits
 from moola_mlflow.bars.parquet_footer import Chunk, chunks
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import read_labels
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from paths import REAL_DATA
 
 from moola_mlflow.bars.reader import Bars, read_bars, write_parquet
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 
 needs_real = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"the real bars are not at {REAL_DATA}")

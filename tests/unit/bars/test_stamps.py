@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.stamps import stamp_warning
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 
 
 def test_end_stamped_bars_read_as_start_stamped_are_noticed_and_the_other_way_round(real_data: Path) -> None:

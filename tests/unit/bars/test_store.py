@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from moola_mlflow.bars.ingest import ingest_bars
 from moola_mlflow.bars.reader import Bars, read_bars, segments, write_store
 from moola_mlflow.bars.store import find_segments, is_store
-from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core import BarsConfig, SplitConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows

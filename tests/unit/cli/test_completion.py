@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.core.config.presets import dotted_keys
+from moola_mlflow.core import dotted_keys
 
 
 def moola(*words: str, **environment: str) -> str:

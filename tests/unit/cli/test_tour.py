@@ -10,7 +10,7 @@ import pytest
 
 from moola_mlflow.cli.commands import main
 from moola_mlflow.cli.tour import REFUSED, Tour, headline, refusal
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.core.signals import Interrupts
 
 

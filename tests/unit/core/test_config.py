@@ -10,8 +10,7 @@ from paths import ROOT
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
 from moola_mlflow.cli.main import parse, run_cli
-from moola_mlflow.core.config.presets import dotted_keys, read_preset, resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, dotted_keys, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

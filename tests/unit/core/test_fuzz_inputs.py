@@ -19,8 +19,7 @@ import pytest
 from paths import ROOT
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 
 INPUTS = {"csv": 5000, "parquet": 4000, "dbn": 3000, "labels": 3000, "config": 2500, "yaml": 2500}
@@ -128,11 +127,11 @@ BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "rows.parquet": (row_bomb, "unpacks to more than"),
     "labels.parquet": (label_bomb, "unpacks to more than"),
-    "laughs.yaml": (billion_laughs, "unfolds to more than"),
+    "laughs.yaml": (billion_laughs, "holds more than"),
     "deep.yaml": (lambda p: p.write_text("a: " + "[" * 100_000), "config: .*(is not YAML|cannot be read)"),
     "big.yaml": (lambda p: p.write_text("a: {b: 1}\n" * 2_000_000), "a preset has at most"),
     "number.yaml": (lambda p: p.write_text("trainer: {epochs: 0x" + "f" * 9000 + "}"), "more than 300 digits"),
-    "endless.yaml": (lambda p: p.write_text("trainer: &a {epochs: *a}"), "unfolds to more than"),
+    "endless.yaml": (lambda p: p.write_text("trainer: &a {epochs: *a}"), "holds more than"),
 }
 
 

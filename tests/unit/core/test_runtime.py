@@ -14,9 +14,7 @@ from paths import ROOT
 from moola_mlflow.cli import main
 from moola_mlflow.cli.commands import detect, finetune, sweep
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.core import runtime
-from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.core.config.tree import Config, RuntimeConfig
+from moola_mlflow.core import Config, RuntimeConfig, read_preset, resolve, runtime
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.training.distributed import World, describe_processes, differences

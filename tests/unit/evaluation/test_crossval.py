@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_labels import Times, small_labels
 from small_models import small_encoder
 
-from moola_mlflow.core.config.tree import CvConfig
+from moola_mlflow.core import CvConfig
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,

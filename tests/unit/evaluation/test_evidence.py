@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from small_labels import small_labels
 
-from moola_mlflow.core.config.tree import CvConfig, GatesConfig
+from moola_mlflow.core import CvConfig, GatesConfig
 from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, plan_folds
 from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh_evidence
 from moola_mlflow.evaluation.gates import GAIN, detector_gates

@@ -11,8 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import CvConfig
+from moola_mlflow.core import CvConfig, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.folds import Fold, inner_split, make_folds
 from moola_mlflow.labels.labelled_set import LabelledSet

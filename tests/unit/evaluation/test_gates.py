@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import GOOD_EVIDENCE, small_encoder
 
-from moola_mlflow.core.config.tree import GatesConfig
+from moola_mlflow.core import GatesConfig
 from moola_mlflow.evaluation.gates import (
     GAIN,
     RELATIONS,

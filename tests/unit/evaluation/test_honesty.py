@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig, CvConfig
+from moola_mlflow.core import BarsConfig, CvConfig
 from moola_mlflow.evaluation.baselines import window_statistics
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,

@@ -14,8 +14,7 @@ import torch
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,

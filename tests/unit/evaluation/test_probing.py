@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core import BarsConfig, SplitConfig
 from moola_mlflow.evaluation.probing import GROUPS, IS_PATH, NAMES, frozen_copy, probe, probe_targets
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder

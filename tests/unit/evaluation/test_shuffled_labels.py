@@ -11,8 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from small_models import small_encoder
 
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import CvConfig
+from moola_mlflow.core import CvConfig, resolve
 from moola_mlflow.evaluation.crossval import (
     FoldOutcome,
     HeadMethod,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moola_mlflow.core.config.tree import Config, GatesConfig
+from moola_mlflow.core import Config, GatesConfig
 from moola_mlflow.evaluation import metrics
 from moola_mlflow.evaluation.evidence import DETECTOR, Evidence
 from moola_mlflow.evaluation.gates import Gate, detector_gates

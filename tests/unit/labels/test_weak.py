@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from moola_mlflow.bars.reader import Bars, read_bars, segments
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig, Config
+from moola_mlflow.core import BarsConfig, Config, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups

@@ -23,7 +23,7 @@ from moola_mlflow import detect
 from moola_mlflow.bars.from_pandas import bars_from_table
 from moola_mlflow.bars.reader import Bars, read_bars, segments
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models import scanning
 from moola_mlflow.models.detector import detector_inputs

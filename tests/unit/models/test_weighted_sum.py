@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig, ObjectiveConfig, SplitConfig
+from moola_mlflow.core import BarsConfig, ObjectiveConfig, SplitConfig, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.features.zigzag import Hybrid

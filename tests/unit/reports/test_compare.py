@@ -12,8 +12,7 @@ import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 from small_labels import small_labels
 
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.escape import png_data_uri
 from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from small_models import small_detector
 
 from moola_mlflow.bars.reader import Bars, read_bars
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig, resolve
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.scanning import scan
 from moola_mlflow.reports.detections import NO_NOTHING, WEAK, DetectionsReport

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.evaluation.gates import Gate
 from moola_mlflow.evaluation.probing import ProbeScores
 from moola_mlflow.reports.pretrain_results import Results, pretrain_note

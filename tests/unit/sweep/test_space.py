@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.sweep.space import Space, trial_config
 

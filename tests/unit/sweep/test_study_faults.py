@@ -23,8 +23,7 @@ from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
 from moola_mlflow.cli.commands import sweep
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.sweep import attach, processes

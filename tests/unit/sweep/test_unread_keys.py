@@ -10,8 +10,7 @@ import pytest
 import torch
 from paths import ROOT
 
-from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.core.config.tree import Config
+from moola_mlflow.core import Config, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.methods import UNREAD, head_settings, refuse_unread, without_effect
 from moola_mlflow.sweep.space import Space

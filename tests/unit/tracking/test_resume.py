@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig, Config
+from moola_mlflow.core import BarsConfig, Config, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.tracking import resume, run_folder

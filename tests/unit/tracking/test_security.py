@@ -18,7 +18,7 @@ from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
 from moola_mlflow.cli.steps import CLASS_NAME
-from moola_mlflow.core.config.presets import read_preset, resolve
+from moola_mlflow.core import read_preset, resolve
 from moola_mlflow.core.errors import GateError, TrainingError, UserError
 from moola_mlflow.evaluation.gates import Gate, gates_markdown
 from moola_mlflow.models.files import checkpoint

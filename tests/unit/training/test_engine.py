@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import seeded_generator
 from moola_mlflow.models import encoders

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.training.events import EpochEnded, TrainingEvent, WentBack
 from moola_mlflow.training.nan_report import NumbersWrong, gradient_norms

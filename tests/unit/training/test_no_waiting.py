@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.models.encoders import keyed_dropout
 from moola_mlflow.models.objectives.base import Errors
 from moola_mlflow.models.objectives.masked import Masked

@@ -14,8 +14,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.cli.progress import TrainingDisplay, epoch_line
-from moola_mlflow.core.config.presets import resolve
-from moola_mlflow.core.config.tree import BarsConfig, Config, SplitConfig
+from moola_mlflow.core import BarsConfig, Config, SplitConfig, resolve
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder

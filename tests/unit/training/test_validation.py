@@ -12,8 +12,7 @@ import torch
 from paths import ROOT
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.presets import read_preset, resolve
-from moola_mlflow.core.config.tree import BarsConfig, SplitConfig
+from moola_mlflow.core import BarsConfig, SplitConfig, read_preset, resolve
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import EVALUATION, seeded_generator
 from moola_mlflow.features.zigzag import Hybrid

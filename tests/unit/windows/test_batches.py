@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.windows.batches import CHUNK, BatchSource
 from moola_mlflow.windows.windows import make_windows

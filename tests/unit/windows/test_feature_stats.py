@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core.config.tree import BarsConfig
+from moola_mlflow.core import BarsConfig
 from moola_mlflow.features.quality import quality_report
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.windows import feature_stats as surveys

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_bars import bars_at
 
-from moola_mlflow.core.config.tree import SplitConfig
+from moola_mlflow.core import SplitConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import Windows, make_windows

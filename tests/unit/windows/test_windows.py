@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_bars import bars_at
 
 from moola_mlflow.bars.reader import Bars, segments
-from moola_mlflow.core.config.presets import resolve
+from moola_mlflow.core import resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.training import setup
 from moola_mlflow.windows.windows import MINUTE_NS, make_windows, with_weights

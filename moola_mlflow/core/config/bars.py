@@ -1,0 +1,45 @@
+"""Section ``bars``: where bars come from and how they are read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from moola_mlflow.core.config.base import Section
+
+
+class SampleLengthConfig(Section):
+    """The keys of ``bars`` that the tour reads."""
+
+    sample_bars: int = Field(200_000, ge=1, lt=2**31)
+    """Number of bars in the embedded sample series."""
+
+
+class SampleBarsConfig(SampleLengthConfig):
+    """The keys of ``bars`` that labels from the sample are made with."""
+
+    sample_seed: int = Field(1, ge=0)
+    """Seed of the embedded sample series."""
+    max_gap_minutes: int = Field(5, ge=1)
+    """A gap of more minutes between two bars ends a segment; no window crosses it."""
+
+
+class BarFilesConfig(Section):
+    """The keys of ``bars`` that say which files to read, and how."""
+
+    path: str = "sample"
+    """A file, a folder, a glob, or `sample` for the embedded sample series."""
+    instrument: str | None = None
+    """A symbol or id, `front` (the highest volume of each trade date), or `all`. Needed if a file holds several."""
+    timezone: str = "UTC"
+    """IANA time zone of times that name no zone."""
+    stamp: Literal["start", "end"] = "start"
+    """Whether a bar's time is its start or its end."""
+    repair: Literal["refuse", "drop"] = "refuse"
+    """What to do with bad rows: refuse the file, or drop them and log how many of each kind."""
+
+
+# Fields of the last base class come first: the keys of files lead the help.
+class BarsConfig(SampleBarsConfig, BarFilesConfig):
+    """Where bars come from, and how they are read."""

@@ -1,0 +1,127 @@
+"""Sections ``finetune``, ``cv`` and ``gates``: how a detector is fitted, cross-validated and judged."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from moola_mlflow.core.config.base import Section
+
+
+class GivenEncoderConfig(Section):
+    """The key of ``finetune`` that names an encoder."""
+
+    encoder: str = ""
+    """Pre-trained encoder: models:/ or runs:/ URI, folder or .pt file. Several, separated by commas, are an ensemble;
+    not set: the network starts from random weights."""
+
+
+class FinetuneConfig(GivenEncoderConfig):
+    """What the detector reads, and how its head is fitted."""
+
+    freeze: bool = True
+    """Whether the given encoder stays frozen (phase 1) or is trained too (phase 2)."""
+    unfreeze_at: int = Field(0, ge=0)
+    """Epoch at which the encoder is unfrozen in phase 2; until then only the head trains."""
+    inputs: Literal["encoding", "path", "both"] = "both"
+    """What the head reads: the encoding, the path features, or both."""
+    head: str = "span"
+    """span: start and end as a softmax over the steps; pooled: the mean over the steps, as published."""
+    head_lr: float | None = Field(None, gt=0, le=1e6)
+    """Learning rate of the head; none: optimizer.lr."""
+    encoder_lr: float | None = Field(None, gt=0, le=1e6)
+    """Learning rate of a given encoder in phase 2; none: optimizer.lr."""
+    scratch_lr: float = Field(1e-3, gt=0, le=1e6)
+    """Learning rate of an encoder that starts from random weights."""
+    gamma: float = Field(0.0, ge=0)
+    """Exponent of the focal class loss; 0: cross-entropy."""
+    class_balanced: bool = False
+    """Whether training windows are drawn so that every class comes up equally often."""
+    jitter_sigma: float = Field(0.0, ge=0)
+    """Gaussian noise on the head's inputs in training, in standard deviations of each input."""
+    mirror: bool = True
+    """Whether half of the training windows are turned upside down."""
+    tuned_on: str = ""
+    """SHA-256 of the labels on which a sweep chose this configuration; the sweep writes it."""
+
+
+class CvConfig(Section):
+    """The folds of the cross-validation."""
+
+    folds: int = Field(5, ge=2, lt=2**31)
+    """Folds of the cross-validation."""
+    repeats: int = Field(1, ge=1, lt=2**31)
+    """How often new folds are drawn for each seed."""
+    seeds: tuple[int, ...] = ()
+    """Seeds over which everything is repeated, such as 13,17,23,29; not set: trainer.seed."""
+    kind: Literal["auto", "time", "stratified"] = "auto"
+    """time: blocks of time; stratified: the same share of each class; auto: time if the labels have times."""
+    embargo_bars: int = Field(105, ge=0)
+    """Minutes after a test span in which no training window may start; needs labels with times."""
+    inner_share: float = Field(0.2, gt=0, le=0.5)
+    """Share of each training part that is held out to choose the epoch and the temperature; taken as one of
+    round(1 / inner_share) equal parts."""
+    workers: int = Field(0, ge=0, le=1024)
+    """Processes that fit folds; 0: one for each core on the CPU."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str | int):
+            words = [word.strip() for word in str(value).split(",") if word.strip()]
+            if not all(word.isdigit() for word in words):
+                raise ValueError("write whole numbers with commas between them, such as 13,17,23,29")
+            value = tuple(map(int, words))
+        if isinstance(value, list | tuple) and any(isinstance(s, int) and not 0 <= s < 2**32 for s in value):
+            raise ValueError("a seed is a whole number from 0 to 4294967295")
+        if isinstance(value, list | tuple) and len(set(map(repr, value))) < len(value):
+            raise ValueError("a seed is given twice: a second pass over the same folds adds nothing")
+        return value
+
+
+class GateModeConfig(Section):
+    """The key of ``gates`` that a training command reads besides its limits."""
+
+    mode: Literal["report", "strict"] = "report"
+    """report: print and tag missed gates; strict: the command also ends with exit code 3."""
+
+
+class EncoderLimits(Section):
+    """What an encoder version must show."""
+
+    probe_r2_gain: float = 0.067
+    """Encoder: least gain of the probe over the same network with random weights."""
+    skill: float = 0.10
+    """Encoder: least skill on the validation windows, against the best baseline."""
+
+
+class DetectorLimits(Section):
+    """What a detector version must show."""
+
+    f1_macro: float = 0.60
+    """Detector: least out-of-fold macro F1."""
+    joint_success_at_3: float = 0.40
+    """Detector: least out-of-fold share of windows with the right class and the centre within 3 bars."""
+    recall: float = 0.30
+    """Detector: least recall of every class; below it the detector ignores a class."""
+    ece: float = 0.10
+    """Detector: calibration error, out of fold and after temperature scaling, must be below this."""
+    delta_joint_success_at_3: float = 0.0
+    """Detector: the lower end of the interval of its gain over networks without pre-training must be above this."""
+
+
+class EncoderGatesConfig(EncoderLimits, GateModeConfig):
+    """The gates of an encoder."""
+
+
+class DetectorGatesConfig(DetectorLimits, GateModeConfig):
+    """The gates of a detector."""
+
+
+class GateLimits(DetectorLimits, EncoderLimits):
+    """What a model version must show before `promote` moves an alias to it."""
+
+
+class GatesConfig(EncoderGatesConfig, DetectorGatesConfig, GateLimits):
+    """What a model version must show, and what happens if it does not."""

@@ -1,0 +1,27 @@
+"""Section ``labels``: labelled windows, from a file or made by a rule."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from moola_mlflow.core.config.base import Section
+
+
+class WeakLabelsConfig(Section):
+    """The keys of ``labels`` that a rule labels windows with."""
+
+    n: int = Field(174, ge=2, lt=2**31)
+    """Labelled windows to make; if fewer are found, all of them."""
+    sample_seed: int = Field(1001, ge=0)
+    """Seed of the sample bars that are labelled; it must differ from bars.sample_seed, which pre-training reads."""
+    overlap: bool = False
+    """Whether windows that a rule labels may share bars."""
+
+
+class LabelsConfig(WeakLabelsConfig):
+    """Labelled windows, from a file or made by a rule from sample bars."""
+
+    path: str = "sample"
+    """A parquet file of labelled windows, or `sample`: weak labels on sample bars."""
+    seed: int = Field(17, ge=0, lt=2**32)
+    """Seed that draws the windows of `sample`; it is not trainer.seed, so runs of all seeds score the same windows."""

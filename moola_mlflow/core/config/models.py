@@ -1,0 +1,75 @@
+"""Sections ``encoder``, ``objective`` and ``detect``: the network, what it learns, and how a detector scans bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from moola_mlflow.core.config.base import Section
+
+
+class EncoderSizeConfig(Section):
+    """The keys of ``encoder`` that the tour reads."""
+
+    hidden: int = Field(128, ge=1, le=2**16)
+    """Units in each direction; the encoding of a step has twice as many numbers."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout between layers."""
+
+
+class EncoderConfig(EncoderSizeConfig):
+    """The network that reads a window."""
+
+    layers: int = Field(2, ge=1, le=64)
+    """Stacked layers."""
+    name: str = "bilstm"
+    """Architecture: the name of a file in models/encoders/."""
+
+
+class ObjectiveConfig(Section):
+    """What the encoder learns in pre-training."""
+
+    name: str = "masked"
+    """Objective: the name of a file in models/objectives/, or a weighted sum such as `path+0.5*masked`."""
+    mask_strategy: Literal["random", "patch"] = "random"
+    """Hide single steps (random) or blocks of steps (patch)."""
+    mask_ratio: float | None = Field(None, gt=0, lt=1)
+    """Share of the valid steps to hide; default 0.15 (random) or 0.4 (patch)."""
+    mask_patch: int = Field(10, ge=1)
+    """Steps in a block of the patch strategy."""
+    hide_masked: bool = True
+    """Whether masked steps are hidden from the encoder; false, as published, lets it copy its input."""
+    uncertainty: bool = False
+    """Learn a scale s of the error together with the network: the loss is Huber / (2 s^2) + log s."""
+    log_sigma_min: float = -3.0
+    """Lowest value of the learned log s (published: -6)."""
+    units: Literal["z", "raw"] = "z"
+    """Units of the loss: z-scored features (z) or raw features (raw, as published)."""
+    jitter_sigma: float = Field(0.03, ge=0)
+    """Gaussian noise on the input in training, in z units; the target stays clean."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ratio_by_strategy(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("mask_ratio") is None:
+            return {**data, "mask_ratio": 0.4 if data.get("mask_strategy") == "patch" else 0.15}
+        return data
+
+
+class DetectConfig(Section):
+    """The detector, and which of its hits are kept."""
+
+    detector: str = "models:/moola-detector@champion"
+    """Detector: models:/ or runs:/ URI, or folder."""
+    stride: int = Field(21, ge=1, lt=2**31)
+    """Bars between two windows that are read; a window that ends at a segment's last bar is read too."""
+    min_probability: float = Field(0.8, ge=0, le=1)
+    """Least calibrated probability of a hit: a detector names a class in every window."""
+    min_span_score: float = Field(0.8, ge=0, le=1)
+    """Least probability that the span head gives to the 3 bars around the centre; other heads have no such score."""
+    margin: int = Field(20, ge=0)
+    """Least number of bars in the window before and after a hit's span: the class is read from them."""
+    top: int = Field(50, ge=0, le=1000)
+    """Charts on the page, of the most probable hits."""
