@@ -20,12 +20,13 @@ import torch
 
 from benchmarks.synthetic_months import machine
 from moola_mlflow.core import Config, CvConfig
-from moola_mlflow.evaluation.crossval import HeadMethod, LabelTargets, cross_validate, plan_folds
+from moola_mlflow.evaluation.crossval import HeadMethod, cross_validate, plan_folds
 from moola_mlflow.evaluation.metrics import scores
 from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import detector_inputs
-from moola_mlflow.training.head import HeadSettings, mirrored
+from moola_mlflow.training.head import HeadInputs, HeadSettings, mirrored
 
 RESULTS = Path(__file__).resolve().parent / "results" / "best_epoch.json"
 
@@ -38,9 +39,9 @@ def shuffled(labels: LabelledSet, seed: int) -> LabelledSet:
 
 def fold_f1(labels: LabelledSet, head: str, epochs: int, seed: int) -> dict[str, float]:
     """Return the mean F1 over folds: epoch chosen inside, epoch chosen on the test fold, and the last one."""
-    settings = HeadSettings(epochs=epochs, patience=epochs, head=head, inputs="path")
-    inputs = [detector_inputs(None, "path", ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc))]
-    method, targets = HeadMethod(head, *inputs, settings), LabelTargets.of(labels)
+    settings = HeadSettings(epochs=epochs, patience=epochs, head=head)
+    inputs = HeadInputs(*(detector_inputs(None, "path", ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc))))
+    method, targets = HeadMethod(head, inputs, settings), Targets.of(labels)
     units = plan_folds(labels, CvConfig(), [seed])
     # The published way: the same fit, but the fold that scores it watches every epoch.
     watched = [replace(unit, held=unit.test) for unit in units]

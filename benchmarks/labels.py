@@ -80,8 +80,9 @@ def run_seed(
     import torch
 
     from moola_mlflow.core import read_preset, resolve, runtime
-    from moola_mlflow.evaluation.crossval import LabelTargets, cross_validate, plan_folds
+    from moola_mlflow.evaluation.crossval import cross_validate, plan_folds
     from moola_mlflow.evaluation.methods import build_methods, make_setting
+    from moola_mlflow.labels.targets import Targets
     from moola_mlflow.models.files.encoder import load_from_path
 
     preset = read_preset(ROOT / "configs" / "finetune.yaml")
@@ -97,7 +98,7 @@ def run_seed(
                 methods[name] = replace(method, name=name)
     units = plan_folds(labels, config.cv, (seed,))
     workers = runtime.usable_cores()
-    return units, cross_validate(list(methods.values()), LabelTargets.of(labels), units, workers=workers)
+    return units, cross_validate(list(methods.values()), Targets.of(labels), units, workers=workers)
 
 
 def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from moola_mlflow.core import BarsConfig, CvConfig
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     HeadMethod,
-    LabelTargets,
     Method,
     NetworkMethod,
     cross_validate,
@@ -27,8 +26,9 @@ from moola_mlflow.evaluation.crossval import (
 from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.features.price_path import price_path_features
 from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.labels.weak import weak_labels
-from moola_mlflow.training.head import HeadSettings, mirrored
+from moola_mlflow.training.head import HeadInputs, HeadSettings, mirrored
 
 SECOND_BARS = 1000
 """The second labeller's bars have seeds this much higher: its windows never overlap the first one's."""
@@ -91,17 +91,17 @@ def method(
             own = [torch.from_numpy(price_path_features(ohlc_NT4))] * reader.path
             return torch.cat([inputs_of(variant, ohlc_NT4), *own], -1)
 
-        x, upside_down = features(labels.ohlc), features(mirrored(labels.ohlc))
+        x = HeadInputs(features(labels.ohlc), features(mirrored(labels.ohlc)))
         encoder = empty_encoder(variant, scale.hidden) if reader.fresh else encoder_of(mine[0], scale.hidden)
         settings = replace(settings, encoder_lr=SCRATCH_LR if reader.fresh else ENCODER_LR)
-        return NetworkMethod(reader.name, x, upside_down, settings, encoder, reader.fresh)
+        return NetworkMethod(reader.name, x, settings, encoder, reader.fresh)
 
     def inputs(ohlc_NT4: np.ndarray) -> Tensor:
         parts = [encoder_of(one, scale.hidden)(inputs_of(VARIANTS[one.variant], ohlc_NT4)) for one in mine]
         parts += [torch.from_numpy(price_path_features(ohlc_NT4))] * reader.path
         return torch.cat(parts, -1)
 
-    return HeadMethod(reader.name, inputs(labels.ohlc), inputs(mirrored(labels.ohlc)), settings)
+    return HeadMethod(reader.name, HeadInputs(inputs(labels.ohlc), inputs(mirrored(labels.ohlc))), settings)
 
 
 def predictions(
@@ -110,5 +110,5 @@ def predictions(
     """Return what a reader says of every labelled window, out of 5 purged folds by time; folds and fits by ``seed``."""
     units = plan_folds(labels, CvConfig(), [seed])
     one = method(reader, done, labels, seed, scale, settings)
-    (outcomes,) = cross_validate([one], LabelTargets.of(labels), units).values()
+    (outcomes,) = cross_validate([one], Targets.of(labels), units).values()
     return pooled_predictions(outcomes, units, labels)

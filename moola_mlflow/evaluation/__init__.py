@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from moola_mlflow.evaluation.crossval import (
         FoldOutcome,
         HeadMethod,
-        LabelTargets,
         Method,
         NetworkMethod,
         Unit,
@@ -74,7 +73,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "crossval": (
             "FoldOutcome",
             "HeadMethod",
-            "LabelTargets",
             "Method",
             "NetworkMethod",
             "Unit",

@@ -24,9 +24,9 @@ from moola_mlflow.evaluation.baselines import fit_predict
 from moola_mlflow.evaluation.folds import inner_split, make_folds
 from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.evaluation.workers import run_tasks
-from moola_mlflow.labels import LabelledSet, overlap_groups
+from moola_mlflow.labels import LabelledSet, Targets, overlap_groups
 from moola_mlflow.models import Encoder, apply_temperature, temperature
-from moola_mlflow.training import FittedHead, HeadSettings, fit_detector, fit_head, predict
+from moola_mlflow.training import FittedHead, HeadInputs, HeadSettings, fit_detector, fit_head, predict
 from moola_mlflow.windows import fit_scaling
 
 
@@ -54,22 +54,6 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class LabelTargets:
-    """What is to be found. Shapes: label, start, end int64 [N]; ohlc float64 [N, T, 4]."""
-
-    label: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    ohlc: np.ndarray
-    num_classes: int
-
-    @classmethod
-    def of(cls, labels: LabelledSet) -> LabelTargets:
-        """Return the targets of a labelled set."""
-        return cls(labels.label, labels.start, labels.end, labels.ohlc, len(labels.classes))
-
-
-@dataclass(frozen=True)
 class FoldOutcome:
     """What one method says about the test windows of one unit.
 
@@ -92,62 +76,53 @@ class Method(Protocol):
     @property
     def name(self) -> str: ...
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
         """Fit and predict; the same unit gives the same outcome in any process."""
         ...
 
 
 @dataclass(frozen=True)
 class HeadMethod:
-    """A head on cached inputs. Shapes: inputs and mirrored [N, T, P]; mirrored = those of the windows upside down."""
+    """A head on cached inputs. Shapes: inputs [N, T, P]."""
 
     name: str
-    inputs: Tensor
-    mirrored: Tensor | None
+    inputs: HeadInputs
     settings: HeadSettings
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
-        fitted = fit_head(
-            self.inputs, targets.label, targets.start, targets.end, unit.fit, unit.held, targets.num_classes,
-            self.settings, unit.draw, mirrored_NTP=self.mirrored,
-        )  # fmt: skip
-        return _outcome(fitted, self.inputs, targets, unit)
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
+        fitted = fit_head(self.inputs, targets, unit.fit, unit.held, self.settings, unit.draw)
+        return _outcome(fitted, self.inputs.values, targets, unit)
 
 
 @dataclass(frozen=True)
 class NetworkMethod:
     """A head and an encoder trained together: a pre-trained one that goes on, or a fresh one from ``build``.
 
-    Shapes: features and mirrored [N, T, F + K]: the encoder's raw features, then further inputs of the head.
+    Shapes: features [N, T, F + K]: the encoder's raw features, then further inputs of the head.
     """
 
     name: str
-    features: Tensor
-    mirrored: Tensor | None
+    features: HeadInputs
     settings: HeadSettings
     encoder: Encoder
     fresh: bool = False
     """Initialise the encoder anew for each unit, and scale its features by that unit's windows."""
     warmup: int = 20
-    precision: str = "fp32"
 
     def start(self, fit: np.ndarray, seed: int) -> Encoder:
         """Return the encoder that training starts from."""
         if not self.fresh:
             return self.encoder
         encoder = fresh_copy(self.encoder, seed)
-        features = self.features[fit, :, : encoder.input_size].numpy(force=True)
+        features = self.features.values[fit, :, : encoder.input_size].numpy(force=True)
         encoder.set_scaling(*fit_scaling(features, self.warmup))
         encoder.card = {**encoder.card, "scaling": {"mean": encoder.mean.tolist(), "std": encoder.std.tolist()}}
         return encoder
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
-        fitted = fit_detector(
-            self.start(unit.fit, unit.draw), self.features,
-            targets.label, targets.start, targets.end, unit.fit, unit.held, targets.num_classes,
-            self.settings, unit.draw, mirrored_NTF=self.mirrored, precision=self.precision,
-        )  # fmt: skip
-        return _outcome(fitted, self.features, targets, unit)
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
+        encoder = self.start(unit.fit, unit.draw)
+        fitted = fit_detector(encoder, self.features, targets, unit.fit, unit.held, self.settings, unit.draw)
+        return _outcome(fitted, self.features.values, targets, unit)
 
 
 @dataclass(frozen=True)
@@ -156,7 +131,7 @@ class ClassicalMethod:
 
     name: str
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
         probability, predicted = fit_predict(
             self.name, targets.ohlc, targets.label, targets.start, targets.end, unit.train, unit.test,
             targets.num_classes, unit.draw,
@@ -208,7 +183,7 @@ def split_inside(
 
 def cross_validate(
     methods: Sequence[Method],
-    targets: LabelTargets,
+    targets: Targets,
     units: Sequence[Unit],
     *,
     workers: int = 1,
@@ -239,7 +214,7 @@ def cross_validate(
     return {method.name: [done[i] for i in range(len(units))] for method, done in complete if len(done) == len(units)}
 
 
-def _run(context: tuple[list[Method], LabelTargets, list[Unit]], task: tuple[int, int]) -> FoldOutcome:
+def _run(context: tuple[list[Method], Targets, list[Unit]], task: tuple[int, int]) -> FoldOutcome:
     methods, targets, units = context
     started = time.perf_counter()
     outcome = methods[task[0]].run(targets, units[task[1]])
@@ -261,7 +236,7 @@ def pooled_predictions(
     return Predictions(labels.label, np.stack([labels.start, labels.end], 1), probability, predicted, labels.classes)
 
 
-def _outcome(fitted: FittedHead, inputs_NTP: Tensor, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+def _outcome(fitted: FittedHead, inputs_NTP: Tensor, targets: Targets, unit: Unit) -> FoldOutcome:
     """Calibrate on the held windows, then predict the test windows, once."""
     warmth = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[unit.held])
     logits, start, end = (x.numpy(force=True) for x in predict(fitted, inputs_NTP, unit.test))

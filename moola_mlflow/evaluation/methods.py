@@ -5,8 +5,8 @@ Every network baseline reads what the detector reads and gets the same mirrored 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     FoldOutcome,
     HeadMethod,
-    LabelTargets,
     Method,
     NetworkMethod,
     Unit,
@@ -25,7 +24,7 @@ from moola_mlflow.evaluation.crossval import (
 )
 from moola_mlflow.evaluation.evidence import DETECTOR
 from moola_mlflow.features import feature_names, price_path_features
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.models import (
     HEADS,
     Detector,
@@ -39,7 +38,7 @@ from moola_mlflow.models import (
     encoder_features,
     members_of,
 )
-from moola_mlflow.training import HeadSettings, fit_detector, fit_head, mirrored
+from moola_mlflow.training import HeadInputs, HeadSettings, fit_detector, fit_head, mirrored
 from moola_mlflow.windows import fit_scaling
 
 UNREAD = (
@@ -105,10 +104,9 @@ class RandomEncoderMethod:
         """Return what the head reads under one draw. Shapes: [N, T, 4] -> [N, T, P]."""
         return detector_inputs(fresh_copy(self.encoder, draw), self.which, ohlc_NT4, self.device)
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
-        ohlc = targets.ohlc
-        flipped = self.inputs(mirrored(ohlc), unit.draw) if self.settings.mirror else None
-        return HeadMethod(self.name, self.inputs(ohlc, unit.draw), flipped, self.settings).run(targets, unit)
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
+        inputs = _both_ways(lambda ohlc: self.inputs(ohlc, unit.draw), targets.ohlc, self.settings.mirror)
+        return HeadMethod(self.name, inputs, self.settings).run(targets, unit)
 
 
 def refuse_unread(config: Config) -> None:
@@ -170,7 +168,9 @@ def _architecture(labels: LabelledSet, config: Config) -> Encoder:
     return encoder
 
 
-def head_settings(config: Config, *, fresh: bool = False, head: str | None = None) -> HeadSettings:
+def head_settings(
+    config: Config, *, fresh: bool = False, head: str | None = None, precision: str = "fp32"
+) -> HeadSettings:
     """Return how heads are fitted; ``fresh`` for an encoder trained from random initialisation.
 
     Raises: UserError where an encoder that is to be trained on would never be.
@@ -194,9 +194,9 @@ def head_settings(config: Config, *, fresh: bool = False, head: str | None = Non
         jitter_sigma=tuned.jitter_sigma,
         mirror=tuned.mirror,
         head=head or tuned.head,
-        inputs=tuned.inputs,
         encoder_lr=tuned.scratch_lr if fresh else tuned.encoder_lr or lr,
         unfreeze_at=0 if fresh else tuned.unfreeze_at,
+        precision=precision,
     )
 
 
@@ -213,7 +213,7 @@ def build_methods(setting: FinetuneSetting) -> list[Method]:
     methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
     methods.append(RandomEncoderMethod(whole, which, setting.device, head_settings(config)))
     if setting.kind != "path":
-        methods.append(HeadMethod("path_features", *_cached(setting, None, "path"), head_settings(config)))
+        methods.append(HeadMethod("path_features", _cached(setting, None, "path"), head_settings(config)))
     return [*methods, *(ClassicalMethod(name) for name in CLASSICAL)]
 
 
@@ -222,45 +222,44 @@ def detector_method(setting: FinetuneSetting) -> Method:
     if setting.kind == "scratch":
         return _scratch(DETECTOR, setting, setting.architecture, inputs, setting.config.finetune.head)
     if setting.kind != "unfrozen":
-        return HeadMethod(DETECTOR, *_cached(setting, setting.encoder, inputs), head_settings(setting.config))
+        return HeadMethod(DETECTOR, _cached(setting, setting.encoder, inputs), head_settings(setting.config))
     assert setting.encoder is not None
-    features = _features(setting, setting.encoder, inputs)
-    return NetworkMethod(
-        DETECTOR, *features, head_settings(setting.config), setting.encoder, precision=setting.precision
-    )
+    settings = head_settings(setting.config, precision=setting.precision)
+    return NetworkMethod(DETECTOR, _features(setting, setting.encoder, inputs), settings, setting.encoder)
 
 
 def _scratch(name: str, setting: FinetuneSetting, architecture: Encoder, which: Inputs, head: str) -> NetworkMethod:
-    features = _features(setting, architecture, which)
-    settings = head_settings(setting.config, fresh=True, head=head)
+    settings = head_settings(setting.config, fresh=True, head=head, precision=setting.precision)
     # One scaling is fitted for all members: on steps at which the features of each are warm.
     warmup = max(member.card["window"]["warmup"] for member in members_of(architecture))
-    return NetworkMethod(
-        name, *features, settings, architecture, fresh=True, warmup=warmup, precision=setting.precision
-    )
+    features = _features(setting, architecture, which)
+    return NetworkMethod(name, features, settings, architecture, fresh=True, warmup=warmup)
 
 
-def _cached(setting: FinetuneSetting, encoder: Encoder | None, which: Inputs) -> tuple[Tensor, Tensor | None]:
-    """Return a head's inputs, and those of the windows upside down where they are wanted. Shapes: [N, T, P]."""
-    ohlc = setting.labels.ohlc
-    inputs = detector_inputs(encoder, which, ohlc, setting.device)
-    flipped = (
-        detector_inputs(encoder, which, mirrored(ohlc), setting.device) if setting.config.finetune.mirror else None
-    )
-    return inputs, flipped
+def _cached(setting: FinetuneSetting, encoder: Encoder | None, which: Inputs) -> HeadInputs:
+    """Return a head's inputs of all labelled windows. Shapes: [N, T, P]."""
+
+    def of(ohlc_NT4: np.ndarray) -> Tensor:
+        return detector_inputs(encoder, which, ohlc_NT4, setting.device)
+
+    return _both_ways(of, setting.labels.ohlc, setting.config.finetune.mirror)
 
 
-def _features(setting: FinetuneSetting, encoder: Encoder, which: Inputs) -> tuple[Tensor, Tensor | None]:
-    """Return an encoder's raw features with a head's further inputs beside them. Shapes: [N, T, F + K]."""
+def _features(setting: FinetuneSetting, encoder: Encoder, which: Inputs) -> HeadInputs:
+    """Return an encoder's raw features, followed by a head's further inputs. Shapes: [N, T, F + K]."""
 
-    def of(ohlc: np.ndarray) -> Tensor:
-        parts = [encoder_features(encoder, ohlc)]
+    def of(ohlc_NT4: np.ndarray) -> Tensor:
+        parts = [encoder_features(encoder, ohlc_NT4)]
         if which != "encoding":
-            parts.append(torch.from_numpy(price_path_features(ohlc)))
+            parts.append(torch.from_numpy(price_path_features(ohlc_NT4)))
         return torch.cat([part.to(setting.device) for part in parts], -1)
 
-    ohlc = setting.labels.ohlc
-    return of(ohlc), of(mirrored(ohlc)) if setting.config.finetune.mirror else None
+    return _both_ways(of, setting.labels.ohlc, setting.config.finetune.mirror)
+
+
+def _both_ways(of: Callable[[np.ndarray], Tensor], ohlc_NT4: np.ndarray, mirror: bool) -> HeadInputs:
+    """Return the inputs of windows, and those of the windows upside down if they are wanted."""
+    return HeadInputs(of(ohlc_NT4), of(mirrored(ohlc_NT4)) if mirror else None)
 
 
 def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[Encoder | None, Detector]:
@@ -268,19 +267,15 @@ def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[En
 
     Nothing is held out: nothing is chosen here.
     """
-    targets, method = LabelTargets.of(setting.labels), detector_method(setting)
+    targets, method = Targets.of(setting.labels), detector_method(setting)
+    assert isinstance(method, HeadMethod | NetworkMethod)
     everything, none = np.arange(len(setting.labels)), np.zeros(0, np.int64)
-    common = (targets.label, targets.start, targets.end, everything, none, targets.num_classes)
+    settings = replace(method.settings, stop_after=epochs)
     if isinstance(method, HeadMethod):
-        fitted = fit_head(
-            method.inputs, *common, method.settings, seed, mirrored_NTP=method.mirrored, stop_after=epochs
-        )
+        fitted = fit_head(method.inputs, targets, everything, none, settings, seed)
     else:
-        assert isinstance(method, NetworkMethod)
-        fitted = fit_detector(
-            method.start(everything, seed), method.features, *common, method.settings, seed,
-            mirrored_NTF=method.mirrored, stop_after=epochs, precision=method.precision,
-        )  # fmt: skip
+        encoder = method.start(everything, seed)
+        fitted = fit_detector(encoder, method.features, targets, everything, none, settings, seed)
     if isinstance(fitted.model, EncoderDetector):
         return fitted.model.encoder.eval(), fitted.model.detector.eval()
     return None if setting.kind == "path" else setting.encoder, fitted.model.eval()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         find_rule,
     )
     from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
+    from moola_mlflow.labels.targets import Targets
     from moola_mlflow.labels.weak import (
         Patterns,
         choose_labels,
@@ -48,6 +49,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "find_rule",
         ),
         "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
+        "targets": ("Targets",),
         "weak": (
             "Patterns",
             "choose_labels",

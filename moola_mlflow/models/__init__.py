@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         read_encoder_card,
         save_encoder,
     )
-    from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Span
+    from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Output, Span
     from moola_mlflow.models.objectives import build_objective
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
@@ -53,7 +53,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "files.checkpoint": ("BEST_CHECKPOINT", "CheckpointFolder", "LATEST_CHECKPOINT", "load_checkpoint"),
         "files.detector": ("DETECTOR_CARD", "load_detector_folder", "read_detector_card", "save_detector"),
         "files.encoder": ("ENCODER_CARD", "describe_encoder", "load_from_path", "read_encoder_card", "save_encoder"),
-        "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Span"),
+        "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Output", "Span"),
         "objectives": ("build_objective",),
         "objectives.base": ("Errors", "Objective", "leak"),
         "objectives.baselines": ("Ridge",),

@@ -19,7 +19,6 @@ from moola_mlflow.core import Config
 from moola_mlflow.evaluation import (
     FinetuneSetting,
     HeadMethod,
-    LabelTargets,
     Method,
     NetworkMethod,
     Unit,
@@ -30,7 +29,7 @@ from moola_mlflow.evaluation import (
     scores,
     split_inside,
 )
-from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
+from moola_mlflow.labels import LabelledSet, Targets, overlap_groups, read_labels, sample_labels
 from moola_mlflow.models import Encoder
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
@@ -51,7 +50,7 @@ class FinetuneTrials:
         self.encoders: dict[str, list[tuple[str, Encoder]]] = {}
         for named in encoder_names(config):
             self.encoders[named] = load_encoders(named)
-        self.targets = LabelTargets.of(self.labels)
+        self.targets = Targets.of(self.labels)
         self._method: tuple[str, Method] | None = None
 
     def __call__(self, config: Config, report: Reporter) -> TrialOutcome:

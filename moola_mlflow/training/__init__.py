@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from moola_mlflow.training.distributed import PeerLost, World, describe_processes, join_world
     from moola_mlflow.training.engine import Pretraining
     from moola_mlflow.training.events import EpochEnded, MemoryRanOut, TrainingEvent, WentBack
-    from moola_mlflow.training.head import FittedHead, HeadSettings, fit_detector, fit_head, mirrored, predict
+    from moola_mlflow.training.head import (
+        FittedHead,
+        HeadInputs,
+        HeadSettings,
+        fit_detector,
+        fit_head,
+        mirrored,
+        predict,
+    )
     from moola_mlflow.training.nan_report import NumbersWrong
     from moola_mlflow.training.setup import (
         DATA_SECTIONS,
@@ -33,7 +41,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "distributed": ("PeerLost", "World", "describe_processes", "join_world"),
         "engine": ("Pretraining",),
         "events": ("EpochEnded", "MemoryRanOut", "TrainingEvent", "WentBack"),
-        "head": ("FittedHead", "HeadSettings", "fit_detector", "fit_head", "mirrored", "predict"),
+        "head": ("FittedHead", "HeadInputs", "HeadSettings", "fit_detector", "fit_head", "mirrored", "predict"),
         "nan_report": ("NumbersWrong",),
         "setup": (
             "DATA_SECTIONS",

@@ -1,16 +1,16 @@
-"""Fitting a detector on given windows: a head on cached inputs, or encoder and head together.
+"""Fit a detector to labelled windows: a head on cached inputs, or an encoder and a head together.
 
-Everything that is chosen here (the epoch) is chosen on the held windows of an inner split; which windows those are,
-and which outer fold is scored afterwards, is the caller's business.
+The epoch is chosen on held windows. The caller says which windows are held, and which fold is scored afterwards.
 
-Shape legend: N windows, T steps, P inputs a step, C classes.
+Shape legend: N windows, M some of them, B windows of a batch, T steps, P inputs a step, C classes.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.core import TrainingError, seeded_generator
-from moola_mlflow.models import HIT_BARS, Detector, Encoder, EncoderDetector, Inputs, Span
+from moola_mlflow.labels import Targets
+from moola_mlflow.models import HIT_BARS, Detector, Encoder, EncoderDetector, Output, Span
 from moola_mlflow.training.optimizer import AdamW
 
 Index = np.ndarray
@@ -29,7 +30,7 @@ Index = np.ndarray
 # Purposes of seeds, so that no two streams share one.
 WEIGHTS, DRAWS = 40, 41
 CHUNK = 256
-# Of a head's own schedule: a few hundred steps, on which `schedule.*`, counted in epochs, would be coarse.
+# A head has its own schedule: it trains a few hundred steps, and `schedule.*` counts whole epochs.
 WARMUP_STEPS = 5
 FINAL_FRACTION = 0.05
 
@@ -39,46 +40,53 @@ class HeadSettings:
     """How a head is fitted."""
 
     epochs: int = 20
-    """The schedule's length; early stopping keeps the best epoch's weights."""
+    """Length of the schedule; early stopping keeps the weights of the best epoch."""
+    stop_after: int | None = None
+    """Epochs of the schedule that are trained; None: all."""
     batch_size: int = 29
     lr: float = 4e-3
     weight_decay: float = 1e-2
     patience: int = 8
-    """Epochs without a better held-out score after which fitting ends; of those in which all is trained."""
+    """Epochs without a better held-out score after which fitting ends. Epochs with a frozen encoder do not count."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     gamma: float = 0.0
-    """Of the focal class loss; 0 is cross-entropy."""
+    """Exponent of the focal class loss; 0 is cross-entropy."""
     class_balanced: bool = False
     """Draw windows so that classes come up equally often."""
     jitter_sigma: float = 0.0
     """Gaussian noise on every input, in units of its standard deviation, in training only."""
     mirror: bool = True
-    """Swap highs and lows of half of the windows in training, where mirrored inputs are given."""
+    """Turn half of the windows upside down in training, if mirrored inputs are given."""
     head: str = "span"
-    inputs: Inputs = "both"
+    lengths: tuple[int, int] | None = None
+    """Shortest and longest span that decoding allows; None: those of the windows that are fitted."""
     encoder_lr: float = 1e-4
-    """Of an encoder that is trained on."""
+    """Learning rate of an encoder that is trained on."""
     unfreeze_at: int = 0
-    """Epoch from which on the encoder is trained too; none before it is kept, or counts for patience."""
+    """Epoch at which the encoder is unfrozen; until then only the head trains, and no epoch is kept."""
+    precision: str = "fp32"
+    """With bf16 the encoder trains under autocast."""
+
+    def num_epochs(self) -> int:
+        """Return the number of epochs that are trained at most."""
+        return min(self.epochs, self.stop_after or self.epochs)
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Labels and spans of all windows. Shapes: int64 [N] each."""
+class HeadInputs:
+    """What is read of all windows, and the same of the windows upside down.
 
-    label: Tensor
-    start: Tensor
-    end: Tensor
+    Shapes: values float32 [N, T, P]; mirrored alike, or None if no window is to be mirrored.
+    """
 
-    def at(self, index: Tensor) -> tuple[Tensor, Span]:
-        """Return labels and spans of some windows."""
-        return self.label[index], (self.start[index], self.end[index])
+    values: Tensor
+    mirrored: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A fitted detector, and what it says about the held windows (nothing where none were held)."""
+    """A fitted detector and its predictions for the held windows; these are empty if no window was held."""
 
     model: Detector | EncoderDetector
     best_epoch: int
@@ -87,8 +95,8 @@ class FittedHead:
     held_start: Tensor
     held_end: Tensor
     history: list[dict[str, float]]
-    """By epoch: ``train_loss``; on the held windows ``held_nll``, its class part ``held_class_nll``, ``held_f1_macro``,
-    ``held_joint_at_3``."""
+    """One row an epoch: ``train_loss``, and on the held windows ``held_nll``, its class part ``held_class_nll``,
+    ``held_f1_macro`` and ``held_joint_at_3``."""
 
 
 def mirrored(ohlc_NT4: np.ndarray) -> np.ndarray:
@@ -97,121 +105,102 @@ def mirrored(ohlc_NT4: np.ndarray) -> np.ndarray:
 
 
 def fit_head(
-    inputs_NTP: Tensor,
-    label_N: np.ndarray,
-    start_N: np.ndarray,
-    end_N: np.ndarray,
-    fit: Index,
-    held: Index,
-    num_classes: int,
-    settings: HeadSettings,
-    seed: int,
-    *,
-    mirrored_NTP: Tensor | None = None,
-    lengths: tuple[int, int] | None = None,
-    stop_after: int | None = None,
+    inputs: HeadInputs, targets: Targets, fit: Index, held: Index, settings: HeadSettings, seed: int
 ) -> FittedHead:
-    """Fit a head on cached inputs; whatever made them gets no gradient.
+    """Fit a head on cached inputs. What made the inputs gets no gradient.
 
-    The epoch kept is the one with the lowest joint negative log-likelihood of the ``held`` windows (class at the
-    decoded span, plus start and end): of 30 windows, Joint@3 moves in steps too coarse to choose by. With none held
-    the last epoch is kept; ``stop_after`` then ends after that many epochs of the same schedule. ``lengths`` is the
-    range of span lengths that decoding allows, by default that of the ``fit`` windows.
+    The epoch kept has the lowest joint negative log-likelihood on the ``held`` windows: class at the decoded span,
+    plus start and end. Joint@3 of 30 windows moves in steps too coarse to choose by. If no window is held, the last
+    epoch is kept.
 
-    Shapes: inputs float32 [N, T, P]; label, start, end int64 [N]; ``mirrored_NTP`` the same inputs of mirrored prices.
-    The same seed and threads give the same weights; torch's global generator is left as it was.
+    The same seed and the same threads give the same weights. torch's global generator is left as it was.
     """
-    inputs_NTP = inputs_NTP.detach()
-    targets = _targets(label_N, start_N, end_N, inputs_NTP.device)
-    with torch.random.fork_rng(devices=_cuda(inputs_NTP)):
-        torch.manual_seed(_torch_seed(seed))
-        size, steps = inputs_NTP.shape[-1], inputs_NTP.shape[1]
-        detector = Detector(settings.head, size, num_classes, lengths or _lengths(targets, fit), steps)
-        detector.to(inputs_NTP.device).fit_scaling(inputs_NTP[_tensor(fit, inputs_NTP)])
-        loop = _Loop(detector, detector, inputs_NTP, mirrored_NTP, targets, settings, seed)
-        return loop.run(fit, held, stop_after)
+    values_NTP = inputs.values.detach()
+    device, num_steps, num_inputs = values_NTP.device, *values_NTP.shape[1:]
+    with _seeded(seed, device):
+        lengths = settings.lengths or targets.span_lengths(fit)
+        detector = Detector(settings.head, num_inputs, targets.num_classes, lengths, num_steps).to(device)
+        detector.fit_scaling(values_NTP[_tensor(fit, device)])
+        return _Fit(detector, HeadInputs(values_NTP, inputs.mirrored), targets, settings, seed).run(fit, held)
 
 
 def fit_detector(
     encoder: Encoder,
-    features_NTF: Tensor,
-    label_N: np.ndarray,
-    start_N: np.ndarray,
-    end_N: np.ndarray,
+    features: HeadInputs,
+    targets: Targets,
     fit: Index,
     held: Index,
-    num_classes: int,
     settings: HeadSettings,
     seed: int,
-    *,
-    mirrored_NTF: Tensor | None = None,
-    lengths: tuple[int, int] | None = None,
-    stop_after: int | None = None,
-    precision: str = "fp32",
 ) -> FittedHead:
-    """Fit a head and go on training a copy of the encoder, from epoch ``settings.unfreeze_at`` on; else as fit_head.
+    """Fit a head and train a copy of the encoder with it, from epoch ``settings.unfreeze_at`` on.
 
-    The epoch kept is one of those that trained the encoder: an earlier one, however good, would return it untouched.
+    The rest is as in :func:`fit_head`, but only an epoch that trained the encoder can be kept: an earlier one would
+    return the encoder unchanged.
 
-    Shapes: features [N, T, F + K]: the encoder's raw features first, then K inputs that the head reads beside the
-    encoding (path features, or none). ``precision`` bf16 trains the encoder under autocast.
-
-    Raises: ValueError where fitting would end before ``settings.unfreeze_at``.
+    Shapes: features [N, T, F + K]: first the encoder's raw features, then K inputs that go to the head as they are.
+    Raises: ValueError if fitting would end before ``settings.unfreeze_at``.
     """
-    if (epochs := _num_epochs(settings, stop_after)) <= settings.unfreeze_at:
+    if (epochs := settings.num_epochs()) <= settings.unfreeze_at:
         raise ValueError(
             f"unfreeze_at={settings.unfreeze_at}, but the last epoch is {epochs - 1}, counted from 0: the encoder "
             f"would stay as it is; allowed: 0 to {epochs - 1}, or more epochs, or fit_head on its encodings"
         )
-    targets = _targets(label_N, start_N, end_N, features_NTF.device)
-    with torch.random.fork_rng(devices=_cuda(features_NTF)):
-        torch.manual_seed(_torch_seed(seed))
-        encoder = copy.deepcopy(encoder).to(features_NTF.device).eval()
-        size = encoder.output_size + features_NTF.shape[-1] - encoder.input_size
-        lengths = lengths or _lengths(targets, fit)
-        detector = Detector(settings.head, size, num_classes, lengths, features_NTF.shape[1]).to(features_NTF.device)
-        model = EncoderDetector(encoder, detector, precision)
+    values_NTP = features.values
+    device, num_steps, num_features = values_NTP.device, *values_NTP.shape[1:]
+    with _seeded(seed, device):
+        encoder = copy.deepcopy(encoder).to(device).eval()
+        num_inputs = encoder.output_size + num_features - encoder.input_size
+        lengths = settings.lengths or targets.span_lengths(fit)
+        detector = Detector(settings.head, num_inputs, targets.num_classes, lengths, num_steps).to(device)
+        model = EncoderDetector(encoder, detector, settings.precision)
         with torch.no_grad():
-            parts = _tensor(fit, features_NTF).split(CHUNK)
-            detector.fit_scaling(torch.cat([model.read(features_NTF[part]) for part in parts]))
-        loop = _Loop(model, detector, features_NTF, mirrored_NTF, targets, settings, seed)
-        return loop.run(fit, held, stop_after)
+            chunks = _tensor(fit, device).split(CHUNK)
+            detector.fit_scaling(torch.cat([model.read(values_NTP[index_B]) for index_B in chunks]))
+        return _Fit(model, features, targets, settings, seed).run(fit, held)
 
 
 @torch.no_grad()
-def predict(fitted: FittedHead, inputs_NTP: Tensor, index: Index) -> tuple[Tensor, Tensor, Tensor]:
-    """Return class logits and decoded spans of some windows. Shapes: [M, C], start [M], end [M]."""
-    return _predict(fitted.model, inputs_NTP, _tensor(index, inputs_NTP))[:3]
+def predict(fitted: FittedHead, values_NTP: Tensor, index: Index) -> tuple[Tensor, Tensor, Tensor]:
+    """Return class logits and decoded spans of some windows. Shapes: logits [M, C], start [M], end [M]."""
+    outputs = _outputs(fitted.model, values_NTP, _tensor(index, values_NTP.device))
+    columns = ((output.class_logits, *_detector(fitted.model).decode(output)) for output in outputs)
+    logits_MC, start_M, end_M = (torch.cat(column) for column in zip(*columns, strict=True))
+    return logits_MC, start_M, end_M
 
 
-class _Loop:
-    """The epochs of one fit."""
+class _Fit:
+    """One fit, epoch by epoch."""
 
     def __init__(
         self,
         model: Detector | EncoderDetector,
-        detector: Detector,
-        inputs_NTP: Tensor,
-        mirrored_NTP: Tensor | None,
+        inputs: HeadInputs,
         targets: Targets,
         settings: HeadSettings,
         seed: int,
     ) -> None:
-        self.model, self.detector, self.inputs, self.targets = model, detector, inputs_NTP, targets
-        self.mirrored = mirrored_NTP if settings.mirror else None
-        self.settings, self.draws = settings, seeded_generator(seed, DRAWS)
+        self.model, self.detector, self.settings = model, _detector(model), settings
         self.encoder = model.encoder if isinstance(model, EncoderDetector) else None
+        self.values_NTP = inputs.values
+        self.mirrored_NTP = inputs.mirrored if settings.mirror else None
+        device = inputs.values.device
+        self.label_N, self.start_N, self.end_N = (
+            _tensor(column, device) for column in (targets.label, targets.start, targets.end)
+        )
+        self.draws = seeded_generator(seed, DRAWS)
 
-    def run(self, fit: Index, held: Index, stop_after: int | None) -> FittedHead:
-        settings, history = self.settings, []
-        fit_M, held_M = _tensor(fit, self.inputs), _tensor(held, self.inputs)
-        # Noise is a share of each input's own spread on the windows that are fitted.
-        self.noise_P = settings.jitter_sigma * self.inputs[fit_M].std(dim=(0, 1), correction=0)
-        optimizer, schedule = self._optimizer(math.ceil(len(fit_M) / settings.batch_size) * settings.epochs)
-        first = 0 if self.encoder is None else settings.unfreeze_at  # of the epochs of which one may be kept
-        best_epoch, best_nll, best_state = first - 1, math.inf, self._state()
-        for epoch in range(_num_epochs(settings, stop_after)):
-            scores = {"train_loss": self._epoch(epoch, fit_M, optimizer, schedule)}
+    def run(self, fit: Index, held: Index) -> FittedHead:
+        """Train on the ``fit`` windows and keep the epoch that does best on the ``held`` ones."""
+        settings, history = self.settings, list[dict[str, float]]()
+        fit_M, held_M = _tensor(fit, self.values_NTP.device), _tensor(held, self.values_NTP.device)
+        # Noise is a share of each input's own spread over the windows that are fitted.
+        self.noise_P = settings.jitter_sigma * self.values_NTP[fit_M].std(dim=(0, 1), correction=0)
+        optimizer, next_rate = self._optimizer(math.ceil(len(fit_M) / settings.batch_size) * settings.epochs)
+        first = 0 if self.encoder is None else settings.unfreeze_at  # epoch that may be kept
+        best_epoch, best_nll, best_weights = first - 1, math.inf, self._weights()
+        for epoch in range(settings.num_epochs()):
+            scores = {"train_loss": self._epoch(epoch, fit_M, optimizer, next_rate)}
             history.append(scores)
             if len(held_M) == 0:
                 best_epoch = epoch
@@ -220,18 +209,97 @@ class _Loop:
             if epoch < first:
                 continue
             if scores["held_nll"] < best_nll:
-                best_epoch, best_nll, best_state = epoch, scores["held_nll"], self._state()
+                best_epoch, best_nll, best_weights = epoch, scores["held_nll"], self._weights()
             elif epoch - best_epoch >= settings.patience:
                 break
         if len(held_M):
-            self.model.load_state_dict(best_state)
+            self.model.load_state_dict(best_weights)
         self.model.eval().requires_grad_(True)
-        return FittedHead(self.model, best_epoch, *_predict(self.model, self.inputs, held_M)[:3], history)
+        return FittedHead(self.model, best_epoch, *self._predict(held_M)[:3], history)
 
-    def _state(self) -> dict[str, Tensor]:
+    def _epoch(self, epoch: int, fit_M: Tensor, optimizer: AdamW, next_rate: Callable[[], None]) -> float:
+        """Train one epoch and return its mean loss."""
+        settings = self.settings
+        self.model.train()
+        if self.encoder is not None:
+            unfrozen = epoch >= settings.unfreeze_at
+            self.encoder.requires_grad_(unfrozen).train(unfrozen)
+        total = 0.0
+        for index_B in self._order(fit_M).split(settings.batch_size):
+            label_B, span = self.label_N[index_B], self._span(index_B)
+            output = self.model(self._augmented(index_B), span)
+            loss = self.detector.combined(self.detector.losses(output, label_B, span, settings.gamma))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+            optimizer.step()
+            next_rate()
+            total += float(loss.detach()) * len(index_B)
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"fine-tuning's loss is {total} in epoch {epoch}; try a lower optimizer.lr (or finetune.head_lr) than "
+                f"{settings.lr:g}, and look for inputs that are not finite"
+            )
+        return total / len(fit_M)
+
+    def _order(self, fit_M: Tensor) -> Tensor:
+        """Return the windows of an epoch: each once, or as many drawn with equal chances of the classes."""
+        if self.settings.class_balanced:
+            label_M = self.label_N[fit_M].cpu()
+            weight_M = 1.0 / torch.bincount(label_M).double()[label_M]
+            order_M = torch.multinomial(weight_M, len(fit_M), replacement=True, generator=self.draws)
+        else:
+            order_M = torch.randperm(len(fit_M), generator=self.draws)
+        return fit_M[order_M.to(fit_M.device)]
+
+    def _augmented(self, index_B: Tensor) -> Tensor:
+        """Return the inputs of a batch, half of the windows upside down, with noise. Shapes: [B, T, P]."""
+        x_BTP = self.values_NTP[index_B]
+        if self.mirrored_NTP is not None:
+            flip_B = (torch.rand(len(index_B), generator=self.draws) < 0.5).to(x_BTP.device)
+            x_BTP[flip_B] = self.mirrored_NTP[index_B[flip_B]]
+        if self.settings.jitter_sigma > 0:
+            noise_BTP = torch.randn(x_BTP.shape, generator=self.draws).to(x_BTP.device)
+            x_BTP.addcmul_(noise_BTP, self.noise_P)
+        return x_BTP
+
+    @torch.no_grad()
+    def _score(self, held_M: Tensor) -> dict[str, float]:
+        """Return the losses and scores of the held windows."""
+        logits_MC, start_M, end_M, pointer_loss_M = self._predict(held_M)
+        label_M, (true_start_M, true_end_M) = self.label_N[held_M], self._span(held_M)
+        class_nll = float(functional.cross_entropy(logits_MC, label_M))
+        near_M = (start_M + end_M - true_start_M - true_end_M).abs() <= 2 * HIT_BARS
+        return {
+            "held_nll": class_nll + float(pointer_loss_M.mean()),
+            "held_class_nll": class_nll,
+            "held_f1_macro": _f1_macro(label_M, logits_MC.argmax(1)),
+            "held_joint_at_3": float((near_M & (logits_MC.argmax(1) == label_M)).float().mean()),
+        }
+
+    @torch.no_grad()
+    def _predict(self, index_M: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return class logits, start, end and pointer loss of some windows. Shapes: [M, C], [M] each."""
+        outputs = _outputs(self.model, self.values_NTP, index_M)
+        columns = [
+            (
+                output.class_logits,
+                *self.detector.decode(output),
+                self.detector.head.pointer_loss(output, *self._span(at)),
+            )
+            for output, at in zip(outputs, index_M.split(CHUNK), strict=True)
+        ]
+        logits_MC, start_M, end_M, loss_M = (torch.cat(column) for column in zip(*columns, strict=True))
+        return logits_MC, start_M, end_M, loss_M
+
+    def _span(self, index_B: Tensor) -> Span:
+        return self.start_N[index_B], self.end_N[index_B]
+
+    def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def _optimizer(self, total: int) -> tuple[AdamW, Callable[[], None]]:
+        """Return the optimiser, and what sets the learning rate of the next of ``total`` steps."""
         settings, groups = self.settings, list[dict[str, Any]]()
         for module, lr in ((self.detector, settings.lr), (self.encoder, settings.encoder_lr)):
             for matrices in (True, False):
@@ -246,82 +314,15 @@ class _Loop:
 
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor).step
 
-    def _epoch(self, epoch: int, fit_M: Tensor, optimizer: AdamW, schedule: Callable[[], None]) -> float:
-        settings = self.settings
-        self.model.train()
-        if self.encoder is not None:
-            unfrozen = epoch >= settings.unfreeze_at
-            self.encoder.requires_grad_(unfrozen).train(unfrozen)
-        total = 0.0
-        for index_B in self._order(fit_M).split(settings.batch_size):
-            label_B, span = self.targets.at(index_B)
-            output = self.model(self._augmented(index_B), span)
-            loss = self.detector.combined(self.detector.losses(output, label_B, span, settings.gamma))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-            optimizer.step()
-            schedule()
-            total += float(loss.detach()) * len(index_B)
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"fine-tuning's loss is {total} in epoch {epoch}; try a lower optimizer.lr (or finetune.head_lr) than "
-                f"{settings.lr:g}, and look for inputs that are not finite"
-            )
-        return total / len(fit_M)
 
-    def _order(self, fit_M: Tensor) -> Tensor:
-        """Return an epoch's windows: each once, or as many drawn with equal chances of the classes."""
-        if self.settings.class_balanced:
-            label_M = self.targets.label[fit_M].cpu()
-            weight_M = 1.0 / torch.bincount(label_M).double()[label_M]
-            order = torch.multinomial(weight_M, len(fit_M), replacement=True, generator=self.draws)
-        else:
-            order = torch.randperm(len(fit_M), generator=self.draws)
-        return fit_M[order.to(fit_M.device)]
-
-    def _augmented(self, index_B: Tensor) -> Tensor:
-        x_BTP = self.inputs[index_B]
-        if self.mirrored is not None:
-            flip_B = (torch.rand(len(index_B), generator=self.draws) < 0.5).to(x_BTP.device)
-            x_BTP[flip_B] = self.mirrored[index_B[flip_B]]
-        if self.settings.jitter_sigma > 0:
-            noise_BTP = torch.randn(x_BTP.shape, generator=self.draws).to(x_BTP.device)
-            x_BTP.addcmul_(noise_BTP, self.noise_P)
-        return x_BTP
-
-    @torch.no_grad()
-    def _score(self, held_M: Tensor) -> dict[str, float]:
-        logits_MC, start_M, end_M, pointer_loss_M = _predict(self.model, self.inputs, held_M, self.targets)
-        label_M, (true_start_M, true_end_M) = self.targets.at(held_M)
-        class_nll = float(functional.cross_entropy(logits_MC, label_M))
-        near_M = (start_M + end_M - true_start_M - true_end_M).abs() <= 2 * HIT_BARS
-        return {
-            "held_nll": class_nll + float(pointer_loss_M.mean()),
-            "held_class_nll": class_nll,
-            "held_f1_macro": _f1_macro(label_M, logits_MC.argmax(1)),
-            "held_joint_at_3": float((near_M & (logits_MC.argmax(1) == label_M)).float().mean()),
-        }
-
-
-@torch.no_grad()
-def _predict(
-    model: Detector | EncoderDetector, inputs_NTP: Tensor, index_M: Tensor, targets: Targets | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return class logits, start, end, and the pointers' loss where targets are given. Shapes: [M, C], [M] each."""
-    detector = model.detector if isinstance(model, EncoderDetector) else model
+def _outputs(model: Detector | EncoderDetector, values_NTP: Tensor, index_M: Tensor) -> list[Output]:
+    """Return the model's output for some windows, chunk by chunk."""
     model.eval()
-    parts = []
-    for index_B in index_M.split(CHUNK):
-        output = model(inputs_NTP[index_B])
-        loss_B = detector.head.pointer_loss(output, *targets.at(index_B)[1]) if targets else torch.zeros(len(index_B))
-        parts.append((output.class_logits, *detector.decode(output), loss_B))
-    logits, start, end, loss = (torch.cat(column) for column in zip(*parts, strict=True))
-    return logits, start, end, loss
+    return [model(values_NTP[index_B]) for index_B in index_M.split(CHUNK)]
 
 
 def _f1_macro(label_M: Tensor, guess_M: Tensor) -> float:
-    """Return the mean F1 over the classes that are there or guessed."""
+    """Return the mean F1 over the classes that occur or are guessed."""
     f1 = [
         2 * int(((label_M == c) & (guess_M == c)).sum()) / int((label_M == c).sum() + (guess_M == c).sum())
         for c in torch.cat([label_M, guess_M]).unique()
@@ -329,27 +330,17 @@ def _f1_macro(label_M: Tensor, guess_M: Tensor) -> float:
     return sum(f1) / len(f1)
 
 
-def _num_epochs(settings: HeadSettings, stop_after: int | None) -> int:
-    return min(settings.epochs, stop_after or settings.epochs)
+def _detector(model: Detector | EncoderDetector) -> Detector:
+    return model.detector if isinstance(model, EncoderDetector) else model
 
 
-def _targets(label_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, device: torch.device) -> Targets:
-    columns = (torch.as_tensor(np.asarray(x), dtype=torch.int64, device=device) for x in (label_N, start_N, end_N))
-    return Targets(*columns)
+def _tensor(index: Index, device: torch.device) -> Tensor:
+    return torch.as_tensor(np.asarray(index, dtype=np.int64), device=device)
 
 
-def _lengths(targets: Targets, fit: Index) -> tuple[int, int]:
-    length_M = (targets.end - targets.start + 1).cpu()[torch.as_tensor(np.asarray(fit))]
-    return int(length_M.min()), int(length_M.max())
-
-
-def _tensor(index: Index, like: Tensor) -> Tensor:
-    return torch.as_tensor(np.asarray(index, dtype=np.int64), device=like.device)
-
-
-def _torch_seed(seed: int) -> int:
-    return int(torch.randint(2**62, (), generator=seeded_generator(seed, WEIGHTS)))
-
-
-def _cuda(tensor: Tensor) -> list[torch.device]:
-    return [tensor.device] if tensor.device.type == "cuda" else []
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generator inside, and leave it as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=seeded_generator(seed, WEIGHTS))))
+        yield

@@ -24,8 +24,6 @@ LONG_ARGUMENT_LISTS = {
     "evaluation/baselines.py:fit_predict",
     "models/objectives/masked.py:__init__",
     "sweep/summary.py:note",
-    "training/head.py:fit_detector",
-    "training/head.py:fit_head",
     "training/nan_report.py:describe",
     "training/trainer.py:__init__",
 }

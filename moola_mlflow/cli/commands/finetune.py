@@ -25,7 +25,6 @@ from moola_mlflow.evaluation import (
     Evidence,
     FinetuneSetting,
     FoldOutcome,
-    LabelTargets,
     Unit,
     build_methods,
     cross_validate,
@@ -40,6 +39,7 @@ from moola_mlflow.evaluation import (
     weigh_evidence,
     without_effect,
 )
+from moola_mlflow.labels import Targets
 from moola_mlflow.models import PatternDetector, save_detector
 from moola_mlflow.reports import (
     collapse_warning,
@@ -139,7 +139,7 @@ def _cross_validate(
         methods = build_methods(setting)
         with interrupts.deferred():  # raises at its end what interrupted it
             done = cross_validate(
-                methods, LabelTargets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason,
+                methods, Targets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason,
                 tuned=is_tuned(setting.config.runtime),
             )  # fmt: skip
         for method, outcomes in done.items():

@@ -21,7 +21,6 @@ from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     FoldOutcome,
     HeadMethod,
-    LabelTargets,
     Method,
     NetworkMethod,
     Unit,
@@ -32,16 +31,17 @@ from moola_mlflow.evaluation.crossval import (
 )
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble
-from moola_mlflow.training.head import HeadSettings
+from moola_mlflow.training.head import HeadInputs, HeadSettings
 from moola_mlflow.windows.batches import fit_scaling
 from moola_mlflow.windows.windows import MINUTE_NS
 
 SETTINGS = HeadSettings(epochs=2, batch_size=16)
 LABELS = small_labels(36)
-TARGETS = LabelTargets.of(LABELS)
+TARGETS = Targets.of(LABELS)
 INPUTS = torch.from_numpy(np.random.default_rng(7).normal(size=(36, 105, 12)) + TARGETS.label[:, None, None]).float()
 METHODS = ("head", "network trained on", "fresh network", "majority", "logistic", "boosting", "rule")
 
@@ -49,9 +49,10 @@ METHODS = ("head", "network trained on", "fresh network", "majority", "logistic"
 def method(name: str, inputs: torch.Tensor = INPUTS) -> Method:
     """Each kind of method, as small as it can be; networks read 11 features and one input beside."""
     if name == "head":
-        return HeadMethod(name, inputs, -inputs, SETTINGS)
+        return HeadMethod(name, HeadInputs(inputs, -inputs), SETTINGS)
     if name in ("network trained on", "fresh network"):
-        return NetworkMethod(name, inputs, -inputs, SETTINGS, small_encoder(), fresh=name == "fresh network")
+        fresh = name == "fresh network"
+        return NetworkMethod(name, HeadInputs(inputs, -inputs), SETTINGS, small_encoder(), fresh=fresh)
     return ClassicalMethod(name)
 
 
@@ -220,11 +221,11 @@ def test_the_temperature_is_fitted_on_the_held_windows_and_orders_nothing_anew()
 def test_a_fresh_network_is_scaled_by_the_fitted_windows_and_a_pretrained_one_keeps_its_scaling() -> None:
     one, encoder = units()[0], small_encoder()
     mean, std = fit_scaling(INPUTS[one.fit, :, :11].numpy(), 20)
-    fresh = NetworkMethod("n", INPUTS, None, SETTINGS, encoder, fresh=True).start(one.fit, 5)
+    fresh = NetworkMethod("n", HeadInputs(INPUTS), SETTINGS, encoder, fresh=True).start(one.fit, 5)
     torch.testing.assert_close(fresh.mean, torch.as_tensor(mean))
     torch.testing.assert_close(fresh.std, torch.as_tensor(std))
     assert fresh.card["scaling"] == {"mean": fresh.mean.tolist(), "std": fresh.std.tolist()}
-    assert NetworkMethod("n", INPUTS, None, SETTINGS, encoder).start(one.fit, 5) is encoder
+    assert NetworkMethod("n", HeadInputs(INPUTS), SETTINGS, encoder).start(one.fit, 5) is encoder
 
 
 @pytest.mark.parametrize("name", METHODS[1:3])
@@ -264,7 +265,7 @@ class Named:
 
     name: str
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
         probability = np.full((len(unit.test), 2), [unit.seed / 100, 1 - unit.seed / 100])
         return FoldOutcome(
             probability, probability[:, ::-1], np.full((len(unit.test), 2), unit.fold), history=[{"x": 1.0}]

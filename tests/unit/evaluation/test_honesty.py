@@ -24,7 +24,6 @@ from moola_mlflow.evaluation.baselines import window_statistics
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     FoldOutcome,
-    LabelTargets,
     Method,
     Unit,
     cross_validate,
@@ -33,6 +32,7 @@ from moola_mlflow.evaluation.crossval import (
 )
 from moola_mlflow.labels import weak
 from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.targets import Targets
 
 STRIDE, FOLDS = 13, 5
 SEEDS = range(1, 6)
@@ -45,7 +45,7 @@ class Nearest:
 
     name: str = "nearest"
 
-    def run(self, targets: LabelTargets, unit: Unit) -> FoldOutcome:
+    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
         statistics = window_statistics(targets.ohlc)
         model = make_pipeline(StandardScaler(), KNeighborsClassifier(1))
         model.fit(statistics[unit.train], targets.label[unit.train])
@@ -66,17 +66,17 @@ def shuffled(labelled: LabelledSet, seed: int) -> list[Unit]:
 
 
 def f1(method: Method, labelled: LabelledSet, units: Sequence[Unit]) -> float:
-    outcomes = cross_validate([method], LabelTargets.of(labelled), units)[method.name]
+    outcomes = cross_validate([method], Targets.of(labelled), units)[method.name]
     said = pooled_predictions(outcomes, units, labelled)
     return float(f1_score(said.label, said.probability[0].argmax(1), average="macro"))
 
 
 def f1_elsewhere(method: Method, labelled: LabelledSet, fresh: LabelledSet) -> float:
     """F1 on another series, of a fit on all windows: what cross-validation is there to foretell."""
-    one, other = LabelTargets.of(labelled), LabelTargets.of(fresh)
+    one, other = Targets.of(labelled), Targets.of(fresh)
     columns = [np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("label", "start", "end", "ohlc")]
     train, test = np.arange(len(labelled)), len(labelled) + np.arange(len(fresh))
-    outcome = method.run(LabelTargets(*columns, num_classes=2), Unit(0, 0, 0, 1, train, test, train, NONE, 0))
+    outcome = method.run(Targets(*columns, num_classes=2), Unit(0, 0, 0, 1, train, test, train, NONE, 0))
     return float(f1_score(other.label, outcome.probability.argmax(1), average="macro"))
 
 

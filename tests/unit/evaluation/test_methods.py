@@ -20,7 +20,6 @@ from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     FoldOutcome,
     HeadMethod,
-    LabelTargets,
     Method,
     NetworkMethod,
     Unit,
@@ -38,12 +37,13 @@ from moola_mlflow.evaluation.methods import (
     refit_detector,
 )
 from moola_mlflow.features.relativity import compute_features
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.models.detector import PatternDetector, detector_inputs
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
 from moola_mlflow.models.files.detector import load_detector_folder, save_detector
 from moola_mlflow.reports.finetune_results import detector_card, detector_version_tags
-from moola_mlflow.training.head import mirrored
+from moola_mlflow.training.head import HeadInputs, mirrored
 from moola_mlflow.windows.batches import fit_scaling
 
 LABELS = small_labels(24, seed=4)
@@ -107,7 +107,7 @@ def test_a_frozen_detector_reads_what_it_will_read_when_it_serves(kind: str, inp
     given = setting(kind, finetune__inputs=inputs)
     detector = methods(given)[DETECTOR]
     assert isinstance(detector, HeadMethod)
-    assert torch.equal(detector.inputs, detector_inputs(given.encoder, inputs, LABELS.ohlc))
+    assert torch.equal(detector.inputs.values, detector_inputs(given.encoder, inputs, LABELS.ohlc))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "frozen encoding"])
@@ -119,12 +119,17 @@ def test_every_network_without_pretraining_reads_what_the_detector_reads_or_an_e
     for name in NETWORKS:
         method = found.get(name)
         if isinstance(method, NetworkMethod):
-            assert method.features.shape[-1] == given.architecture.input_size + path
+            assert method.features.values.shape[-1] == given.architecture.input_size + path
         elif isinstance(method, RandomEncoderMethod):
             assert method.inputs(LABELS.ohlc, 1).shape[-1] == (given.encoder or given.architecture).output_size + path
     pooled = found["pooled_scratch"]
     assert isinstance(pooled, NetworkMethod)
-    assert (pooled.settings.head, pooled.features.shape[-1]) == ("pooled", pooled.encoder.input_size)
+    assert (pooled.settings.head, pooled.features.values.shape[-1]) == ("pooled", pooled.encoder.input_size)
+
+
+def read_by(method: Method) -> HeadInputs:
+    assert isinstance(method, HeadMethod | NetworkMethod)
+    return method.inputs if isinstance(method, HeadMethod) else method.features
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,12 +139,14 @@ def test_every_network_gets_the_windows_upside_down_or_none_does(kind: str) -> N
     for name, method in methods(given).items():
         if isinstance(method, ClassicalMethod | RandomEncoderMethod):  # the latter makes its own, for each unit
             continue
-        read = "inputs" if isinstance(method, HeadMethod) else "features"
-        assert method.mirrored is not None
-        assert torch.equal(method.mirrored, getattr(upside_down[name], read)), name
-        assert not torch.equal(method.mirrored, getattr(method, read))
+        read, turned = read_by(method), read_by(upside_down[name])
+        assert read.mirrored is not None
+        assert torch.equal(read.mirrored, turned.values), name
+        assert not torch.equal(read.mirrored, read.values)
         assert method.settings.mirror
-    assert all(getattr(method, "mirrored", None) is None for method in methods(plain).values())
+    unturned = [method for method in methods(plain).values() if isinstance(method, HeadMethod | NetworkMethod)]
+    assert unturned
+    assert all(read_by(method).mirrored is None for method in unturned)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -175,8 +182,8 @@ def test_the_random_encoder_is_the_detectors_with_other_weights_in_every_unit(ki
     if given.encoder is not None:
         detector = methods(given)[DETECTOR]
         assert isinstance(detector, HeadMethod)
-        assert not torch.equal(one[..., :size], detector.inputs[..., :size])
-        assert torch.equal(one[..., size:], detector.inputs[..., size:])
+        assert not torch.equal(one[..., :size], detector.inputs.values[..., :size])
+        assert torch.equal(one[..., size:], detector.inputs.values[..., size:])
 
 
 def test_a_network_from_scratch_knows_of_the_pretrained_one_only_its_architecture() -> None:
@@ -203,10 +210,10 @@ def test_of_an_ensemble_every_network_without_pretraining_is_the_whole_and_the_p
     assert isinstance(random, RandomEncoderMethod)
     assert (scratch.encoder.input_size, scratch.encoder.output_size) == (11 + 10, 8 + 6)
     assert random.encoder.output_size == 8 + 6
-    assert (pooled.encoder.input_size, pooled.encoder.output_size, pooled.features.shape[-1]) == (11, 8, 11)
+    assert (pooled.encoder.input_size, pooled.encoder.output_size, pooled.features.values.shape[-1]) == (11, 8, 11)
     apart = [compute_features(LABELS.ohlc, name) for name in ("relativity11", "relativity10")]
-    assert torch.equal(scratch.features[..., :21], torch.from_numpy(np.concatenate(apart, -1)))
-    assert scratch.features.shape[-1] == 21 + (0 if path else 56)
+    assert torch.equal(scratch.features.values[..., :21], torch.from_numpy(np.concatenate(apart, -1)))
+    assert scratch.features.values.shape[-1] == 21 + (0 if path else 56)
 
 
 def test_an_ensemble_from_scratch_knows_of_its_members_their_architectures_and_the_units_windows() -> None:
@@ -241,7 +248,7 @@ def test_an_ensemble_from_scratch_is_trained_member_by_member_and_predicts() -> 
     (unit, *_) = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
     before = {name: tensor.clone() for name, tensor in given.architecture.state_dict().items()}
     for method in (scratch, pooled):
-        outcome = method.run(LabelTargets.of(LABELS), unit)
+        outcome = method.run(Targets.of(LABELS), unit)
         assert outcome.probability.shape == (len(unit.test), 2)
         assert np.isfinite(outcome.probability).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in given.architecture.state_dict().items())

@@ -15,7 +15,6 @@ from moola_mlflow.core import CvConfig, resolve
 from moola_mlflow.evaluation.crossval import (
     FoldOutcome,
     HeadMethod,
-    LabelTargets,
     Method,
     Unit,
     cross_validate,
@@ -25,6 +24,7 @@ from moola_mlflow.evaluation.crossval import (
 from moola_mlflow.evaluation.evidence import DETECTOR, weigh_evidence
 from moola_mlflow.evaluation.methods import detector_method, make_setting, refit_detector
 from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import PatternDetector
 
@@ -93,7 +93,7 @@ def leaked(labels: LabelledSet, method: Method, seed: int) -> Crossed:
 
 
 def scored(labels: LabelledSet, method: Method, units: list[Unit]) -> Crossed:
-    return Crossed(labels, units, cross_validate([method], LabelTargets.of(labels), units)[method.name])
+    return Crossed(labels, units, cross_validate([method], Targets.of(labels), units)[method.name])
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from paths import ROOT
 from moola_mlflow.core import Config, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.methods import UNREAD, head_settings, refuse_unread, without_effect
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.tracking.run import Run
-from moola_mlflow.training.head import HeadSettings, fit_head
+from moola_mlflow.training.head import HeadInputs, HeadSettings, fit_head
 
 CONFIGS = ROOT / "configs"
 
@@ -89,10 +90,11 @@ def test_the_gradient_is_clipped_where_the_configuration_says() -> None:
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(12, 105, 3)).astype(np.float32))
     label, start = rng.integers(0, 2, 12), rng.integers(20, 60, 12)
+    targets = Targets(label, start, start + 6, np.zeros((12, 105, 4)), 2)
 
     def first(clip: float) -> torch.Tensor:
         settings = HeadSettings(epochs=1, batch_size=4, clip_norm=clip, weight_decay=0.0, mirror=False)
-        fitted = fit_head(x, label, start, start + 6, np.arange(12), np.zeros(0, np.int64), 2, settings, 1)
+        fitted = fit_head(HeadInputs(x), targets, np.arange(12), np.zeros(0, np.int64), settings, 1)
         return torch.cat([p.detach().flatten() for p in fitted.model.parameters()])
 
     assert torch.equal(first(1e6), first(1e6))

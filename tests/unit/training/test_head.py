@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from moola_mlflow.core.errors import TrainingError
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.heads import HEADS
-from moola_mlflow.training.head import FittedHead, HeadSettings, fit_detector, fit_head, mirrored, predict
+from moola_mlflow.training.head import FittedHead, HeadInputs, HeadSettings, fit_detector, fit_head, mirrored, predict
 
 SETTINGS = HeadSettings(epochs=8, batch_size=16)
 NONE = np.array([], np.int64)
@@ -37,9 +38,12 @@ class Set:
         self.num_classes = num_classes
 
     def fit(self, fit: np.ndarray, held: np.ndarray, settings: HeadSettings = SETTINGS, **kwargs: Any) -> FittedHead:
-        arguments = {"label_N": self.label, "start_N": self.start, "end_N": self.end, "seed": 1, **kwargs}
-        inputs = arguments.pop("inputs_NTP", self.inputs)
-        return fit_head(inputs, fit=fit, held=held, num_classes=self.num_classes, settings=settings, **arguments)
+        inputs = HeadInputs(kwargs.pop("inputs", self.inputs), kwargs.pop("mirrored", None))
+        seed = kwargs.pop("seed", 1)
+        return fit_head(inputs, self.targets(), fit, held, replace(settings, **kwargs), seed)
+
+    def targets(self) -> Targets:
+        return Targets(self.label, self.start, self.end, np.zeros((len(self.label), 105, 4)), self.num_classes)
 
 
 def joint_at_3(data: Set, fitted: FittedHead, index: np.ndarray) -> float:
@@ -138,7 +142,7 @@ def test_a_frozen_encoder_gets_no_gradient_and_keeps_its_weights() -> None:
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     encoding = encoder(data.inputs)
     assert encoding.requires_grad
-    data.fit(index[:40], index[40:], inputs_NTP=encoding)
+    data.fit(index[:40], index[40:], inputs=encoding)
     assert all(p.grad is None for p in encoder.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
@@ -155,7 +159,7 @@ def test_spans_are_decoded_within_the_lengths_of_the_fitted_labels_or_those_give
 def test_mirrored_inputs_are_drawn_in_training_and_only_where_asked_for() -> None:
     data, index = Set(), np.arange(60)
     plain, used, unasked = (
-        data.fit(index[:40], index[40:], replace(SETTINGS, mirror=mirror), mirrored_NTP=other).held_logits
+        data.fit(index[:40], index[40:], replace(SETTINGS, mirror=mirror), mirrored=other).held_logits
         for other, mirror in ((None, True), (-data.inputs, True), (-data.inputs, False))
     )
     assert not torch.equal(plain, used)
@@ -184,7 +188,7 @@ def test_prices_mirrored_twice_are_the_prices() -> None:
 def test_a_loss_that_is_not_finite_ends_the_fit_with_a_message() -> None:
     data, index = Set(), np.arange(60)
     with pytest.raises(TrainingError, match=r"optimizer\.lr"):
-        data.fit(index, NONE, inputs_NTP=data.inputs * torch.nan)
+        data.fit(index, NONE, inputs=data.inputs * torch.nan)
 
 
 @pytest.fixture
@@ -196,9 +200,8 @@ def encoder() -> Encoder:
 def fit_both(
     data: Set, encoder: Encoder, held: np.ndarray = HELD, stop_after: int | None = None, **settings: Any
 ) -> FittedHead:
-    arguments = (data.label, data.start, data.end, np.arange(40), held, 2)
-    given = replace(SETTINGS, **{"epochs": 3, **settings})
-    return fit_detector(encoder, data.inputs, *arguments, given, 1, stop_after=stop_after)
+    given = replace(SETTINGS, **{"epochs": 3, "stop_after": stop_after, **settings})
+    return fit_detector(encoder, HeadInputs(data.inputs), data.targets(), np.arange(40), held, given, 1)
 
 
 def test_an_unfrozen_encoder_is_trained_in_a_copy_and_the_rest_of_the_inputs_goes_to_the_head(encoder: Encoder) -> None:
