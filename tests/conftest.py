@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from empty_store import copy_empty_store
 from hypothesis import settings
 from paths import REAL_DATA
 
@@ -72,6 +73,7 @@ def sample_prices() -> np.ndarray:
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory with a tracking store of its own."""
     monkeypatch.chdir(tmp_path)
+    copy_empty_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     return tmp_path

@@ -17,6 +17,7 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from empty_store import copy_empty_store
 from mlflow.entities import Run
 from paths import ROOT
 from screenshots import find_browser
@@ -33,6 +34,8 @@ class Store:
     folder: Path
 
     def __post_init__(self) -> None:
+        if self.uri.startswith("sqlite:"):
+            copy_empty_store(self.folder)
         mlflow.set_tracking_uri(self.uri)  # parts of MLflow's client ask the global one, whatever they were given
 
     @property

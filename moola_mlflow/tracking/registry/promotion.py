@@ -10,7 +10,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.bars import generate_bars
@@ -19,6 +18,7 @@ from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.tracking.names import VersionTags
 from moola_mlflow.tracking.registry.models import CANDIDATE, check_version_whole, without_progress_bar
+from moola_mlflow.tracking.registry.smoke_test import find_problem
 from moola_mlflow.tracking.store import shown_uri
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -135,18 +135,11 @@ def check_serves(folder: Path, card: dict[str, Any], title: str) -> None:
     """
     try:
         length = int(card["window"]["length"])
-        window = generate_bars(length, SMOKE_SEED)[["open", "high", "low", "close"]].to_numpy(np.float64)[None]
-        answer = mlflow.pyfunc.load_model(str(folder)).predict(window)
-        if isinstance(answer, pd.DataFrame):
-            numbers = answer.select_dtypes("number").to_numpy()
-            probability = answer.filter(regex="^p_").to_numpy().sum(1)
-            sound = len(answer) == 1 and np.isfinite(numbers).all() and np.allclose(probability, 1)
-        else:
-            sound = len(answer) == 1 and bool(np.isfinite(answer).all())
-    except Exception as e:  # whatever a stored model's code raises
-        raise GateError(_unserved(title, f"{type(e).__name__}: {e}")) from e
-    if not sound:
-        raise GateError(_unserved(title, f"it answers {answer!r} to one window"))
+    except (KeyError, TypeError, ValueError) as e:
+        raise GateError(_unserved(title, f"its card names no window length ({type(e).__name__}: {e})")) from e
+    window = generate_bars(length, SMOKE_SEED)[["open", "high", "low", "close"]].to_numpy(np.float64)[None]
+    if problem := find_problem(folder, window):
+        raise GateError(_unserved(title, problem))
 
 
 def _unserved(title: str, reason: str) -> str:
