@@ -58,16 +58,11 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.core.errors import GateError, TrainingError, UserError, conceal_secrets, nearest_name, printable
     from moola_mlflow.core.escape import (
-        html_image,
-        html_page,
-        html_table,
-        html_text,
         markdown_code,
         markdown_lines,
         markdown_table,
         markdown_text,
         metric_name,
-        png_data_uri,
     )
     from moola_mlflow.core.names import Metrics
     from moola_mlflow.core.plugins import find_plugins
@@ -179,16 +174,11 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "errors": ("GateError", "TrainingError", "UserError", "conceal_secrets", "nearest_name", "printable"),
         "escape": (
-            "html_image",
-            "html_page",
-            "html_table",
-            "html_text",
             "markdown_code",
             "markdown_lines",
             "markdown_table",
             "markdown_text",
             "metric_name",
-            "png_data_uri",
         ),
         "names": ("Metrics",),
         "plugins": ("find_plugins",),

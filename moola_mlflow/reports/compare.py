@@ -7,12 +7,13 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moola_mlflow.core import UserError, png_data_uri
+from moola_mlflow.core import UserError
 from moola_mlflow.evaluation import Interval
 from moola_mlflow.reports.document import Document, Heading, Items, Mono, Notice, Para, Picture, Strong, Table, Text
 from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import Paired, pair
 from moola_mlflow.reports.plots.compare import COLORS, overlay_figure, scores_figure
+from moola_mlflow.reports.plots.figure import png_bytes
 from moola_mlflow.tracking import COMMIT, Metrics, RunRecord, Tags, encoder_sources, read_run
 
 STAGES = ("pretrain", "finetune", "trial")
@@ -140,11 +141,11 @@ def build_comparison(runs: Sequence[RunRecord], short: bool = False) -> Document
     document.add(_metrics(runs, names, HEADLINE))
     if not short:
         everything = sorted({key for run in runs for key in run.metrics if not key.startswith(Metrics.SYSTEM)})
-        document.add(_metrics(runs, names, everything, "Every metric"), *_pictures(runs, names))
+        document.add(*_pictures(runs, names), Heading("All metrics"), _metrics(runs, names, everything))
     return document
 
 
-def _metrics(runs: Sequence[RunRecord], names: Sequence[str], wanted: Sequence[str], summary: str = "") -> Table:
+def _metrics(runs: Sequence[RunRecord], names: Sequence[str], wanted: Sequence[str]) -> Table:
     """Last values by run, and how far the others are from the first."""
     rows: list[tuple[Text, ...]] = []
     for key in wanted:
@@ -155,7 +156,7 @@ def _metrics(runs: Sequence[RunRecord], names: Sequence[str], wanted: Sequence[s
             f"{value - values[0]:+.4g}" if value is not None and values[0] is not None else "–" for value in values[1:]
         ]
         rows.append((Mono(key), *(_number(value) for value in values), *beyond))
-    return Table(["metric", *names, *(f"{name} - {names[0]}" for name in names[1:])], rows, summary)
+    return Table(["metric", *names, *(f"{name} - {names[0]}" for name in names[1:])], rows)
 
 
 def _number(value: float | None) -> str:
@@ -206,7 +207,7 @@ def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading |
         caption = (
             "Scores out of fold with their intervals. Intervals that meet say little: the paired difference counts."
         )
-        out.append(Picture("scores.png", png_data_uri(scores_figure(labels, scores)), caption))
+        out.append(Picture("scores.png", png_bytes(scores_figure(labels, scores)), caption))
     parts = [(run.children("fold") if run.stage == "finetune" else [run])[:PARTS] for run in runs]
     for family, metrics in FAMILIES.items():
         curves = {metric: [[_curve(part, metric) for part in of_run] for of_run in parts] for metric in metrics}
@@ -216,7 +217,7 @@ def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading |
             continue
         many = ", a line a fold" if runs[0].stage == "finetune" else ""
         name = f"curves-{metrics[0].removeprefix(Metrics.VAL).replace('/', '-')}.png"
-        out.append(Picture(name, png_data_uri(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
+        out.append(Picture(name, png_bytes(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
     return [Heading("Curves"), *out] if out else []
 
 

@@ -1,4 +1,4 @@
-"""What a scan leaves behind for people: its figures, its note, and a page with charts of the best hits."""
+"""Describe the hits of a scan: figures and note of the run, and a page with charts of the best hits."""
 
 from __future__ import annotations
 
@@ -8,40 +8,34 @@ from typing import Any
 
 import pandas as pd
 
-from moola_mlflow.core import Config, html_page, html_table, html_text, markdown_code, markdown_text, metric_name
+from moola_mlflow.core import Config, markdown_code, markdown_text, metric_name
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
 from moola_mlflow.models import PatternDetector, Scan
+from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
 from moola_mlflow.reports.plots.candles import candles_svg, class_color
 from moola_mlflow.tracking import Metrics
 
-NO_NOTHING = (
-    "The detector names one of its classes in every window, also where there is no pattern: it was taught on windows "
-    "that hold one. Its probability says which class, given that there is one; whether there is one, only the "
-    "thresholds ask."
+NO_EMPTY_CLASS = (
+    "The detector names one of its classes in every window, also where there is no pattern. It learned from windows "
+    "that all hold one. Its probability says which class it is, given that a pattern is there. Only the thresholds ask "
+    "whether one is there."
 )
-HINDSIGHT = "A hit is hindsight: the window holds the bars after the span, and the class is read from them."
-WEAK = (
-    "The labels it learned from are WEAK: a rule made them from prices. A hit says that the rule's pattern is there, "
-    "not that a market can be read."
-)
-STYLE = """
-<style>
-body { max-width: 78rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
-.hit { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .7rem .2rem; min-width: 0; }
-.hit header { display: flex; flex-wrap: wrap; gap: .2rem .7rem; align-items: baseline; }
-.hit .name { color: #fff; border-radius: 4px; padding: 0 .45rem; font-size: .88rem; overflow-wrap: anywhere; }
-.hit .when { font-size: .82rem; opacity: .75; margin-left: auto; font-variant-numeric: tabular-nums; }
-.hit .more { font-size: .8rem; opacity: .75; margin: .1rem 0 0; overflow-wrap: anywhere; }
-.hit svg { display: block; width: 100%; height: auto; }
-svg text { font: 11px system-ui, sans-serif; fill: currentColor; opacity: .7; }
-svg .grid { stroke: currentColor; stroke-opacity: .13; } svg .tick { stroke: currentColor; stroke-opacity: .4; }
-.notice { border-left: 4px solid #d9772b; background: var(--soft); padding: .5rem 1rem; margin: .8rem 0; }
-.counts { display: flex; flex-wrap: wrap; gap: .6rem 2rem; margin: 1rem 0; }
-.counts b { display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.counts span { font-size: .85rem; opacity: .75; }
-</style>
-"""
+HINDSIGHT = "A hit is hindsight. The window holds bars after the span, and the detector reads the class from them too."
+WEAK = "The labels are WEAK: a rule made them from prices. A hit says that the rule's pattern is there, nothing more."
+NO_HIT = "No hit passes the thresholds. Lower detect.min_probability or detect.min_span_score."
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One hit as the page shows it."""
+
+    label: str
+    probability: str
+    when: str
+    more: str
+    color: str
+    svg: str
+    """Trusted markup: the template does not escape it."""
 
 
 @dataclass(frozen=True)
@@ -92,37 +86,37 @@ class DetectionsReport:
         return f"{len(self.table):,} hits ({counts}) in {len(self.scan.windows.bars):,} bars"
 
     def scanned(self) -> str:
-        """Return what was read, and what passed."""
+        """Return what was read and how many windows pass the thresholds."""
         scan, options = self.scan, self.config.detect
         left = len(scan.windows.bars) - scan.num_bars_seen
-        short = f" {left:,} bars lie in segments shorter than a window and were not read." if left else ""
+        short = f" {left:,} bars were not read: their segments are shorter than a window." if left else ""
         return (
-            f"{len(scan.windows):,} windows of {scan.windows.length} bars, one every {options.stride}; "
-            f"{scan.above.sum():,} of them ({self.share_above:.0%}) hold a hit with a probability of at least "
-            f"{options.min_probability:g}, a span score of at least {options.min_span_score:g} and {options.margin} "
-            f"bars on either side. Of hits that share a bar the most probable one stays.{short}"
+            f"The detector read {len(scan.windows):,} windows of {scan.windows.length} bars, one every "
+            f"{options.stride} bars. In {scan.above.sum():,} of them ({self.share_above:.0%}) the hit passes the "
+            f"thresholds: probability at least {options.min_probability:g}, span score at least "
+            f"{options.min_span_score:g}, {options.margin} bars on either side. Of hits that share a bar, only the "
+            f"most probable one is kept.{short}"
         )
 
     def cautions(self) -> list[str]:
-        """Return what whoever reads the hits must know."""
+        """Return what the reader must know about the hits."""
         weak = [WEAK] if (self.detector.card.get("labels") or {}).get("weak") else []
-        return [NO_NOTHING, *weak, HINDSIGHT, *self.warnings]
+        return [NO_EMPTY_CLASS, *weak, HINDSIGHT, *self.warnings]
 
     def note(self, seconds: float) -> str:
         """Return the Markdown note of the run: the result first."""
-        checked = self.gates()
-        missed = missed_gates(checked)
+        missed = missed_gates(self.gates())
         passed = "all gates met" if not missed else f"gates missed: {markdown_text('; '.join(missed))}"
         cautions = "\n".join(f"- {markdown_text(text)}" for text in self.cautions())
         return (
             f"**{markdown_text(self.summary())}.**\n\n{markdown_text(self.scanned())}\n\n{cautions}\n\n"
             f"Detector {markdown_code(self.uri)}: {markdown_text(self._headline())} ({passed}). Bars "
             f"{markdown_code(self.config.bars.path)}. {len(self.scan.windows) / seconds:,.0f} windows a second.\n\n"
-            "Look at the artifacts `detections.html` (charts of the best) and `detections.parquet` (all).\n"
+            "Open the artifacts `detections.html` (charts of the best hits) and `detections.parquet` (all hits).\n"
         )
 
     def html(self) -> str:
-        """Return a page that needs nothing else: the detector and its evidence, charts of the best hits, a table."""
+        """Return a page that needs no other file: the detector and its evidence, charts of the best hits, a table."""
         best = self.best()
         counts = [
             (f"{len(self.table):,}", "hits"),
@@ -130,29 +124,19 @@ class DetectionsReport:
             (f"{self.share_above:.0%}", f"of {len(self.scan.windows):,} windows above the thresholds"),
             (f"{len(self.scan.windows.bars):,}", "bars"),
         ]
-        shown = "".join(f"<div><b>{html_text(n)}</b><span>{html_text(what)}</span></div>" for n, what in counts)
-        charts = "\n".join(self._chart(rank, row, hit) for rank, (row, hit) in enumerate(best.iterrows(), 1))
-        of_all = f"the {len(best):,} most probable of {len(self.table):,}" if len(best) < len(self.table) else "all"
-        nothing = "<p>No hit passes the thresholds. Lower detect.min_probability or detect.min_span_score.</p>"
-        return html_page(
-            f"Detections: {self._source()}",
-            "\n".join(
-                [
-                    STYLE,
-                    f'<div class="counts">{shown}</div>',
-                    *(f'<p class="notice">{html_text(text)}</p>' for text in self.cautions()),
-                    f"<p>{html_text(self.scanned())}</p>",
-                    "<h2>Detector</h2>",
-                    html_table(["version", self.uri], self._origin()),
-                    html_table(["gate", "value", "needed", "met"], _gate_rows(self.gates())).replace(
-                        "<td>no</td>", '<td class="bad">no</td>'
-                    ),
-                    f"<h2>Charts: {of_all}</h2>" if len(best) else "<h2>Charts</h2>",
-                    f'<div class="charts">\n{charts}\n</div>' if len(best) else nothing,
-                    *self._table(best),
-                ]
-            ),
-        )
+        fewer = len(best) < len(self.table)
+        which = f"the {len(best):,} most probable of {len(self.table):,}" if fewer else "all hits"
+        charts_title = f"Charts: {which}" if len(best) else "Charts"
+        document = Document(f"Detections: {self._source()}")
+        document.add(*(Notice(text, "warn") for text in self.cautions()), Para(self.scanned()))
+        document.add(Heading("Detector"), Table(["detector", self.uri], self._origin()), _gate_table(self.gates()))
+        document.add(Heading(charts_title))
+        if len(best):
+            document.add(Heading("Table"), _hit_table(best))
+        else:
+            document.add(Para(NO_HIT))
+        charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
+        return document.html("detections.html", counts=counts, charts=charts, charts_title=charts_title)
 
     def best(self) -> pd.DataFrame:
         """Return the rows that the page shows, the most probable first."""
@@ -168,25 +152,23 @@ class DetectionsReport:
     def _headline(self) -> str:
         return str(self.detector.card.get("headline") or "its card holds no headline")
 
-    def _origin(self) -> list[tuple[str, object]]:
+    def _origin(self) -> list[tuple[str, str]]:
         card, labels = self.detector.card, self.detector.card.get("labels") or {}
         kind = "weak (made by a rule)" if labels.get("weak") else "as given"
         counts = ", ".join(f"{n} {name}" for name, n in (labels.get("counts") or {}).items())
         times = f", {labels['labelled_from']} to {labels['labelled_until']}" if "labelled_from" in labels else ""
         encoders = ", ".join(str(encoder.get("uri")) for encoder in card.get("encoders") or []) or "none"
-        rows: list[tuple[str, object]] = [
-            ("model", card.get("model_id", "unknown")),
+        return [
+            ("model", str(card.get("model_id", "unknown"))),
             ("evidence", self._headline()),
             ("labels", f"{labels.get('num', '?')} {kind}: {counts}{times}" if labels else "unknown"),
             ("encoder", encoders),
             ("temperature", f"{self.detector.temperature:.3f}"),
             ("bars", f"{self.config.bars.path}, content SHA-256 {self.scan.windows.bars.sha256}"),
         ]
-        return rows
 
-    def _chart(self, rank: int, row: Any, hit: pd.Series) -> str:
-        windows, window = self.scan.windows, int(self.scan.kept[row])
-        start = int(windows.starts[window])
+    def _chart(self, window: int, hit: pd.Series) -> Chart:
+        windows, start = self.scan.windows, int(self.scan.windows.starts[window])
         rows = slice(start, start + windows.length)
         span = (int(hit["expansion_start"]), int(hit["expansion_end"]))
         color = class_color(self.detector.classes, hit["label"])
@@ -196,35 +178,28 @@ class DetectionsReport:
         if pd.notna(hit["span_score"]):
             more.append(f"span score {hit['span_score']:.2f}")
         more.append(f"{hit['num_windows']} window{'s' if hit['num_windows'] > 1 else ''}")
-        return (
-            f'<article class="hit" id="hit-{rank}"><header><span>{rank}</span>'
-            f'<span class="name" style="background:{color}">{html_text(hit["label"])}</span>'
-            f"<strong>{hit['probability']:.1%}</strong>"
-            f'<span class="when">{_when(hit)}</span></header>'
-            f'<p class="more">{html_text(" · ".join(more))}</p>{svg}</article>'
+        return Chart(hit["label"], f"{hit['probability']:.1%}", _when(hit), " · ".join(more), color, svg)
+
+
+def _hit_table(best: pd.DataFrame) -> Table:
+    rows = [
+        (
+            str(rank), hit["instrument"], _when(hit), hit["label"], f"{hit['probability']:.4f}",
+            "" if pd.isna(hit["span_score"]) else f"{hit['span_score']:.3f}", str(hit["num_windows"]),
+            f"{hit['window_start']:%Y-%m-%d %H:%M} to {hit['window_end']:%H:%M}",
         )
-
-    def _table(self, best: pd.DataFrame) -> list[str]:
-        if not len(best):
-            return []
-        headers = ["", "instrument", "span (UTC)", "label", "probability", "span score", "windows", "window (UTC)"]
-        rows = [
-            (
-                rank, hit["instrument"], _when(hit), hit["label"], f"{hit['probability']:.4f}",
-                "" if pd.isna(hit["span_score"]) else f"{hit['span_score']:.3f}", hit["num_windows"],
-                f"{hit['window_start']:%Y-%m-%d %H:%M} to {hit['window_end']:%H:%M}",
-            )
-            for rank, (_, hit) in enumerate(best.iterrows(), 1)
-        ]  # fmt: skip
-        return ["<h2>Table</h2>", html_table(headers, rows)]
-
-
-def _gate_rows(checked: Sequence[Gate]) -> list[tuple[Any, ...]]:
-    return [
-        (row["gate"], "missing" if row["value"] is None else f"{row['value']:.4g}", row["needed"],
-         "yes" if row["passed"] else "no")
-        for row in gates_table(checked)
+        for rank, (_, hit) in enumerate(best.iterrows(), 1)
     ]  # fmt: skip
+    headers = ["", "instrument", "span (UTC)", "label", "probability", "span score", "windows", "window (UTC)"]
+    return Table(headers, rows)
+
+
+def _gate_table(checked: Sequence[Gate]) -> Table:
+    def cells(row: dict[str, Any]) -> tuple[Text, ...]:
+        value = "missing" if row["value"] is None else f"{row['value']:.4g}"
+        return row["gate"], value, row["needed"], Strong("yes" if row["passed"] else "no", row["passed"])
+
+    return Table(["gate", "value", "needed", "met"], [cells(row) for row in gates_table(checked)])
 
 
 def _when(hit: pd.Series) -> str:

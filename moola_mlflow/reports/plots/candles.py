@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from moola_mlflow.core import html_text
-from moola_mlflow.reports.plots.training import blank_figure
+from moola_mlflow.reports.plots.figure import blank_figure
 
 CLASS_COLORS = ("#3f6fd8", "#d9772b", "#8a56c2", "#2f9e8f", "#c0417f", "#8d7a25")
 UP, DOWN = "#2a9d76", "#d1495b"
@@ -24,7 +24,7 @@ def class_color(classes: Sequence[str], label: str) -> str:
 
 
 def candles_svg(ohlc_T4: np.ndarray, time_ns_T: np.ndarray, span: tuple[int, int], color: str, title: str) -> str:
-    """Return one window as candlesticks, its span shaded. ``title`` is text.
+    """Return one window as candlesticks in SVG, its span shaded. ``title`` is text.
 
     Shapes: ohlc [T, 4], times int64 [T], span: first and last step. Units: pixels of a box of 560 x 250 that scales.
     """
@@ -42,7 +42,7 @@ def candles_svg(ohlc_T4: np.ndarray, time_ns_T: np.ndarray, span: tuple[int, int
         return TOP + (high - price) / (high - low) * (bottom - TOP)
 
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html_text(title)}">',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">',
         f'<rect x="{x(span[0] - 0.5):.1f}" y="{TOP}" width="{(span[1] - span[0] + 1) * step:.1f}" '
         f'height="{bottom - TOP}" fill="{color}" fill-opacity=".2"/>',
     ]

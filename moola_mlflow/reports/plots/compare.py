@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from moola_mlflow.evaluation import Interval
-from moola_mlflow.reports.plots.training import blank_figure
+from moola_mlflow.reports.plots.figure import blank_figure
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
 STYLES = ("-", "--", ":")

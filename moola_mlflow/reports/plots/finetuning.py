@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from moola_mlflow.evaluation import ECE_BINS, Interval, ece
-from moola_mlflow.reports.plots.training import blank_figure
+from moola_mlflow.reports.plots.figure import blank_figure
 
 BEFORE, AFTER, GAIN, LOSS, NEUTRAL = "tab:orange", "tab:blue", "tab:green", "tab:red", "0.45"
 HITS = (3, 5)

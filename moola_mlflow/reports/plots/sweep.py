@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from moola_mlflow.reports.plots.training import blank_figure
+from moola_mlflow.reports.plots.figure import blank_figure
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from moola_mlflow.tracking import Metrics
-
-
-def blank_figure(width: float, height: float) -> Figure:
-    """Return an empty figure with its own canvas: pyplot keeps global state and a window system. Units: inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+from moola_mlflow.core import Metrics
+from moola_mlflow.reports.plots.figure import blank_figure
 
 
 def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:

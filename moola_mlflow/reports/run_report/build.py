@@ -155,8 +155,7 @@ def _kind(finding: Conclusion) -> str:
 
 
 def _list(findings: Sequence[Conclusion]) -> Items | None:
-    mark = {True: "✔", False: "✘", None: "·"}
-    items: list[Text] = [(Strong(mark[one.good], one.good), f" {one.text}") for one in findings]
+    items: list[Text] = [one.text if one.good is None else (Strong("", one.good), f" {one.text}") for one in findings]
     return Items(items) if items else None
 
 

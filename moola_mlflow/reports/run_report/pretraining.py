@@ -58,9 +58,9 @@ def configuration(run: RunRecord, version: str | None) -> list[Block]:
                    + describe_processes(*counts)),
         ("registered as", Mono(version) if version else "no model version"),
     ]  # fmt: skip
-    blocks: list[Block] = [Heading("Configuration"), Table(["", ""], rows)]
+    blocks: list[Block] = [Heading("Configuration"), Table(["setting", "value"], rows)]
     if text := run.text(Artifacts.CONFIG):
-        blocks.append(Code(text, "The whole configuration"))
+        blocks += [Heading("The whole configuration", 3), Code(text)]
     return blocks
 
 
@@ -180,7 +180,7 @@ def training_time(run: RunRecord, p: Pretrained) -> list[Block]:
         rows.append(("windows a second", f"{sum(rates) / len(rates):,.0f} in training"))
     if (total := number(training.get("total_time"))) is not None:
         rows.append(("whole run, scoring included", duration(total)))
-    return [Heading("Training time"), Table(["", ""], rows)]
+    return [Heading("Training time"), Table(["measure", "value"], rows)]
 
 
 def checkpoint(run: RunRecord, p: Pretrained, uri: str) -> list[Block]:

@@ -94,7 +94,7 @@ def _setup(run: RunRecord, t: Tuned) -> Table:
     ]  # fmt: skip
     if "total_seconds" in run.metrics:
         rows.append(("time", duration(run.metrics["total_seconds"])))
-    return Table(["", ""], rows)
+    return Table(["setting", "value"], rows)
 
 
 def _counts(t: Tuned) -> str:

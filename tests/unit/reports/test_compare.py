@@ -13,13 +13,13 @@ from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 from small_labels import small_labels
 
 from moola_mlflow.core import Config, resolve
-from moola_mlflow.core.escape import png_data_uri
 from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.reports import compare
 from moola_mlflow.reports.paired import Paired, pair
 from moola_mlflow.reports.plots.compare import literal, overlay_figure, scores_figure
+from moola_mlflow.reports.plots.figure import png_bytes
 from moola_mlflow.tracking.run_reader import RunRecord, Sources, encoder_sources
 
 FOLDS = [{"fold": k, "num_train": 20, "num_test": 10, "num_purged": 0} for k in range(4)]
@@ -209,8 +209,8 @@ def test_a_run_given_twice_is_refused() -> None:
 @pytest.mark.parametrize("name", ["$\\frac{", "_hidden", "a" * 500, "<script>", "", "$x$ | `y`\n"])
 def test_any_name_can_stand_in_a_picture(name: str) -> None:
     curves = {"val/loss": [[{0: 1.0, 1: 0.5}], [{0: 1.0}]], "train/loss": [[{0: 1.0}, {0: 2.0}], []]}
-    assert png_data_uri(overlay_figure([name, "B"], curves, "loss")).startswith(b"\x89PNG")
-    assert png_data_uri(scores_figure([name, "B"], {"F1": [Interval(0.5, 0.4, 0.6), None]})).startswith(b"\x89PNG")
+    assert png_bytes(overlay_figure([name, "B"], curves, "loss")).startswith(b"\x89PNG")
+    assert png_bytes(scores_figure([name, "B"], {"F1": [Interval(0.5, 0.4, 0.6), None]})).startswith(b"\x89PNG")
     assert not literal(name).startswith("_")
     assert len(literal(name)) < 60
 

@@ -17,7 +17,7 @@ from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core import BarsConfig, resolve
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.scanning import scan
-from moola_mlflow.reports.detections import NO_NOTHING, WEAK, DetectionsReport
+from moola_mlflow.reports.detections import NO_EMPTY_CLASS, WEAK, DetectionsReport
 from moola_mlflow.reports.plots.candles import candles_svg, overview_figure, price_text, price_ticks
 from moola_mlflow.windows.windows import MINUTE_NS
 
@@ -25,7 +25,7 @@ SCRIPT = "<script>alert(1)</script>"
 EVERYTHING = {"detect.min_probability": 0.0, "detect.min_span_score": 0.0, "detect.margin": 0}
 
 
-def findings(bars: Bars | None = None, detector: PatternDetector | None = None, **options: Any) -> DetectionsReport:
+def report_of(bars: Bars | None = None, detector: PatternDetector | None = None, **options: Any) -> DetectionsReport:
     config = resolve({}, {**EVERYTHING, **options})
     bars = read_bars(BarsConfig(sample_bars=3000)) if bars is None else bars
     detector = small_detector("path") if detector is None else detector
@@ -38,14 +38,14 @@ def svg_of(html: str) -> list[str]:
 
 
 def test_the_page_has_a_chart_of_each_of_the_best_and_says_what_it_may_not_hide() -> None:
-    found = findings(**{"detect.top": 7})
+    found = report_of(**{"detect.top": 7})
     html = found.html()
     assert len(found.table) > 7
     assert len(svg_of(html)) == html.count('<article class="hit"') == 7
     shown = [float(text) for text in re.findall(r"<strong>([\d.]+)%</strong>", html)]
     assert shown == sorted(shown, reverse=True)
     assert shown[0] == round(100 * found.table["probability"].max(), 1)
-    for text in (NO_NOTHING, "models:/moola-detector/3", "joint_success_at_3", "the 7 most probable of"):
+    for text in (NO_EMPTY_CLASS, "models:/moola-detector/3", "joint_success_at_3", "the 7 most probable of"):
         assert text in html
     assert f"{found.share_above:.0%}" in html
     assert WEAK not in html
@@ -54,7 +54,7 @@ def test_the_page_has_a_chart_of_each_of_the_best_and_says_what_it_may_not_hide(
 def test_weak_labels_are_called_weak_on_the_page_and_in_the_note() -> None:
     detector = small_detector("path")
     weak = replace(detector, card={**detector.card, "labels": {"weak": True, "num": 174, "counts": {"a": 174}}})
-    found = findings(detector=weak)
+    found = report_of(detector=weak)
     assert WEAK in found.html().replace("&#x27;", "'")
     assert "are WEAK" in found.note(1.0)
 
@@ -64,36 +64,36 @@ def test_names_that_look_like_html_stay_text() -> None:
     named = replace(bars, symbols=dict.fromkeys(bars.symbols, SCRIPT))
     detector = small_detector("path")
     classes = replace(detector, classes=(SCRIPT, '" onload="alert(1)'))
-    html = findings(named, classes).html()
+    html = report_of(named, classes).html()
     assert "<script" not in html
     assert 'onload="' not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 50
-    assert re.search(r"(?<!\\)<script", findings(named, classes).note(1.0)) is None
+    assert re.search(r"(?<!\\)<script", report_of(named, classes).note(1.0)) is None
 
 
 def test_the_page_refers_to_nothing_outside_and_is_the_same_every_time() -> None:
-    html = findings().html()
+    html = report_of().html()
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", html)
     assert not re.search(r"https?://|@import|url\(", html)
-    assert html == findings().html()
+    assert html == report_of().html()
 
 
 def test_fifty_charts_stay_light() -> None:
-    found = findings(read_bars(BarsConfig(sample_bars=20_000)))
+    found = report_of(read_bars(BarsConfig(sample_bars=20_000)))
     html = found.html()
     assert len(svg_of(html)) == 50
     assert len(html.encode()) < 1_000_000
 
 
 def test_where_nothing_is_found_the_page_and_the_note_say_so() -> None:
-    found = findings(**{"detect.min_probability": 1.0})
+    found = report_of(**{"detect.min_probability": 1.0})
     assert len(found.table) == 0
     assert "No hit passes the thresholds" in found.html()
     assert found.note(1.0).startswith("**0 hits (0 consolidation, 0 retracement) in 3,000 bars.**")
 
 
 def test_the_figures_count_hits_by_class_and_windows_above() -> None:
-    found = findings(**{"detect.min_probability": 0.52})
+    found = report_of(**{"detect.min_probability": 0.52})
     figures = found.metrics(2.0)
     assert figures["hits/consolidation"] + figures["hits/retracement"] == figures["detect/hits"] == len(found.table)
     assert figures["detect/windows_per_second"] == figures["detect/windows"] / 2
