@@ -136,7 +136,7 @@ def test_the_report_holds_the_figures_of_its_runs(world: World, tmp_path: Path) 
     assert "Identity" not in markdown
     missed = run.data.metrics["probe/r2_gain"] - 0.067
     assert (
-        f"| `probe_r2_gain` | {run.data.metrics['probe/r2_gain']:.4g} | `> 0.067` | **missed by {-missed:.4g}** |"
+        f"| `probe_r2_gain` | {run.data.metrics['probe/r2_gain']:.4g} | `> 0.067` | **✘ missed by {-missed:.4g}** |"
         in markdown
     )
     pictures = re.findall(r"\]\((figures/[\w.-]+)\)", markdown)
