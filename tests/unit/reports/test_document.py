@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from pages import Page, line, names
 
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.reports.document import (
@@ -59,10 +61,21 @@ def test_the_page_is_made_from_the_markdown() -> None:
     assert document.html() == html_page(document.markdown(), {"a.png": b"png"})
 
 
-@pytest.mark.parametrize("title", ["a #", "a ##", "# a", "#", "##", r"a \#", "C# and F#"])
-def test_a_title_keeps_its_number_signs(title: str) -> None:
-    html = Document(title, [Heading(title), Heading(title, 3)]).html()
-    assert re.findall(r"<h[123][^>]*>(.*)</h[123]>", html) == [title] * 3
+@given(name=names)
+@example(name="a ##")
+def test_names_show_their_characters_in_every_block(name: str) -> None:
+    cells = (name, Mono(name), Strong(name), (Mono("x"), f" {name}"))
+    page = Page(Document(name, [
+        Heading(name), Heading(name, 3), Para(cells[3]), Notice(name), Items([name]), Table([name] * 4, [cells]),
+        Code(name), Picture("a.png", b"png", name),
+    ]).html())  # fmt: skip
+    shown = line(name)
+    assert page.texts["h1"] == page.texts["title"] == page.texts["h2"] == page.texts["h3"] == [shown]
+    assert page.texts["p"] == [f"x {shown}", shown]
+    assert page.texts["li"] == page.texts["figcaption"] == [shown]
+    assert page.texts["th"] == [shown] * 4
+    assert page.texts["td"] == [*[shown] * 3, f"x {shown}"]
+    assert page.texts["pre"] == [re.sub("\r\n?", "\n", name.rstrip()) + "\n"]
 
 
 def test_news_have_a_sign_and_a_warning_too() -> None:
