@@ -32,7 +32,7 @@ CHILD = """
 import json, os, signal, sys, time
 from moola_mlflow.core import runtime
 runtime.prepare_environment()
-from moola_mlflow.cli.main import parse
+from moola_mlflow.cli.parser import parse
 from moola_mlflow.cli.commands import pretrain
 from moola_mlflow.core import Interrupts
 from moola_mlflow.training import EpochEnded

@@ -35,7 +35,7 @@ import json, os, sys, threading, time
 from pathlib import Path
 from moola_mlflow.core import runtime
 runtime.prepare_environment()
-from moola_mlflow.cli.main import parse
+from moola_mlflow.cli.parser import parse
 from moola_mlflow.training import Trainer
 
 class Measured(BaseException):

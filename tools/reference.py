@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from moola_mlflow.cli import main
+from moola_mlflow.cli import help, main
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
 from moola_mlflow.core import Config, allowed_values, dotted_keys, read_preset, resolve
 
@@ -62,20 +62,20 @@ def entry_points() -> Iterator[str]:
     rows = []
     for name, entry in ENTRY_POINTS.items():
         given = (
-            f"`{one.name}`" + (f" ({told})" if (told := _default(one)) else "") for one in main.parameters_of(name)
+            f"`{one.name}`" + (f" ({told})" if (told := _default(one)) else "") for one in help.parameters_of(name)
         )
         rows.append((f"[{name}](#{name})", text(entry.summary), ", ".join(given)))
     yield "## Entry points\n\n" + table(("command", "what it does", "parameters (defaults)"), rows)
     for name, entry in ENTRY_POINTS.items():
         parameters = table(
             ("parameter", "short for", "default", "meaning"),
-            ((f"`{one.name}`", code(one.dotted), _default(one), text(one.meaning)) for one in main.parameters_of(name)),
+            ((f"`{one.name}`", code(one.dotted), _default(one), text(one.meaning)) for one in help.parameters_of(name)),
         )
         examples = "\n".join(f"    {line}" for line in entry.examples)
         yield f"### {name}\n\n{text(entry.summary)[0].upper()}{text(entry.summary)[1:]}.\n\n{parameters}\n\n{examples}"
 
 
-def _default(parameter: main.Parameter) -> str:
+def _default(parameter: help.Parameter) -> str:
     return "needed" if parameter.needed else code(parameter.default)
 
 

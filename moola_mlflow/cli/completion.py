@@ -1,8 +1,9 @@
-"""Completion of ``moola`` in bash: a script that is made once and asks nothing when a key is pressed."""
+"""The script that completes ``moola`` in bash. It holds every word, so that pressing a key starts no process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from moola_mlflow.cli.entry_points import ENTRY_POINTS
+from moola_mlflow.core import dotted_keys
 
 TEMPLATE = """\
 # Completion of moola in bash, for this shell: source <(moola completion)
@@ -26,19 +27,19 @@ complete -o default -F _moola moola
 """
 
 
-def bash(commands: Mapping[str, Iterable[str]], dotted: Iterable[str]) -> str:
-    """Return the script for commands with their short parameters, and the dotted keys that each of them takes.
+def completion_script() -> str:
+    """Return the script.
 
-    Dotted keys are offered once a dot is there, or their section alone: a list of two hundred helps nobody.
+    It offers a section's dotted keys only once a dot is typed: a list of two hundred keys helps nobody.
     """
-    dotted = sorted(dotted)
+    dotted = sorted(dotted_keys())
     sections = " ".join(sorted({f"--{key.split('.')[0]}." for key in dotted}))
     cases = [
-        f'        {name}) keys="{" ".join(f"--{key}" for key in keys)} {sections}" ;;'
-        for name, keys in commands.items()
+        f'        {name}) keys="{" ".join(f"--{key}" for key in entry.parameters)} {sections}" ;;'
+        for name, entry in ENTRY_POINTS.items()
     ]
     return TEMPLATE.format(
-        names=" ".join([*commands, "completion", "help"]),
+        names=" ".join([*ENTRY_POINTS, "completion", "help"]),
         cases="\n".join(cases),
         dotted=" ".join(f"--{key}" for key in dotted),
     )

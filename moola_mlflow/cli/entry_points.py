@@ -60,7 +60,9 @@ class EntryPoint:
     lone: str = ""
     """The parameter whose name may be left out."""
     underlay: bool = False
-    """Whether a preset of one's own lies over the default one: it then need not repeat what the command needs."""
+    """Whether a given preset only replaces keys of the default one: it then need not repeat all of them."""
+    module: str = ""
+    """Module in ``commands/`` that runs it, if it has another name."""
 
 
 ENTRY_POINTS = {
@@ -70,6 +72,7 @@ ENTRY_POINTS = {
         ("mlflow run .", "moola main --seed 23"),
         config="configs/tour.yaml",
         meanings={"seed": "Seed of every step: both encoders, the drawn labels, both detectors."},
+        module="tour",
     ),
     "data": EntryPoint(
         "read, check and canonicalise bars; write one parquet",

@@ -18,7 +18,7 @@ from documented import NOT_RUN, PAGES, PYTHON_BY, ROOT, RUN_BY, blocks, commands
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.cli.main import parse
+from moola_mlflow.cli.parser import parse
 from moola_mlflow.core import BarsConfig
 
 TYPED = [(page, line) for page in PAGES for line, _ in commands(page)]

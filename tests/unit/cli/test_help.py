@@ -15,7 +15,8 @@ from command_lines import spoken
 from paths import ROOT
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.cli.main import help_text, parameters_of, parse
+from moola_mlflow.cli.help import help_text, parameters_of
+from moola_mlflow.cli.parser import parse
 
 HEAVY = ("torch", "mlflow", "optuna", "numpy", "pandas", "matplotlib", "sklearn")
 
@@ -44,7 +45,9 @@ def test_every_parameter_of_a_help_says_what_it_means_and_what_it_is_where_it_is
         (line,) = [line for line in help_text(name).splitlines() if line.startswith(f"  --{one.name} ")]
         assert f" {one.meaning} [" in line
         assert line.endswith("]")
-    signature = inspect.signature(importlib.import_module(f"moola_mlflow.cli.commands.{name}").run).parameters
+    signature = inspect.signature(
+        importlib.import_module(f"moola_mlflow.cli.commands.{entry.module or name}").run
+    ).parameters
     assert set(entry.own) == set(signature) - {"config", "preset", "interrupts"}
     for key, argument in entry.own.items():
         assert argument.default == signature[key].default

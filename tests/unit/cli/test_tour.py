@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from moola_mlflow.cli.commands import main
-from moola_mlflow.cli.tour import REFUSED, Tour, headline, refusal
+from moola_mlflow.cli.child_commands import REFUSED, ChildCommands, headline, refusal
+from moola_mlflow.cli.commands import tour as tour_command
 from moola_mlflow.core import resolve
 from moola_mlflow.core.signals import Interrupts
 
@@ -38,9 +38,9 @@ def test_a_step_says_in_one_line_what_came_out_and_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, note: str, said: str
 ) -> None:
     made: Any = SimpleNamespace(id="abc", tags={"mlflow.note.content": note})
-    monkeypatch.setattr(Tour, "_process", lambda *_: code)
-    monkeypatch.setattr(Tour, "_newest", lambda _: made)
-    tour = Tour(SimpleNamespace(id="parent"), Interrupts(), tmp_path, 3)  # type: ignore[arg-type]
+    monkeypatch.setattr(ChildCommands, "_process", lambda *_: code)
+    monkeypatch.setattr(ChildCommands, "_newest", lambda _: made)
+    tour = ChildCommands(SimpleNamespace(id="parent"), Interrupts(), tmp_path, 3)  # type: ignore[arg-type]
     assert tour.step("Bars", "data", "the note", {"bars": "sample"}) is made
     first, command, result = capsys.readouterr().out.splitlines()
     assert (first, command) == ("[1/3] Bars", "  $ moola data --bars=sample")
@@ -59,7 +59,7 @@ def test_what_was_not_promoted_is_gone_on_with_by_its_version(
         figures = {"probe/r2_gain": len(steps), "cv/joint_success_at_3": len(steps)}
         return SimpleNamespace(id=str(len(steps)), status=status, metrics=figures)
 
-    monkeypatch.setattr(main, "_version", lambda model, made: "7")
+    monkeypatch.setattr(tour_command, "_version", lambda model, made: "7")
     tour: Any = SimpleNamespace(folder=tmp_path, step=step)
-    assert main._walk(tour, resolve({}, {}), "moola") == f"models:/{encoder}"
-    assert len(steps) == main.NUM_STEPS
+    assert tour_command._walk(tour, resolve({}, {}), "moola") == f"models:/{encoder}"
+    assert len(steps) == tour_command.NUM_STEPS

@@ -9,7 +9,8 @@ import yaml
 from paths import ROOT
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.cli.main import parse, run_cli
+from moola_mlflow.cli.main import run_cli
+from moola_mlflow.cli.parser import parse
 from moola_mlflow.core import Config, dotted_keys, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 

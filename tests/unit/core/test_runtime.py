@@ -90,7 +90,7 @@ def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tun
 def test_a_command_that_shares_nothing_out_is_refused_to_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    monkeypatch.setattr(main, "SPEAK_S", 0)
+    monkeypatch.setattr(main, "FIRST_PROCESS_S", 0)
     monkeypatch.setattr(main.importlib, "import_module", lambda name: pytest.fail("it was begun"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")  # the first one records it too

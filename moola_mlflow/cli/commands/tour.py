@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlflow
 
-from moola_mlflow.cli.tour import Tour
+from moola_mlflow.cli.child_commands import ChildCommands
 from moola_mlflow.core import Config, Interrupts, TrainingError, markdown_table
 from moola_mlflow.tracking import Artifacts, Metrics, Run, RunRecord, run_name
 
@@ -28,7 +28,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
         except OSError as e:
             raise TrainingError(f"cannot write {folder} in {Path.cwd()}: {e}; run in a folder you may write to") from e
         experiment = mlflow.MlflowClient().get_experiment(active.experiment_id).name
-        tour = Tour(active, interrupts, folder, NUM_STEPS)
+        tour = ChildCommands(active, interrupts, folder, NUM_STEPS)
         encoder = _walk(tour, config, experiment)
         following = NEXT.format(encoder=encoder)
         seconds = time.perf_counter() - started
@@ -46,7 +46,7 @@ NEXT = """
 """.strip("\n")
 
 
-def _walk(tour: Tour, config: Config, experiment: str) -> str:
+def _walk(tour: ChildCommands, config: Config, experiment: str) -> str:
     """Run the steps, each later one with what an earlier one left; return the URI of the encoder to go on with."""
     folder, seed = tour.folder, config.trainer.seed
     bars, labels = folder / "bars.parquet", folder / "labels.parquet"

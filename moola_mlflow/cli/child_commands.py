@@ -21,7 +21,7 @@ REFUSED = 3
 
 
 @dataclass
-class Tour:
+class ChildCommands:
     """Runs commands in processes of their own, which speak into files, and says of each in one line what it left."""
 
     active: Run
