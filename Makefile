@@ -31,7 +31,7 @@ test-all: .venv/.ready ## all tests
 check: .venv/.ready ## lint, format, types, layers
 	$(ACTIVATE) ruff check . && ruff format --check . && mypy && lint-imports
 
-bench: .venv/.ready ## the benchmarks, hours; results as JSON, and the table of speed that the README quotes
+bench: .venv/.ready ## the benchmarks, hours; results as JSON, and the table of speed that the docs quote
 	$(ACTIVATE) for name in $(BENCHES); do echo "== $$name" && python -m benchmarks.$$name || exit 1; done && python -m benchmarks.table
 
 ui: .venv/.ready ## MLflow's web interface on the runs of this folder

@@ -1,4 +1,4 @@
-"""The README's table of speed, from the results that the benchmarks have left.
+"""The docs' table of speed, from the results that the benchmarks have left.
 
     python -m benchmarks.table [--results benchmarks/results]
 

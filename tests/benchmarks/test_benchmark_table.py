@@ -1,4 +1,4 @@
-"""The table of speed is made from whatever results there are, README.md quotes it, and results say how they came."""
+"""The table of speed is made from whatever results there are, a page quotes it, and results say how they came."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import features, finetune, peers, scale, synthetic_months, table
 
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 FIVE_YEARS = "1,797,854 bars, 20 epochs, start to registered encoder"
 QUOTED: dict[tuple[str, ...], tuple[str, Sequence[tuple[str, int, str]]]] = {
     ("five_years",): ("# minutes, # GiB", [(FIVE_YEARS, 0, "1"), (FIVE_YEARS, 1, "1024")]),
@@ -56,7 +57,7 @@ QUOTED: dict[tuple[str, ...], tuple[str, Sequence[tuple[str, int, str]]]] = {
     ),
     ("pruning",): ("# %", [("epochs of a sweep that pruning saves", 0, "1")]),
 }
-"""Of each row of README.md, by the benchmarks that it names: its form, and where each figure stands in the table.
+"""Of each row of the page's table, by the benchmarks that it names: its form, and where each figure is in the table.
 
 A figure is a row of the table, the place among its numbers without those in brackets, and what it is divided by. Where
 there are more than the row quotes, what it quotes holds for all of them, in turn.
@@ -185,7 +186,7 @@ def roundings(figure: str, divisor: str, quoted: str) -> set[Decimal]:
 
 
 def wrongly_quoted(text: str, figures: Mapping[str, tuple[str, str]], known: Mapping[Any, Any] = QUOTED) -> list[str]:
-    """Return the rows of a README's table of speed whose figures are not those of the table, with what they should be.
+    """Return the rows of a page's table of speed whose figures are not those of the table, with what they should be.
 
     Where a figure of the table lies on the border of two roundings, either may be quoted.
     """
@@ -208,10 +209,10 @@ def wrongly_quoted(text: str, figures: Mapping[str, tuple[str, str]], known: Map
     return wrong + [f"no row names {names}" for names in known if names not in seen]
 
 
-def test_the_figures_of_speed_that_the_readme_quotes_follow_from_the_results() -> None:
-    readme, text = (ROOT / "README.md").read_text(encoding="utf-8"), table.table(ROOT / "benchmarks" / "results")
-    assert wrongly_quoted(readme, rows(text)) == []
-    assert f"| {FIVE_YEARS} (" in readme
+def test_the_figures_of_speed_that_a_page_quotes_follow_from_the_results() -> None:
+    page, text = PAGE.read_text(encoding="utf-8"), table.table(ROOT / "benchmarks" / "results")
+    assert wrongly_quoted(page, rows(text)) == []
+    assert f"| {FIVE_YEARS} (" in page
 
 
 @pytest.mark.parametrize(

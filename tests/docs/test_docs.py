@@ -17,7 +17,7 @@ PAGES = [
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
 FOLDERS = ("moola_mlflow", "configs", "docs", "tests", "tools", "benchmarks", "examples", ".ci")
-SUFFIXES = ("py", "yaml", "yml", "md", "toml", "ipynb", "png")
+SUFFIXES = ("py", "yaml", "yml", "md", "toml", "ipynb", "png", "svg")
 
 
 def names(paths: list[Path]) -> list[str]:

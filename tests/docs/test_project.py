@@ -105,4 +105,6 @@ def test_make_without_a_target_lists_every_target() -> None:
 def test_ci_runs_the_commands_that_contributors_run() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.findall(r"^make (.*)$", script.read_text(), re.MULTILINE) == ["check", "test", "test-slow"]
+    text = script.read_text()
+    assert re.findall(r"^for lane in (.*); do$", text, re.MULTILINE) == ["check test test-slow"]
+    assert re.findall(r"^ +make (.*)$", text, re.MULTILINE) == ['"$lane"']

@@ -36,7 +36,16 @@ def test_a_page_holds_every_row_of_its_benchmark(name: str) -> None:
     assert [row for row in rows if row not in told] == []
 
 
-def test_the_readme_holds_the_scores_of_every_method() -> None:
-    report = json.loads((ROOT / "benchmarks" / "results" / "labels.json").read_text())
-    scores = labels.tables(report).split("\n\n")[0]
-    assert scores in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_quotes_three_numbers_from_the_results() -> None:
+    names = ("labels", "five_years")
+    evidence, speed = (json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in names)
+    found = {(row["detector"], row["baseline"]): row["joint_success_at_3"] for row in evidence["differences"]}
+    alone = found["detector, encoding", "scratch, encoding"]
+    together = found["detector, both", labels.PATH_ALONE]
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Three numbers\n")[2]
+    rows = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[1] for row in rows[1:]] == [
+        *(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in (alone, together)),
+        f"{speed['seconds'] / 60:.1f} minutes",
+    ]
+    assert f"{speed['bars']:,} bars, {speed['epochs']} epochs" in rows[3]

@@ -53,6 +53,7 @@ NOT_RUN = {
     r": (git clone|pip install) ": "needs the network",
     r": (ssh|scp) ": "needs a second machine",
     r": export MLFLOW_TRACKING_URI=": "names a server of the reader's; test_outage.py has one of its own",
+    r"README\.md: mlflow run \.$": "the tour: test_tour_command.py runs it",
     r": mlflow ui$": "serves until it is stopped; test_readme.py starts it and asks it",
     r": mlflow server ": "serves until it is stopped; test_outage.py starts it, and stops it",
     r": mlflow models serve ": "serves until it is stopped; test_serving.py starts it and asks it",
