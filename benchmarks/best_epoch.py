@@ -40,7 +40,7 @@ def shuffled(labels: LabelledSet, seed: int) -> LabelledSet:
 def fold_f1(labels: LabelledSet, head: str, epochs: int, seed: int) -> dict[str, float]:
     """Return the mean F1 over folds: epoch chosen inside, epoch chosen on the test fold, and the last one."""
     settings = HeadSettings(epochs=epochs, patience=epochs, head=head)
-    inputs = HeadInputs(*(detector_inputs(None, "path", ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc))))
+    inputs = HeadInputs(*(detector_inputs(None, "price_path", ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc))))
     method, targets = HeadMethod(head, inputs, settings), Targets.of(labels)
     units = plan_folds(labels, CvConfig(), [seed])
     # The published way: the same fit, but the fold that scores it watches every epoch.

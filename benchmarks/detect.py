@@ -87,7 +87,7 @@ def speed(out: Path) -> None:
     detector = full_size()
     ohlc = generate_bars(105 * NUM_WINDOWS, 3)[["open", "high", "low", "close"]].to_numpy(np.float64)
     ohlc = ohlc.reshape(NUM_WINDOWS, 105, 4)
-    path = PatternDetector(Detector("span", 56, 2, (5, 12)).eval(), None, "path", CLASSES, 1.3, {})
+    path = PatternDetector(Detector("span", 56, 2, (5, 12)).eval(), None, "price_path", CLASSES, 1.3, {})
     options = detect_options({})
     bars = read_bars(BarsConfig(sample_bars=20_000, sample_seed=3))
     rates = {

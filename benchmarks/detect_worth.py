@@ -5,7 +5,7 @@ project's root, with the real bars in ../shared/data:
 
     moola pretrain --config configs/path.yaml --register worth-encoder
     moola finetune --encoder models:/worth-encoder@candidate --register worth-both
-    moola finetune --finetune.inputs path --register worth-path
+    moola finetune --finetune.inputs price_path --register worth-path
     python -m benchmarks.detect_worth --detector models:/worth-both@candidate models:/worth-path@candidate \\
         --bars sample ../shared/data/es_front_1min.parquet
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.objectives.base import Errors
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.models.objectives.path import PricePath, median_range
+from moola_mlflow.models.objectives.price_path import PricePath, median_range
 from moola_mlflow.windows.batches import CHUNK, Batch, BatchSource
 
 CHANNEL = ("path_high", "path_low", "path_close")

@@ -65,10 +65,10 @@ VARIANTS = {
         Variant("masked blocks, path targets", build=_blocks),
         Variant("random, path inputs", channel=True, trained=False),
         Variant("hidden path channel", build=_channel, channel=True),
-        Variant("path 8 epochs", {"objective.name": "path", "trainer.epochs": 8}),
-        Variant("path", {"objective.name": "path"}),
-        Variant("path, lr 4e-3", {"objective.name": "path", "optimizer.lr": 4e-3}),
-        Variant("path + 0.5 masked", {"objective.name": "path+0.5*masked"}),
+        Variant("path 8 epochs", {"objective.name": "price_path", "trainer.epochs": 8}),
+        Variant("path", {"objective.name": "price_path"}),
+        Variant("path, lr 4e-3", {"objective.name": "price_path", "optimizer.lr": 4e-3}),
+        Variant("path + 0.5 masked", {"objective.name": "price_path+0.5*masked"}),
     )
 }
 

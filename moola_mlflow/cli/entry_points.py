@@ -134,7 +134,7 @@ ENTRY_POINTS = {
         ),
         (
             "moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
-            "moola finetune --labels labels.parquet --finetune.inputs path  # path features alone, no encoder",
+            "moola finetune --labels labels.parquet --finetune.inputs price_path  # path features alone, no encoder",
             "moola finetune --labels labels.parquet --encoder models:/moola-encoder/3 --config configs/phase2.yaml",
         ),
         config="configs/finetune.yaml",

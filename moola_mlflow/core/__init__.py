@@ -8,7 +8,7 @@ from moola_mlflow.core.lazy import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig
-    from moola_mlflow.core.config.base import CommandKeys, Section
+    from moola_mlflow.core.config.base import CommandKeys, Section, current_name
     from moola_mlflow.core.config.commands import (
         COMMANDS,
         Config,
@@ -105,6 +105,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "config.base": (
             "CommandKeys",
             "Section",
+            "current_name",
         ),
         "config.commands": (
             "COMMANDS",

@@ -114,7 +114,7 @@ def copies_input(card: Mapping[str, Any]) -> bool | None:
 
 
 def _terms(card: Mapping[str, Any]) -> list[str]:
-    """Return the names of the objectives in a name such as ``path+0.5*masked``; none where the card does not say."""
+    """Return the objectives that ``price_path+0.5*masked`` and the like name; none if the card does not say."""
     name = _mapping(card.get("objective")).get("name")
     return [term.rpartition("*")[2].strip() for term in name.split("+")] if isinstance(name, str) and name else []
 

@@ -74,13 +74,13 @@ class FinetuneSetting:
         """What the networks without pre-training read: what the detector reads, or, where it reads path features
         alone, what a network would have in their place, an encoding."""
         inputs = self.config.finetune.inputs
-        return "encoding" if inputs == "path" else inputs
+        return "encoding" if inputs == "price_path" else inputs
 
     @property
     def kind(self) -> str:
-        """How the detector is fitted: ``path`` and ``frozen`` on cached inputs, ``unfrozen``, or from ``scratch``."""
-        if self.config.finetune.inputs == "path":
-            return "path"
+        """How the detector is fitted: ``price_path`` and ``frozen`` on cached inputs, ``unfrozen`` or ``scratch``."""
+        if self.config.finetune.inputs == "price_path":
+            return "price_path"
         if self.encoder is None:
             return "scratch"
         return "frozen" if self.config.finetune.freeze else "unfrozen"
@@ -176,7 +176,7 @@ def head_settings(
     Raises: UserError where an encoder that is to be trained on would never be.
     """
     tuned, trainer, lr = config.finetune, config.trainer, config.optimizer.lr
-    trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and tuned.inputs != "path"
+    trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and tuned.inputs != "price_path"
     if trained_on and not fresh and tuned.unfreeze_at >= trainer.epochs:
         raise UserError(
             f"finetune.unfreeze_at={tuned.unfreeze_at} lies beyond the {trainer.epochs} epochs (trainer.epochs), "
@@ -212,8 +212,8 @@ def build_methods(setting: FinetuneSetting) -> list[Method]:
         methods.append(_scratch("scratch", setting, whole, which, config.finetune.head))
     methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
     methods.append(RandomEncoderMethod(whole, which, setting.device, head_settings(config)))
-    if setting.kind != "path":
-        methods.append(HeadMethod("path_features", _cached(setting, None, "path"), head_settings(config)))
+    if setting.kind != "price_path":
+        methods.append(HeadMethod("path_features", _cached(setting, None, "price_path"), head_settings(config)))
     return [*methods, *(ClassicalMethod(name) for name in CLASSICAL)]
 
 
@@ -278,4 +278,4 @@ def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[En
         fitted = fit_detector(encoder, method.features, targets, everything, none, settings, seed)
     if isinstance(fitted.model, EncoderDetector):
         return fitted.model.encoder.eval(), fitted.model.detector.eval()
-    return None if setting.kind == "path" else setting.encoder, fitted.model.eval()
+    return None if setting.kind == "price_path" else setting.encoder, fitted.model.eval()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.objectives import build_objective
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
-    from moola_mlflow.models.objectives.path import median_range, running_max, shifted
+    from moola_mlflow.models.objectives.price_path import median_range, running_max, shifted
     from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, detect, detect_options, scan
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -57,7 +57,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "objectives": ("build_objective",),
         "objectives.base": ("Errors", "Objective", "leak"),
         "objectives.baselines": ("Ridge",),
-        "objectives.path": ("median_range", "running_max", "shifted"),
+        "objectives.price_path": ("median_range", "running_max", "shifted"),
         "scanning": ("SCAN_PARAMETERS", "Scan", "detect", "detect_options", "scan"),
     },
 )

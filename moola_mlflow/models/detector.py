@@ -128,9 +128,9 @@ def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
 
     Raises: ValueError where an encoding is asked for and there is no encoder.
     """
-    if which != "path" and encoder is None:
-        raise ValueError(f"inputs='{which}' needs an encoder; without one inputs='path' is allowed")
-    encoding = encoder.output_size if encoder is not None and which != "path" else 0
+    if which != "price_path" and encoder is None:
+        raise ValueError(f"inputs='{which}' needs an encoder; without one inputs='price_path' is allowed")
+    encoding = encoder.output_size if encoder is not None and which != "price_path" else 0
     return encoding + (len(PRICE_PATH_FEATURE_NAMES) if which != "encoding" else 0)
 
 
@@ -168,7 +168,7 @@ def detector_inputs(
     size = num_inputs(encoder, which)
     ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
     inputs_NTP = torch.empty((*ohlc_NT4.shape[:2], size), device=device)
-    reads = encoder if which != "path" else None
+    reads = encoder if which != "price_path" else None
     with evaluating([reads] if reads is not None else []):
         for lo in range(0, len(ohlc_NT4), CHUNK):
             part, rows_BTP = ohlc_NT4[lo : lo + CHUNK], inputs_NTP[lo : lo + CHUNK]

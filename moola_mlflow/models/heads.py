@@ -21,8 +21,8 @@ from moola_mlflow.models.encoders.base import Encoder
 Span = tuple[Tensor, Tensor]
 """First and last step of each window's span. Shapes: int64 [B] each."""
 
-Inputs = Literal["encoding", "path", "both"]
-"""What a head reads at each step: the encoding, the path features, or both side by side."""
+Inputs = Literal["encoding", "price_path", "both"]
+"""What a head reads at each step: the encoding, the price-path features, or both side by side."""
 
 HIT_BARS = 3
 """A span is found where its centre is at most this many bars off."""

@@ -130,7 +130,7 @@ def following(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
         "identity": "take an encoder of an objective that hides what it asks for (configs/path.yaml)",
         "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
     }
-    gain = "pre-train an encoder (configs/path.yaml) or leave it out (`-P finetune.inputs=path`)"
+    gain = "pre-train an encoder (configs/path.yaml) or leave it out (`-P finetune.inputs=price_path`)"
     if evidence.same_inputs:  # else it is left out already
         cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
     cures |= {
@@ -146,7 +146,7 @@ def following(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
 
 def _described(setting: FinetuneSetting) -> str:
     kinds = {
-        "path": "path features, no encoder",
+        "price_path": "path features, no encoder",
         "frozen": "frozen encoder",
         "unfrozen": "encoder trained on",
         "scratch": "encoder trained from scratch",
@@ -207,7 +207,7 @@ def _origin(encoder: Encoder) -> dict[str, Any]:
 
 def uses_identity_encoder(setting: FinetuneSetting) -> bool | None:
     """Return whether an encoder that the detector reads was trained to copy what it could see; None where unknown."""
-    if setting.encoder is None or setting.kind == "path":
+    if setting.encoder is None or setting.kind == "price_path":
         return False
     copies = [copies_input(member.card) for member in members_of(setting.encoder)]
     return True if True in copies else None if None in copies else False
@@ -215,14 +215,14 @@ def uses_identity_encoder(setting: FinetuneSetting) -> bool | None:
 
 def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: str, gates: str) -> dict[str, str]:
     """Return the tags of a registered detector version."""
-    encoder = {"path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
+    encoder = {"price_path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
     cards = [member.card for member in members_of(encoder)] if encoder is not None else []
     return {
         VersionTags.PRESET: preset,
         VersionTags.DATA_SHA256: evidence.labels.sha256,
         VersionTags.TRAINED_FROM: min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
         VersionTags.TRAINED_UNTIL: max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
-        VersionTags.FEATURES: ",".join(dict.fromkeys(c["features"]["set"] for c in cards)) or "path",
+        VersionTags.FEATURES: ",".join(dict.fromkeys(c["features"]["set"] for c in cards)) or "price_path",
         VersionTags.WINDOW: str(evidence.labels.ohlc.shape[1]),
         VersionTags.F1_MACRO: f"{evidence.detector['f1_macro'].mean:.4f}",
         VersionTags.JOINT_AT_3: f"{evidence.detector['joint_success_at_3'].mean:.4f}",
@@ -235,8 +235,8 @@ def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: 
 def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
     """Return what whoever reads the scores should know before."""
     out = []
-    if setting.kind == "path" and setting.encoder is not None:
-        out.append("finetune.inputs=path reads no encoder: the one that was given is not part of this detector.")
+    if setting.kind == "price_path" and setting.encoder is not None:
+        out.append("finetune.inputs=price_path reads no encoder: the one that was given is not part of this detector.")
     if setting.config.finetune.tuned_on == evidence.labels.sha256:
         out.append(
             "a sweep chose this configuration on these very labels: a window that one fold tests helped to choose in "

@@ -221,7 +221,7 @@ def _next(config: Config, uri: str, passed: bool) -> str:
     if passed:
         python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
         return f"Next: {markdown_code(launcher_command('finetune', {'encoder': uri}))}, or in Python {python}"
-    why = " (train longer, or on more bars)" if config.objective.name == "path" else ""
+    why = " (train longer, or on more bars)" if config.objective.name == "price_path" else ""
     better = better_encoder_command(config.objective.name, config.trainer.epochs, config.bars.model_dump(mode="json"))
     return f"Next{why}: {markdown_code(better)}"
 
@@ -232,7 +232,7 @@ def better_encoder_command(objective: str, epochs: int | None, bars: Mapping[str
     It trains the path objective or, where that was trained, trains it for longer. ``bars``: what the run's
     configuration says of them.
     """
-    longer = {"epochs": 2 * epochs} if objective == "path" and epochs else {}
+    longer = {"epochs": 2 * epochs} if objective == "price_path" and epochs else {}
     return launcher_command("pretrain", {"config": PATH, **longer, **bars_parameters(bars)})
 
 

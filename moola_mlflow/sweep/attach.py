@@ -152,6 +152,8 @@ def _check_same(config: Config, space: Space, recorded: Recorded) -> None:
     except (*STORE_FAILURES, ValueError):
         then = {}
     now = _fixed(config)
+    if then == now:  # an earlier version hashed other names for the same
+        return
     other = [f"{key} was {then[key]}, is {now[key]}" for key in now if key in then and then[key] != now[key]]
     raise UserError(f"sweep.study='{name}' exists with another configuration: {'; '.join(other[:5])}; {cure}")
 

@@ -20,7 +20,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from moola_mlflow.core import Config, Dimension, UserError, dotted_keys, nearest_name, resolve
+from moola_mlflow.core import Config, Dimension, UserError, current_name, dotted_keys, nearest_name, resolve
 from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.tracking import Metrics
 
@@ -73,7 +73,8 @@ class Space:
         """Return whether a key is searched where the keys before it have these values."""
         known = {**self.fixed, **params}
         return all(
-            other in known and known[other] in allowed for other, allowed in self.conditions.get(key, {}).items()
+            other in known and _current(known[other]) in map(_current, allowed)
+            for other, allowed in self.conditions.get(key, {}).items()
         )
 
     def suggest(self, trial: Trial) -> Params:
@@ -159,6 +160,10 @@ class Space:
                     trial_config(config, {**needed, key: value})
                 except UserError as e:
                     raise UserError(f"sweep.space, {key} at {value}: {e}") from None
+
+
+def _current(value: object) -> object:
+    return current_name(value) if isinstance(value, str) else value
 
 
 def trial_config(config: Config, params: Params) -> Config:

@@ -15,7 +15,7 @@ import yaml
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow.core import UserError, nearest_name
+from moola_mlflow.core import UserError, current_name, nearest_name
 from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
@@ -25,6 +25,8 @@ READ, MADE = Tags.ENCODER, Tags.ENCODER_RUN_ID
 """Tags of a fine-tuning: the encoders that it read, and the runs that made them, with commas."""
 OWN = "report"
 """Folder of a run's artifacts where its report lies: never a part of what the report is made from."""
+RENAMED = ("objective.name", "finetune.inputs")
+"""Keys of which a value has another name since version 0.1."""
 SEARCHED = 1000
 PAGE = 500
 
@@ -68,8 +70,8 @@ class RunRecord:
 
     @property
     def params(self) -> dict[str, str]:
-        """Parameters as they were logged."""
-        return dict(self.run.data.params)
+        """Parameters as they were logged, under current names."""
+        return {key: current_name(v) if key in RENAMED else v for key, v in self.run.data.params.items()}
 
     @property
     def inputs(self) -> list[tuple[str, str, str]]:
@@ -105,7 +107,11 @@ class RunRecord:
             read = yaml.safe_load(self.text(Artifacts.CONFIG) or "") or {}
         except yaml.YAMLError:
             return {}
-        return {k: v for k, v in read.items() if isinstance(v, dict)} if isinstance(read, dict) else {}
+        sections = {k: v for k, v in read.items() if isinstance(v, dict)} if isinstance(read, dict) else {}
+        for section, key in (name.split(".") for name in RENAMED):
+            if isinstance(value := sections.get(section, {}).get(key), str):
+                sections[section][key] = current_name(value)
+        return sections
 
     def bytes(self, path: str) -> bytes | None:
         """Return an artifact, None where it is not there or cannot be fetched."""

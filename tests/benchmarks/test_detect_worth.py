@@ -24,7 +24,7 @@ from benchmarks import detect_worth
 def test_every_detector_is_scored_on_every_bars_before_and_after_its_temperature(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    detector = small_detector("path")
+    detector = small_detector("price_path")
     for name, temperature in (("warm", 1.3), ("raw", 1.0)):
         save_detector(replace(detector, temperature=temperature), tmp_path / name)
     for seed in (5, 6):

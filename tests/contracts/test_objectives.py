@@ -24,14 +24,16 @@ VARIANTS = {
     "masked patch": {"mask_strategy": "patch"},
     "masked uncertainty": {"uncertainty": True},
     "masked raw": {"units": "raw"},
-    "path": {},
+    "price_path": {},
     "masked identity": {"hide_masked": False, "uncertainty": True, "units": "raw"},
-    "path+0.5*masked": {},
-    "2*masked+path uncertainty patch": {"uncertainty": True, "mask_strategy": "patch"},
-    "path+masked identity": {"hide_masked": False},
+    "price_path+0.5*masked": {},
+    "2*masked+price_path uncertainty patch": {"uncertainty": True, "mask_strategy": "patch"},
+    "price_path+masked identity": {"hide_masked": False},
 }
 """Settings by label; the first word names the objective."""
-VARIANTS |= {name: {} for name in OBJECTIVES} | {f"{name}+path": {} for name in OBJECTIVES if name != "path"}
+VARIANTS |= {name: {} for name in OBJECTIVES} | {
+    f"{name}+price_path": {} for name in OBJECTIVES if name != "price_path"
+}
 
 
 def test_every_registered_objective_stands_in_this_suite() -> None:
@@ -219,4 +221,4 @@ def test_every_key_of_the_configuration_reaches_the_objective() -> None:
     built = build_objective(config, NAMES, 16)
     assert (built.block, built.ratio, built.log_sigma_min, built.units) == (7, 0.3, -5.5, "raw")
     assert (built.jitter_sigma, built.hide, built.log_sigma is not None) == (0.2, False, True)
-    assert build_objective(ObjectiveConfig(name="path", jitter_sigma=0.2), NAMES, 16).jitter_sigma == 0.2
+    assert build_objective(ObjectiveConfig(name="price_path", jitter_sigma=0.2), NAMES, 16).jitter_sigma == 0.2

@@ -104,7 +104,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "moola pretrain --config configs/path.yaml --seed 18",
         "moola promote --model moola-encoder --version 1",
         "moola label --bars my_bars.parquet --out my_labels.parquet",
-        "moola finetune --finetune.inputs path",
+        "moola finetune --finetune.inputs price_path",
         "moola promote",
     ):
         done = run(reduced(line), folder)

@@ -58,7 +58,7 @@ def small_detector(
 ) -> PatternDetector:
     """Return a detector with a random head, and ``GOOD_EVIDENCE`` with ``evidence`` over it."""
     encoders = [small_encoder(f"relativity{11 - i % 2}", 4 + i, seed + i) for i in range(members)]
-    encoder = None if not encoders or inputs == "path" else encoders[0] if members == 1 else Ensemble(encoders)
+    encoder = None if not encoders or inputs == "price_path" else encoders[0] if members == 1 else Ensemble(encoders)
     torch.manual_seed(seed)
     detector = Detector(head, num_inputs(encoder, inputs), len(CLASSES), (5, 12))
     detector.fit_scaling(detector_inputs(encoder, inputs, windows(20, seed=9)))

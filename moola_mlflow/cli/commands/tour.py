@@ -71,7 +71,7 @@ def _walk(tour: ChildCommands, config: Config, experiment: str) -> str:
     text = "Weak labels, by a rule, on bars of another seed"
     tour.step(text, "label", Artifacts.LABELS_TABLE, {"out": labels, "seed": seed, **sample})
     reading = {
-        "A detector that reads path features, which learn nothing": {"finetune.inputs": "path"},
+        "A detector that reads path features, which learn nothing": {"finetune.inputs": "price_path"},
         "A detector that reads that encoder beside them": {"encoder": encoder},
     }
     detectors = [

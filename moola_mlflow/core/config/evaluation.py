@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from moola_mlflow.core.config.base import Section
+from moola_mlflow.core.config.base import Section, current_name
 
 
 class GivenEncoderConfig(Section):
@@ -24,8 +24,8 @@ class FinetuneConfig(GivenEncoderConfig):
     """Whether the given encoder stays frozen (phase 1) or is trained too (phase 2)."""
     unfreeze_at: int = Field(0, ge=0)
     """Epoch at which the encoder is unfrozen in phase 2; until then only the head trains."""
-    inputs: Literal["encoding", "path", "both"] = "both"
-    """What the head reads: the encoding, the path features, or both."""
+    inputs: Literal["encoding", "price_path", "both"] = "both"
+    """What the head reads: the encoding, the price-path features, or both."""
     head: str = "span"
     """span: start and end as a softmax over the steps; pooled: the mean over the steps, as published."""
     head_lr: float | None = Field(None, gt=0, le=1e6)
@@ -44,6 +44,11 @@ class FinetuneConfig(GivenEncoderConfig):
     """Whether half of the training windows are turned upside down."""
     tuned_on: str = ""
     """SHA-256 of the labels on which a sweep chose this configuration; the sweep writes it."""
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _current_name(cls, value: Any) -> Any:
+        return current_name(value) if isinstance(value, str) else value
 
 
 class CvConfig(Section):

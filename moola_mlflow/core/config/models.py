@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from moola_mlflow.core.config.base import Section
+from moola_mlflow.core.config.base import Section, current_name
 
 
 class EncoderSizeConfig(Section):
@@ -32,7 +32,7 @@ class ObjectiveConfig(Section):
     """What the encoder learns in pre-training."""
 
     name: str = "masked"
-    """Objective: the name of a file in models/objectives/, or a weighted sum such as `path+0.5*masked`."""
+    """Objective: the name of a file in models/objectives/, or a weighted sum such as `price_path+0.5*masked`."""
     mask_strategy: Literal["random", "patch"] = "random"
     """Hide single steps (random) or blocks of steps (patch)."""
     mask_ratio: float | None = Field(None, gt=0, lt=1)
@@ -56,6 +56,11 @@ class ObjectiveConfig(Section):
         if isinstance(data, Mapping) and data.get("mask_ratio") is None:
             return {**data, "mask_ratio": 0.4 if data.get("mask_strategy") == "patch" else 0.15}
         return data
+
+    @field_validator("name")
+    @classmethod
+    def _current_name(cls, value: str) -> str:
+        return current_name(value)
 
 
 class DetectConfig(Section):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from moola_mlflow.core import UserError
+from moola_mlflow.core import UserError, current_name
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
@@ -32,7 +32,7 @@ def save_detector(detector: PatternDetector, folder: Path) -> None:
     """Write card, head and encoders into a folder, which is made; each encoder is a folder that loads on its own."""
     folder.mkdir(parents=True, exist_ok=True)
     head = detector.head
-    encoders = members_of(detector.encoder) if detector.encoder is not None and detector.inputs != "path" else []
+    encoders = members_of(detector.encoder) if detector.encoder is not None and detector.inputs != "price_path" else []
     card = {
         **detector.card,
         "classes": list(detector.classes),
@@ -102,6 +102,8 @@ def read_detector_card(path: Path) -> dict[str, Any]:
             check_card_fields({"encoder": encoder}, {"encoder": dict})
         check_card_fields(told.get("labels", {}), {"counts": dict})
         check_card_times(told.get("labels", {}), "labelled_from", "labelled_until")
+        if isinstance(card.get("inputs"), str):
+            card["inputs"] = current_name(card["inputs"])
     except BROKEN_FILE_ERRORS as e:
         raise UserError(f"'{path}' is not a readable description of a detector: {' '.join(repr(e).split())}") from e
     return card

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moola_mlflow.core import Config, EncoderConfig, FeaturesConfig, UserError, WindowsConfig, resolve
+from moola_mlflow.core import Config, EncoderConfig, FeaturesConfig, UserError, WindowsConfig, current_name, resolve
 from moola_mlflow.features import feature_names
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
@@ -93,6 +93,8 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     check_card_fields(card.get("objective", {}), {"name": str})
     check_card_times(card, "trained_from", "trained_until")
     int(architecture["output_size"])
+    if "name" in (objective := card.get("objective", {})):
+        card = {**card, "objective": {**objective, "name": current_name(objective["name"])}}
     return {
         **card,
         "features": {**features, "hybrid": _hybrid(own)},

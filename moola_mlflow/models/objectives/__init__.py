@@ -1,6 +1,6 @@
 """Pre-training objectives by name. A new objective is one file in this folder with ``build``; it is named after it.
 
-A name may also be a weighted sum of registered ones, such as ``path+0.5*masked``.
+A name may also be a weighted sum of registered ones, such as ``price_path+0.5*masked``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from moola_mlflow.core import ObjectiveConfig, UserError, find_plugins, nearest_name
 from moola_mlflow.models.objectives.base import Errors, Objective, leak
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.models.objectives.path import PricePath
+from moola_mlflow.models.objectives.price_path import PricePath
 from moola_mlflow.models.objectives.weighted_sum import WeightedSum
 
 __all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "PricePath", "WeightedSum", "build_objective", "leak"]
@@ -47,13 +47,14 @@ def parse_name(text: str) -> dict[str, float]:
         if name not in OBJECTIVES:
             what = f"'{name}' is unknown{nearest_name(name, OBJECTIVES)}" if name else "a term has no name."
             raise UserError(
-                f"objective.name='{text}': {what} Allowed: {', '.join(OBJECTIVES)}, or a sum such as path+0.5*masked"
+                f"objective.name='{text}': {what} Allowed: {', '.join(OBJECTIVES)}, or a sum such as "
+                "price_path+0.5*masked"
             )
         weight = _number(weight_text) if star else 1.0
         if not 0 < weight < math.inf:
             raise UserError(
                 f"objective.name='{text}': the weight of '{name}' is '{weight_text.strip()}'; allowed: a number above "
-                f"0, as in path+0.5*masked; leave '{name}' out if it is not to count"
+                f"0, as in price_path+0.5*masked; leave '{name}' out if it is not to count"
             )
         if name in weights:
             raise UserError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from moola_mlflow.core import current_name
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.objectives.base import Errors, Objective
 from moola_mlflow.windows import Batch
@@ -44,6 +46,8 @@ class WeightedSum(Objective):
             self.groups[name] = list(range(first, len(targets)))
             self.groups |= {inner[group]: [first + i for i in members] for group, members in part.groups.items()}
         self.targets = tuple(targets)
+
+        self.register_load_state_dict_pre_hook(_rename_terms)
 
     def parts(self) -> tuple[Objective, ...]:
         return tuple(part for _, part in self._named())
@@ -124,3 +128,10 @@ class WeightedSum(Objective):
         each = [part.shown(encoder, h, batch, own) for part, h, own in self._each(batch, drawn, h_BTD)]
         predicted, target, where = (torch.cat(columns, -1) for columns in zip(*each, strict=True))
         return predicted, target, where
+
+
+def _rename_terms(module: nn.Module, tensors: dict[str, Any], prefix: str, *_: object) -> None:
+    """Give the tensors of a term its current name, in a checkpoint that an earlier version wrote."""
+    for key in [key for key in tensors if key.startswith(f"{prefix}terms.")]:
+        name, dot, rest = key.removeprefix(f"{prefix}terms.").partition(".")
+        tensors[f"{prefix}terms.{current_name(name)}{dot}{rest}"] = tensors.pop(key)

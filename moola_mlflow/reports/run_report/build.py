@@ -126,9 +126,9 @@ def _notices(run: RunRecord, p: Pretrained, subject: Subject, pairs: Sequence[tu
     commits = {one.tags.get(Tags.COMMIT) for one in (run, *subject.tunings)} - {None}
     if len(commits) > 1:
         out.append(Notice(f"The runs are of {len(commits)} different commits.", "warn"))
-    foreign = [t.name for _, t in pairs if t.kind == "path"]
+    foreign = [t.name for _, t in pairs if t.kind == "price_path"]
     if foreign:
-        text = f"Given this encoder but not reading it (finetune.inputs=path), so left out: {', '.join(foreign)}."
+        text = f"Given this encoder but not reading it (finetune.inputs=price_path), so left out: {', '.join(foreign)}."
         out.append(Notice(text, "warn"))
     for one, why in subject.unknown[:NAMED]:
         text2: Text = ("Whether ", Mono(one.id), f" ({one.name}) belongs here is not recorded: {why}.")

@@ -46,7 +46,7 @@ def shown(i: Interval) -> str:
 
 def title(method: str, kind: str = "") -> str:
     """Return what a method is called in words, beside a detector of this kind."""
-    titles = {**TITLES, **OTHER_INPUTS} if kind == "path" else TITLES
+    titles = {**TITLES, **OTHER_INPUTS} if kind == "price_path" else TITLES
     return titles.get(method, method)
 
 
@@ -133,7 +133,7 @@ def of_tuning(t: Tuned) -> list[Conclusion]:
 
 def _gain(t: Tuned) -> Conclusion:
     over, best = t.least_sure(), t.against_best()
-    if t.kind == "path":
+    if t.kind == "price_path":
         return Conclusion("This detector reads path features alone: it says nothing about the encoder.")
     if over is None or best is None:
         return Conclusion(f"{_phase(t)}: there is no network without pre-training to compare with.")
@@ -224,7 +224,7 @@ def next_steps(
         state = {"RUNNING": "it is still running; when it has ended", FINISHED: "its artifacts are lost"}
         return [Step(state.get(p.status, "go on where the training stopped"), again(run_id, p))]
     probe = p.gate("probe_r2_gain")
-    if p.identity or (probe is not None and not probe.passed and p.objective != "path"):
+    if p.identity or (probe is not None and not probe.passed and p.objective != "price_path"):
         better = better_encoder_command("", None, p.bars)
         steps.append(Step("an objective whose encoder has something to say", better))
     elif probe is not None and not probe.passed and p.epochs_planned:
@@ -239,7 +239,7 @@ def next_steps(
         model, _, version = uri.removeprefix("models:/").rpartition("/")
         promote = f"mlflow run . -e promote -P model={shlex.quote(model)} -P version={version}"
         steps.append(Step("the detector meets its gates", promote))
-    unsure = [t for t in done if (over := t.least_sure()) and over[1].lo <= 0 <= over[1].hi and t.kind != "path"]
+    unsure = [t for t in done if (over := t.least_sure()) and over[1].lo <= 0 <= over[1].hi and t.kind != "price_path"]
     if unsure:
         repeated = f"mlflow run . -e finetune -P encoder={encoder} -P repeats=5"
         steps.append(

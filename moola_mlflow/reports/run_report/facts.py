@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moola_mlflow.core import current_name
 from moola_mlflow.evaluation import NETWORKS, PATH_FEATURES, Interval, Judgement, judge_gain, published_levels
 from moola_mlflow.tracking import Artifacts, Metrics, RunRecord, Tags
 
@@ -91,7 +92,7 @@ class Pretrained:
         trainer = run.config.get("trainer") or {}
         return cls(
             status=run.status,
-            objective=str(objective.get("name") or run.params.get("objective.name") or ""),
+            objective=current_name(str(objective.get("name") or run.params.get("objective.name") or "")),
             identity=identity,
             done=done,
             epochs_planned=trainer.get("epochs"),
@@ -160,7 +161,7 @@ class Tuned:
         summary, card = (x if isinstance(x, dict) else {} for x in (summary, card))
         average = summary.get("avg_metrics") or {}
         frozen = (run.config.get("finetune") or {}).get("freeze")
-        kind = str(card.get("fitted") or ("" if frozen is None else "frozen" if frozen else "unfrozen"))
+        kind = current_name(str(card.get("fitted") or ("" if frozen is None else "frozen" if frozen else "unfrozen")))
         labels = card.get("labels") or {}
         return cls(
             run_id=run.id,

@@ -13,7 +13,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.bars import generate_bars
-from moola_mlflow.core import GateError, GatesConfig, UserError, nearest_name, printable
+from moola_mlflow.core import GateError, GatesConfig, UserError, current_name, nearest_name, printable
 from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.tracking.names import VersionTags
@@ -124,7 +124,7 @@ def judge_card(card: dict[str, Any], config: GatesConfig) -> list[Gate]:
         return encoder_gates(card, config)
     evidence = card.get("evidence")
     if isinstance(evidence, dict):
-        evidence = {"delta_same_inputs": card.get("inputs") != "path", **evidence}
+        evidence = {"delta_same_inputs": current_name(str(card.get("inputs"))) != "price_path", **evidence}
     return detector_gates(evidence, config)
 
 

@@ -125,7 +125,7 @@ BAD = {
         "finetune does not read windows.stride=7",
         "remove what belongs",
     ),
-    "a key of objectives": ({"objective.name": "path"}, "finetune does not read objective.name=path"),
+    "a key of objectives": ({"objective.name": "price_path"}, "finetune does not read objective.name=price_path"),
     "a schedule": ({"schedule.warmup_epochs": "1"}, "finetune does not read schedule.warmup_epochs=1"),
     "resume": ({"resume": "auto"}, "unknown parameter 'resume'"),
     "resume in full": ({"tracking.resume": "auto"}, "finetune does not read tracking.resume=auto"),

@@ -109,18 +109,22 @@ def test_without_an_encoder_the_configured_network_is_trained_from_scratch(other
 
 @pytest.mark.slow
 def test_path_features_alone_make_a_detector_without_an_encoder(other: Store) -> None:
-    run = newest(other, finetune(other, **{"finetune.inputs": "path", "register": "path"}))
+    run = newest(other, finetune(other, **{"finetune.inputs": "price_path", "register": "path"}))
     card = card_of(other, run)
-    assert (card["fitted"], card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == ("path", 0, 56)
+    assert (card["fitted"], card["architecture"]["num_encoders"], card["architecture"]["num_inputs"]) == (
+        "price_path",
+        0,
+        56,
+    )
     assert "baseline/path_features/f1_macro" not in run.data.metrics
     assert re.match("No pre-training in this detector: .*it reads path features alone", run.data.tags["moola.headline"])
-    assert version_of(other, "path").tags["features"] == "path"
+    assert version_of(other, "path").tags["features"] == "price_path"
     assert len(moola_mlflow.load_detector("models:/path/1").predict(small_labels(4).ohlc)) == 4
 
 
 @pytest.mark.slow
 def test_promote_judges_a_registered_detector_by_its_own_gates_and_no_one_reads_it_as_an_encoder(other: Store) -> None:
-    assert finetune(other, finetune__inputs="path", register="judged").code == 0
+    assert finetune(other, finetune__inputs="price_path", register="judged").code == 0
     refused = command(other, "promote", model="judged", gates__delta_joint_success_at_3="2")
     assert refused.code == 3
     assert "delta_joint_success_at_3_lo" in refused.err
@@ -136,7 +140,7 @@ def test_promote_judges_a_registered_detector_by_its_own_gates_and_no_one_reads_
 
 
 def test_seeds_and_repeats_repeat_the_whole_and_count_a_window_once(other: Store) -> None:
-    given = {"finetune.inputs": "path", "register": "none"}
+    given = {"finetune.inputs": "price_path", "register": "none"}
     done = finetune(other, seeds="13,17", repeats="2", **given)
     run = newest(other, done)
     folds = children(other, run)
@@ -151,7 +155,7 @@ def test_seeds_and_repeats_repeat_the_whole_and_count_a_window_once(other: Store
 @pytest.mark.slow
 def test_fewer_windows_than_asked_for_are_all_used_with_a_warning(other: Store) -> None:
     done = finetune(
-        other, labels__n="174", bars__sample_bars="12000", **{"finetune.inputs": "path", "register": "none"}
+        other, labels__n="174", bars__sample_bars="12000", **{"finetune.inputs": "price_path", "register": "none"}
     )
     run = newest(other, done)
     num = int(run.data.metrics["labels/used"])
@@ -164,7 +168,7 @@ def test_fewer_windows_than_asked_for_are_all_used_with_a_warning(other: Store) 
 
 @pytest.mark.slow
 def test_strict_gates_end_with_3_and_everything_is_logged(other: Store) -> None:
-    done = finetune(other, **{"finetune.inputs": "path", "register": "strict", "gates": "strict"})
+    done = finetune(other, **{"finetune.inputs": "price_path", "register": "strict", "gates": "strict"})
     run = parents(other)[0]
     assert (done.code, run.info.status) == (3, "FAILED")
     assert "moola: gates failed: f1_macro" in done.err

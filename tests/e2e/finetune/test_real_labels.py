@@ -22,7 +22,9 @@ def test_fewer_real_labels_than_asked_for_are_all_used_and_that_is_told(
     assert 80 <= found <= 160
     assert f"Warning: {found} labelled windows found, fewer than the 174 asked for (n): all are used." in made.out
     small = {key.replace(".", "__"): SMALL[key] for key in ("encoder.hidden", "encoder.layers", "epochs", "cv.workers")}
-    done = command(store, "finetune", labels="es.parquet", finetune__inputs="path", folds="5", register="none", **small)
+    done = command(
+        store, "finetune", labels="es.parquet", finetune__inputs="price_path", folds="5", register="none", **small
+    )
     run = newest(store, done)
     assert run.data.metrics["labels/used"] == run.data.metrics["labels/groups"] == found
     assert run.data.tags["moola.weak_labels"] == "true"

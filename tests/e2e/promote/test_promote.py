@@ -32,7 +32,7 @@ from moola_mlflow.tracking.registry import models
 
 NOTE = "mlflow.note.content"
 COLLAPSED = {"recall": {"consolidation": 0.02, "retracement": 0.99}}
-TRAINED = {"finetune.inputs": "path", "labels.n": "300", "bars.sample_bars": "120000", "encoder.hidden": "8",
+TRAINED = {"finetune.inputs": "price_path", "labels.n": "300", "bars.sample_bars": "120000", "encoder.hidden": "8",
            "encoder.layers": "1", "folds": "3", "cv.workers": "1"}  # fmt: skip
 NO_GAIN = {"delta_joint_success_at_3": {"mean": 0.03, "lo": -0.05, "hi": 0.11}}
 

@@ -102,7 +102,7 @@ def test_of_a_detector_on_path_features_it_is_told_over_whom_it_gains(
     store: Store, name: str, promote: Callable, tmp_path: Path, earlier: bool
 ) -> None:
     told: dict[str, Any] = {} if earlier else {"delta_same_inputs": False}
-    register(name, small_detector("path", **told), tmp_path)
+    register(name, small_detector("price_path", **told), tmp_path)
     code, said, run = promote(model=name)
     assert code == 0, said
     assert f"Gates passed\n- {GAIN} 0.04 > 0, {OVER_OTHERS}\n" in said
@@ -110,7 +110,7 @@ def test_of_a_detector_on_path_features_it_is_told_over_whom_it_gains(
     assert store.client.get_model_version(name, "1").tags["gates"] == "passed"
     rows = {row["gate"]: row for row in json.loads(store.artifact(run, "gates.json").read_text())}
     assert rows[GAIN]["about"] == OVER_OTHERS
-    register(name, small_detector("path", **told, **NO_GAIN), tmp_path)
+    register(name, small_detector("price_path", **told, **NO_GAIN), tmp_path)
     code, said, run = promote(model=name, version="2")
     assert code == 3
     for text in (said, note_of(run)):

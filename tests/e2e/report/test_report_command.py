@@ -274,7 +274,7 @@ def test_two_pretrainings_have_their_curves_on_one_picture_and_no_losses_set_aga
     done = world.do("compare", run_ids=f"{world.path},{world.published}")
     assert done.code == 0, done.err
     assert "Losses and skills are not on one scale" in done.out
-    assert "| `objective.name` | `path` | `masked` |" in done.out
+    assert "| `objective.name` | `price_path` | `masked` |" in done.out
     a, b = (world.run(one).data.metrics["probe/r2_gain"] for one in (world.path, world.published))
     assert f"| `probe/r2_gain` | {a:.5g} | {b:.5g} | {b - a:+.4g} |" in done.out
     assert "Paired" not in done.out

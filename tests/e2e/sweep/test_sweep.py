@@ -303,7 +303,8 @@ def test_a_sweep_that_is_coordinated_elsewhere_is_not_taken_over(swept: Store, t
 def test_the_winner_is_registered_when_asked_by_its_probe_and_equal_windows(tmp_path: Path) -> None:
     store = Store(tmp_path)
     space = (
-        "{objective.name: [masked, path], objective.mask_ratio: {low: 0.1, high: 0.3, when: {objective.name: masked}}}"
+        "{objective.name: [masked, price_path], "
+        "objective.mask_ratio: {low: 0.1, high: 0.3, when: {objective.name: masked}}}"
     )
     done = store.run(
         "sweep",
@@ -329,7 +330,7 @@ def test_the_winner_is_registered_when_asked_by_its_probe_and_equal_windows(tmp_
 def test_finetune_is_searched_inside_the_folds(tmp_path: Path) -> None:
     store = Store(tmp_path)
     given = {"config": str(ROOT / "configs" / "sweep_finetune.yaml"), "base": str(ROOT / "configs" / "finetune.yaml"),
-             "finetune.inputs": "path", "trainer.epochs": "3", "labels.n": "80", "cv.folds": "2", "n_trials": "3",
+             "finetune.inputs": "price_path", "trainer.epochs": "3", "labels.n": "80", "cv.folds": "2", "n_trials": "3",
              "study": "heads"}  # fmt: skip
     done = store.run("sweep", given)
     assert done.returncode == 0, done.stderr[-2000:]

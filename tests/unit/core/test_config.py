@@ -29,6 +29,24 @@ def test_every_config_resolves_and_reads_back_the_same(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("objective.name", "path", "price_path"),
+        ("objective.name", "path+0.5*masked", "price_path+0.5*masked"),
+        ("objective.name", "2*masked + 0.5*path", "2*masked + 0.5*price_path"),
+        ("objective.name", "price_path", "price_path"),
+        ("objective.name", "my_path", "my_path"),  # an objective of the user's own
+        ("finetune.inputs", "path", "price_path"),
+    ],
+)
+def test_the_name_of_the_price_path_in_earlier_versions_is_accepted(key: str, old: str, new: str) -> None:
+    section, name = key.split(".")
+    given, saved = resolve({}, {key: old}), resolve({section: {name: old}}, {})
+    assert given.flat()[key] == saved.flat()[key] == new
+    assert given.sha256() == saved.sha256() == resolve({}, {key: new}).sha256()
+
+
+@pytest.mark.parametrize(
     ("preset", "expected"),
     [
         ("stones", {"features.set": "relativity11", "encoder.hidden": 128, "encoder.dropout": 0.65,

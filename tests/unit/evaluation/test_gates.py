@@ -30,7 +30,7 @@ from moola_mlflow.evaluation.gates import (
 CONFIG, CARD = GatesConfig(), small_encoder().card
 PUBLISHED = {"name": "masked", "hide_masked": False}
 MASKED = {"name": "masked", "hide_masked": True}
-PATH = {"name": "path", "hide_masked": True}
+PATH = {"name": "price_path", "hide_masked": True}
 
 
 def encoder_misses(**card: Any) -> list[str]:
@@ -50,11 +50,11 @@ def test_good_evidence_passes_every_gate() -> None:
     ("card", "names"),
     [
         ({"objective": PUBLISHED, "leak": 1.82}, ["identity"]),
-        ({"objective": {"name": "path+0.5*masked", "hide_masked": False}, "leak": 1.8}, ["identity"]),
+        ({"objective": {"name": "price_path+0.5*masked", "hide_masked": False}, "leak": 1.8}, ["identity"]),
         ({"leak": 0.1}, ["leak"]),
         ({"leak": None}, ["leak"]),
         ({"objective": PATH, "leak": None}, []),
-        ({"objective": {"name": "path + 0.5 * masked", "hide_masked": True}, "leak": 1e-9}, ["leak"]),
+        ({"objective": {"name": "price_path + 0.5 * masked", "hide_masked": True}, "leak": 1e-9}, ["leak"]),
         ({"probe": {"r2_gain": -0.041}}, ["probe_r2_gain"]),
         ({"probe": {"r2_gain": 0.067}}, ["probe_r2_gain"]),
         ({"probe": {}}, ["probe_r2_gain"]),

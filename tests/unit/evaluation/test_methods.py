@@ -55,19 +55,19 @@ SMALL = {
     "optimizer.lr": 4e-3,
     "labels.path": "l.parquet",
 }
-KINDS = ("path", "frozen", "unfrozen", "scratch", "ensemble", "ensemble trained on")
+KINDS = ("price_path", "frozen", "unfrozen", "scratch", "ensemble", "ensemble trained on")
 
 
 def encoders_of(kind: str) -> list[Encoder]:
     trained = {"trained_from": "2020-01-01T00:00:00Z", "trained_until": "2021-01-01T00:00:00Z"}
     one = small_encoder(hidden=4, seed=1, **trained)
     other = small_encoder("relativity10", 3, 2, **{**trained, "trained_until": "2022-01-01T00:00:00Z"})
-    return {"scratch": [], "path": []}.get(kind, [one, other] if kind.startswith("ensemble") else [one])
+    return {"scratch": [], "price_path": []}.get(kind, [one, other] if kind.startswith("ensemble") else [one])
 
 
 def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> FinetuneSetting:
     """A setting of each kind; further keys with two underscores for the dot."""
-    chosen = {"path": {"finetune.inputs": "path"}, "unfrozen": {"finetune.freeze": False}}
+    chosen = {"price_path": {"finetune.inputs": "price_path"}, "unfrozen": {"finetune.freeze": False}}
     chosen["ensemble trained on"] = chosen["unfrozen"]
     given = {key.replace("__", "."): value for key, value in keys.items()}
     config: Config = resolve({}, {**SMALL, **chosen.get(kind, {}), **given})
@@ -95,7 +95,7 @@ def test_the_detector_comes_first_and_every_baseline_that_has_a_meaning_beside_i
     expected |= {"random_encoder": "head", "path_features": "head", **dict.fromkeys(CLASSICAL, "classical")}
     if kind == "scratch":
         del expected["scratch"]
-    if kind == "path":
+    if kind == "price_path":
         del expected["path_features"]
     assert found == expected
     assert list(found) == list(expected)
@@ -113,7 +113,7 @@ def test_a_frozen_detector_reads_what_it_will_read_when_it_serves(kind: str, inp
 @pytest.mark.parametrize("kind", [*KINDS, "frozen encoding"])
 def test_every_network_without_pretraining_reads_what_the_detector_reads_or_an_encoding_in_its_place(kind: str) -> None:
     given = setting("frozen", finetune__inputs="encoding") if kind == "frozen encoding" else setting(kind)
-    alone = kind in ("frozen encoding", "path")
+    alone = kind in ("frozen encoding", "price_path")
     found, path = methods(given), 0 if alone else 56
     assert given.which == ("encoding" if alone else "both")
     for name in NETWORKS:
@@ -167,7 +167,7 @@ def test_learning_rates_follow_what_is_trained() -> None:
     assert head_settings(setting("unfrozen", finetune__encoder_lr=2e-5).config).encoder_lr == 2e-5
 
 
-@pytest.mark.parametrize("kind", ["frozen", "ensemble", "path"])
+@pytest.mark.parametrize("kind", ["frozen", "ensemble", "price_path"])
 def test_the_random_encoder_is_the_detectors_with_other_weights_in_every_unit(kind: str) -> None:
     given = setting(kind)
     method = methods(given)["random_encoder"]
@@ -175,7 +175,7 @@ def test_the_random_encoder_is_the_detectors_with_other_weights_in_every_unit(ki
     one, same, other = (method.inputs(LABELS.ohlc, draw) for draw in (5, 5, 6))
     size = (given.encoder or given.architecture).output_size
     random = fresh_copy(given.encoder or given.architecture, 5)
-    assert torch.equal(one, detector_inputs(random, "encoding" if kind == "path" else "both", LABELS.ohlc))
+    assert torch.equal(one, detector_inputs(random, "encoding" if kind == "price_path" else "both", LABELS.ohlc))
     assert torch.equal(one, same)
     assert not torch.equal(one[..., :size], other[..., :size])
     assert torch.equal(one[..., size:], other[..., size:])  # the path features
@@ -197,12 +197,12 @@ def test_a_network_from_scratch_knows_of_the_pretrained_one_only_its_architectur
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("kind", ["ensemble", "ensemble trained on", "path with two encoders"])
+@pytest.mark.parametrize("kind", ["ensemble", "ensemble trained on", "price_path with two encoders"])
 def test_of_an_ensemble_every_network_without_pretraining_is_the_whole_and_the_published_one_a_members(
     kind: str,
 ) -> None:
-    path = kind.startswith("path")
-    given = setting("path", encoders_of("ensemble")) if path else setting(kind)
+    path = kind.startswith("price_path")
+    given = setting("price_path", encoders_of("ensemble")) if path else setting(kind)
     found = methods(given)
     scratch, pooled, random = (found[name] for name in ("scratch", "pooled_scratch", "random_encoder"))
     assert isinstance(scratch, NetworkMethod)
@@ -263,7 +263,7 @@ def test_an_encoder_of_other_windows_and_an_unknown_head_are_refused_with_the_cu
     with pytest.raises(UserError, match="windows of 210 bars, the labels hold 105; take an encoder trained with"):
         setting("frozen", [small_encoder(), longer])
     with pytest.raises(UserError, match=r"finetune.head='spam' is unknown; did you mean 'span'\?"):
-        setting("path", finetune__head="spam")
+        setting("price_path", finetune__head="spam")
 
 
 # The refit ---------------------------------------------------------------------------------------------------------
@@ -325,11 +325,11 @@ def test_a_refit_from_scratch_has_the_configured_architecture_and_the_scaling_of
 
 
 def test_a_detector_on_path_features_needs_no_encoder() -> None:
-    assert refit_detector(setting("path"), 1, 17)[0] is None
-    assert refit_detector(setting("path", [small_encoder()]), 1, 17)[0] is None
+    assert refit_detector(setting("price_path"), 1, 17)[0] is None
+    assert refit_detector(setting("price_path", [small_encoder()]), 1, 17)[0] is None
 
 
-@pytest.mark.parametrize("kind", ["path", "scratch"])
+@pytest.mark.parametrize("kind", ["price_path", "scratch"])
 def test_a_refit_takes_the_epochs_it_is_given_and_follows_its_seed(kind: str) -> None:
     given = setting(kind)
     one, same, other, longer = (
@@ -357,8 +357,8 @@ def evidence() -> Evidence:
 @pytest.mark.parametrize(
     ("kind", "features", "until"),
     [
-        ("path", "path", "unknown"),
-        ("path with an encoder", "path", "unknown"),
+        ("price_path", "price_path", "unknown"),
+        ("price_path with an encoder", "price_path", "unknown"),
         ("scratch", "relativity11", "unknown"),
         ("frozen", "relativity11", "2021-01-01T00:00:00Z"),
         ("ensemble", "relativity11,relativity10", "2022-01-01T00:00:00Z"),
@@ -367,19 +367,19 @@ def evidence() -> Evidence:
 def test_a_versions_tags_say_what_the_detector_reads_and_until_when_its_encoders_were_trained(
     kind: str, features: str, until: str
 ) -> None:
-    given = setting("path", encoders_of("frozen")) if kind == "path with an encoder" else setting(kind)
+    given = setting("price_path", encoders_of("frozen")) if kind == "price_path with an encoder" else setting(kind)
     tags = detector_version_tags(given, evidence(), "preset", "passed")
     assert (tags["features"], tags["trained_until"], tags["window"]) == (features, until, "105")
     assert (tags["f1_macro"], tags["joint_success_at_3"], tags["weak_labels"]) == ("1.0000", "1.0000", "false")
 
 
-@pytest.mark.parametrize(("inputs", "read"), [("path", "encoding"), ("encoding", "encoding"), ("both", "both")])
+@pytest.mark.parametrize(("inputs", "read"), [("price_path", "encoding"), ("encoding", "encoding"), ("both", "both")])
 def test_card_and_tags_say_what_the_networks_read_that_the_detector_is_compared_with(inputs: str, read: str) -> None:
     given = setting("frozen", finetune__inputs=inputs)
-    found = replace(evidence(), pretrained=inputs != "path")
+    found = replace(evidence(), pretrained=inputs != "price_path")
     assert detector_version_tags(given, found, "preset", "passed")["moola.delta_inputs"] == read
     told = detector_card(given, found, [], 0.0, "r")["evidence"]
-    assert (told["delta_inputs"], told["delta_same_inputs"]) == (read, inputs != "path")
+    assert (told["delta_inputs"], told["delta_same_inputs"]) == (read, inputs != "price_path")
 
 
 def test_the_card_names_encoders_labels_and_evidence_in_plain_json() -> None:

@@ -32,7 +32,7 @@ N, EPOCHS, SHUFFLES, REFITTED, BOUND = 174, 6, 40, 20, 0.03
 ENCODED, LEAKED = 20, 4  # shuffles of each detector with an encoder, and of one whose fit saw what it is tested on
 pytestmark = pytest.mark.slow
 SMALL = {"bars.sample_bars": 60_000}
-KEYS = {"finetune.inputs": "path", "trainer.epochs": EPOCHS, "trainer.batch_size": 29, "optimizer.lr": 4e-3}
+KEYS = {"finetune.inputs": "price_path", "trainer.epochs": EPOCHS, "trainer.batch_size": 29, "optimizer.lr": 4e-3}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def refitted(labels: LabelledSet, epochs: int, seed: int, **keys: int) -> Patter
     config = resolve({}, {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}})
     setting = make_setting(labels, [], config, torch.device("cpu"), "fp32")
     encoder, head = refit_detector(setting, epochs, seed)
-    return PatternDetector(head, encoder, "path", labels.classes, 1.0, {})
+    return PatternDetector(head, encoder, "price_path", labels.classes, 1.0, {})
 
 
 def auroc(detector: PatternDetector, labels: LabelledSet) -> float:

@@ -122,7 +122,7 @@ GOOD = Gate("f1_macro", 0.7, 0.6, ">=")
         ((), "runs:/x/detector", "-P register=moola-detector"),
         (("ece",), "models:/d/3", "label more windows (a perfectly calibrated detector averages"),
         (("recall/up",), "models:/d/3", "before it can be promoted: label more of that class"),
-        (("delta_joint_success_at_3_lo",), "models:/d/3", "leave it out (`-P finetune.inputs=path`)"),
+        (("delta_joint_success_at_3_lo",), "models:/d/3", "leave it out (`-P finetune.inputs=price_path`)"),
         (("identity", "f1_macro"), "models:/d/3", "configs/path.yaml); label more windows, or compare"),
     ],
 )

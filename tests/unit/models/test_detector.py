@@ -19,10 +19,10 @@ from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders.ensemble import Ensemble
 from moola_mlflow.models.heads import Inputs
 
-KINDS: list[tuple[Inputs, int]] = [("encoding", 1), ("path", 0), ("both", 1), ("both", 2)]
+KINDS: list[tuple[Inputs, int]] = [("encoding", 1), ("price_path", 0), ("both", 1), ("both", 2)]
 
 
-@pytest.fixture(params=KINDS, ids=["encoding", "path", "both", "ensemble"])
+@pytest.fixture(params=KINDS, ids=["encoding", "price_path", "both", "ensemble"])
 def detector(request: pytest.FixtureRequest) -> PatternDetector:
     return small_detector(*request.param)
 
@@ -44,7 +44,7 @@ def test_inputs_are_the_encoding_that_embed_returns_and_the_path_features_beside
     assert torch.allclose(both[..., :8], embed(encoder, ohlc, "none"), atol=1e-6)
     assert torch.equal(both[..., 8:], torch.from_numpy(price_path_features(ohlc)))
     assert torch.equal(detector_inputs(encoder, "encoding", ohlc), both[..., :8])
-    assert torch.equal(detector_inputs(None, "path", ohlc), both[..., 8:])
+    assert torch.equal(detector_inputs(None, "price_path", ohlc), both[..., 8:])
     assert not both.requires_grad
 
 
@@ -126,7 +126,7 @@ def test_a_head_that_was_left_in_training_mode_predicts_without_dropout_and_stay
     ("changed", "message"),
     [
         ({"inputs": "encoding"}, "the head reads 64 inputs a step, inputs='encoding' makes 8"),
-        ({"inputs": "all"}, "allowed: encoding, path, both"),
+        ({"inputs": "all"}, "allowed: encoding, price_path, both"),
         ({"encoder": None}, "needs an encoder"),
         ({"classes": ("a", "a")}, "two or more, each once"),
         ({"temperature": float("nan")}, "temperature=nan"),

@@ -18,7 +18,9 @@ from moola_mlflow.models.heads import Inputs
 
 
 @pytest.mark.parametrize("head", ["span", "pooled"])
-@pytest.mark.parametrize(("inputs", "members"), [("encoding", 1), ("path", 0), ("path", 1), ("both", 1), ("both", 3)])
+@pytest.mark.parametrize(
+    ("inputs", "members"), [("encoding", 1), ("price_path", 0), ("price_path", 1), ("both", 1), ("both", 3)]
+)
 def test_a_saved_detector_finds_the_same(tmp_path: Path, inputs: Inputs, members: int, head: str) -> None:
     detector = small_detector(inputs, members, head)
     save_detector(detector, tmp_path / "detector")
@@ -48,6 +50,14 @@ def test_the_encoders_inside_load_on_their_own_with_their_cards(tmp_path: Path) 
         assert load_from_path(tmp_path / "encoders" / str(i)).card["features"] == member.card["features"]
 
 
+def test_a_detector_of_an_earlier_version_says_path_for_price_path(tmp_path: Path) -> None:
+    save_detector(small_detector("price_path"), tmp_path)
+    edit_card(inputs="path")(tmp_path)
+    loaded = load_detector_folder(tmp_path)
+    assert loaded.inputs == loaded.card["inputs"] == "price_path"
+    assert len(loaded.predict(windows())) == len(windows())
+
+
 def edit_card(**changes: object) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         path = folder / "detector.json"
@@ -59,7 +69,7 @@ def edit_card(**changes: object) -> Callable[[Path], None]:
 def shrink(folder: Path) -> None:
     """Put the head of a detector with other inputs into the folder."""
     other = folder.parent / "other"
-    save_detector(small_detector("path"), other)
+    save_detector(small_detector("price_path"), other)
     (folder / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
 
 

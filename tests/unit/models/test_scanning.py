@@ -32,7 +32,7 @@ from moola_mlflow.models.heads import SpanHead
 from moola_mlflow.windows.windows import MINUTE_NS
 
 EVERYTHING: dict[str, Any] = {"min_probability": 0.0, "min_span_score": 0.0, "margin": 0}
-DETECTOR = small_detector("path")
+DETECTOR = small_detector("price_path")
 
 
 def sample(num: int, seed: int = 5) -> Bars:
@@ -189,7 +189,7 @@ def test_a_span_too_near_to_its_windows_edge_or_too_vague_is_no_hit() -> None:
 def test_the_span_score_is_the_belief_in_spans_within_three_bars() -> None:
     found = DETECTOR.predict(windows(3))
     with torch.no_grad():
-        output = DETECTOR.head(detector_inputs(None, "path", windows(3)))
+        output = DETECTOR.head(detector_inputs(None, "price_path", windows(3)))
     start, end = (logits.double().softmax(-1).numpy() for logits in output.pointers)
     for i in range(3):
         belief = {(s, s + n - 1): start[i, s] * end[i, s + n - 1] for n in range(5, 13) for s in range(105 - n + 1)}
@@ -199,7 +199,7 @@ def test_the_span_score_is_the_belief_in_spans_within_three_bars() -> None:
 
 
 def test_a_head_without_spans_has_no_span_score_and_is_judged_by_its_probability_alone() -> None:
-    pooled = small_detector("path", head="pooled")
+    pooled = small_detector("price_path", head="pooled")
     assert not isinstance(pooled.head.head, SpanHead)
     table = detect(sample(500), pooled, min_probability=0.0, min_span_score=1.0, margin=0)
     assert len(table) > 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig, ObjectiveConfig, SplitConfig, resolve
@@ -19,7 +21,7 @@ from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.models.objectives.base import Errors, leak
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.models.objectives.path import TARGETS
+from moola_mlflow.models.objectives.price_path import TARGETS
 from moola_mlflow.models.objectives.weighted_sum import WeightedSum
 from moola_mlflow.training.engine import Pretraining
 from moola_mlflow.training.trainer import Trainer
@@ -45,7 +47,7 @@ def encoder(batch: Batch) -> Encoder:
     return encoder
 
 
-def build(name: str = "path+0.5*masked", **settings: object) -> WeightedSum:
+def build(name: str = "price_path+0.5*masked", **settings: object) -> WeightedSum:
     torch.manual_seed(1)
     built = build_objective(ObjectiveConfig(name=name, **settings), NAMES, 16)  # type: ignore[arg-type]
     assert isinstance(built, WeightedSum)
@@ -60,7 +62,7 @@ def seeded(seed: int = 5) -> torch.Generator:
 def test_the_gradient_is_the_weighted_sum_of_the_parts_gradients(
     encoder: Encoder, batch: Batch, settings: dict[str, object]
 ) -> None:
-    objective = build("0.7*path + 3*masked", **settings)
+    objective = build("0.7*price_path + 3*masked", **settings)
     objective.loss(objective(encoder, batch, seeded())).backward()
     found = {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
     encoder.zero_grad()
@@ -69,7 +71,7 @@ def test_the_gradient_is_the_weighted_sum_of_the_parts_gradients(
     for (name, part), own in zip(objective._named(), drawn, strict=True):
         h_BTD = encoder.encode(part.encoder_input(encoder, batch, own, g))
         (objective.weights[name] * part.loss(part.errors(encoder, h_BTD, batch, own))).backward()
-    assert objective.weights == {"path": 0.7, "masked": 3.0}
+    assert objective.weights == {"price_path": 0.7, "masked": 3.0}
     for name, p in encoder.named_parameters():
         torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6)
 
@@ -88,7 +90,7 @@ def test_the_path_part_sees_what_the_masked_part_hides(encoder: Encoder, batch: 
 def test_targets_groups_and_scores_are_those_of_the_parts(encoder: Encoder, batch: Batch) -> None:
     objective = build().eval()
     assert objective.targets == (*TARGETS, *NAMES)
-    assert set(objective.groups) == {"path", "masked", "past", "future", "candle", "state"}
+    assert set(objective.groups) == {"price_path", "masked", "past", "future", "candle", "state"}
     assert [objective.targets[i] for i in objective.groups["candle"]] == list(NAMES[:5])
     objective.fit_targets([batch])
     objective.fit_baselines(encoder, [batch], seeded())
@@ -111,7 +113,7 @@ def test_targets_groups_and_scores_are_those_of_the_parts(encoder: Encoder, batc
     skill = 1 - (hubers[0] + 0.5 * hubers[1]) / (best[0] + 0.5 * best[1])
     assert objective.skills(errors, baselines)[""] == pytest.approx(skill)
     assert set(baselines) == {
-        *("path target mean", "path ridge"),
+        *("price_path target mean", "price_path ridge"),
         *(f"masked {baseline}" for baseline in ("feature mean", "last visible", "interpolation", "ridge")),
     }
 
@@ -136,22 +138,22 @@ def test_a_leak_of_one_part_is_a_leak_of_the_sum(encoder: Encoder, batch: Batch)
 
 def test_one_name_with_weight_one_is_no_sum_and_white_space_does_not_matter() -> None:
     assert isinstance(build_objective(ObjectiveConfig(name=" masked "), NAMES, 16), Masked)
-    assert build("  path +0.5 * masked").weights == {"path": 1.0, "masked": 0.5}
-    assert build("2*path").weights == {"path": 2.0}
+    assert build("  price_path +0.5 * masked").weights == {"price_path": 1.0, "masked": 0.5}
+    assert build("2*price_path").weights == {"price_path": 2.0}
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("path+", r"a term has no name\. Allowed: masked, path, or a sum such as path\+0\.5\*masked"),
+        ("price_path+", r"a term has no name\. Allowed: masked, price_path, or a sum such as price_path\+0\.5\*masked"),
         ("", "a term has no name"),
-        ("0*path", "the weight of 'path' is '0'; allowed: a number above 0.*leave 'path' out"),
-        ("-1*path", "the weight of 'path' is '-1'"),
-        ("inf*path", "the weight of 'path' is 'inf'"),
-        ("much*path", "the weight of 'path' is 'much'"),
-        ("*path", "the weight of 'path' is ''"),
-        ("path+maskd", "'maskd' is unknown; did you mean 'masked'"),
-        ("path+path", r"'path' stands there twice.*such as 2\*path"),
+        ("0*price_path", "the weight of 'price_path' is '0'; allowed: a number above 0.*leave 'price_path' out"),
+        ("-1*price_path", "the weight of 'price_path' is '-1'"),
+        ("inf*price_path", "the weight of 'price_path' is 'inf'"),
+        ("much*price_path", "the weight of 'price_path' is 'much'"),
+        ("*price_path", "the weight of 'price_path' is ''"),
+        ("price_path+maskd", "'maskd' is unknown; did you mean 'masked'"),
+        ("price_path+price_path", r"'price_path' stands there twice.*such as 2\*price_path"),
     ],
 )
 def test_a_sum_that_is_no_sum_is_refused_with_a_cure(name: str, message: str) -> None:
@@ -160,7 +162,7 @@ def test_a_sum_that_is_no_sum_is_refused_with_a_cure(name: str, message: str) ->
 
 
 def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) -> None:
-    config = resolve({}, {"objective.name": "path+0.5*masked", "trainer.epochs": 3, "schedule.warmup_epochs": 1})
+    config = resolve({}, {"objective.name": "price_path+0.5*masked", "trainer.epochs": 3, "schedule.warmup_epochs": 1})
     windows = make_windows(read_bars(BarsConfig(sample_bars=12_000)))
     source = BatchSource(windows, "relativity11", Hybrid(), 20, torch.device("cpu"))
     split = split_by_time(windows, SplitConfig())
@@ -174,9 +176,23 @@ def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) ->
     history = trainer.fit().progress.history
     assert history[-1]["val/huber"] < history[0]["val/huber"]
     scores = trainer.evaluation.scores("test")
-    named = (*model.objective.targets, "path", "masked", "past", "future", "candle", "state")
+    named = (*model.objective.targets, "price_path", "masked", "past", "future", "candle", "state")
     assert {f"skill_{name}" for name in named} <= set(scores)
     predicted, target, where = trainer.evaluation.reconstruct(2)
     assert predicted.shape == target.shape == where.shape == (2, 105, 21)
     state = torch.load(tmp_path / checkpoint.LATEST_CHECKPOINT)["model_state_dict"]
-    assert {"objective.terms.path.decoder.weight", "objective.terms.masked.mask_token"} <= set(state)
+    assert {"objective.terms.price_path.decoder.weight", "objective.terms.masked.mask_token"} <= set(state)
+
+
+@pytest.mark.parametrize("prefix", ["", "objective."])
+def test_weights_that_an_earlier_version_saved_under_the_old_name_of_a_term_are_loaded(prefix: str) -> None:
+    torch.manual_seed(1)
+    saved = build()
+    torch.manual_seed(2)
+    loaded = build()
+    old = {f"{prefix}{key.replace('price_path', 'path')}": tensor for key, tensor in saved.state_dict().items()}
+    assert f"{prefix}terms.path.decoder.weight" in old
+    (nn.ModuleDict({"objective": loaded}) if prefix else loaded).load_state_dict(old)
+    state = loaded.state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in saved.state_dict().items())
+    assert copy.deepcopy(loaded).state_dict().keys() == state.keys()

@@ -188,7 +188,7 @@ def test_what_a_run_recorded_of_its_encoders_counts_and_a_gap_is_said() -> None:
 def test_losses_of_unlike_objectives_data_and_commits_come_with_a_warning() -> None:
     a, b = record("pretrain"), record("pretrain", tags={"moola.data_sha256": "others", "moola.identity": "true"})
     assert compare.warnings([a, a], {}) == []
-    said = " ".join(compare.warnings([a, b], {"objective.name": ["path", "masked"], "optimizer.lr": ["1", "2"]}))
+    said = " ".join(compare.warnings([a, b], {"objective.name": ["price_path", "masked"], "optimizer.lr": ["1", "2"]}))
     assert "same bars" in said
     assert "(objective.name differ)" in said
     assert "measure copying" in said

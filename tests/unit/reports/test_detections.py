@@ -28,7 +28,7 @@ EVERYTHING = {"detect.min_probability": 0.0, "detect.min_span_score": 0.0, "dete
 def report_of(bars: Bars | None = None, detector: PatternDetector | None = None, **options: Any) -> DetectionsReport:
     config = resolve({}, {**EVERYTHING, **options})
     bars = read_bars(BarsConfig(sample_bars=3000)) if bars is None else bars
-    detector = small_detector("path") if detector is None else detector
+    detector = small_detector("price_path") if detector is None else detector
     found = scan(bars, detector, config.detect)
     return DetectionsReport(found, found.table(), detector, "models:/moola-detector/3", config)
 
@@ -52,7 +52,7 @@ def test_the_page_has_a_chart_of_each_of_the_best_and_says_what_it_may_not_hide(
 
 
 def test_weak_labels_are_called_weak_on_the_page_and_in_the_note() -> None:
-    detector = small_detector("path")
+    detector = small_detector("price_path")
     weak = replace(detector, card={**detector.card, "labels": {"weak": True, "num": 174, "counts": {"a": 174}}})
     found = report_of(detector=weak)
     assert WEAK in found.html().replace("&#x27;", "'")
@@ -62,7 +62,7 @@ def test_weak_labels_are_called_weak_on_the_page_and_in_the_note() -> None:
 def test_names_that_look_like_html_stay_text() -> None:
     bars = read_bars(BarsConfig(sample_bars=1500))
     named = replace(bars, symbols=dict.fromkeys(bars.symbols, SCRIPT))
-    detector = small_detector("path")
+    detector = small_detector("price_path")
     classes = replace(detector, classes=(SCRIPT, '" onload="alert(1)'))
     html = report_of(named, classes).html()
     assert "<script" not in html

@@ -129,7 +129,10 @@ def test_pointers_are_judged_against_always_naming_the_typical_span(
 
 
 def test_a_detector_that_reads_no_encoder_says_nothing_about_it() -> None:
-    assert "says nothing about the encoder" in conclusions.of_tuning(tuned((0.1, 0.2), (0.1, 0.2), kind="path"))[0].text
+    assert (
+        "says nothing about the encoder"
+        in conclusions.of_tuning(tuned((0.1, 0.2), (0.1, 0.2), kind="price_path"))[0].text
+    )
 
 
 def test_published_thresholds_are_for_the_published_objective_alone() -> None:
@@ -203,7 +206,7 @@ def test_next_steps_are_what_the_figures_ask_for() -> None:
     carried = f"{path} -P bars='my bars.parquet' -P bars.instrument=front"
     assert commands(replace(DONE, gates=(PROBE,), bars=own))[0] == carried
     assert commands(Pretrained("FAILED", bars=own)) == [carried.replace(" -P config=configs/path.yaml", "")]
-    longer = commands(replace(DONE, gates=(PROBE,), objective="path"))[0]
+    longer = commands(replace(DONE, gates=(PROBE,), objective="price_path"))[0]
     assert longer.endswith("-P config=configs/path.yaml -P epochs=10")
     sure = tuned((0.1, 0.2), (0.1, 0.2))
     both = (sure, replace(sure, kind="unfrozen", run_id="other"))

@@ -22,8 +22,8 @@ CONFIGS = ROOT / "configs"
 
 
 @pytest.mark.parametrize(
-    "key", ["schedule.warmup_epochs=2.5", "objective.name=path", "windows.stride=7", "split.train=0.7", "bars.path=x",
-            "tracking.resume=auto", "sweep.n_trials=3", "runtime.shards=2"]
+    "key", ["schedule.warmup_epochs=2.5", "objective.name=price_path", "windows.stride=7", "split.train=0.7",
+            "bars.path=x", "tracking.resume=auto", "sweep.n_trials=3", "runtime.shards=2"]
 )  # fmt: skip
 def test_a_key_that_is_not_read_is_refused_by_name(key: str) -> None:
     name, value = key.split("=")

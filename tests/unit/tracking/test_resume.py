@@ -34,7 +34,7 @@ def histories(trainer: Trainer) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k not in TIMING} for row in trainer.progress.history]
 
 
-@pytest.mark.parametrize("name", ["masked", "path", "path+0.5*masked"])
+@pytest.mark.parametrize("name", ["masked", "price_path", "price_path+0.5*masked"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_that_stops_anywhere_goes_on_bit_equal(
     windows: Windows, tmp_path: Path, name: str, precision: str
@@ -108,6 +108,18 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path
     point = resume.find_resume_point(asked(tracking__resume="auto"), tmp_path)
     assert point is not None
     assert point.run_id == OTHER
+
+
+@pytest.mark.parametrize("name", ["path", "path+0.5*masked"])
+def test_auto_takes_a_run_of_an_earlier_version_that_calls_the_price_path_path(tmp_path: Path, name: str) -> None:
+    config = asked(objective__name=name)
+    folder = interrupted(tmp_path, ONE, config)
+    saved = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(saved.replace("price_path", "path"))
+    for now in (name, config.objective.name):
+        point = resume.find_resume_point(asked(tracking__resume="auto", objective__name=now), tmp_path)
+        assert point is not None
+        assert (point.run_id, point.drift) == (ONE, {})
 
 
 def test_auto_passes_over_finished_runs_and_other_configurations(tmp_path: Path) -> None:

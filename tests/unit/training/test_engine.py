@@ -29,7 +29,7 @@ from tests.unit.tracking.test_resume import histories
 from tests.unit.training.test_trainer import make_trainer, weights
 
 DROPPING = {"encoder.dropout": 0.5, "trainer.epochs": 2}
-NAMES = ["masked", "path", "path+0.5*masked"]
+NAMES = ["masked", "price_path", "price_path+0.5*masked"]
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 PRESETS: dict[str, dict[str, Any]] = {
     "stones": {"encoder.dropout": 0.65, "objective.uncertainty": True},
     "patches": {"encoder.dropout": 0.1, "objective.mask_strategy": "patch"},
-    "path": {"objective.name": "path", "encoder.dropout": 0.1},
+    "price_path": {"objective.name": "price_path", "encoder.dropout": 0.1},
     "jade10": {"features.set": "relativity10", "encoder.dropout": 0.2, "objective.uncertainty": False},
-    "sum": {"objective.name": "path+0.5*masked", "encoder.dropout": 0.1},
+    "sum": {"objective.name": "price_path+0.5*masked", "encoder.dropout": 0.1},
 }
 
 

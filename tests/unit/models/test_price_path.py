@@ -16,7 +16,7 @@ from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.objectives.base import leak
 from moola_mlflow.models.objectives.baselines import window_around
 from moola_mlflow.models.objectives.masked import Masked
-from moola_mlflow.models.objectives.path import TARGETS, PricePath, path_targets
+from moola_mlflow.models.objectives.price_path import TARGETS, PricePath, path_targets
 from moola_mlflow.windows.batches import Batch
 
 
