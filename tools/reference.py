@@ -15,7 +15,7 @@ import yaml
 
 from moola_mlflow.cli import help, main
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.core import Config, allowed_values, dotted_keys, read_preset, resolve
+from moola_mlflow.core import Config, allowed_values, every_key, read_preset, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "commands.md"
@@ -81,7 +81,7 @@ def _default(parameter: help.Parameter) -> str:
 
 def keys() -> Iterator[str]:
     """Yield a table for each section of the configuration."""
-    defaults, fields = Config().flat(), dotted_keys()
+    defaults, fields = Config().flat(), every_key()
     short = {dotted: key for key, dotted in SHORT.items()}
     yield "## Keys\n\nDefaults without a preset; [presets](#presets) set others. In brackets: the short parameter."
     for section in Config.model_fields:

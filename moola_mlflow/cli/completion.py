@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.core import dotted_keys
+from moola_mlflow.core import every_key
 
 TEMPLATE = """\
 # Completion of moola in bash, for this shell: source <(moola completion)
@@ -32,7 +32,7 @@ def completion_script() -> str:
 
     It offers a section's dotted keys only once a dot is typed: a list of two hundred keys helps nobody.
     """
-    dotted = sorted(dotted_keys())
+    dotted = sorted(every_key())
     sections = " ".join(sorted({f"--{key.split('.')[0]}." for key in dotted}))
     cases = [
         f'        {name}) keys="{" ".join(f"--{key}" for key in entry.parameters)} {sections}" ;;'

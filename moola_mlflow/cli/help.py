@@ -8,7 +8,7 @@ from typing import Any
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, PRESET, SHORT, EntryPoint
 from moola_mlflow.cli.parser import find_preset
-from moola_mlflow.core import allowed_values, dotted_keys, merge_presets, read_preset, resolve
+from moola_mlflow.core import allowed_values, every_key, merge_presets, read_preset, resolve
 
 KEYS = """\
 Keys of the configuration, the same for every command (type and range; default).
@@ -40,7 +40,7 @@ def overview() -> str:
 
 def parameters_of(name: str) -> list[Parameter]:
     """Return a command's short parameters, each with its meaning and the default that the command's presets set."""
-    entry, fields = ENTRY_POINTS[name], dotted_keys()
+    entry, fields = ENTRY_POINTS[name], every_key()
     defaults, found = _defaults(entry), []
     for key in entry.parameters:
         if key in SHORT:
@@ -77,7 +77,7 @@ def help_text(name: str) -> str:
     lines += ["", KEYS]
     lines += [
         f"  --{key:<28} {' '.join(field.description.split())} ({allowed_values(field)}; {_shown(defaults[key])})"
-        for key, field in dotted_keys().items()
+        for key, field in every_key().items()
     ]
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.core import Config, UserError, dotted_keys, merge_presets, nearest_name, read_preset, resolve
+from moola_mlflow.core import Config, UserError, every_key, merge_presets, nearest_name, read_preset, resolve
 
 
 class Parsed(NamedTuple):
@@ -40,7 +40,7 @@ def parse(name: str, words: Sequence[str]) -> Parsed:
     if entry.lone and words and not words[0].startswith("--"):
         words = [f"--{entry.lone}", *words]
     given = {key: value for key, value in _pairs(words).items() if value != ""}
-    known = {*entry.parameters, *dotted_keys()}
+    known = {*entry.parameters, *every_key()}
     for key, value in given.items():
         if key not in known:
             raise UserError(

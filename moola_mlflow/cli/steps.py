@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars, stamp_warning
-from moola_mlflow.core import Config, UserError
+from moola_mlflow.core import BarsConfig, FinetuneKeys, TrainingKeys, UserError
 from moola_mlflow.features import (
     Hybrid,
     check_quality,
@@ -34,19 +34,19 @@ CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*
 """What MLflow takes as a part of a metric's name, where `.` and `..` would name another."""
 
 
-def load_bars(run: Run, config: Config, context: str) -> Bars:
+def load_bars(run: Run, config: BarsConfig, min_bars: int, context: str) -> Bars:
     """Read the bars of a run and log every file as its input."""
-    bars = read_bars(config.bars, min_bars=config.windows.length)
-    log_bars(run, bars, config, context)
+    bars = read_bars(config, min_bars=min_bars)
+    log_bars(run, bars, config.stamp, context)
     return bars
 
 
-def log_bars(run: Run, bars: Bars, config: Config, context: str) -> None:
+def log_bars(run: Run, bars: Bars, stamp: Literal["start", "end"], context: str) -> None:
     """Log every file of the bars as an input of the run, and warn if the stamps look wrong."""
     run.bars(bars, context)
     if bars.dropped:
         run.metrics({f"{Metrics.BARS_DROPPED}{kind}": count for kind, count in bars.dropped.items()})
-    if warning := stamp_warning(bars.time_ns, bars.instrument, config.bars.stamp):
+    if warning := stamp_warning(bars.time_ns, bars.instrument, stamp):
         run.tags({Tags.BARS_WARNING: warning})
         print(f"Warning: {warning}", flush=True)
 
@@ -54,11 +54,11 @@ def log_bars(run: Run, bars: Bars, config: Config, context: str) -> None:
 class LoggedPreparation(PrepareObserver):
     """Logs each step of a preparation to a run."""
 
-    def __init__(self, run: Run, config: Config) -> None:
+    def __init__(self, run: Run, config: TrainingKeys) -> None:
         self._run, self._config = run, config
 
     def bars_read(self, bars: Bars) -> None:
-        log_bars(self._run, bars, self._config, "training")
+        log_bars(self._run, bars, self._config.bars.stamp, "training")
 
     def windows_split(self, windows: Windows, split: Split) -> None:
         self._run.metrics({f"{Metrics.SPLIT}{part}": len(getattr(split, part)) for part in ("train", "val", "test")})
@@ -96,7 +96,7 @@ def check_features(
 
 
 def check_label_features(
-    run: Run, labels: LabelledSet, config: Config, encoders: Sequence[tuple[str, Encoder]]
+    run: Run, labels: LabelledSet, config: FinetuneKeys, encoders: Sequence[tuple[str, Encoder]]
 ) -> list[str]:
     """Log the feature quality report of the labelled windows as an encoder reads them, and return what to say of it.
 
@@ -104,7 +104,7 @@ def check_label_features(
 
     Raises: UserError after the report has been logged.
     """
-    own = {"set": config.features.set, "hybrid": dataclasses.asdict(hybrid(config))}
+    own = {"set": config.features.set, "hybrid": dataclasses.asdict(hybrid(config.features))}
     specs = [encoder.card["features"] for _, encoder in encoders] or [own]
     warmup, reports = config.windows.warmup, []
     for i, spec in enumerate(spec for k, spec in enumerate(specs) if spec not in specs[:k]):
@@ -137,7 +137,7 @@ def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None
     run.figure_later(picture, Artifacts.QUALITY_FIGURE)
 
 
-def load_labels(run: Run, config: Config) -> LabelledSet:
+def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
     """Read the labelled windows of a run and log them as its input."""
     if config.labels.path == "sample":
         labels = sample_labels(config, config.labels.n, config.labels.seed)

@@ -10,7 +10,15 @@ from pathlib import Path
 import torch
 
 from moola_mlflow.cli import progress as progress_module
-from moola_mlflow.core import Config, Interrupted, Interrupts, configure_threads, is_tuned, pick_device, pick_precision
+from moola_mlflow.core import (
+    Interrupted,
+    Interrupts,
+    PretrainKeys,
+    configure_threads,
+    is_tuned,
+    pick_device,
+    pick_precision,
+)
 from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.tracking import Artifacts, Metrics, ResumePoint, Run, Tags, end_lost_run
 from moola_mlflow.training import (
@@ -32,7 +40,7 @@ from moola_mlflow.training import (
 NUM_PICTURED = 3
 
 
-def follow(config: Config, interrupts: Interrupts) -> None:
+def follow(config: PretrainKeys, interrupts: Interrupts) -> None:
     """Train as one of several processes that is not the first: it neither tracks nor writes.
 
     Where the first is gone without a word, which alone could tell, it ends the run. ``torchrun`` then sends SIGTERM to
@@ -51,7 +59,7 @@ def follow(config: Config, interrupts: Interrupts) -> None:
             raise
 
 
-def _train_along(config: Config, world: World, device: torch.device, interrupts: Interrupts) -> None:
+def _train_along(config: PretrainKeys, world: World, device: torch.device, interrupts: Interrupts) -> None:
     precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
     check_names(config)
     data = prepare(config, device)
@@ -88,12 +96,11 @@ def go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> Non
     print(f"Going on with run {point.run_id} at epoch {progress.epoch + 1}, step {progress.step + 1}", flush=True)
 
 
-def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
+def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: Interrupts) -> None:
     """Train, and log epochs, pictures and whatever went wrong as they come.
 
     Raises: NumbersWrong; PeerLost; Interrupted where training was asked to stop.
     """
-    every = trainer.config.tracking.figures_every
     # Not empty where an older checkpoint had to be taken: those epochs come out the same, and have their points.
     logged = active.steps(Metrics.VAL_HUBER)
 
@@ -109,7 +116,7 @@ def fit_tracked(active: Run, trainer: Trainer, interrupts: Interrupts) -> None:
             active.metrics(event.metrics, step=event.epoch)
         active.beat()
         active.draw_waiting()
-        if event.epoch % every == 0 or event.epoch == event.epochs - 1:
+        if event.epoch % figures_every == 0 or event.epoch == event.epochs - 1:
             from moola_mlflow.reports import reconstruction_figure
 
             names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"

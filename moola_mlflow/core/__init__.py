@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from moola_mlflow.core.config.features import FeaturesConfig
     from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
     from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
-    from moola_mlflow.core.config.presets import allowed_values, dotted_keys, merge_presets, read_preset, resolve
+    from moola_mlflow.core.config.presets import merge_presets, read_preset
+    from moola_mlflow.core.config.resolve import (
+        allowed_values,
+        dotted_keys,
+        every_key,
+        make_config,
+        readers_of,
+        resolve,
+    )
     from moola_mlflow.core.config.sweep import Dimension, SweepConfig
     from moola_mlflow.core.config.tracking import RegistryConfig, TrackingConfig
     from moola_mlflow.core.config.training import (
@@ -143,11 +151,13 @@ __all__, __getattr__, __dir__ = lazy_face(
             "EncoderConfig",
             "ObjectiveConfig",
         ),
-        "config.presets": (
+        "config.presets": ("merge_presets", "read_preset"),
+        "config.resolve": (
             "allowed_values",
             "dotted_keys",
-            "merge_presets",
-            "read_preset",
+            "every_key",
+            "make_config",
+            "readers_of",
             "resolve",
         ),
         "config.sweep": (

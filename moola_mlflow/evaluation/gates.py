@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moola_mlflow.core import GatesConfig, UserError, markdown_text
+from moola_mlflow.core import DetectorLimits, EncoderLimits, GateLimits, UserError, markdown_text
 from moola_mlflow.features import check_quality
 
 RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
@@ -62,7 +62,7 @@ class Gate:
         return f"{shown}: {self.why}" if self.why else shown
 
 
-def encoder_gates(card: Mapping[str, Any], config: GatesConfig) -> list[Gate]:
+def encoder_gates(card: Mapping[str, Any], config: EncoderLimits) -> list[Gate]:
     """Return the gates of an encoder, from its card; a part of another kind than it should be counts as missing.
 
     The leak is gated where the objective hides; an objective that hides nothing has none.
@@ -79,7 +79,7 @@ def encoder_gates(card: Mapping[str, Any], config: GatesConfig) -> list[Gate]:
     ]
 
 
-def detector_gates(evidence: Any, config: GatesConfig) -> list[Gate]:
+def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
     """Return the gates of a detector, from the evidence of its cross-validation.
 
     ``evidence`` is what a card holds; where it, or a part of it, is of another kind than it should be, that counts as
@@ -164,10 +164,10 @@ def gates_summary(gates: Sequence[Gate]) -> str:
     return "passed" if all_gates_passed(gates) else f"failed: {'; '.join(missed_gates(gates))}"
 
 
-def lowered_limits(config: GatesConfig) -> list[str]:
+def lowered_limits(config: GateLimits) -> list[str]:
     """Return the limits that ask for less than the shipped ones, each with the shipped one beside it."""
-    usual, out = GatesConfig(), []
-    for name in type(config).model_fields:
+    usual, out = GateLimits(), []
+    for name in GateLimits.model_fields:
         now, then = getattr(config, name), getattr(usual, name)
         if isinstance(then, float) and (now > then if name == "ece" else now < then):
             out.append(f"{name} {_shown(now)} instead of {_shown(then)}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.core import Config, UserError, nearest_name
+from moola_mlflow.core import FinetuneKeys, UserError, nearest_name
 from moola_mlflow.evaluation.crossval import (
     ClassicalMethod,
     FoldOutcome,
@@ -65,7 +65,7 @@ class FinetuneSetting:
     labels: LabelledSet
     encoder: Encoder | None
     architecture: Encoder
-    config: Config
+    config: FinetuneKeys
     device: torch.device
     precision: str
 
@@ -109,7 +109,7 @@ class RandomEncoderMethod:
         return HeadMethod(self.name, inputs, self.settings).run(targets, unit)
 
 
-def refuse_unread(config: Config) -> None:
+def refuse_unread(config: FinetuneKeys) -> None:
     """Refuse keys that were given and that no fine-tuning reads. Raises: UserError naming each."""
     wrong = {key: value for key, value in config.given().items() if key.startswith(UNREAD)}
     if wrong:
@@ -120,7 +120,7 @@ def refuse_unread(config: Config) -> None:
         )
 
 
-def without_effect(config: Config) -> list[str]:
+def without_effect(config: FinetuneKeys) -> list[str]:
     """Return what to say of given keys that other keys leave without effect."""
     out, given = [], config.given()
     for condition, keys, why in (
@@ -135,7 +135,7 @@ def without_effect(config: Config) -> list[str]:
 
 
 def make_setting(
-    labels: LabelledSet, encoders: Sequence[Encoder], config: Config, device: torch.device, precision: str
+    labels: LabelledSet, encoders: Sequence[Encoder], config: FinetuneKeys, device: torch.device, precision: str
 ) -> FinetuneSetting:
     """Put a fine-tuning together. Raises: UserError for an unknown head, or encoders of other windows."""
     head = config.finetune.head
@@ -154,7 +154,7 @@ def make_setting(
     return FinetuneSetting(labels, pretrained, architecture.to(device), config, device, precision)
 
 
-def _architecture(labels: LabelledSet, config: Config) -> Encoder:
+def _architecture(labels: LabelledSet, config: FinetuneKeys) -> Encoder:
     """Return the configured network, scaled by all labelled windows.
 
     Nothing else is known of it. Only a frozen random encoder keeps this scaling, and has a small advantage by it.
@@ -169,7 +169,7 @@ def _architecture(labels: LabelledSet, config: Config) -> Encoder:
 
 
 def head_settings(
-    config: Config, *, fresh: bool = False, head: str | None = None, precision: str = "fp32"
+    config: FinetuneKeys, *, fresh: bool = False, head: str | None = None, precision: str = "fp32"
 ) -> HeadSettings:
     """Return how heads are fitted; ``fresh`` for an encoder trained from random initialisation.
 

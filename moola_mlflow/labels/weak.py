@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.core import BarsConfig, Config, UserError
+from moola_mlflow.core import BarsConfig, FinetuneKeys, SampleBarsConfig, UserError, WeakLabelsConfig
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 from moola_mlflow.labels.surge_rule import CLASSES, NO_LABEL, NO_SURGE, RULE, SHORTEST, apply_rule
 from moola_mlflow.windows import Windows, make_windows
@@ -123,22 +123,22 @@ def weak_labels(
     return choose_labels(find_patterns(bars, seed, length, max_gap_minutes, overlap), n, seed)
 
 
-def sample_bars(config: Config) -> BarsConfig:
+def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
     """Return the sample bars that labels come from: those of another seed than pre-training's.
 
     Raises: UserError where the two seeds are one.
     """
-    seed = config.labels.sample_seed
-    if seed == config.bars.sample_seed:
+    seed = labels.sample_seed
+    if seed == bars.sample_seed:
         raise UserError(
             f"labels.sample_seed={seed} is also bars.sample_seed: an encoder would be judged on the bars it was "
             "trained on; change one of the two"
         )
-    return config.bars.model_copy(update={"path": "sample", "sample_seed": seed})
+    return BarsConfig.model_validate({**bars.model_dump(), "path": "sample", "sample_seed": seed})
 
 
-def sample_labels(config: Config, n: int, seed: int) -> LabelledSet:
+def sample_labels(config: FinetuneKeys, n: int, seed: int) -> LabelledSet:
     """Label n windows of sample bars that pre-training does not see."""
-    bars = read_bars(sample_bars(config), min_bars=config.windows.length)
+    bars = read_bars(sample_bars(config.bars, config.labels), min_bars=config.windows.length)
     labels = weak_labels(bars, n, seed, config.windows.length, config.bars.max_gap_minutes, config.labels.overlap)
     return replace(labels, path="sample")

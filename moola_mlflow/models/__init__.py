@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.files.encoder import (
         ENCODER_CARD,
         describe_encoder,
+        describe_training,
         load_from_path,
         read_encoder_card,
         save_encoder,
@@ -52,7 +53,14 @@ __all__, __getattr__, __dir__ = lazy_face(
         "encoders.keyed_dropout": ("can_be_shared", "stream", "use_torch_dropout"),
         "files.checkpoint": ("BEST_CHECKPOINT", "CheckpointFolder", "LATEST_CHECKPOINT", "load_checkpoint"),
         "files.detector": ("DETECTOR_CARD", "load_detector_folder", "read_detector_card", "save_detector"),
-        "files.encoder": ("ENCODER_CARD", "describe_encoder", "load_from_path", "read_encoder_card", "save_encoder"),
+        "files.encoder": (
+            "ENCODER_CARD",
+            "describe_encoder",
+            "describe_training",
+            "load_from_path",
+            "read_encoder_card",
+            "save_encoder",
+        ),
         "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Output", "Span"),
         "objectives": ("build_objective",),
         "objectives.base": ("Errors", "Objective", "leak"),

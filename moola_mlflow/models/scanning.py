@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from moola_mlflow.bars import Bars, bars_from_table, read_bars, segments
-from moola_mlflow.core import BarsConfig, DetectConfig, UserError, resolve
+from moola_mlflow.core import BarsConfig, DetectConfig, DetectKeys, UserError, make_config
 from moola_mlflow.models.detector import CHUNK, Found, PatternDetector
 from moola_mlflow.models.files.detector import load_detector_folder
 from moola_mlflow.windows import Windows, make_windows
@@ -117,7 +117,7 @@ def detect(
 
 def detect_options(given: dict[str, object]) -> DetectConfig:
     """Return thresholds and stride, None for the default. Raises: UserError naming what is allowed."""
-    return resolve({}, {f"detect.{key}": value for key, value in given.items()}).detect
+    return make_config(DetectKeys, {}, {f"detect.{key}": value for key, value in given.items()}).detect
 
 
 def scan(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moola_mlflow.core import Config, markdown_code, markdown_text, metric_name
+from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
 from moola_mlflow.models import PatternDetector, Scan
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
@@ -47,7 +47,7 @@ class DetectionsReport:
     detector: PatternDetector
     uri: str
     """The version that read the bars, or the folder."""
-    config: Config
+    config: DetectKeys
     warnings: tuple[str, ...] = ()
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moola_mlflow.bars import utc
-from moola_mlflow.core import PACKAGES, Config, markdown_code, markdown_text
+from moola_mlflow.core import PACKAGES, FinetuneKeys, markdown_code, markdown_text
 from moola_mlflow.evaluation import (
     DETECTOR,
     FEW_UNITS,
@@ -194,7 +194,7 @@ def detector_card(
     }  # fmt: skip
 
 
-def _sample(labels: LabelledSet, config: Config) -> dict[str, int]:
+def _sample(labels: LabelledSet, config: FinetuneKeys) -> dict[str, int]:
     """Return which sample the labels come from: of another seed or length it is another series."""
     if str(labels.path) != "sample":
         return {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.core import UserError, resolve
+from moola_mlflow.core import FinetuneKeys, UserError, make_config
 from moola_mlflow.evaluation import HEADLINE, Interval, Predictions, paired_difference
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
 from moola_mlflow.tracking import Artifacts, RunRecord, Tags
@@ -125,7 +125,7 @@ def _groups(runs: tuple[RunRecord, RunRecord], summaries: list[dict[str, Any]], 
 
 
 def _labels(run: RunRecord) -> LabelledSet:
-    config = resolve(run.config, {})
+    config = make_config(FinetuneKeys, run.config, {})
     if config.labels.path == "sample":
         return sample_labels(config, config.labels.n, config.labels.seed)
     return read_labels(config.labels.path, config.windows.length)

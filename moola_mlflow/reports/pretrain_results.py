@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from moola_mlflow.bars import Bars, utc
-from moola_mlflow.core import PACKAGES, BarsConfig, Config, markdown_code
+from moola_mlflow.core import PACKAGES, BarsConfig, TrainingKeys, markdown_code
 from moola_mlflow.evaluation import (
     Gate,
     ProbeScores,
@@ -25,7 +25,7 @@ from moola_mlflow.evaluation import (
     probe,
     published_levels,
 )
-from moola_mlflow.models import Encoder, describe_encoder
+from moola_mlflow.models import Encoder, describe_encoder, describe_training
 from moola_mlflow.tracking import Metrics, VersionTags
 from moola_mlflow.training import Trainer
 
@@ -37,7 +37,7 @@ PATH = "configs/path.yaml"
 class Results:
     """Scores of the best epoch of a finished training."""
 
-    config: Config
+    config: TrainingKeys
     history: list[dict[str, float]]
     best_epoch: int
     val: dict[str, float]
@@ -155,6 +155,7 @@ def encoder_card(
         "trained_from": utc(int(windows.start_ns[train].min())),
         "trained_until": utc(int(windows.end_ns[train].max())),
         **describe_encoder(config, trainer.model.encoder),
+        **describe_training(config),
         "epochs": results.best_epoch + 1,
         "best_val_loss": results.best_val_loss,
         "val_skill": results.val["skill"],
@@ -217,7 +218,7 @@ def pretrain_note(results: Results, preset: str, uri: str, checked: Sequence[Gat
     )
 
 
-def _next(config: Config, uri: str, passed: bool) -> str:
+def _next(config: TrainingKeys, uri: str, passed: bool) -> str:
     if passed:
         python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
         return f"Next: {markdown_code(launcher_command('finetune', {'encoder': uri}))}, or in Python {python}"

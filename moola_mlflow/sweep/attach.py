@@ -17,7 +17,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from moola_mlflow.core import Config, UserError
+from moola_mlflow.core import SweepKeys, UserError, make_config
 from moola_mlflow.sweep import restore, trial_runs
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.restore import CONFIG, DIRECTION, SPACE, Recorded
@@ -65,7 +65,7 @@ def find_parent_run(study: str) -> str:
     return run.info.run_id if run else ""
 
 
-def join_study(config: Config, space: Space, coordination: Coordination, name: str, active: Run | None) -> Joined:
+def join_study(config: SweepKeys, space: Space, coordination: Coordination, name: str, active: Run | None) -> Joined:
     """Find the study of a name and its run, make them anew from each other where one is gone, and fill the queue.
 
     ``active`` becomes the sweep's run where there is none yet. What is there already is changed only once it is clear
@@ -111,7 +111,7 @@ def join_study(config: Config, space: Space, coordination: Coordination, name: s
     return Joined(queue, parent, experiment)
 
 
-def _begin(config: Config, space: Space, name: str, active: Run) -> None:
+def _begin(config: SweepKeys, space: Space, name: str, active: Run) -> None:
     text = space.to_json()
     if len(text) > MAX_SPACE:
         raise UserError(
@@ -123,17 +123,17 @@ def _begin(config: Config, space: Space, name: str, active: Run) -> None:
     active.tags({STUDY: name})  # last: by it others find the sweep
 
 
-def _fixed(config: Config) -> dict[str, Any]:
+def _fixed(config: SweepKeys) -> dict[str, Any]:
     kept = {f"sweep.{key}" for key in KEPT}
     flat = {key: value for key, value in config.flat().items() if not key.startswith(FREE)}
     return {key: value for key, value in flat.items() if key in kept or not key.startswith("sweep.")}
 
 
-def _digest(config: Config) -> str:
+def _digest(config: SweepKeys) -> str:
     return hashlib.sha256(json.dumps(_fixed(config), sort_keys=True).encode()).hexdigest()
 
 
-def _check_same(config: Config, space: Space, recorded: Recorded) -> None:
+def _check_same(config: SweepKeys, space: Space, recorded: Recorded) -> None:
     """Refuse to mix trials of one sweep with those of another."""
     tags, name = recorded.run.data.tags, recorded.run.data.tags[STUDY]
     if tags.get(CONFIG) == _digest(config):
@@ -148,11 +148,11 @@ def _check_same(config: Config, space: Space, recorded: Recorded) -> None:
         )
     try:
         text = mlflow.artifacts.load_text(f"runs:/{recorded.run.info.run_id}/config.yaml")
-        then = _fixed(Config.model_validate(yaml.safe_load(text)))
+        then = _fixed(make_config(type(config), yaml.safe_load(text), {}))
     except (*STORE_FAILURES, ValueError):
         then = {}
     now = _fixed(config)
-    if then == now:  # an earlier version hashed other names for the same
+    if then == now:  # an earlier version hashed other names, or the keys of every command
         return
     other = [f"{key} was {then[key]}, is {now[key]}" for key in now if key in then and then[key] != now[key]]
     raise UserError(f"sweep.study='{name}' exists with another configuration: {'; '.join(other[:5])}; {cure}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from optuna.distributions import CategoricalDistribution
 
-from moola_mlflow.core import Config
+from moola_mlflow.core import FinetuneSweepKeys, SweepKeys
 from moola_mlflow.evaluation import (
     FinetuneSetting,
     HeadMethod,
@@ -43,7 +43,7 @@ FITTING = ("trainer.", "optimizer.", "finetune.head_lr", "finetune.encoder_lr", 
 class FinetuneTrials:
     """Scores trial after trial on the same windows; labels and a frozen encoder's encodings are made once."""
 
-    def __init__(self, config: Config, device: torch.device, precision: str) -> None:
+    def __init__(self, config: FinetuneSweepKeys, device: torch.device, precision: str) -> None:
         """Read the labels and every encoder that a trial may name. Raises: UserError where one cannot be had."""
         self.device, self.precision = device, precision
         self.labels = load_labels(config)
@@ -53,7 +53,8 @@ class FinetuneTrials:
         self.targets = Targets.of(self.labels)
         self._method: tuple[str, Method] | None = None
 
-    def __call__(self, config: Config, report: Reporter) -> TrialOutcome:
+    def __call__(self, config: SweepKeys, report: Reporter) -> TrialOutcome:
+        assert isinstance(config, FinetuneSweepKeys)
         seeds = config.cv.seeds or (config.trainer.seed,)
         units = [inside(self.labels, config, unit) for unit in plan_folds(self.labels, config.cv, seeds)]
         begun, joints, metrics = self._clock(), [], {}
@@ -74,7 +75,7 @@ class FinetuneTrials:
     def _clock(self) -> float:
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
-    def _fitted_as(self, config: Config) -> Method:
+    def _fitted_as(self, config: FinetuneSweepKeys) -> Method:
         """Return the detector's method, with inputs from the last trial where they are the same."""
         key = json.dumps({k: v for k, v in config.flat().items() if not k.startswith(FITTING)}, default=str)
         fresh = not config.finetune.encoder.strip()
@@ -85,26 +86,26 @@ class FinetuneTrials:
         same = head_settings(config, fresh=fresh and isinstance(method, NetworkMethod))
         return dataclasses.replace(method, settings=same)
 
-    def _setting(self, config: Config) -> FinetuneSetting:
+    def _setting(self, config: FinetuneSweepKeys) -> FinetuneSetting:
         encoders = [encoder for _, encoder in self.encoders[config.finetune.encoder]]
         return make_setting(self.labels, encoders, config, self.device, self.precision)
 
 
-def encoder_names(config: Config) -> list[str]:
+def encoder_names(config: FinetuneSweepKeys) -> list[str]:
     """Return the values that ``finetune.encoder`` may have in a trial."""
     searched = Space.of(config).distributions.get("finetune.encoder")
     choices = searched.choices if isinstance(searched, CategoricalDistribution) else ()
     return list(dict.fromkeys([config.finetune.encoder, *map(str, choices)]))
 
 
-def load_labels(config: Config) -> LabelledSet:
+def load_labels(config: FinetuneSweepKeys) -> LabelledSet:
     """Read the labelled windows without logging them."""
     if config.labels.path == "sample":
         return sample_labels(config, config.labels.n, config.labels.seed)
     return read_labels(config.labels.path, config.windows.length)
 
 
-def inside(labels: LabelledSet, config: Config, unit: Unit) -> Unit:
+def inside(labels: LabelledSet, config: FinetuneSweepKeys, unit: Unit) -> Unit:
     """Return a unit that is tested on its held windows: the epoch is chosen on a part of the others.
 
     Raises: UserError where the windows are too few to be split once more.

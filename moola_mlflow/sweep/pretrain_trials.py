@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.core import Config
+from moola_mlflow.core import PretrainSweepKeys, SweepKeys
 from moola_mlflow.evaluation import encoder_gates, frozen_copy, probe
 from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, Encoder, load_checkpoint, save_encoder
 from moola_mlflow.reports import encoder_card, encoder_version_tags, score_encoder
@@ -45,7 +45,7 @@ class PretrainTrials:
         self.device, self.precision, self.preset = device, precision, preset
         self._prepared: dict[str, TrainingData] = {}
 
-    def data(self, config: Config) -> TrainingData:
+    def data(self, config: PretrainSweepKeys) -> TrainingData:
         """Return the data of a configuration; the last few are kept."""
         tree = config.model_dump(mode="json")
         key = json.dumps([tree[section] for section in DATA_SECTIONS])
@@ -65,14 +65,15 @@ class PretrainTrials:
         """Seconds: of this process's CPU time where it trains on the CPU, so that neighbours cost a trial nothing."""
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
-    def __call__(self, config: Config, report: Reporter) -> TrialOutcome:
+    def __call__(self, config: SweepKeys, report: Reporter) -> TrialOutcome:
+        assert isinstance(config, PretrainSweepKeys)
         data, folder = self.data(config), RUNS / report.run.id
         try:
             return self._train(config, data, report, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # what is worth keeping has been uploaded
 
-    def _train(self, config: Config, data: TrainingData, report: Reporter, folder: Path) -> TrialOutcome:
+    def _train(self, config: PretrainSweepKeys, data: TrainingData, report: Reporter, folder: Path) -> TrialOutcome:
         started = time.perf_counter()
         config = self._budgeted(config, data, folder)
         model = build_model(config, data.source, data.mean, data.std).to(self.device)
@@ -116,11 +117,13 @@ class PretrainTrials:
         windows = epochs * len(data.split.train)
         return TrialOutcome(value, seconds, {Metrics.SWEEP_EPOCHS: epochs, Metrics.SWEEP_WINDOWS: windows})
 
-    def _trainer(self, model: Pretraining, data: TrainingData, config: Config, folder: Path, run_id: str) -> Trainer:
+    def _trainer(
+        self, model: Pretraining, data: TrainingData, config: PretrainSweepKeys, folder: Path, run_id: str
+    ) -> Trainer:
         keeper = CheckpointFolder(folder)
         return Trainer(model, data.source, data.split, config, self.precision, keeper, run_id=run_id)
 
-    def _budgeted(self, config: Config, data: TrainingData, folder: Path) -> Config:
+    def _budgeted(self, config: PretrainSweepKeys, data: TrainingData, folder: Path) -> PretrainSweepKeys:
         """Return the configuration with as many epochs as the budget buys, at least one."""
         sweep, num_train = config.sweep, len(data.split.train)
         if sweep.budget_amount is None:
@@ -128,7 +131,7 @@ class PretrainTrials:
         cost = num_train if sweep.budget == "windows" else self._epoch_seconds(config, data, folder)
         return with_epochs(config, max(1, round(sweep.budget_amount / cost)))
 
-    def _epoch_seconds(self, config: Config, data: TrainingData, folder: Path) -> float:
+    def _epoch_seconds(self, config: PretrainSweepKeys, data: TrainingData, folder: Path) -> float:
         """Return what an epoch will take, from a few steps of a model that is thrown away."""
         size = min(TIMED_STEPS * config.trainer.batch_size, len(data.split.train))
         few = dataclasses.replace(data.split, train=data.split.train[:size], val=data.split.val[:1])
@@ -161,6 +164,6 @@ class PretrainTrials:
         report.trial.set_user_attr(KEPT_ENCODER, True)
 
 
-def with_epochs(config: Config, epochs: int) -> Config:
+def with_epochs(config: PretrainSweepKeys, epochs: int) -> PretrainSweepKeys:
     """Return the configuration with another number of epochs."""
     return config.model_copy(update={"trainer": config.trainer.model_copy(update={"epochs": epochs})})

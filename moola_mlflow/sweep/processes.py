@@ -22,7 +22,7 @@ from types import FrameType
 import mlflow
 import optuna
 
-from moola_mlflow.core import Config, TrainingError, UserError, configure_allocator, printable, set_threads
+from moola_mlflow.core import SweepKeys, TrainingError, UserError, configure_allocator, printable, set_threads
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.storage import Coordination, locate_storage
@@ -37,11 +37,11 @@ LEAVE_S = 120.0
 class WorkerJob:
     """What a worker process must know."""
 
-    config: Config
+    config: SweepKeys
     study: str
     experiment: str
     parent: str
-    make_objective: Callable[[Config], TrialObjective]
+    make_objective: Callable[[SweepKeys], TrialObjective]
     """A function of a module."""
 
 

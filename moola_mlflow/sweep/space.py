@@ -20,7 +20,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from moola_mlflow.core import Config, Dimension, UserError, current_name, dotted_keys, nearest_name, resolve
+from moola_mlflow.core import Dimension, SweepKeys, UserError, current_name, dotted_keys, make_config, nearest_name
 from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.tracking import Metrics
 
@@ -43,7 +43,7 @@ class Space:
     """Values of the keys that conditions name and that are not searched."""
 
     @classmethod
-    def of(cls, config: Config) -> Space:
+    def of(cls, config: SweepKeys) -> Space:
         """Return the search space of a configuration. Raises: UserError naming the key, the value and the cure."""
         sweep, flat = config.sweep, config.flat()
         if not sweep.space:
@@ -63,7 +63,9 @@ class Space:
                     raise UserError(f"sweep.space, {key}: when names '{other}'{nearest_name(other, flat)}")
         order = _ordered(list(sweep.space), conditions)
         fixed = {other: flat[other] for needs in conditions.values() for other in needs if other not in sweep.space}
-        space = cls({key: _distribution(key, sweep.space[key]) for key in order}, conditions, fixed)
+        fields = dotted_keys(type(config))
+        drawn = {key: _distribution(key, sweep.space[key], fields[key].annotation) for key in order}
+        space = cls(drawn, conditions, fixed)
         space._try_ends(config)
         for point in sweep.enqueue:
             space.check_point(point)
@@ -146,7 +148,7 @@ class Space:
         parts = {key: json_to_distribution(json.dumps(one)) for key, one in tree["distributions"].items()}
         return cls(parts, tree["conditions"], tree["fixed"])
 
-    def _try_ends(self, config: Config) -> None:
+    def _try_ends(self, config: SweepKeys) -> None:
         """Refuse a range whose ends the configuration itself would refuse."""
         for key, distribution in self.distributions.items():
             needed = {other: allowed[0] for other, allowed in self.conditions.get(key, {}).items()}
@@ -166,14 +168,14 @@ def _current(value: object) -> object:
     return current_name(value) if isinstance(value, str) else value
 
 
-def trial_config(config: Config, params: Params) -> Config:
+def trial_config(config: SweepKeys, params: Params) -> SweepKeys:
     """Return the configuration that a trial trains. Raises: UserError where the values do not go together."""
     text = {key: "none" if value is None else value for key, value in params.items()}
-    return resolve(config.model_dump(mode="json"), text)
+    return make_config(type(config), config.model_dump(mode="json"), text)
 
 
-def _check_key(key: str, config: Config) -> None:
-    keys = [name for name in dotted_keys() if name.split(".")[0] not in CLOSED]
+def _check_key(key: str, config: SweepKeys) -> None:
+    keys = [name for name in dotted_keys(type(config)) if name.split(".")[0] not in CLOSED]
     if key not in keys:
         raise UserError(
             f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} Every key: moola sweep --help"
@@ -203,10 +205,10 @@ def _ordered(keys: list[str], conditions: Mapping[str, Mapping[str, Any]]) -> li
     return order
 
 
-def _distribution(key: str, one: Dimension) -> BaseDistribution:
+def _distribution(key: str, one: Dimension, annotation: Any) -> BaseDistribution:
     if one.choices is not None:
         return CategoricalDistribution(one.choices)
-    kinds = set(_types(dotted_keys()[key].annotation))
+    kinds = set(_types(annotation))
     if not kinds & {int, float}:
         raise UserError(f"sweep.space: {key} is no number; give choices instead of low and high")
     assert one.low is not None

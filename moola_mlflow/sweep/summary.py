@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from moola_mlflow.core import Config, markdown_code
+from moola_mlflow.core import SweepKeys, markdown_code
 from moola_mlflow.reports import (
     Scale,
     Tried,
@@ -49,7 +49,7 @@ TABLE, BEST = Artifacts.TRIALS, Artifacts.BEST_CONFIG
 SHOWN = Tags.TABLES
 
 
-def summarise_study(parent: Run, study: optuna.Study, space: Space, config: Config, full_epochs: int) -> None:
+def summarise_study(parent: Run, study: optuna.Study, space: Space, config: SweepKeys, full_epochs: int) -> None:
     """Log the results of a finished sweep on its run.
 
     ``full_epochs``: epochs of the run that is varied, for the best configuration.
@@ -77,7 +77,7 @@ def summarise_study(parent: Run, study: optuna.Study, space: Space, config: Conf
     parent.note(note(study, config, best, counts, front, importance, path, parent.id, uri))
 
 
-def study_console_lines(parent: Run, study: optuna.Study, config: Config) -> list[str]:
+def study_console_lines(parent: Run, study: optuna.Study, config: SweepKeys) -> list[str]:
     """Return what the console says of a finished sweep."""
     trials, ends = study.get_trials(deepcopy=False), [state for state in TrialState if state.is_finished()]
     counts = ", ".join(f"{sum(t.state == state for t in trials)} {state.name.lower()}" for state in ends)
@@ -142,7 +142,7 @@ def scales(space: Space) -> dict[str, Scale]:
 
 
 def _figures(
-    parent: Run, done: Sequence[FrozenTrial], whole: Sequence[FrozenTrial], space: Space, config: Config, best: int,
+    parent: Run, done: Sequence[FrozenTrial], whole: Sequence[FrozenTrial], space: Space, config: SweepKeys, best: int,
     front: Sequence[int], importance: Mapping[str, float],
 ) -> None:  # fmt: skip
     target, direction = config.sweep.target, config.sweep.direction
@@ -165,7 +165,7 @@ def _figures(
         parent.figure(figure, f"{Artifacts.FIGURES}{name}.png")
 
 
-def best_config(parent: Run, config: Config, space: Space, best: FrozenTrial, full_epochs: int) -> Path:
+def best_config(parent: Run, config: SweepKeys, space: Space, best: FrozenTrial, full_epochs: int) -> Path:
     """Write and log the best trial's configuration at full length; return where it is on this machine."""
     params = dict(best.params)
     if "trainer.epochs" not in space.distributions:
@@ -181,7 +181,7 @@ def best_config(parent: Run, config: Config, space: Space, best: FrozenTrial, fu
     return path
 
 
-def register(parent: Run, config: Config, best: FrozenTrial) -> str:
+def register(parent: Run, config: SweepKeys, best: FrozenTrial) -> str:
     """Register the encoder that the best trial uploaded as candidate; return its URI, empty where it kept none."""
     try:
         with without_progress_bar():
@@ -212,7 +212,7 @@ def drop_encoders(trials: Sequence[FrozenTrial]) -> None:
 
 
 def note(
-    study: optuna.Study, config: Config, best: FrozenTrial, counts: Mapping[str, int], front: Sequence[int],
+    study: optuna.Study, config: SweepKeys, best: FrozenTrial, counts: Mapping[str, int], front: Sequence[int],
     importance: Mapping[str, float], path: Path, run_id: str, uri: str,
 ) -> str:  # fmt: skip
     """Return the Markdown note: the best, what else there is, and the command that trains it at full length."""

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from moola_mlflow.core import Config, SweepConfig, TrainingError, UserError, printable
+from moola_mlflow.core import FinetuneSweepKeys, SweepConfig, SweepKeys, TrainingError, UserError, printable
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.space import Space, trial_config
 from moola_mlflow.sweep.storage import STORAGE_FAILURES as STORAGE_FAILURES
@@ -73,14 +73,14 @@ class Reporter:
 class TrialObjective(Protocol):
     """What a trial does; it may be called again and again in one process."""
 
-    def __call__(self, config: Config, report: Reporter) -> TrialOutcome: ...
+    def __call__(self, config: SweepKeys, report: Reporter) -> TrialOutcome: ...
 
 
 @dataclass(frozen=True)
 class Worker:
     """Works on a study in this process."""
 
-    config: Config
+    config: SweepKeys
     space: Space
     queue: TrialQueue
     experiment: str
@@ -223,7 +223,7 @@ def build_sampler(sweep: SweepConfig, number: int) -> optuna.samplers.BaseSample
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def build_pruner(config: Config) -> optuna.pruners.BasePruner:
+def build_pruner(config: SweepKeys) -> optuna.pruners.BasePruner:
     """Return the pruner of a configuration."""
     sweep = config.sweep
     if sweep.pruner in ("percentile", "median"):
@@ -233,7 +233,10 @@ def build_pruner(config: Config) -> optuna.pruners.BasePruner:
         least = max(1, sweep.prune_after)
         if sweep.budget != "epochs":  # trials differ in length; Optuna takes the first complete one's
             return optuna.pruners.HyperbandPruner(min_resource=least, reduction_factor=3)
-        most = config.trainer.epochs if sweep.stage == "pretrain" else config.cv.folds * config.cv.repeats
+        most = config.trainer.epochs
+        if sweep.stage == "finetune":
+            assert isinstance(config, FinetuneSweepKeys)
+            most = config.cv.folds * config.cv.repeats
         least = min(least, most)
         return optuna.pruners.HyperbandPruner(min_resource=least, max_resource=most, reduction_factor=3)
     return optuna.pruners.NopPruner()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow.core import Config, UserError, nearest_name, read_preset, resolve
+from moola_mlflow.core import PretrainKeys, UserError, make_config, nearest_name, read_preset
 from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import journal
@@ -43,7 +43,7 @@ class ResumePoint:
         return "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in self.drift.items())
 
 
-def find_resume_point(config: Config, root: Path = run_folder.RUNS) -> ResumePoint | None:
+def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> ResumePoint | None:
     """Return where training goes on, as ``tracking.resume`` asks, or None for a fresh start.
 
     ``auto`` takes the newest unfinished pre-training of the same configuration and starts afresh where there is none.
@@ -75,7 +75,7 @@ def find_resume_point(config: Config, root: Path = run_folder.RUNS) -> ResumePoi
         )
     if kind != "new":
         run_folder.check_run_folder_free(folder)
-    drift = _drift(_config(folder), config)
+    drift = _drift(_config(folder, type(config)), config)
     refused = {key for key in drift if key not in _allowed(config)}
     if refused and kind != "new":
         shown = "; ".join(f"{key} was {drift[key][0]}, is {drift[key][1]}" for key in sorted(refused))
@@ -95,11 +95,11 @@ def find_resume_point(config: Config, root: Path = run_folder.RUNS) -> ResumePoi
     return ResumePoint(run_id, folder, state, history.data_sha256, kind == "new", drift, warnings)
 
 
-def _newest(config: Config, root: Path) -> Path | None:
+def _newest(config: PretrainKeys, root: Path) -> Path | None:
     """Return the unfinished run of an equal configuration whose checkpoint is the newest."""
     for folder in _with_checkpoints(root):
         try:
-            if _drift(_config(folder), config):
+            if _drift(_config(folder, type(config)), config):
                 continue
             run_folder.check_run_folder_free(folder)
         except UserError:
@@ -122,14 +122,14 @@ def _with_checkpoints(root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (folder / "checkpoints" / LATEST_CHECKPOINT).stat().st_mtime, reverse=True)
 
 
-def _config(folder: Path) -> Config:
-    return resolve(read_preset(folder / Artifacts.CONFIG), {})
+def _config(folder: Path, keys: type[PretrainKeys]) -> PretrainKeys:
+    return make_config(keys, read_preset(folder / Artifacts.CONFIG), {})
 
 
-def _drift(then: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+def _drift(then: PretrainKeys, now: PretrainKeys) -> dict[str, tuple[Any, Any]]:
     before, after = then.flat(), now.flat()
     return {key: (before[key], after[key]) for key in after if key not in IGNORED and before[key] != after[key]}
 
 
-def _allowed(config: Config) -> Iterable[str]:
+def _allowed(config: PretrainKeys) -> Iterable[str]:
     return [key.strip() for key in config.tracking.allow_drift.split(",")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.core import Config, environment_text, git_diff
+from moola_mlflow.core import CommandKeys, environment_text, git_diff
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.tracking.delivery import journal
 from moola_mlflow.tracking.delivery.journal import Event, Journal
@@ -50,7 +50,7 @@ class RunLog:
         if push and self._outbox is not None:
             self._outbox.push()
 
-    def config(self, config: Config, unread: tuple[str, ...] = ()) -> None:
+    def config(self, config: CommandKeys, unread: tuple[str, ...] = ()) -> None:
         """Log the resolved configuration: as parameters, as a file, as a hash; and what it ran on.
 
         ``unread``: keys, or sections as ``name.``, that the command does not read: they are in the file and the hash

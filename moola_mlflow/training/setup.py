@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.core import Config, Metrics, TrainingError
+from moola_mlflow.core import FeaturesConfig, FeaturesKeys, Metrics, TrainingError, TrainingKeys
 from moola_mlflow.features import Hybrid, check_quality, feature_names
 from moola_mlflow.models import build_encoder, build_objective
 from moola_mlflow.training.engine import Pretraining
@@ -64,7 +64,7 @@ class PrepareObserver:
         return source.flip_rate()
 
 
-def prepare(config: Config, device: torch.device, observer: PrepareObserver | None = None) -> TrainingData:
+def prepare(config: TrainingKeys, device: torch.device, observer: PrepareObserver | None = None) -> TrainingData:
     """Read, cut, split and check the data of one training.
 
     Raises: UserError for bars or features that cannot be learned from.
@@ -82,42 +82,40 @@ def prepare(config: Config, device: torch.device, observer: PrepareObserver | No
     return TrainingData(bars, source, split, *train.scaling(), quality)
 
 
-def cut_windows(bars: Bars, config: Config) -> Windows:
+def cut_windows(bars: Bars, config: FeaturesKeys | TrainingKeys) -> Windows:
     """Cut the configured windows."""
-    windows = make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
-    return with_weights(windows, config.windows.weights)
+    return make_windows(bars, config.windows.length, config.windows.stride, config.bars.max_gap_minutes)
 
 
-def cut_and_split(bars: Bars, config: Config) -> tuple[Windows, Split]:
+def cut_and_split(bars: Bars, config: TrainingKeys) -> tuple[Windows, Split]:
     """Return the configured windows and their split.
 
     Raises: UserError if there are no windows, a part of the split is empty, or no training window is ever drawn.
     """
-    windows = cut_windows(bars, config)
+    windows = with_weights(cut_windows(bars, config), config.windows.weights)
     split = split_by_time(windows, config.split)
     check_drawn(windows, split.train, config.windows.weights)
     return windows, split
 
 
-def hybrid(config: Config) -> Hybrid:
-    """Return the zigzag variant of a configuration."""
-    features = config.features
+def hybrid(features: FeaturesConfig) -> Hybrid:
+    """Return the configured zigzag variant."""
     return Hybrid(features.hybrid_lookback, features.hybrid_min_retrace, features.hybrid_same_bar)
 
 
-def batch_source(windows: Windows, config: Config, device: torch.device) -> BatchSource:
+def batch_source(windows: Windows, config: FeaturesKeys | TrainingKeys, device: torch.device) -> BatchSource:
     """Return the source of batches over windows."""
-    return BatchSource(windows, config.features.set, hybrid(config), config.windows.warmup, device)
+    return BatchSource(windows, config.features.set, hybrid(config.features), config.windows.warmup, device)
 
 
-def check_names(config: Config) -> None:
+def check_names(config: TrainingKeys) -> None:
     """Refuse an unknown encoder, objective or feature set before any bar is read. Raises: UserError."""
     names = feature_names(config.features.set)
     build_encoder(config.encoder.name, len(names), hidden=1, layers=1, dropout=0.0)
     build_objective(config.objective, names, encoding_size=1)
 
 
-def build_model(config: Config, source: BatchSource, mean: Tensor, std: Tensor) -> Pretraining:
+def build_model(config: TrainingKeys, source: BatchSource, mean: Tensor, std: Tensor) -> Pretraining:
     """Return encoder and objective, initialised from the seed, with the training windows' scaling. Shapes: [F], [F]."""
     torch.manual_seed(config.trainer.seed)
     parts = config.encoder

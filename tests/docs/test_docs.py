@@ -104,13 +104,13 @@ def test_the_reference_page_holds_every_command_parameter_and_key() -> None:
     import reference
 
     from moola_mlflow.cli.entry_points import ENTRY_POINTS
-    from moola_mlflow.core import dotted_keys
+    from moola_mlflow.core import every_key
 
     page = reference.page()
     for name, entry in ENTRY_POINTS.items():
         part = page.split(f"\n### {name}\n")[1].split("\n### ")[0]
         assert [key for key in entry.parameters if f"| `{key}` |" not in part] == []
-    assert [key for key in dotted_keys() if f"| `{key}`" not in page] == []
+    assert [key for key in every_key() if f"| `{key}`" not in page] == []
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3, 4, 5}  # no cell is cut by a bar in a value
 

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.size_limits import FREE_BYTES
-from moola_mlflow.core import BarsConfig, dotted_keys, read_preset, resolve
+from moola_mlflow.core import BarsConfig, every_key, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import read_labels
 
@@ -257,7 +257,7 @@ def labels(content: bytes) -> None:
 
 # --- configurations ---------------------------------------------------------------------------------------------------
 
-KEYS = [*dotted_keys(), "trainer.epoch", "trainer", "", ".", "a.b.c", "trainer.epochs.x", "bars."]
+KEYS = [*every_key(), "trainer.epoch", "trainer", "", ".", "a.b.c", "trainer.epochs.x", "bars."]
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-(10**299), 10**299), st.floats(), st.text(max_size=12),
     st.dates(),

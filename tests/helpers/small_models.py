@@ -14,7 +14,7 @@ from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_i
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.bilstm import BiLSTM
 from moola_mlflow.models.encoders.ensemble import Ensemble
-from moola_mlflow.models.files.encoder import describe_encoder
+from moola_mlflow.models.files.encoder import describe_encoder, describe_training
 from moola_mlflow.models.heads import Detector, Inputs
 
 CLASSES = ("consolidation", "retracement")
@@ -41,7 +41,7 @@ def small_encoder(features: str = "relativity11", hidden: int = 4, seed: int = 0
     size = int(features.removeprefix("relativity"))
     encoder = BiLSTM(size, hidden, layers=1)
     encoder.set_scaling(torch.randn(size) * 0.1, torch.rand(size) + 0.5)
-    described = describe_encoder(config, encoder)
+    described = {**describe_encoder(config, encoder), **describe_training(config)}
     alive = np.random.default_rng(1).uniform(0.1, 0.9, (4, 105, size)).astype(np.float32)
     evidence = {
         "leak": 0.0,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from moola_mlflow.core import Config, Interrupts
+from moola_mlflow.core import Interrupts, RunKeys
 from moola_mlflow.reports import build_comparison, find_compared_runs, output_folder
 from moola_mlflow.tracking import Run, Tags, run_name
 
 FOLDER = "compare"
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, run_ids: str = "", out: str = "") -> None:
+def run(config: RunKeys, preset: str, interrupts: Interrupts, run_ids: str = "", out: str = "") -> None:
     """Say what differs between runs, log the page on a run of its own, and copy it to ``out`` where given."""
-    with Run("compare", run_name("compare", "runs", config.trainer.seed), config.tracking.experiment) as active:
+    with Run("compare", run_name("compare", "runs", 0), config.tracking.experiment) as active:
         active.params({"run_ids": run_ids, "out": out})
         target = output_folder(out)
         runs = find_compared_runs(run_ids)

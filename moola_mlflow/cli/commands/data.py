@@ -26,7 +26,7 @@ from moola_mlflow.bars import (
     write_store,
 )
 from moola_mlflow.cli import steps
-from moola_mlflow.core import Config, Interrupts, UserError, markdown_table, markdown_text
+from moola_mlflow.core import DataKeys, Interrupts, UserError, markdown_table, markdown_text
 from moola_mlflow.reports import coverage_figure, price_figure
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, run_name
 
@@ -35,7 +35,7 @@ SHOWN = 20
 """Instruments in the printed table and in the note; the artifact has more."""
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bars.parquet", head: str = "") -> None:
+def run(config: DataKeys, preset: str, interrupts: Interrupts, out: str = "out/bars.parquet", head: str = "") -> None:
     """Read bars in any accepted form and write them, the first ``head`` bars alone where given.
 
     An ``out`` that ends in a slash or in ``.moolabars`` makes a bar store; of all instruments (``bars.instrument=all``)
@@ -59,9 +59,9 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bar
         ):
             ingest_bars(config.bars, path, config.windows.length)
             written = config.bars.model_copy(update={"path": str(path), "instrument": None, "stamp": "start"})
-            bars = steps.load_bars(active, config.model_copy(update={"bars": written}), "data")
+            bars = steps.load_bars(active, written, config.windows.length, "data")
         else:
-            bars = steps.load_bars(active, config, "data")
+            bars = steps.load_bars(active, config.bars, config.windows.length, "data")
             bars = bars.head(num_bars) if num_bars else bars
             if store:
                 write_store(bars, path, config.bars.max_gap_minutes, choice)
@@ -73,7 +73,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/bar
         _report(active, bars, config, path)
 
 
-def _report(active: Run, bars: Bars, config: Config, path: Path) -> None:
+def _report(active: Run, bars: Bars, config: DataKeys, path: Path) -> None:
     """Log and print what the bars hold, as figures, a table and two pictures."""
     summary = summarise_bars(bars, config.bars.max_gap_minutes)
     rows, num_instruments = summary["instruments"], len(bars.symbols)

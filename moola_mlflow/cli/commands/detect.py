@@ -10,7 +10,7 @@ import numpy as np
 
 from moola_mlflow.bars import Bars
 from moola_mlflow.cli import steps
-from moola_mlflow.core import Config, Interrupts, UserError, configure_allocator, configure_threads, pick_device
+from moola_mlflow.core import DetectKeys, Interrupts, UserError, configure_allocator, configure_threads, pick_device
 from moola_mlflow.models import PatternDetector, members_of, scan
 from moola_mlflow.reports import DetectionsReport, overview_figure
 from moola_mlflow.tracking import (
@@ -29,10 +29,10 @@ TABLE, PAGE = Artifacts.DETECTIONS_TABLE, Artifacts.DETECTIONS_PAGE
 MODELS = "models:/"
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> None:
+def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") -> None:
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
     allocator = configure_allocator(config.runtime)
-    name = run_name("detect", Path(config.bars.path).stem, config.trainer.seed)
+    name = run_name("detect", Path(config.bars.path).stem, 0)
     with Run("detect", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
@@ -44,8 +44,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, out: str = "") -> N
         precision, device = _precision(config), _place(detector, config)
         active.tags({Tags.DETECTOR: origin.uri, Tags.DEVICE: device})
         active.tags({Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
-        read = config.model_copy(update={"windows": config.windows.model_copy(update={"length": detector.length})})
-        bars = steps.load_bars(active, read, "detect")
+        bars = steps.load_bars(active, config.bars, detector.length, "detect")
         started = time.perf_counter()
         scanned = scan(bars, detector, config.detect, config.bars.max_gap_minutes, _progress(active), precision)
         seconds = time.perf_counter() - started
@@ -100,7 +99,7 @@ def _load(uri: str) -> PatternDetector:
     return load_detector(uri)
 
 
-def _place(detector: PatternDetector, config: Config) -> str:
+def _place(detector: PatternDetector, config: DetectKeys) -> str:
     """Move the detector to its device, where it computes with the numbers that it is served with: fp32."""
     import torch  # the store is asked first, and torch takes seconds
 
@@ -112,7 +111,7 @@ def _place(detector: PatternDetector, config: Config) -> str:
     return str(device)
 
 
-def _precision(config: Config) -> str:
+def _precision(config: DetectKeys) -> str:
     """Return fp32, with which the detector is served and was calibrated, unless bf16 is asked for."""
     if config.runtime.precision == "fp16":
         raise UserError("runtime.precision='fp16': detect computes in fp32 (auto) or in bf16, which is faster")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from moola_mlflow.core import Config, Interrupts, TrainingError, UserError, is_launched
+from moola_mlflow.core import Interrupts, NoKeys, TrainingError, UserError, is_launched
 from moola_mlflow.tracking import Run, examine_store, run_name
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, fix: str = "false") -> None:
+def run(config: NoKeys, preset: str, interrupts: Interrupts, fix: str = "false") -> None:
     """Print a line for everything looked at; with ``fix`` do the cures that need no choice.
 
     Raises: TrainingError where something is left to be done.

@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from moola_mlflow.cli import steps
-from moola_mlflow.core import Config, Interrupts, markdown_code
+from moola_mlflow.core import FeaturesKeys, Interrupts, markdown_code
 from moola_mlflow.tracking import Run, load_encoders, run_name
 from moola_mlflow.training import batch_source, cut_windows
 
 COLUMNS = ("name", "nonzero", "at_lower", "at_upper", "mean", "std", "min", "max", "q05", "q50", "q95")
 
 
-def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+def run(config: FeaturesKeys, preset: str, interrupts: Interrupts) -> None:
     """Compute the features of all windows, log and print their report, and refuse what cannot be learned from.
 
     With an encoder, the report also says how far each feature has drifted from that encoder's training windows.
@@ -22,7 +22,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
     name = run_name("features", config.features.set, config.bars.sample_seed)
     with Run("features", name, config.tracking.experiment) as active:
         active.config(config)
-        bars = steps.load_bars(active, config, "features")
+        bars = steps.load_bars(active, config.bars, config.windows.length, "features")
         source = batch_source(cut_windows(bars, config), config, torch.device("cpu"))
         reference = steps.training_quality(load_encoders(config.finetune.encoder))
         report = steps.check_features(active, source, reference)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from moola_mlflow.cli import steps
 from moola_mlflow.core import (
-    Config,
+    FinetuneKeys,
     GateError,
     Interrupts,
     configure_allocator,
@@ -60,7 +60,7 @@ from moola_mlflow.reports import (
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, check_registry_kind, load_encoders, run_name
 
 
-def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
     """Cross-validate a detector beside its baselines, refit it on all labels, register it with its evidence."""
     started = time.perf_counter()
     tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
@@ -147,7 +147,7 @@ def _cross_validate(
     return total
 
 
-def _log(active: Run, config: Config, evidence: Evidence) -> None:
+def _log(active: Run, config: FinetuneKeys, evidence: Evidence) -> None:
     active.metrics(evidence.metrics())
     active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, Artifacts.CV_SUMMARY)
     active.table(evidence.rows(), Artifacts.PREDICTIONS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from moola_mlflow.bars import utc
 from moola_mlflow.cli import steps
-from moola_mlflow.core import Config, Interrupts, UserError, markdown_code
+from moola_mlflow.core import Interrupts, LabelKeys, UserError, markdown_code
 from moola_mlflow.labels import (
     RULE,
     LabelledSet,
@@ -26,18 +26,18 @@ WEAK = (
 )
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, out: str = "out/labels.parquet") -> None:
+def run(config: LabelKeys, preset: str, interrupts: Interrupts, out: str = "out/labels.parquet") -> None:
     """Label windows of bars, log what was found, and write the labelled set as parquet."""
     seed = config.trainer.seed
     name = run_name("label", Path(config.bars.path).stem, seed)
     with Run("label", name, config.tracking.experiment) as active:
         if config.bars.path == "sample":
-            config = config.model_copy(update={"bars": sample_bars(config)})
+            config = config.model_copy(update={"bars": sample_bars(config.bars, config.labels)})
         active.config(config)
         active.params({"out": out})
         active.tags({Tags.WEAK_LABELS: "true"})
         path = labels_target(out)
-        bars = steps.load_bars(active, config, "label")
+        bars = steps.load_bars(active, config.bars, config.windows.length, "label")
         if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
             raise UserError(f"out='{out}' holds the bars themselves; give another name, nothing was overwritten")
         length, gap = config.windows.length, config.bars.max_gap_minutes
@@ -80,7 +80,7 @@ def _rows(labels: LabelledSet) -> list[dict[str, Any]]:
     ]
 
 
-def _tell(active: Run, config: Config, patterns: Patterns, labels: LabelledSet, path: Path) -> None:
+def _tell(active: Run, config: LabelKeys, patterns: Patterns, labels: LabelledSet, path: Path) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in labels.counts().items())
     summary = f"{len(labels):,} weak labels of {len(patterns.label):,} found: {counts}"
     warnings = "".join(f"\n\nWarning: {warning}" for warning in labels.warnings)

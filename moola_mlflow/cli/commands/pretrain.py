@@ -7,9 +7,9 @@ import time
 from moola_mlflow.cli import steps
 from moola_mlflow.cli.tracked_training import fit_tracked, follow, go_on
 from moola_mlflow.core import (
-    Config,
     GateError,
     Interrupts,
+    PretrainKeys,
     configure_allocator,
     configure_threads,
     is_tuned,
@@ -33,7 +33,7 @@ from moola_mlflow.training import (
 )
 
 
-def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
     """Train an encoder on bars, score it on the held-out split, log everything and register a version."""
     started = time.perf_counter()
     allocator = configure_allocator(config.runtime)
@@ -77,7 +77,7 @@ def run(config: Config, preset: str, interrupts: Interrupts) -> None:
             go_on(active, trainer, point, bars.sha256)
             active.config(config)  # not before: a run that cannot go on so must stay as it was
         world.share_state(point.state if point else None)
-        fit_tracked(active, trainer, interrupts)
+        fit_tracked(active, trainer, config.tracking.figures_every, interrupts)
         active.draw_waiting()  # of a run that had no epoch left
         world.leave()
         keeper.forget_previous()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from moola_mlflow.core import Config, GateError, Interrupts, UserError, metric_name
+from moola_mlflow.core import Config, GateError, Interrupts, PromoteKeys, UserError, metric_name
 from moola_mlflow.evaluation import (
     Gate,
     all_gates_passed,
@@ -43,7 +43,7 @@ UNREAD = tuple(f"{name}." for name in Config.model_fields if name not in ("gates
 
 
 def run(
-    config: Config,
+    config: PromoteKeys,
     preset: str,
     interrupts: Interrupts,
     model: str = "moola-detector",
@@ -52,7 +52,7 @@ def run(
     force: str = "false",
 ) -> None:
     """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
-    with Run("promote", run_name("promote", model, config.trainer.seed), config.tracking.experiment) as active:
+    with Run("promote", run_name("promote", model, 0), config.tracking.experiment) as active:
         active.config(config, UNREAD)
         given = {"model": model, "version": version, "alias": alias, "force": force}
         active.params(given)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from moola_mlflow.core import Config, Interrupts, UserError, markdown_code, markdown_text
+from moola_mlflow.core import Interrupts, RunKeys, UserError, markdown_code, markdown_text
 from moola_mlflow.reports import build_report, find_report_subject, output_folder
 from moola_mlflow.tracking import OWN, Run, Tags, run_name
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "") -> None:
+def run(config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "") -> None:
     """Write the report of a run to its artifacts, and to ``out`` where given; the same runs give the same bytes."""
-    name = run_name("report", run_id[:8] or "none", config.trainer.seed)
+    name = run_name("report", run_id[:8] or "none", 0)
     with Run("report", name, config.tracking.experiment) as active:
         active.params({"run_id": run_id, "out": out})
         if not run_id:

@@ -7,17 +7,19 @@ from contextlib import ExitStack, suppress
 import mlflow
 
 from moola_mlflow.core import (
-    Config,
+    FinetuneSweepKeys,
     Interrupts,
+    PretrainSweepKeys,
+    SweepKeys,
     configure_allocator,
     configure_threads,
     is_launched,
     is_tuned,
+    make_config,
     markdown_code,
     pick_device,
     pick_precision,
     read_preset,
-    resolve,
 )
 from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.sweep import STORAGE_FAILURES as STORAGE_FAILURES
@@ -46,7 +48,7 @@ from moola_mlflow.sweep import (
 from moola_mlflow.tracking import STORE_FAILURES, Run, Tags, run_name, with_failure_recorded
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> None:
+def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") -> None:
     """Search until as many trials as asked have ended well; begin the study, join it, or go on with it."""
     allocator = configure_allocator(config.runtime)
     name = run_name("sweep", preset, config.trainer.seed)
@@ -92,7 +94,7 @@ def run(config: Config, preset: str, interrupts: Interrupts, base: str = "") -> 
             _hand_on(joined)
 
 
-def _prepare(config: Config, study: str, active: Run | None) -> tuple[Space, Coordination, TrialObjective, Joined]:
+def _prepare(config: SweepKeys, study: str, active: Run | None) -> tuple[Space, Coordination, TrialObjective, Joined]:
     """Do what can be refused. Raises: UserError."""
     space = Space.of(config)
     url, warning = locate_storage(config.sweep.storage, mlflow.get_tracking_uri())
@@ -105,7 +107,7 @@ def _prepare(config: Config, study: str, active: Run | None) -> tuple[Space, Coo
 
 
 def _work(
-    config: Config, space: Space, joined: Joined, study: str, objective: TrialObjective, interrupts: Interrupts
+    config: SweepKeys, space: Space, joined: Joined, study: str, objective: TrialObjective, interrupts: Interrupts
 ) -> None:
     if config.sweep.workers > 1:
         job = WorkerJob(config, study, joined.experiment, joined.run_id, build_objective)
@@ -114,10 +116,10 @@ def _work(
     Worker(config, space, joined.queue, joined.experiment, joined.run_id, objective, interrupts.reason, _say).run()
 
 
-def _finish(parent: Run, config: Config, space: Space, joined: Joined, base: str) -> None:
+def _finish(parent: Run, config: SweepKeys, space: Space, joined: Joined, base: str) -> None:
     """Whoever sees the study done logs its results; where two do, the second finds them logged."""
     study = joined.queue.study
-    full = resolve(read_preset(base) if base else {}, {}).trainer.epochs
+    full = make_config(type(config), read_preset(base) if base else {}, {}).trainer.epochs
     with joined.queue.exclusive():
         seen = [len(joined.queue.trials()), sum(trial.state.is_finished() for trial in joined.queue.trials())]
         if study.user_attrs.get("summarised") != seen:
@@ -147,12 +149,14 @@ def _reconcile(joined: Joined) -> None:
     reconcile_trials(client, trial_runs_of(client, joined.experiment, joined.run_id), joined.queue.trials())
 
 
-def build_objective(config: Config) -> TrialObjective:
+def build_objective(config: SweepKeys) -> TrialObjective:
     """Return what a trial does, its data prepared. Raises: UserError for a base that cannot be trained."""
     device = pick_device(config.runtime.device)
     precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
     if config.sweep.stage == "finetune":
+        assert isinstance(config, FinetuneSweepKeys)
         return FinetuneTrials(config, device, precision)
+    assert isinstance(config, PretrainSweepKeys)
     trials = PretrainTrials(device, precision)
     trials.data(config)
     return trials
@@ -165,7 +169,7 @@ def _log_input(parent: Run, objective: TrialObjective) -> None:
         parent.labels(objective.labels, "finetune")
 
 
-def _shareable(config: Config) -> Config:
+def _shareable(config: SweepKeys) -> SweepKeys:
     """Return the configuration as it is logged: without the password of a storage."""
     if not config.sweep.storage:
         return config
@@ -173,7 +177,7 @@ def _shareable(config: Config) -> Config:
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"storage": shown})})
 
 
-def _unread(config: Config) -> tuple[str, ...]:
+def _unread(config: SweepKeys) -> tuple[str, ...]:
     """Return the sections that trials do not read, whose parameters would only mislead."""
     if config.sweep.stage == "pretrain":
         return ("labels.", "finetune.", "cv.")

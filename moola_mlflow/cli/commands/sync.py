@@ -11,7 +11,7 @@ import mlflow
 from mlflow.utils.credentials import get_default_host_creds
 from urllib3.util import parse_url
 
-from moola_mlflow.core import Config, Interrupts, TrainingError, UserError, is_launched, printable
+from moola_mlflow.core import Interrupts, NoKeys, TrainingError, UserError, is_launched, printable
 from moola_mlflow.tracking import (
     JOURNAL_FILE,
     SENT_FILE,
@@ -35,7 +35,7 @@ from moola_mlflow.tracking import (
 DIED = "The process died without a word."
 
 
-def run(config: Config, preset: str, interrupts: Interrupts, run_dir: str = "") -> None:
+def run(config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "") -> None:
     """Bring a run's journal to the store, and its files and models with it; nothing is doubled by doing it again."""
     launched = is_launched()
     with Run("sync", run_name("sync", "run", 0)) if launched else nullcontext() as active:

@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 
 from moola_mlflow.cli.child_commands import ChildCommands
-from moola_mlflow.core import Config, Interrupts, TrainingError, markdown_table
+from moola_mlflow.core import Interrupts, TourKeys, TrainingError, markdown_table
 from moola_mlflow.tracking import Artifacts, Metrics, Run, RunRecord, run_name
 
 ENCODERS, DETECTORS = "moola-encoder", "moola-detector"
@@ -17,7 +17,7 @@ UNSEEN_SEED = 2001
 NUM_STEPS = 11
 
 
-def run(config: Config, preset: str, interrupts: Interrupts) -> None:
+def run(config: TourKeys, preset: str, interrupts: Interrupts) -> None:
     """Walk from raw bars to detections and a report, choosing by evidence on the way."""
     seed, started = config.trainer.seed, time.perf_counter()
     with Run("main", run_name("main", preset, seed), config.tracking.experiment) as active:
@@ -46,7 +46,7 @@ NEXT = """
 """.strip("\n")
 
 
-def _walk(tour: ChildCommands, config: Config, experiment: str) -> str:
+def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
     """Run the steps, each later one with what an earlier one left; return the URI of the encoder to go on with."""
     folder, seed = tour.folder, config.trainer.seed
     bars, labels = folder / "bars.parquet", folder / "labels.parquet"

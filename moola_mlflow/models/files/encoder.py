@@ -11,7 +11,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moola_mlflow.core import Config, EncoderConfig, FeaturesConfig, UserError, WindowsConfig, current_name, resolve
+from moola_mlflow.core import (
+    EncoderConfig,
+    FeaturesConfig,
+    FinetuneKeys,
+    TrainingKeys,
+    UserError,
+    WindowsConfig,
+    current_name,
+    make_config,
+)
 from moola_mlflow.features import feature_names
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
@@ -24,18 +33,24 @@ BROKEN_FILE_ERRORS = (
 """What reading a file raises that is not what it should be."""
 
 
-def describe_encoder(config: Config, encoder: Encoder) -> dict[str, Any]:
-    """Return the part of an encoder's card that follows from configuration and scaling."""
+def describe_encoder(config: FinetuneKeys | TrainingKeys, encoder: Encoder) -> dict[str, Any]:
+    """Return what an encoder reads, its scaling and its architecture, for its card."""
     features = config.features
     return {
         "features": {"set": features.set, "names": list(feature_names(features.set)), "hybrid": _hybrid(features)},
         "scaling": {"mean": encoder.mean.tolist(), "std": encoder.std.tolist()},
-        "window": {"length": config.windows.length, "stride": config.windows.stride, "warmup": config.windows.warmup},
+        "window": config.windows.model_dump(include={"length", "stride", "warmup"}),
         "architecture": {
             **config.encoder.model_dump(),
             "input_size": encoder.input_size,
             "output_size": encoder.output_size,
         },
+    }
+
+
+def describe_training(config: TrainingKeys) -> dict[str, Any]:
+    """Return what an encoder was trained for and how, for its card."""
+    return {
         "objective": config.objective.model_dump(),
         "hyperparameters": {
             **config.optimizer.model_dump(),
@@ -88,7 +103,7 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     num = len(feature_names(own.set))
     if num != int(architecture["input_size"]):
         raise ValueError(f"features.set={own.set} has {num} features, the network reads {architecture['input_size']}")
-    read = WindowsConfig.model_validate({key: window[key] for key in ("length", "stride", "warmup")})
+    read = WindowsConfig.model_validate({key: window[key] for key in ("length", "stride", "warmup") if key in window})
     check_card_fields(card, {"data": dict, "objective": dict, "model_id": str, "run_id": str})
     check_card_fields(card.get("objective", {}), {"name": str})
     check_card_times(card, "trained_from", "trained_until")
@@ -98,7 +113,7 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     return {
         **card,
         "features": {**features, "hybrid": _hybrid(own)},
-        "window": {**window, **read.model_dump(include={"length", "stride", "warmup"})},
+        "window": {**window, **read.model_dump(include=set(window))},
     }
 
 
@@ -133,7 +148,7 @@ def _from_folder(folder: Path) -> Encoder:
 def _from_checkpoint(path: Path) -> Encoder:
     state, prefix = checkpoint.load_checkpoint(path), "encoder."
     try:
-        config = resolve(state["config"], {})
+        config = make_config(TrainingKeys, state["config"], {})
         names = feature_names(config.features.set)
         tensors = {k.removeprefix(prefix): v for k, v in state["model_state_dict"].items() if k.startswith(prefix)}
         made_by = {"run_id": str(state["run_id"]), "epochs": int(state["epoch"]) + 1}
@@ -142,7 +157,7 @@ def _from_checkpoint(path: Path) -> Encoder:
             f"'{path}' is a checkpoint, but none that this project's pretrain has written: {' '.join(repr(e).split())}"
         ) from e
     encoder = _filled(config.encoder, len(names), tensors, {}, str(path))
-    encoder.card = {**describe_encoder(config, encoder), **made_by}
+    encoder.card = {**describe_encoder(config, encoder), **describe_training(config), **made_by}
     return encoder
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.bars import generate_bars
-from moola_mlflow.core import GateError, GatesConfig, UserError, current_name, nearest_name, printable
+from moola_mlflow.core import GateError, GateLimits, UserError, current_name, nearest_name, printable
 from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.tracking.names import VersionTags
@@ -114,7 +114,7 @@ def was_promoted(name: str, version: str) -> bool:
     return VersionTags.PROMOTED_BY in mlflow.MlflowClient().get_model_version(name, version).tags
 
 
-def judge_card(card: dict[str, Any], config: GatesConfig) -> list[Gate]:
+def judge_card(card: dict[str, Any], config: GateLimits) -> list[Gate]:
     """Return the gates of a fetched version's card.
 
     Cards of earlier versions do not say whether a detector was compared on its own inputs. One on path features alone

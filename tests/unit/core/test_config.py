@@ -11,7 +11,7 @@ from paths import ROOT
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
 from moola_mlflow.cli.main import run_cli
 from moola_mlflow.cli.parser import parse
-from moola_mlflow.core import Config, dotted_keys, read_preset, resolve
+from moola_mlflow.core import Config, every_key, read_preset, resolve
 from moola_mlflow.core.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -163,9 +163,9 @@ def test_a_preset_in_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_key_says_what_it_means_and_every_short_parameter_stands_for_one() -> None:
-    assert [key for key, field in dotted_keys().items() if not field.description] == []
-    assert set(SHORT.values()) <= set(dotted_keys())
-    assert set(Config().flat()) == set(dotted_keys())
+    assert [key for key, field in every_key().items() if not field.description] == []
+    assert set(SHORT.values()) <= set(every_key())
+    assert set(Config().flat()) == set(every_key())
 
 
 def test_every_commands_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +173,7 @@ def test_every_commands_help_names_every_parameter(capsys: pytest.CaptureFixture
     for name, entry in ENTRY_POINTS.items():
         assert run_cli([name, "--help"]) == 0
         shown = capsys.readouterr().out
-        assert all(f"--{key}" in shown for key in (*entry.parameters, *dotted_keys()))
+        assert all(f"--{key}" in shown for key in (*entry.parameters, *every_key()))
     assert run_cli([]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ENTRY_POINTS)

@@ -181,7 +181,7 @@ def test_a_command_that_ends_while_others_work_leaves_the_sweep_running(
         raise MlflowException("permission denied")
 
     monkeypatch.setattr(sweep, "build_objective", lambda config: refused if fails else parabola)
-    monkeypatch.setattr(sweep.runtime, "allocate", lambda config: "as it comes")
+    monkeypatch.setattr(sweep, "configure_allocator", lambda config: "as it comes")
     bench = Bench(configured(n_trials=2))
     queue, run_id = bench.sweep()
     trial = in_hand_elsewhere(queue)
