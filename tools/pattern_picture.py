@@ -35,7 +35,7 @@ text { font: 11px system-ui, sans-serif; fill: #444; } .name { font-size: 14px; 
 def fit(folder: Path) -> Path:
     """Fit a detector on the sample's labels with the command that users run, and return its folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    words = [sys.executable, "-m", "moola_mlflow", "finetune", "--finetune.inputs", "path", "--register", "none"]
+    words = [sys.executable, "-m", "moola_mlflow", "finetune", "--finetune.inputs", "price_path", "--register", "none"]
     words += ["--config", str(ROOT / "configs" / "finetune.yaml")]
     subprocess.run(words, cwd=folder, env={**kept, "PYTHONPATH": str(ROOT)}, check=True, stdout=subprocess.DEVNULL)
     (card,) = folder.glob(".moola/runs/*/detector/detector.json")

@@ -36,7 +36,7 @@ OWN_FILES = [page for page in PAGES if page.startswith("docs/how-to/own-")]
 """Pages that show one file whole, for the reader to make."""
 PREPARED = [
     *("docs/reference/bars.md", "docs/reference/features.md", "docs/reference/labels.md"),
-    *("docs/explanation/evidence.md", "docs/explanation/pretraining.md"),
+    *("docs/how-to/pretrain.md", "docs/how-to/finetune.md", "docs/explanation/evidence.md"),
     *("docs/how-to/detect.md", "docs/how-to/promote.md", "docs/how-to/remote.md", "docs/how-to/report.md"),
 ]
 """Pages whose commands run in one folder that holds bars, labels and registered versions."""
@@ -66,14 +66,14 @@ NOT_RUN = {
     r"/sweep\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
     r"/sweep\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
     r"detect\.md: .* --register worth-": "trains what a benchmark reads; their like is run for other pages",
-    r"pretraining\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
+    r"/pretrain\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
     r"first-detector\.md: moola data --bars sample": "replaces the reader's file: test_docs_commands.py tries it",
     r"commands\.md: ": "the examples of --help: test_documented.py parses them, other pages run their like",
     r"evidence\.md: Warning: ": "what the command above it prints",
 }
 """Commands that no test runs as they stand, as a pattern of ``page: command``, each with the one reason why not."""
 PYTHON_BY = {
-    **dict.fromkeys(["README.md", "docs/explanation/pretraining.md"], "test_readme.py"),
+    **dict.fromkeys(["README.md", "docs/how-to/pretrain.md"], "test_readme.py"),
     **dict.fromkeys(["docs/reference/bars.md", "docs/explanation/sample.md"], "test_docs_commands.py"),
     **dict.fromkeys(["docs/how-to/detect.md", "docs/how-to/promote.md", *OWN_FILES], "test_docs_commands.py"),
     "docs/reference/labels.md": "test_weak.py",
