@@ -1,4 +1,8 @@
-"""Independent tasks in worker processes: large tensors are mapped from files, and no worker is orphaned."""
+"""Run independent tasks in worker processes that share large tensors and end with their parent.
+
+joblib's loky was tried instead (joblib 1.6.0). Its workers outlive a killed parent, each holds its own copy of every
+tensor, and a switch would save ten lines.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +31,8 @@ POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """A tensor in a file, to be mapped by a worker."""
+class TensorFile:
+    """A tensor that was written to a file, for workers to map into their memory."""
 
     path: str
 
@@ -42,34 +46,34 @@ def run_tasks(
     context: Any,
     tasks: Sequence[Any],
     workers: int,
-    heard: Callable[[int, Any], None],
+    on_result: Callable[[int, Any], None],
     should_stop: Callable[[], str | None] = lambda: None,
     tuned: bool = True,
 ) -> None:
-    """Call ``work(context, task)`` for every task and ``heard(position, result)`` as results come.
+    """Call ``work(context, task)`` for every task, and ``on_result(position, result)`` as results come.
 
-    With one worker it all happens in this process, in order; with more each process has one torch thread. ``context``
-    is made of lists, tuples and dataclasses, whose tensors workers map. ``work`` is a function of a module. ``tuned``:
-    whether worker processes tune their allocator.
+    With one worker everything happens in this process, in order. With more, each worker process has one torch thread.
+    ``context`` is made of lists, tuples and dataclasses; workers map its tensors from files. ``work`` must be a
+    function of a module. ``tuned`` says whether worker processes tune their allocator.
 
-    Raises: what ``work`` raises; TrainingError where a worker dies.
+    Raises: what ``work`` raises; TrainingError if a worker dies.
     """
     if workers <= 1 or len(tasks) <= 1:
         for i, task in enumerate(tasks):
             if should_stop():
                 return
-            heard(i, work(context, task))
+            on_result(i, work(context, task))
         return
     with tempfile.TemporaryDirectory(prefix="moola-") as folder:
         pool = ProcessPoolExecutor(
-            min(workers, len(tasks)), multiprocessing.get_context("spawn"), _begin,
-            (work, _written(_spilled(context, Path(folder), {}), Path(folder)), os.getpid(), tuned),
+            min(workers, len(tasks)), multiprocessing.get_context("spawn"), _start_worker,
+            (work, _write_context(_to_files(context, Path(folder), {}), Path(folder)), os.getpid(), tuned),
         )  # fmt: skip
         try:
-            _collect(pool, tasks, heard, should_stop)
+            _collect(pool, tasks, on_result, should_stop)
         except BrokenProcessPool as e:
             raise TrainingError(
-                "a worker process died, most likely for want of memory; lower cv.workers, or give the machine more"
+                "a worker process died, most likely because memory ran out; lower cv.workers or add memory"
             ) from e
         finally:
             processes = list((pool._processes or {}).values())
@@ -83,20 +87,20 @@ def run_tasks(
 def _collect(
     pool: ProcessPoolExecutor,
     tasks: Sequence[Any],
-    heard: Callable[[int, Any], None],
+    on_result: Callable[[int, Any], None],
     should_stop: Callable[[], str | None],
 ) -> None:
     with _interrupts_blocked():  # the first submission starts the workers
-        waiting: dict[Future[Any], int] = {pool.submit(_do, task): i for i, task in enumerate(tasks)}
+        waiting: dict[Future[Any], int] = {pool.submit(_run_task, task): i for i, task in enumerate(tasks)}
     while waiting and not should_stop():
         done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
         for future in sorted(done, key=waiting.__getitem__):
-            heard(waiting.pop(future), future.result())
+            on_result(waiting.pop(future), future.result())
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Start children with SIGINT blocked: one that is still importing would die of a Ctrl-C, and its parent wait."""
+    """Start workers with SIGINT blocked: a Ctrl-C would kill one that is still importing, and its parent would wait."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -107,58 +111,58 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _written(context: Any, folder: Path) -> str:
-    """Write a context into the private temporary folder, for this program's own workers alone; return the path.
+def _write_context(context: Any, folder: Path) -> str:
+    """Write a context to a file in the private temporary folder and return the file's path.
 
-    Through the pipe to a worker it would block its parent for ever where the worker dies before it reads.
+    Sent through the pipe to a worker, it would block the parent for ever if the worker dies before it reads.
     """
     path = folder / "context"
     path.write_bytes(pickle.dumps(context))
     return str(path)
 
 
-def _begin(work: Callable[[Any, Any], Any], context: str, parent: int, tuned: bool) -> None:
-    """Set a worker up: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
+def _start_worker(work: Callable[[Any, Any], Any], context: str, parent: int, tuned: bool) -> None:
+    """Set up a worker: it leaves Ctrl-C to its parent and ends when its parent is gone."""
     global _work, _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     if tuned:
         tune_allocator()
-    # The parent wrote it a moment ago, into a folder that its user alone may enter.
-    _work, _context = work, _restored(pickle.loads(Path(context).read_bytes()))  # noqa: S301
+    # Safe to unpickle: the parent wrote it a moment ago, into a folder that only its user may enter.
+    _work, _context = work, _from_files(pickle.loads(Path(context).read_bytes()))  # noqa: S301
 
 
-def _watch(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _do(task: Any) -> Any:
+def _run_task(task: Any) -> Any:
     return _work(_context, task)
 
 
-def _spilled(value: Any, folder: Path, seen: dict[int, Mapped]) -> Any:
-    """Return the value with its tensors written to files; one that occurs twice is written once."""
+def _to_files(value: Any, folder: Path, seen: dict[int, TensorFile]) -> Any:
+    """Return the value with its tensors replaced by files; a tensor that occurs twice is written once."""
     if isinstance(value, Tensor):
         if id(value) not in seen:
             path = folder / f"{len(seen)}.npy"
             np.save(path, value.numpy(force=True))
-            seen[id(value)] = Mapped(str(path))
+            seen[id(value)] = TensorFile(str(path))
         return seen[id(value)]
     if isinstance(value, list | tuple):
-        return type(value)(_spilled(part, folder, seen) for part in value)
+        return type(value)(_to_files(part, folder, seen) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _spilled(getattr(value, f.name), folder, seen) for f in fields(value)})
+        return replace(value, **{f.name: _to_files(getattr(value, f.name), folder, seen) for f in fields(value)})
     return value
 
 
-def _restored(value: Any) -> Any:
-    if isinstance(value, Mapped):
+def _from_files(value: Any) -> Any:
+    if isinstance(value, TensorFile):
         return torch.from_numpy(np.load(value.path, mmap_mode="c"))  # pages are shared until written to
     if isinstance(value, list | tuple):
-        return type(value)(map(_restored, value))
+        return type(value)(map(_from_files, value))
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _restored(getattr(value, f.name)) for f in fields(value)})
+        return replace(value, **{f.name: _from_files(getattr(value, f.name)) for f in fields(value)})
     return value

@@ -1,3 +1,5 @@
+"""Tasks in worker processes: the same results, messages for the user, and no process left behind."""
+
 from __future__ import annotations
 
 import os
@@ -64,16 +66,18 @@ def test_a_message_for_the_user_comes_through_from_a_worker() -> None:
     assert not psutil.Process().children(recursive=True)[1:]  # the resource tracker may stay
 
 
-def test_a_killed_worker_is_told_as_such() -> None:
+def test_a_killed_worker_is_reported_with_the_key_to_change() -> None:
     with pytest.raises(TrainingError, match=r"worker process died.*cv\.workers"):
         run_tasks(die, None, [0, 1], 2, lambda i, result: None)
 
 
 def test_a_request_to_stop_leaves_no_worker_behind() -> None:
-    heard: list[int] = []
+    positions: list[int] = []
     started = time.monotonic()
-    run_tasks(sleep, None, [0, 1, 2, 3], 2, lambda i, result: heard.append(i), lambda: "SIGINT" if heard else None)
-    assert heard == [0]
+    run_tasks(
+        sleep, None, [0, 1, 2, 3], 2, lambda i, result: positions.append(i), lambda: "SIGINT" if positions else None
+    )
+    assert positions == [0]
     assert time.monotonic() - started < 50  # nobody waited for the sleepers
 
 
@@ -110,14 +114,14 @@ def measure(context: Context, task: int) -> int:
     return sum(part.numel() for part in context.parts)
 
 
-def test_a_worker_that_dies_before_it_reads_does_not_hang_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_before_it_reads_does_not_hang_its_parent() -> None:
     # More than a pipe holds: the parent would wait for ever for a reader that is gone.
     context = Context([torch.zeros(1000)] * 3000, 1.0)
     code = textwrap.dedent("""
         import os, signal, sys
         import torch
         from multiprocessing import popen_spawn_posix
-        from moola_mlflow import pool
+        from moola_mlflow.evaluation import workers
         from tests.unit.evaluation.test_workers import Context, measure
 
         launch = popen_spawn_posix.Popen._launch
@@ -130,9 +134,9 @@ def test_a_worker_that_dies_before_it_reads_does_not_hang_its_parent(monkeypatch
             popen_spawn_posix.Popen._launch = launch_and_kill
             context = Context([torch.zeros(1000) + i for i in range(3000)], 1.0)
             try:
-                pool.run_tasks(measure, context, [0, 1, 2], 2, print)
-            except pool.TrainingError as e:
-                print("told:", e)
+                workers.run_tasks(measure, context, [0, 1, 2], 2, print)
+            except workers.TrainingError as e:
+                print("refused:", e)
     """)
     assert measure(context, 0) == 3_000_000
     root = str(ROOT)
@@ -140,4 +144,4 @@ def test_a_worker_that_dies_before_it_reads_does_not_hang_its_parent(monkeypatch
         [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert "told: a worker process died" in done.stdout, done.stderr[-2000:]
+    assert "refused: a worker process died" in done.stdout, done.stderr[-2000:]
