@@ -20,7 +20,7 @@ from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.windows.batches import BatchSource
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows
-from tests.unit.models.test_path_objective import on_mps
+from tests.unit.models.test_price_path import on_mps
 
 
 def plain_targets(window: np.ndarray, t: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from moola_mlflow.training.nan_report import NumbersWrong, gradient_norms
 from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.batches import Batch
 from moola_mlflow.windows.windows import Windows, make_windows
-from tests.unit.models.test_path_objective import NoDoubles
+from tests.unit.models.test_price_path import NoDoubles
 from tests.unit.training.test_trainer import make_trainer
 
 
