@@ -8,6 +8,7 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.bars.checks import price_fault
+    from moola_mlflow.bars.columns import take_rows, take_runs
     from moola_mlflow.bars.formats import PRICES
     from moola_mlflow.bars.from_pandas import bars_from_table
     from moola_mlflow.bars.ingest import ingest_bars
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from moola_mlflow.bars.sample import generate_bars
     from moola_mlflow.bars.size_limits import check_dictionaries, check_parquet
     from moola_mlflow.bars.stamps import stamp_warning
-    from moola_mlflow.bars.store import CARD, is_store, names_store, take_rows, take_runs
+    from moola_mlflow.bars.store import CARD, is_store, names_store
     from moola_mlflow.bars.summary import bars_per_day, rolls, summarise_bars
     from moola_mlflow.bars.times import MINUTE_NS, parse_times, utc
 
@@ -23,6 +24,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "checks": ("price_fault",),
+        "columns": ("take_rows", "take_runs"),
         "formats": ("PRICES",),
         "from_pandas": ("bars_from_table",),
         "ingest": ("ingest_bars",),
@@ -30,7 +32,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "sample": ("generate_bars",),
         "size_limits": ("check_dictionaries", "check_parquet"),
         "stamps": ("stamp_warning",),
-        "store": ("CARD", "is_store", "names_store", "take_rows", "take_runs"),
+        "store": ("CARD", "is_store", "names_store"),
         "summary": ("bars_per_day", "rolls", "summarise_bars"),
         "times": ("MINUTE_NS", "parse_times", "utc"),
     },

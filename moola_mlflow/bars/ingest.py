@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from moola_mlflow.bars.checks import REPAIR, RowFault, check_rows
-from moola_mlflow.bars.formats import RawBars, file_sha256, read_file
+from moola_mlflow.bars.columns import BLOCK_ROWS, release_pages
+from moola_mlflow.bars.formats import PRICES, RawBars, file_sha256, read_file
 from moola_mlflow.bars.instruments import InstrumentRows, check_naming, merge
 from moola_mlflow.bars.paths import find_files
-from moola_mlflow.bars.store import BLOCK_ROWS, COLUMNS, SPOOL, Columns, StoreWriter, release_pages
+from moola_mlflow.bars.store import StoreWriter
+from moola_mlflow.bars.store_files import Spool
 from moola_mlflow.bars.times import MINUTE_NS, check_zone
 from moola_mlflow.core import BarsConfig, UserError
 
@@ -48,7 +50,7 @@ def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> Non
     stretches: list[Stretch] = []
     first: RawBars | None = None
     with StoreWriter(out) as writer:
-        spool = Columns(writer.folder / SPOOL)
+        spool = writer.spool()
         for file, path in enumerate(paths):
             raw = read_file(path, config.timezone)
             if config.stamp == "end":
@@ -59,20 +61,27 @@ def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> Non
             dropped.update(counts)
             merged, _ = merge([raw], [rows], drop)
             stretches += _stretches(merged, file, spool.num_rows)
-            spool.append(merged.time_ns, merged.prices.T + 0.0, merged.volume, merged.instrument)
+            spool.append(_columns(merged))
             sources.append({"path": str(path), "sha256": file_sha256(path), "rows": len(raw) + len(raw.ragged)})
         order = sorted(stretches, key=lambda s: (s.key, s.first_ns, s.file))
         if not drop:
             _refuse_overlap(order, paths)
-        if order == stretches and not _overlaps(order):
-            writer.adopt(spool)
-        elif repeated := _arrange(order, spool, writer.columns):
-            dropped.update({RowFault.REPEATED_TIME.label: repeated})
-        if (num_bars := writer.columns.num_rows) < min_bars:
+        if order != stretches or _overlaps(order):
+            arranged = writer.spool()
+            if repeated := _arrange(order, spool, arranged):
+                dropped.update({RowFault.REPEATED_TIME.label: repeated})
+            spool = arranged
+        if (num_bars := spool.num_rows) < min_bars:
             raise UserError(f"{config.path}: {num_bars:,} bars, fewer than the {min_bars} of a window; give more bars")
         by_symbol = first is not None and first.ids is None and first.symbols is not None
-        more = {"dropped": dict(dropped), "sources": sources}
-        writer.finish(_symbols(stretches, order, by_symbol), config.max_gap_minutes, "all", more)
+        about = {"choice": "all", "max_gap_minutes": config.max_gap_minutes, "dropped": dict(dropped)}
+        writer.finish(spool, _symbols(stretches, order, by_symbol), {**about, "sources": sources})
+
+
+def _columns(rows: InstrumentRows) -> dict[str, np.ndarray]:
+    """Return rows by the fields of the store's Arrow file. Adding 0.0 makes -0.0 and 0.0 one price with one hash."""
+    prices = dict(zip(PRICES, rows.prices + 0.0, strict=True))
+    return {"ts_event": rows.time_ns, **prices, "volume": rows.volume, "instrument_id": rows.instrument}
 
 
 def _stretches(rows: InstrumentRows, file: int, at: int) -> list[Stretch]:
@@ -103,7 +112,7 @@ def _refuse_overlap(order: list[Stretch], paths: list[Path]) -> None:
             )
 
 
-def _arrange(order: list[Stretch], spool: Columns, to: Columns) -> int:
+def _arrange(order: list[Stretch], spool: Spool, to: Spool) -> int:
     """Lay the spooled rows in the order of instrument and time; return how many repeated times were left out."""
     columns = spool.finish()
     repeated, position = 0, 0
@@ -119,18 +128,20 @@ def _arrange(order: list[Stretch], spool: Columns, to: Columns) -> int:
             continue
         # In the order of files, so that of two equal times the earlier file's row stays.
         group.sort(key=lambda s: s.file)
-        parts = [np.concatenate([columns[name][s.at : s.at + s.size] for s in group]) for name in COLUMNS]
-        by_time = np.argsort(parts[0], kind="stable")
-        kept = by_time[np.concatenate([[True], np.diff(parts[0][by_time]) != 0])]
+        parts = {
+            name: np.concatenate([column[s.at : s.at + s.size] for s in group]) for name, column in columns.items()
+        }
+        by_time = np.argsort(parts["ts_event"], kind="stable")
+        kept = by_time[np.concatenate([[True], np.diff(parts["ts_event"][by_time]) != 0])]
         repeated += len(by_time) - len(kept)
-        to.append(*(part[kept] for part in parts))
+        to.append({name: part[kept] for name, part in parts.items()})
     return repeated
 
 
-def _copy(columns: dict[str, np.ndarray], stretch: Stretch, to: Columns) -> None:
+def _copy(columns: dict[str, np.ndarray], stretch: Stretch, to: Spool) -> None:
     for lo in range(stretch.at, stretch.at + stretch.size, BLOCK_ROWS):
         part = slice(lo, min(lo + BLOCK_ROWS, stretch.at + stretch.size))
-        to.append(*(columns[name][part] for name in COLUMNS))
+        to.append({name: column[part] for name, column in columns.items()})
         for array in columns.values():
             release_pages(array)
 

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moola_mlflow.bars.checks import check_rows
+from moola_mlflow.bars.columns import COLUMNS, content_sha256
 from moola_mlflow.bars.formats import PRICES, file_sha256, from_frame, read_file
 from moola_mlflow.bars.instruments import InstrumentRows, choose, merge
 from moola_mlflow.bars.paths import find_files
-from moola_mlflow.bars.store import StoreWriter, content_sha256, find_segments, is_store, open_store
+from moola_mlflow.bars.store import StoreWriter, find_segments, is_store, open_store
 from moola_mlflow.bars.times import MINUTE_NS, check_zone
 from moola_mlflow.core import BarsConfig, UserError
 
@@ -172,8 +173,9 @@ def write_store(bars: Bars, out: str | Path, max_gap_minutes: int, choice: str |
     """
     sources = [{"path": str(f.path), "sha256": f.sha256, "rows": f.rows} for f in bars.files]
     with StoreWriter(out) as writer:
-        writer.columns.append(bars.time_ns, bars.ohlc, bars.volume, bars.instrument)
-        writer.finish(bars.symbols, max_gap_minutes, choice, {"dropped": bars.dropped, "sources": sources})
+        columns = {name: getattr(bars, name) for name in COLUMNS}
+        card = {"choice": choice, "max_gap_minutes": max_gap_minutes, "dropped": bars.dropped, "sources": sources}
+        writer.finish(columns, bars.symbols, card)
 
 
 def _earlier_choice(path: str) -> str | None:

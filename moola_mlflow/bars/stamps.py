@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from moola_mlflow.bars.store import find_segments, take_rows
+from moola_mlflow.bars.columns import take_rows
+from moola_mlflow.bars.store import find_segments
 from moola_mlflow.bars.times import MINUTE_NS
 
 PAUSE_MINUTES = 60

@@ -1,7 +1,7 @@
-"""The bar store: bars as memory-mapped columns in a folder, for more of them than fit in memory.
+"""The bar store: a folder of bars that is mapped into memory, for more bars than memory holds.
 
-A folder with one ``.npy`` file a column (nothing in it is ever unpickled), the index of segments, and ``store.json``:
-what it holds, where it came from, and the hash of the content, which is the same whatever file the bars came from.
+``store.json`` says what the store holds, where it came from, and the hash of the content. It names the two Arrow files
+beside it: the bars, and the rows of each segment. The hash does not depend on the file that the bars came from.
 """
 
 from __future__ import annotations
@@ -9,33 +9,28 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import mmap
 import os
 import shutil
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
 
+from moola_mlflow.bars.columns import column_blocks, content_sha256
+from moola_mlflow.bars.store_files import Spool, map_arrow, map_npy, write_columns, write_spooled
 from moola_mlflow.bars.times import MINUTE_NS
 from moola_mlflow.core import UserError
 
 SUFFIX = ".moolabars"
 CARD = "store.json"
-SPOOL = "spool"
-FORMAT, VERSION = "moola.bars", 1
-COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
-    "time_ns": ("<i8", ()),
-    "ohlc": ("<f8", (4,)),
-    "volume": ("<f8", ()),
-    "instrument": ("<i8", ()),
-}
-BLOCK_ROWS = 2**18
-"""Rows handled at a time: some megabytes."""
-TAKEN = 2**14
+FORMAT, VERSION, NPY_VERSION = "moola.bars", 2, 1
+DEAD_SECONDS = 3600
+"""A temporary folder that no process here writes is left alone for an hour: another machine may write it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,137 +57,26 @@ def names_store(out: str) -> bool:
     return out.endswith((os.sep, "/", SUFFIX))
 
 
-class Column(np.memmap):
-    """A mapped column that keeps its file open: it stays the file that was opened, whatever is put in its place."""
-
-    file: BinaryIO | None = None
-
-    def __array_finalize__(self, obj: Any) -> None:
-        super().__array_finalize__(obj)
-        self.file = getattr(obj, "file", None)
-
-    def position(self) -> int:
-        """Return where in its file this array begins, in bytes."""
-        return self.ctypes.data - np.frombuffer(self._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]
-
-
-def release_pages(array: np.ndarray) -> None:
-    """Give a mapped array's pages back: what has been read of a file otherwise counts as this process's memory."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def take_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return some rows of a column, holding few pages of a mapped one at a time. Shapes: rows int [N]."""
-    if not isinstance(array, Column):
-        return array[rows]
-    out = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    order = np.argsort(rows, kind="stable")  # neighbours share pages
-    for lo in range(0, len(rows), TAKEN):
-        at = order[lo : lo + TAKEN]
-        out[at] = array[rows[at]]
-        release_pages(array)
-    return out
-
-
-def take_runs(array: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Return runs of neighbouring rows. Shapes: starts int [N] -> [N, length, ...].
-
-    Of a mapped column they are read, not touched: a page that is touched may bring megabytes of its neighbours along.
-    """
-    if not isinstance(array, Column) or array.file is None or not hasattr(os, "preadv"):
-        return np.asarray(array[starts[:, None] + np.arange(length)])
-    out = np.empty((len(starts), length, *array.shape[1:]), array.dtype)
-    row_bytes = array.strides[0]
-    if out.size == 0:
-        return out
-    target, size, file = out.data.cast("B"), length * row_bytes, array.file.fileno()
-    for i, position in enumerate((starts * row_bytes + array.position()).tolist()):
-        if os.preadv(file, [target[i * size : (i + 1) * size]], position) != size:
-            raise OSError(f"{array.file.name} has become shorter while it was read")
-    return out
-
-
-def column_blocks(*arrays: np.ndarray, overlap: int = 0) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    """Yield the first row and the parts of columns, block by block; a part begins ``overlap`` rows early."""
-    for lo in range(0, len(arrays[0]), BLOCK_ROWS):
-        yield lo, tuple(array[max(0, lo - overlap) : lo + BLOCK_ROWS] for array in arrays)
-        for array in arrays:
-            release_pages(array)
-
-
-def content_sha256(columns: dict[str, np.ndarray], symbols: dict[int, str]) -> str:
-    """Return the hash of bars, whatever file they came from. Shapes: columns as in ``Bars``."""
-    num_bars = len(columns["time_ns"])
-    digest = hashlib.sha256(json.dumps([num_bars, sorted(symbols.items())]).encode())
-    for name, (kind, _) in COLUMNS.items():
-        for _, (part,) in column_blocks(columns[name]):
-            digest.update(np.ascontiguousarray(part, kind).data)
-    return digest.hexdigest()
-
-
 def find_segments(time_ns: np.ndarray, instrument: np.ndarray, max_gap_minutes: int) -> np.ndarray:
-    """Return first row and one past the last row of each run of one instrument without a longer gap.
+    """Return the first row and one past the last row of each segment. Shapes: time_ns, instrument [N] -> int64 [S, 2].
 
-    Shapes: time_ns, instrument [N] -> int64 [S, 2].
+    A segment is a run of one instrument's bars whose neighbours start at most ``max_gap_minutes`` apart.
     """
     if len(time_ns) == 0:
         return np.zeros((0, 2), np.int64)
     cuts = []
     for lo, (t, key) in column_blocks(time_ns, instrument, overlap=1):
-        # One instrument behind another: time may also run backwards there, and that is a change of instrument.
+        # Instruments lie one behind another, so time may also run backwards: the change of instrument cuts there.
         cut = (np.diff(t) > max_gap_minutes * MINUTE_NS) | (np.diff(key) != 0)
         cuts.append(np.flatnonzero(cut) + max(1, lo))
     bounds = np.concatenate([[0], *cuts, [len(time_ns)]])
     return np.stack([bounds[:-1], bounds[1:]], axis=1).astype(np.int64)
 
 
-class Columns:
-    """Growing column files in a folder, readable as ``.npy`` once they are finished."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.num_rows = folder, 0
-        self._files: dict[str, BinaryIO] = {name: (folder / f"{name}.npy").open("wb") for name in COLUMNS}
-        for name in COLUMNS:
-            self._header(name)
-
-    def _header(self, name: str) -> None:
-        kind, shape = COLUMNS[name]
-        header = {"descr": kind, "fortran_order": False, "shape": (self.num_rows, *shape)}
-        # numpy leaves room for the first number to grow, so the header can be written again in its place.
-        np.lib.format.write_array_header_1_0(self._files[name], header)
-
-    def append(self, time_ns: np.ndarray, ohlc: np.ndarray, volume: np.ndarray, instrument: np.ndarray) -> None:
-        """Add rows. Shapes: as in ``Bars``."""
-        for (name, (kind, _)), array in zip(COLUMNS.items(), (time_ns, ohlc, volume, instrument), strict=True):
-            self._files[name].write(np.ascontiguousarray(array, kind).data)
-        self.num_rows += len(time_ns)
-
-    def finish(self) -> dict[str, np.ndarray]:
-        """Close the files and return them mapped."""
-        for name, file in self._files.items():
-            file.seek(0)
-            self._header(name)
-            file.close()
-        return {name: _mapped(self.folder / f"{name}.npy") for name in COLUMNS}
-
-    def move(self, folder: Path) -> None:
-        """Lay the files into another folder, over those that are there."""
-        for name in COLUMNS:
-            os.replace(self.folder / f"{name}.npy", folder / f"{name}.npy")
-        self.folder = folder
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-
-
 class StoreWriter:
-    """Builds a store beside its place and moves it there whole; an existing store is replaced, nothing else is.
+    """Build a store in a temporary folder beside its place, and move it there when it is complete.
 
-    Raises: UserError where the place cannot be had.
+    Raises: UserError if the place is taken by anything but a store, or cannot be written.
     """
 
     def __init__(self, target: str | Path) -> None:
@@ -200,9 +84,11 @@ class StoreWriter:
         if self.target.exists() and not is_store(self.target) and (self.target.is_file() or any(self.target.iterdir())):
             raise UserError(f"out='{target}' is there and is no bar store; give a new name, nothing was overwritten")
         self.folder = self.target.with_name(f".{self.target.name}.{os.getpid()}.tmp")
+        self._spools: list[Spool] = []
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self.columns = Columns(self.folder)
+            _remove_dead(self.target)
+            self.folder.mkdir(exist_ok=True)
         except OSError as e:
             raise UserError(f"out='{target}' cannot be written: {e}; give a folder you may write to") from e
 
@@ -210,55 +96,108 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.columns.close()
+        for spool in self._spools:
+            spool.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def adopt(self, columns: Columns) -> None:
-        """Take columns that were written elsewhere in the store's folder for its own."""
-        self.columns.close()
-        columns.move(self.folder)
-        self.columns = columns
+    def spool(self) -> Spool:
+        """Return an empty spool in the temporary folder."""
+        self._spools.append(Spool(self.folder / f"spool{len(self._spools)}"))
+        return self._spools[-1]
 
-    def finish(self, symbols: dict[int, str], max_gap_minutes: int, choice: str | None, more: dict[str, Any]) -> None:
-        """Write index and card, and move the store into its place. ``more`` goes into the card."""
-        columns = self.columns.finish()
-        segments = find_segments(columns["time_ns"], columns["instrument"], max_gap_minutes)
-        np.save(self.folder / "segments.npy", segments, allow_pickle=False)
-        card = {
+    def finish(self, bars: Spool | dict[str, np.ndarray], symbols: dict[int, str], card: dict[str, Any]) -> None:
+        """Write the files and move them into place. ``card`` holds choice, max_gap_minutes and what else to note.
+
+        ``store.json`` is replaced last, in one step: a process that is killed before leaves the old store.
+
+        Shapes: bars are a spool, or columns as in ``Bars``.
+        """
+        written = self.folder / "bars.arrow"
+        if isinstance(bars, Spool):
+            write_spooled(written, bars)
+        else:
+            write_columns(written, bars)
+        num_bars = bars.num_rows if isinstance(bars, Spool) else len(bars["time_ns"])
+        for spool in self._spools:
+            spool.remove()
+        columns = map_arrow(written, num_bars)
+        segments = find_segments(columns["time_ns"], columns["instrument"], card["max_gap_minutes"])
+        sha256, segments_sha256 = content_sha256(columns, symbols), hashlib.sha256(segments.data).hexdigest()
+        files = {"bars": f"bars-{sha256[:12]}.arrow", "segments": f"segments-{segments_sha256[:12]}.arrow"}
+        os.replace(written, self.folder / files["bars"])
+        table = pa.table({"first": segments[:, 0], "end": segments[:, 1]})
+        pyarrow.feather.write_feather(table, str(self.folder / files["segments"]), compression="uncompressed")
+        whole = {
             "format": FORMAT,
             "version": VERSION,
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            "bars": len(columns["time_ns"]),
-            "sha256": content_sha256(columns, symbols),
-            "choice": choice,
-            "max_gap_minutes": max_gap_minutes,
+            "files": files,
+            "bars": num_bars,
+            "sha256": sha256,
             "segments": len(segments),
-            "segments_sha256": hashlib.sha256(segments.data).hexdigest(),
+            "segments_sha256": segments_sha256,
             "symbols": {str(key): name for key, name in symbols.items()},
-            **more,
+            **card,
         }
-        shutil.rmtree(self.folder / SPOOL, ignore_errors=True)
-        (self.folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        old = self.target.with_name(f".{self.target.name}.{os.getpid()}.old")
-        if self.target.exists():
-            os.replace(self.target, old)
-        os.replace(self.folder, self.target)
-        shutil.rmtree(old, ignore_errors=True)
+        (self.folder / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        for path in (self.folder / files["segments"], self.folder / CARD, self.folder):
+            _sync_path(path)
+        self._move([*files.values(), CARD])
+
+    def _move(self, names: list[str]) -> None:
+        if not is_store(self.target):
+            os.replace(self.folder, self.target)
+            _sync_path(self.target.parent)
+            return
+        for name in names:  # the card is the last
+            os.replace(self.folder / name, self.target / name)
+            _sync_path(self.target)
+        for old in self.target.iterdir():
+            if old.name not in names and old.suffix in (".arrow", ".npy"):
+                old.unlink()
+
+
+def _remove_dead(target: Path) -> None:
+    """Remove temporary folders of processes that were killed while they wrote this store."""
+    for folder in target.parent.iterdir():
+        head, _, pid = folder.name.removesuffix(".tmp").rpartition(".")
+        if folder.name.endswith(".tmp") and head == f".{target.name}" and pid.isdecimal() and folder.is_dir():
+            newest = max((file.lstat().st_mtime for file in [folder, *folder.rglob("*")]), default=0)
+            if not _is_running(int(pid)) and newest < time.time() - DEAD_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _sync_path(path: Path) -> None:
+    """Wait until a file or the names in a folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_store(path: str | Path) -> Stored:
-    """Open a store, having checked its hash and that its bars are sound.
+    """Open a store: map its columns, check its hash, and check that its bars are sound.
 
-    Raises: UserError where it is damaged, was changed, or is of another version.
+    Raises: UserError if it is damaged, was changed, or is of another version.
     """
     path = Path(path).expanduser()
     try:
         return _opened(path)
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as e:
-        if isinstance(e, UserError):
-            raise
-        first = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
-        raise _damaged(path, first) from None
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as e:
+        raise _damaged(path, f"{type(e).__name__}: {' '.join(str(e).split())[:200]}") from None
 
 
 def _damaged(path: Path, why: str) -> UserError:
@@ -267,17 +206,20 @@ def _damaged(path: Path, why: str) -> UserError:
 
 def _opened(path: Path) -> Stored:
     card = json.loads((path / CARD).read_text(encoding="utf-8"))
-    if card["format"] != FORMAT or card["version"] != VERSION:
+    if card["format"] != FORMAT or card["version"] not in (VERSION, NPY_VERSION):
         raise UserError(
             f"{path}: is a store of format {card['format']!r}, version {card['version']!r}; this program reads "
-            f"{FORMAT}, version {VERSION}; make it again with moola data"
+            f"{FORMAT}, versions {NPY_VERSION} and {VERSION}. Make it again with moola data"
         )
-    columns = {name: _mapped(path / f"{name}.npy") for name in COLUMNS}
     num_bars = int(card["bars"])
-    for name, (kind, shape) in COLUMNS.items():
-        if columns[name].dtype != np.dtype(kind) or columns[name].shape != (num_bars, *shape):
-            raise _damaged(path, f"{name}.npy is {columns[name].dtype} {columns[name].shape}, not {num_bars:,} bars")
-    segments = np.load(path / "segments.npy", allow_pickle=False)
+    if card["version"] == NPY_VERSION:
+        columns, segments = map_npy(path), np.load(path / "segments.npy", allow_pickle=False)
+    else:
+        columns = map_arrow(_beside(path, card["files"]["bars"]), num_bars)
+        table = pyarrow.feather.read_table(_beside(path, card["files"]["segments"]))
+        segments = np.stack([table["first"].to_numpy(), table["end"].to_numpy()], axis=1)
+    if len(columns["time_ns"]) != num_bars:
+        raise _damaged(path, f"it holds {len(columns['time_ns']):,} bars, not {num_bars:,}")
     symbols = {int(key): str(name) for key, name in card["symbols"].items()}
     if content_sha256(columns, symbols) != card["sha256"]:
         raise _damaged(path, "the hash of its content is not the one it was written with")
@@ -288,8 +230,13 @@ def _opened(path: Path) -> Stored:
     return Stored(path, columns, symbols, segments, int(card["max_gap_minutes"]), choice, card["sha256"], card)
 
 
+def _beside(folder: Path, name: str) -> Path:
+    """Return a file of the store's own folder, whatever path its card names."""
+    return folder / Path(name).name
+
+
 def _check_sound(path: Path, columns: dict[str, np.ndarray], symbols: dict[int, str]) -> None:
-    """A store that somebody made by hand may have a right hash and wrong bars."""
+    """Refuse unsound bars: a store made by hand may have the right hash and wrong bars."""
     keys = np.array(sorted(symbols), np.int64)
     for lo, (t, ohlc, volume, key) in column_blocks(*columns.values(), overlap=1):
         o, h, low, c = ohlc.T
@@ -299,16 +246,3 @@ def _check_sound(path: Path, columns: dict[str, np.ndarray], symbols: dict[int, 
         present = key[np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])]
         if bad.any() or not np.isin(present, keys).all():
             raise _damaged(path, f"bar {max(0, lo - 1) + int(np.argmax(bad)) + 1:,} is not sound")
-
-
-def _mapped(path: Path) -> np.ndarray:
-    """Return a column without reading it; an empty one, which cannot be mapped, in memory."""
-    try:
-        column = np.load(path, mmap_mode="r", allow_pickle=False).view(Column)
-    except ValueError:
-        array = np.load(path, allow_pickle=False)
-        if array.size:
-            raise
-        return array
-    column.file = path.open("rb")
-    return column

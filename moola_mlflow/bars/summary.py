@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from moola_mlflow.bars.columns import column_blocks, take_rows
 from moola_mlflow.bars.reader import Bars, segments
-from moola_mlflow.bars.store import column_blocks, take_rows
 from moola_mlflow.bars.times import DAY_NS, MINUTE_NS, utc
 
 MAX_ROWS = 1000

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_bars import month, partitioned
 
 from moola_mlflow.bars.ingest import ingest_bars
 from moola_mlflow.bars.reader import Bars, read_bars, segments, write_store
@@ -22,34 +23,9 @@ from moola_mlflow.core.errors import UserError
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows
 
-PRICES = ["open", "high", "low", "close"]
-
 
 def read(path: object, min_bars: int = 1, **keys: object) -> Bars:
     return read_bars(BarsConfig(path=str(path), **keys), min_bars)
-
-
-def month(symbol: str | None, key: int, start: str, num: int = 300) -> pd.DataFrame:
-    """One instrument's bars of one month, with a pause in the middle."""
-    rng = np.random.default_rng([key, num])
-    close = 5000 + 0.25 * np.cumsum(rng.integers(-3, 4, num))
-    open_ = np.concatenate([close[:1], close[:-1]])
-    ohlc = [open_, np.maximum(open_, close) + 0.25, np.minimum(open_, close) - 0.5, close]
-    minutes = np.arange(num) + 90 * (np.arange(num) >= num // 2)
-    index = pd.Timestamp(start, tz="UTC") + pd.to_timedelta(minutes, unit="min")
-    frame = pd.DataFrame({"instrument_id": key, **dict(zip(PRICES, ohlc, strict=True)), "volume": 10.0}, index=index)
-    frame.index.name = "ts_event"
-    return frame if symbol is None else frame.assign(symbol=symbol)
-
-
-def partitioned(folder: Path) -> Path:
-    """Three instruments, three months each, a file a month, in folders named after the instrument."""
-    for key, symbol in ((3, "NQ"), (1, "ES"), (2, "CL")):
-        for at in ("2024-03-04", "2024-01-02", "2024-02-05"):
-            path = folder / symbol / f"{at[:7]}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            month(symbol, key, at, 280 + key).to_parquet(path)
-    return folder
 
 
 def stored(source: Path, out: Path, **keys: object) -> Bars:
@@ -157,49 +133,6 @@ def test_windows_and_splits_of_a_store_are_those_of_the_bars_in_memory(tmp_path:
     assert np.array_equal(a.test, b.test)
 
 
-def damage(folder: Path, kind: str) -> None:
-    column, card = folder / "ohlc.npy", folder / "store.json"
-    content = bytearray(column.read_bytes())
-    text = json.loads(card.read_text())
-    if kind == "flipped byte":
-        content[5000] ^= 1
-        column.write_bytes(content)
-    elif kind == "truncated":
-        column.write_bytes(content[:-100])
-    elif kind == "empty":
-        column.write_bytes(b"")
-    elif kind == "missing":
-        column.unlink()
-    elif kind == "pickle":
-        np.save(column, np.array([{"a": 1}], object), allow_pickle=True)
-    elif kind == "other shape":
-        np.save(column, np.zeros((3, 4)))
-    elif kind == "segments":
-        np.save(folder / "segments.npy", np.zeros((1, 2), np.int64))
-    elif kind == "not json":
-        card.write_text("{")
-    elif kind == "deep json":
-        card.write_text("[" * 100_000)
-    elif kind == "a list":
-        card.write_text("[]")
-    else:
-        card.write_text(json.dumps({**text, **{"other version": {"version": 2}, "no keys": {"symbols": None}}[kind]}))
-
-
-KINDS = (
-    *("flipped byte", "truncated", "empty", "missing", "pickle", "other shape", "segments", "not json", "deep json"),
-    *("a list", "other version", "no keys"),
-)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_store_is_refused_in_words(tmp_path: Path, kind: str) -> None:
-    stored(partitioned(tmp_path / "in"), tmp_path / "out/")
-    damage(tmp_path / "out", kind)
-    with pytest.raises(UserError, match="make it again"):
-        read(tmp_path / "out")
-
-
 def test_a_store_with_a_right_hash_and_wrong_bars_is_refused(tmp_path: Path) -> None:
     bars = read(partitioned(tmp_path / "in") / "ES")
     for name, value in (("ohlc", np.nan), ("time_ns", 0), ("volume", -1)):
@@ -260,13 +193,13 @@ def test_reading_every_window_of_a_store_needs_far_less_memory_than_its_size(tmp
 @settings(max_examples=60, deadline=None)
 @given(gaps=st.lists(st.integers(1, 9), min_size=1, max_size=60), block=st.integers(1, 20), limit=st.integers(1, 8))
 def test_segments_do_not_depend_on_the_size_of_the_blocks_they_are_found_in(gaps, block, limit) -> None:
-    from moola_mlflow.bars import store
+    from moola_mlflow.bars import columns
 
     time_ns = np.cumsum(gaps) * 60_000_000_000
     keys = np.sort(np.array(gaps) % 3)
     whole = find_segments(time_ns, keys, limit)
-    old, store.BLOCK_ROWS = store.BLOCK_ROWS, block
+    old, columns.BLOCK_ROWS = columns.BLOCK_ROWS, block
     try:
         assert np.array_equal(find_segments(time_ns, keys, limit), whole)
     finally:
-        store.BLOCK_ROWS = old
+        columns.BLOCK_ROWS = old
