@@ -175,7 +175,7 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
 
     config, data, model = prepared(arguments)
     precision = runtime.pick_precision("auto", torch.device("cpu"))
-    with Run("pretrain", "peers") as active:
+    with Run.start("pretrain", "peers") as active:
         keeper = CheckpointFolder(active.folder / "checkpoints")
         trainer = Trainer(model, data.source, data.split, config, precision, keeper, run_id=active.id)
         trainer.evaluation.fit_baselines()

@@ -57,7 +57,7 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
     space, url = Space.of(config), locate_storage("", mlflow.get_tracking_uri())[0]
     coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
     begun = time.process_time()
-    with Run("sweep", name) as run:
+    with Run.start("sweep", name) as run:
         joined = join_study(config, space, coordination, name, run)
         objective = PretrainTrials(torch.device("cpu"), "fp32")
         Worker(config, space, joined.queue, joined.experiment, joined.run_id, objective).run()

@@ -57,7 +57,7 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
     coordination = Coordination(
         locate_storage("", mlflow.get_tracking_uri())[0], config.sweep.heartbeat_s, config.sweep.grace_s
     )
-    with Run("sweep", "bench") as run:
+    with Run.start("sweep", "bench") as run:
         begun = time.process_time(), time.perf_counter()
         joined = join_study(config, space, coordination, config.sweep.study, run)
         joined_at = time.process_time()

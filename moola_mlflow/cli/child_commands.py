@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moola_mlflow.core import Interrupts, TrainingError
-from moola_mlflow.tracking import NOTE, PARENT, Run, RunRecord, search_runs
+from moola_mlflow.tracking import Run, RunRecord, Tags, search_runs
 
 REFUSED = 3
 """Exit code of ``promote`` where the evidence does not suffice: a result, not a failure."""
@@ -45,7 +45,7 @@ class ChildCommands:
             last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
             raise TrainingError(f"step {number}, {command}, ended with exit code {code}: {last}; all it said: {log}")
         made = self._newest()
-        note = made.tags.get(NOTE, "")
+        note = made.tags.get(Tags.NOTE, "")
         result = f"Not done: {refusal(note)}" if code == REFUSED else headline(note)
         seconds = time.perf_counter() - started
         print(f"  {result} ({seconds:.0f} s); look at: {look} of run {made.id}", flush=True)
@@ -54,7 +54,7 @@ class ChildCommands:
 
     def _process(self, words: list[str], log: Path) -> int:
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-        context = {PARENT: self.active.id}  # MLflow puts these tags on every run that is started
+        context = {Tags.PARENT: self.active.id}  # MLflow puts these tags on every run that is started
         environment["MLFLOW_RUN_CONTEXT"] = json.dumps(context)
         words = [sys.executable, "-m", "moola_mlflow", *words]
         with open(log, "w", encoding="utf-8") as output, self.interrupts.deferred():
@@ -73,7 +73,7 @@ class ChildCommands:
 
     def _newest(self) -> RunRecord:
         """Return the run that the last step made."""
-        made = search_runs({PARENT: self.active.id}, [self.active.experiment_id])
+        made = search_runs({Tags.PARENT: self.active.id}, [self.active.experiment_id])
         if len(made) <= len(self.rows):
             raise TrainingError(f"step {len(self.rows) + 1} left no run in experiment {self.active.experiment_id}")
         return made[-1]

@@ -14,7 +14,7 @@ from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import Paired, pair
 from moola_mlflow.reports.plots.compare import COLORS, overlay_figure, scores_figure
 from moola_mlflow.reports.plots.figure import png_bytes
-from moola_mlflow.tracking import COMMIT, Metrics, RunRecord, Tags, encoder_sources, read_run
+from moola_mlflow.tracking import Metrics, RunRecord, Tags, encoder_sources, read_run
 
 STAGES = ("pretrain", "finetune", "trial")
 FAMILIES = {
@@ -34,7 +34,7 @@ SCALE = ("objective.", "features.set", "windows.")
 """Keys by which losses are on another scale."""
 SCORES = {"joint_success_at_3": "Joint@3", "f1_macro": "F1 macro"}
 MET = {
-    Tags.DATA_SHA256: "data, SHA-256", COMMIT: "commit", Tags.DEVICE: "device", Tags.PRECISION: "precision",
+    Tags.DATA_SHA256: "data, SHA-256", Tags.COMMIT: "commit", Tags.DEVICE: "device", Tags.PRECISION: "precision",
 }  # fmt: skip
 """Tags of what a run met outside of its configuration."""
 PARTS = 12

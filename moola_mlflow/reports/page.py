@@ -17,8 +17,10 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from moola_mlflow.tracking import Artifacts
+
 TEMPLATES = Path(__file__).parent / "templates"
-FIGURES = "figures/"
+FIGURES = Artifacts.FIGURES
 """The folder beside the Markdown that its pictures lie in."""
 MARKS = {"✔": "good", "✘": "bad", "⚠": "warn"}
 """Signs that Markdown begins a notice or a bold text with, and the class that they have in HTML."""

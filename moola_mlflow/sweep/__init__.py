@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from moola_mlflow.sweep.pretrain_trials import PretrainTrials
     from moola_mlflow.sweep.processes import WorkerJob, run_workers
     from moola_mlflow.sweep.restore import load_study
-    from moola_mlflow.sweep.sharedrun import SharedRun
     from moola_mlflow.sweep.space import Space
     from moola_mlflow.sweep.storage import STORAGE_FAILURES, Coordination, locate_storage, shown_url
     from moola_mlflow.sweep.summary import study_console_lines, summarise_study
@@ -27,7 +26,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "pretrain_trials": ("PretrainTrials",),
         "processes": ("WorkerJob", "run_workers"),
         "restore": ("load_study",),
-        "sharedrun": ("SharedRun",),
         "space": ("Space",),
         "storage": ("Coordination", "STORAGE_FAILURES", "locate_storage", "shown_url"),
         "summary": ("study_console_lines", "summarise_study"),

@@ -28,15 +28,13 @@ from moola_mlflow.sweep.trial_runs import STUDY
 from moola_mlflow.sweep.worker import build_pruner
 from moola_mlflow.tracking import (
     BEAT_S,
-    COORDINATOR,
     SILENT_S,
-    STAGE,
     STORE_FAILURES,
     Run,
     Tags,
     find_run,
+    host_name,
     is_coordinated,
-    machine_name,
     read_beat,
     shown_uri,
 )
@@ -61,7 +59,7 @@ def find_parent_run(study: str) -> str:
     """Return the id of the run of a sweep, empty where there is none."""
     if not study or "'" in study:
         return ""
-    run = find_run({STAGE: "sweep", STUDY: study})
+    run = find_run({Tags.STAGE: "sweep", Tags.STUDY: study})
     return run.info.run_id if run else ""
 
 
@@ -173,7 +171,7 @@ def _is_behind(study: optuna.Study, recorded: Recorded) -> bool:
 def _check_alone(recorded: Recorded, name: str) -> None:
     """Refuse to take over a sweep that somebody coordinates elsewhere right now, whatever its status says."""
     beat = read_beat(recorded.run)
-    if is_coordinated(recorded.run) and [beat["host"], beat["pid"]] != [machine_name(), os.getpid()]:
+    if is_coordinated(recorded.run) and [beat["host"], beat["pid"]] != [host_name(), os.getpid()]:
         raise UserError(
             f"sweep.study='{name}' is being worked on by process {beat['pid']} of {beat['host'].split()[0]}, which "
             f"coordinates in {beat['storage']}: a place that this command does not share; give both the same "
@@ -216,11 +214,11 @@ class Beat:
         self._run.beat()
         beat = {
             "at": round(time.time()),
-            "host": machine_name(),
+            "host": host_name(),
             "pid": os.getpid(),
             "storage": self._where,
             "over": over,
         }
         client = mlflow.MlflowClient()
-        client.set_tag(self._run.id, COORDINATOR, json.dumps(beat))
+        client.set_tag(self._run.id, Tags.COORDINATOR, json.dumps(beat))
         client.update_run(self._run.id, status="RUNNING")

@@ -24,7 +24,7 @@ from moola_mlflow.core import SweepConfig, TrainingError
 from moola_mlflow.sweep.space import Params, Space
 from moola_mlflow.sweep.storage import Coordination
 from moola_mlflow.sweep.trial_runs import GONE, end_run
-from moola_mlflow.tracking import STORE_FAILURES, is_dead, machine_name
+from moola_mlflow.tracking import STORE_FAILURES, host_name, is_dead
 
 WELL = (TrialState.COMPLETE, TrialState.PRUNED)
 LIVE = (*WELL, TrialState.RUNNING, TrialState.WAITING)
@@ -72,7 +72,7 @@ class TrialQueue:
 
     def others_running(self) -> bool:
         """Whether some other process, which is not known to be dead, has a trial in hand."""
-        mine = [machine_name(), os.getpid()]
+        mine = [host_name(), os.getpid()]
         workers = [t.user_attrs.get("worker") for t in self.trials() if t.state == TrialState.RUNNING]
         return any(worker not in (None, mine) and not is_dead(*worker) for worker in workers)
 
@@ -118,7 +118,7 @@ class TrialQueue:
                 if trial.state == TrialState.WAITING and storage.set_trial_state_values(
                     trial._trial_id, TrialState.RUNNING
                 ):
-                    storage.set_trial_user_attr(trial._trial_id, "worker", [machine_name(), os.getpid()])
+                    storage.set_trial_user_attr(trial._trial_id, "worker", [host_name(), os.getpid()])
                     storage.record_heartbeat(trial._trial_id)
                     return trial
         return None

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from moola_mlflow.core import UserError, printable
-from moola_mlflow.tracking import first_line, machine_name
+from moola_mlflow.tracking import first_line, host_name
 
 try:
     import fcntl
@@ -144,7 +144,7 @@ def _arguments(url: URL) -> dict[str, Any]:
         return {"timeout": WAIT_S}
     serverside = [f"-ctcp_{name}={value}" for name, value in KEEPALIVES.items()]
     options = " ".join([str(url.query.get("options", "")), *serverside]).strip()
-    name = f"moola {machine_name().split()[0]} {os.getpid()}"
+    name = f"moola {host_name().split()[0]} {os.getpid()}"
     return {"connect_timeout": 10, "keepalives": 1, **KEEPALIVES, "options": options, "application_name": name}
 
 

@@ -16,16 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.tracking import (
     MAX_NOTE,
-    NOTE,
-    PARENT,
-    STAGE,
     STORE_FAILURES,
-    WORKER,
     Metrics,
     Tags,
     first_line,
+    host_name,
     is_outage,
-    machine_name,
 )
 
 STUDY = Tags.STUDY
@@ -78,8 +74,13 @@ class TrialRun:
         should_stop: Callable[[], str | None] = lambda: None,
     ) -> TrialRun:  # fmt: skip
         """Make the run, RUNNING."""
-        all_tags = {PARENT: parent, STAGE: "trial", TRIAL: str(number), **{key: str(v) for key, v in tags.items()}}
-        all_tags[WORKER] = json.dumps([machine_name(), os.getpid()])
+        all_tags = {
+            Tags.PARENT: parent,
+            Tags.STAGE: "trial",
+            TRIAL: str(number),
+            **{key: str(v) for key, v in tags.items()},
+        }
+        all_tags[Tags.WORKER] = json.dumps([host_name(), os.getpid()])
         now, name = int(time.time() * 1000), f"trial-{number:03d}"
         run = retry_patiently(
             lambda: client.create_run(experiment, start_time=now, tags=all_tags, run_name=name), should_stop
@@ -121,7 +122,7 @@ def end_run(
     ``reason``: why it failed by itself."""
     note = note or (f"**Failed:** {reason}" if reason else "")
     tags = [RunTag(STATE, state.name), *[RunTag(REASON, reason[:MAX_REASON])] * bool(reason)]
-    tags += [RunTag(NOTE, note[:MAX_NOTE])] * bool(note) + [RunTag(RETRY, "true")] * retry
+    tags += [RunTag(Tags.NOTE, note[:MAX_NOTE])] * bool(note) + [RunTag(RETRY, "true")] * retry
     client.log_batch(run_id, tags=tags)
     client.set_terminated(run_id, status or STATUS[state])
 
@@ -132,9 +133,12 @@ def trial_runs_of(client: mlflow.MlflowClient, experiment: str, parent: str) -> 
     token: str | None = None
     while True:
         page = client.search_runs(
-            [experiment], f"tags.`{PARENT}` = '{parent}'", max_results=PAGE, order_by=["attributes.start_time ASC"],
+            [experiment],
+            f"tags.`{Tags.PARENT}` = '{parent}'",
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
             page_token=token,
-        )  # fmt: skip
+        )
         runs += [run for run in page if TRIAL in run.data.tags]
         token = page.token
         if not token:

@@ -7,22 +7,10 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
-    from moola_mlflow.tracking.delivery.journal import SENT_FILE, Journal, Sent, count_unsent, read_events
-    from moola_mlflow.tracking.delivery.outbox import Outbox
-    from moola_mlflow.tracking.delivery.replay import MAX_NOTE, NOTE, Replayer
+    from moola_mlflow.tracking.delivery import JOURNAL_FILE, MAX_NOTE, SENT_FILE, Sent, count_unsent, send_missing
     from moola_mlflow.tracking.names import Artifacts, Metrics, Tags, VersionTags
     from moola_mlflow.tracking.recovery.doctor import examine_store
-    from moola_mlflow.tracking.recovery.heartbeat import (
-        BEAT_S,
-        COORDINATOR,
-        SILENT_S,
-        STAGE,
-        WORKER,
-        is_coordinated,
-        is_dead,
-        machine_name,
-        read_beat,
-    )
+    from moola_mlflow.tracking.recovery.heartbeat import BEAT_S, SILENT_S, host_name, is_coordinated, is_dead, read_beat
     from moola_mlflow.tracking.recovery.stale_runs import end_lost_run
     from moola_mlflow.tracking.registry.lineage import log_model_inputs, resolve_origin
     from moola_mlflow.tracking.registry.models import (
@@ -50,24 +38,8 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.tracking.resume import ResumePoint, find_resume_point
     from moola_mlflow.tracking.run import Run, record_failure, run_name, with_failure_recorded
-    from moola_mlflow.tracking.run_folder import (
-        JOURNAL_FILE,
-        RUNS,
-        check_run_folder_free,
-        hold_run_folder,
-        make_run_folder,
-        read_journal,
-    )
-    from moola_mlflow.tracking.run_reader import (
-        COMMIT,
-        OWN,
-        PARENT,
-        RunRecord,
-        encoder_sources,
-        read_run,
-        search_runs,
-        tunings_of,
-    )
+    from moola_mlflow.tracking.run_folder import DIED, RUNS, check_run_folder_free, hold_run_folder
+    from moola_mlflow.tracking.run_reader import RunRecord, encoder_sources, read_run, search_runs, tunings_of
     from moola_mlflow.tracking.store import (
         STORE_FAILURES,
         active_run,
@@ -81,22 +53,10 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "delivery.journal": ("Journal", "SENT_FILE", "Sent", "count_unsent", "read_events"),
-        "delivery.outbox": ("Outbox",),
-        "delivery.replay": ("MAX_NOTE", "NOTE", "Replayer"),
+        "delivery": ("JOURNAL_FILE", "MAX_NOTE", "SENT_FILE", "Sent", "count_unsent", "send_missing"),
         "names": ("Artifacts", "Metrics", "Tags", "VersionTags"),
         "recovery.doctor": ("examine_store",),
-        "recovery.heartbeat": (
-            "BEAT_S",
-            "COORDINATOR",
-            "SILENT_S",
-            "STAGE",
-            "WORKER",
-            "is_coordinated",
-            "is_dead",
-            "machine_name",
-            "read_beat",
-        ),
+        "recovery.heartbeat": ("BEAT_S", "SILENT_S", "host_name", "is_coordinated", "is_dead", "read_beat"),
         "recovery.stale_runs": ("end_lost_run",),
         "registry.lineage": ("log_model_inputs", "resolve_origin"),
         "registry.models": (
@@ -124,24 +84,8 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "resume": ("ResumePoint", "find_resume_point"),
         "run": ("Run", "record_failure", "run_name", "with_failure_recorded"),
-        "run_folder": (
-            "JOURNAL_FILE",
-            "RUNS",
-            "check_run_folder_free",
-            "hold_run_folder",
-            "make_run_folder",
-            "read_journal",
-        ),
-        "run_reader": (
-            "COMMIT",
-            "OWN",
-            "PARENT",
-            "RunRecord",
-            "encoder_sources",
-            "read_run",
-            "search_runs",
-            "tunings_of",
-        ),
+        "run_folder": ("DIED", "RUNS", "check_run_folder_free", "hold_run_folder"),
+        "run_reader": ("RunRecord", "encoder_sources", "read_run", "search_runs", "tunings_of"),
         "store": ("STORE_FAILURES", "active_run", "check_run", "find_run", "first_line", "is_outage", "shown_uri"),
     },
 )

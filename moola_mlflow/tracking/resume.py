@@ -1,4 +1,4 @@
-"""Finding an interrupted run on disk and what it needs to go on as if nothing had happened."""
+"""Find an interrupted run on disk, and what it needs to continue as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from moola_mlflow.core import PretrainKeys, UserError, make_config, nearest_name, read_preset
 from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
 from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.delivery import OFFLINE, Sent, read_history
 from moola_mlflow.tracking.names import Artifacts
 
 IGNORED = ("tracking.resume", "tracking.allow_drift")
@@ -18,37 +18,37 @@ IGNORED = ("tracking.resume", "tracking.allow_drift")
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """An interrupted run, the state it left, and how the configuration has changed since."""
+    """An interrupted run, its latest checkpoint, and how the configuration has changed since."""
 
     run_id: str
     folder: Path
     state: dict[str, Any]
     data_sha256: str
     fork: bool = False
-    """Whether a new run goes on from there, instead of the run itself."""
+    """Whether a new run continues from the checkpoint, instead of the run itself."""
     drift: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    """Keys whose value has changed: then and now."""
+    """Keys whose values have changed, with the value then and now."""
     warnings: list[str] = field(default_factory=list)
 
     def check_data(self, sha256: str) -> None:
-        """Refuse to continue a run on other bars. Raises: UserError."""
+        """Refuse to continue the run on other bars. Raises: UserError."""
         if not self.fork and self.data_sha256 and sha256 != self.data_sha256:
             raise UserError(
                 f"run {self.run_id} was trained on bars with SHA-256 {self.data_sha256[:12]}, these have "
-                f"{sha256[:12]}; give the same bars, or go on in a run of its own with resume=new:{self.run_id}"
+                f"{sha256[:12]}; give the same bars, or continue in a new run with resume=new:{self.run_id}"
             )
 
     def drift_text(self) -> str:
-        """Return what has changed, in one line."""
+        """Return what has changed in the configuration, in one line."""
         return "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in self.drift.items())
 
 
 def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> ResumePoint | None:
-    """Return where training goes on, as ``tracking.resume`` asks, or None for a fresh start.
+    """Return the run to continue, as ``tracking.resume`` asks, or None for a new run.
 
-    ``auto`` takes the newest unfinished pre-training of the same configuration and starts afresh where there is none.
+    ``auto`` takes the newest unfinished pre-training of the same configuration, and a new run if none exists.
 
-    Raises: UserError where a run that was asked for is not there, cannot be read, is being trained, or differs.
+    Raises: UserError if the run to continue is missing, damaged, in use, or of another configuration or data.
     """
     wanted = config.tracking.resume
     if wanted == "never":
@@ -71,7 +71,7 @@ def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> Res
         there = [path.name for path in _with_checkpoints(root)]
         raise UserError(
             f"resume: no checkpoints of run '{run_id}' in {root}{nearest_name(run_id, there)} "
-            + (f"There are: {', '.join(there[:5])}" if there else "A run can be continued where it was trained.")
+            + (f"Runs with checkpoints: {', '.join(there[:5])}" if there else "Continue a run where it was trained.")
         )
     if kind != "new":
         run_folder.check_run_folder_free(folder)
@@ -81,22 +81,22 @@ def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> Res
         shown = "; ".join(f"{key} was {drift[key][0]}, is {drift[key][1]}" for key in sorted(refused))
         keys = ",".join(sorted(refused))
         raise UserError(
-            f"run {run_id} was started with another configuration: {shown}. Give its own with "
+            f"run {run_id} was started with another configuration: {shown}. Use its own with "
             f"config={folder / Artifacts.CONFIG}, allow the change with tracking.allow_drift={keys}, "
-            f"or go on in a run of its own with resume=new:{run_id}"
+            f"or continue in a new run with resume=new:{run_id}"
         )
     state, warnings = CheckpointFolder(folder / "checkpoints").load_latest()
-    history = run_folder.read_journal(folder)
+    history = read_history(folder)
     if history.status == "FINISHED" and state["epoch"] + 1 >= config.trainer.epochs:
         raise UserError(
-            f"run {run_id} is finished: all {state['epoch'] + 1} epochs are trained; to train longer raise "
+            f"run {run_id} is finished: all {state['epoch'] + 1} epochs are trained. To train longer, raise "
             "trainer.epochs" + ("" if kind == "new" else " and allow it with tracking.allow_drift=trainer.epochs")
         )
     return ResumePoint(run_id, folder, state, history.data_sha256, kind == "new", drift, warnings)
 
 
 def _newest(config: PretrainKeys, root: Path) -> Path | None:
-    """Return the unfinished run of an equal configuration whose checkpoint is the newest."""
+    """Return the folder of the unfinished run with the same configuration and the newest checkpoint."""
     for folder in _with_checkpoints(root):
         try:
             if _drift(_config(folder, type(config)), config):
@@ -104,17 +104,17 @@ def _newest(config: PretrainKeys, root: Path) -> Path | None:
             run_folder.check_run_folder_free(folder)
         except UserError:
             continue
-        if run_folder.read_journal(folder).status != "FINISHED":
+        if read_history(folder).status != "FINISHED":
             return folder
     return None
 
 
 def _folder_of(root: Path, run_id: str) -> Path:
-    """Return the folder of a run: called after it, or after the id that it had before its store knew it."""
+    """Return the folder of a run. A run that began offline has a folder named by its offline id."""
     if (root / run_id).is_dir():
         return root / run_id
-    begun_away = ((folder, journal.Sent.read(folder)) for folder in root.glob(f"{journal.OFFLINE}*"))
-    return next((folder for folder, sent in begun_away if sent and sent.run_id == run_id), root / run_id)
+    begun_offline = ((folder, Sent.read(folder)) for folder in root.glob(f"{OFFLINE}*"))
+    return next((folder for folder, sent in begun_offline if sent and sent.run_id == run_id), root / run_id)
 
 
 def _with_checkpoints(root: Path) -> list[Path]:

@@ -1,267 +1,301 @@
-"""A run as commands see it: adopt or make it, log to it, and end it truthfully.
-
-Everything goes through the run's journal on disk (``journal.py``) and from there to the store (``outbox.py``).
-"""
+"""A run as commands see it: start, resume or join it, log to it, and end it with the right status."""
 
 from __future__ import annotations
 
 import datetime as dt
-import os
-import re
-import sys
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlflow
-from mlflow.tracking.context import registry as context
 
+from moola_mlflow.bars import Bars
 from moola_mlflow.core import (
+    CommandKeys,
     GateError,
     Interrupted,
     TrainingError,
     UserError,
-    is_launched,
+    environment_text,
+    git_diff,
     markdown_lines,
     markdown_text,
     printable,
     undisturbed,
 )
-from moola_mlflow.tracking import run_folder, system_metrics, ui
-from moola_mlflow.tracking.delivery import journal
-from moola_mlflow.tracking.delivery.journal import OFFLINE, Journal, Sent
-from moola_mlflow.tracking.delivery.outbox import Outbox
-from moola_mlflow.tracking.delivery.replay import MAX_NOTE, NOTE, PARENT, Replayer
-from moola_mlflow.tracking.names import Tags
-from moola_mlflow.tracking.recovery import launcher_status
-from moola_mlflow.tracking.recovery.stale_runs import close_abandoned, id_in_store
-from moola_mlflow.tracking.run_folder import RUNS
-from moola_mlflow.tracking.runlog import RunLog
-from moola_mlflow.tracking.store import STORE_FAILURES, Outage, first_line, let_go, open_run, shown_uri, store_client
+from moola_mlflow.labels import LabelledSet
+from moola_mlflow.tracking import ui
+from moola_mlflow.tracking.delivery import MAX_NOTE, Delivery, copy_into
+from moola_mlflow.tracking.disk import write_whole
+from moola_mlflow.tracking.names import Artifacts, Tags
+from moola_mlflow.tracking.plain_json import to_json, without_nan
+from moola_mlflow.tracking.session import WORK_OFFLINE, RunSession
+from moola_mlflow.tracking.store import first_line, shown_uri
 
-__all__ = ["MAX_NOTE", "NOTE", "PARENT", "Run", "record_failure", "run_name", "with_failure_recorded"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
-# What MLflow calls a run that nobody named, such as `gifted-fox-12`.
-GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
-AWAY = ("data", "features", "label", "pretrain", "finetune")
-"""Stages that can do their work while the store does not answer; the others are about what is in it."""
-KILLED_LIMIT_S = 3.0
-"""An interrupted run ends within five seconds; what is not sent by then is kept."""
 
 
-class Run(RunLog):
+class Run:
     """One MLflow run as a context manager, with a folder of its own on disk.
 
-    Leaving the context sets the status: FINISHED, KILLED where the process was interrupted, else FAILED with the
-    message in the run's note. A server that does not answer holds nothing up: what it lacks is kept in the folder.
+    Make one with :meth:`start`, :meth:`resume` or :meth:`join`. Leaving the context sets the status: FINISHED, KILLED
+    after an interruption, else FAILED with the error in the run's note. A server that does not answer never stops the
+    command: the run's folder keeps what the server lacks.
     """
 
-    _adopted = False
-    _lock: IO[str] | None = None
-    _watch: system_metrics.Watch | None = None
-    experiment_id = ""
+    def __init__(self, session: RunSession) -> None:
+        """Log to an open session; use the constructors below instead."""
+        self._session = session
+        self._waiting: list[tuple[Callable[[], Figure], str]] = []
+        self._note = ""
 
-    def __init__(
-        self, stage: str, name: str, experiment: str = "moola", resume: str | None = None, *,
-        away: bool | None = None, quiet: bool = False,
-    ) -> None:  # fmt: skip
-        """Go on with a run, or adopt the launcher's, or make one in an experiment.
+    @classmethod
+    def start(
+        cls, stage: str, name: str, experiment: str = "moola", *, offline: bool | None = None, quiet: bool = False
+    ) -> Run:
+        """Adopt the run that the launcher made, or make one in an experiment.
 
-        A run that the launcher made for a process that goes on with another ends FINISHED and names the other.
-        ``away``: whether to begin although a server does not answer; None asks the stage. ``quiet``: where it is seen
-        is said at its end alone.
+        ``offline``: whether the command may start if a server does not answer; by default ``stage`` decides.
+        ``quiet``: print the run's address at the end only.
 
-        Raises: UserError where the store does not work, or the run to go on with is not there or is held.
+        Raises: UserError if the store does not work.
         """
-        self._adopted = is_launched() and resume is None
-        away = stage in AWAY if away is None else away
-        begin: dict[str, Any] = {"kind": "begin", "show": True}
-        run, down, handed = None, "", ""
-        own = os.environ.get("MLFLOW_RUN_ID", "") if self._adopted else ""  # MLflow forgets it even where it fails
+        allowed = stage in WORK_OFFLINE if offline is None else offline
+        return cls._open(lambda session: session.begin(stage, name, experiment, "", allowed), quiet)
+
+    @classmethod
+    def resume(cls, run_id: str, stage: str, name: str, experiment: str = "moola") -> Run:
+        """Go on with an interrupted run.
+
+        If the launcher has made a run for this command, it is set to FINISHED and linked to the resumed one.
+
+        Raises: UserError if the store does not work, or the run is not there or in use.
+        """
+        return cls._open(lambda session: session.begin(stage, name, experiment, run_id, stage in WORK_OFFLINE))
+
+    @classmethod
+    def join(cls, run_id: str) -> Run:
+        """Log to a run that another process began, as the workers of a sweep do. Raises: UserError."""
+        return cls._open(lambda session: session.join(run_id), quiet=True)
+
+    @classmethod
+    def _open(cls, begin: Callable[[RunSession], None], quiet: bool = False) -> Run:
+        run = cls(RunSession())
         try:
             with undisturbed():
-                if resume is not None:
-                    self._hold(RUNS / resume)  # before the store is told that it runs
-                    handed = os.environ.pop("MLFLOW_RUN_ID", "")
-                    begin["running"] = True
-                if resume is None or id_in_store(resume):
-                    try:
-                        run = open_run(name, experiment, self._adopted, id_in_store(resume) if resume else None)
-                        self.id = resume or run.info.run_id
-                    except Outage as e:
-                        if not away:
-                            raise
-                        down = str(e)
-                if run is None:
-                    os.environ.pop("MLFLOW_RUN_ID", None)
-                    begin |= self._begin_away(name, experiment, resume or own)
-                else:
-                    begin |= self._begin_with(run, name)
-            self._set_up(stage, run, away, down, [begin, *([{"kind": "handover", "run_id": handed}] * bool(handed))])
+                begin(run._session)
             if not quiet:
-                print(self.signpost(), flush=True)
+                print(run.address(), flush=True)
         except BaseException as e:
-            if self.id:
-                self.__exit__(type(e), e, None)
+            if run.id:
+                run.__exit__(type(e), e, None)
             raise
+        return run
 
-    def _begin_away(self, name: str, experiment: str, run_id: str) -> dict[str, Any]:
-        """Begin on disk alone, under an id that is known or one of its own; return what the store is to be told."""
-        self.id = run_id or f"{OFFLINE}{uuid.uuid4().hex}"
-        if run_id:  # an experiment of the launcher's choice is left as it is
-            return {"running": True, "show": False}
-        tags = {**context.resolve_tags({}), Tags.RUN_NAME: name}
-        return {"make": {"name": name, "experiment": experiment, "tags": tags, "at_ms": int(time.time() * 1000)}}
+    @property
+    def id(self) -> str:
+        """MLflow's id of the run, or one that begins with ``offline-`` until the store has made the run."""
+        return self._session.id
 
-    def _begin_with(self, run: mlflow.entities.Run, name: str) -> dict[str, Any]:
-        self.experiment_id = run.info.experiment_id
-        renamed = self._adopted and GENERATED_NAME.fullmatch(run.info.run_name or "")
-        # A shared server's Default experiment, where launchers put their runs, is left as it is.
-        show = not (self._adopted and mlflow.get_tracking_uri().startswith("http"))
-        return {"show": show, **({"name": name} if renamed else {})}
+    @property
+    def folder(self) -> Path:
+        """The run's folder on disk."""
+        return self._session.folder
 
-    def _set_up(
-        self, stage: str, run: mlflow.entities.Run | None, away: bool, down: str, first: list[dict[str, Any]]
-    ) -> None:
-        self.client = store_client(bool(down))
-        self.folder = RUNS / self.id
-        self.started_at = time.time()
-        try:
-            if not self._lock:
-                self._hold(self.folder)
-            self._journal = Journal(self.folder)
-            known = "" if self.id.startswith(OFFLINE) else self.id
-            # A run of a version that sent everything at once, or a new one, has nothing to send from before.
-            sent = Sent.read(self.folder) or Sent(self._journal.size, known)
-            sent.uri, sent.offset = shown_uri(), min(sent.offset, self._journal.size)
-            sent.write(self.folder)
-        except OSError as e:
-            raise UserError(f"cannot write {self.folder} in {Path.cwd()}: {e}; run in a folder you may write to") from e
-        replayer = Replayer(self.client, self.folder, sent.run_id, run)
-        background = away and not mlflow.get_tracking_uri().startswith("sqlite:")
-        self._outbox = Outbox(
-            self._journal, replayer, sent, background=background, strict=not away and not down, down=down
-        )
-        for record in first:
-            self._write(record)
-        if not down:
-            close_abandoned()
-        self.tags({Tags.STAGE: stage})
-        self.beat()
-        if stage in system_metrics.STAGES:
-            self._watch = system_metrics.Watch(self._journal)
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        """The client of the run's store."""
+        return self._session.client
 
-    def _hold(self, folder: Path) -> None:
-        run_folder.make_run_folder(folder)
-        self._lock = run_folder.hold_run_folder(folder)
+    @property
+    def experiment_id(self) -> str:
+        """The id of the run's experiment, empty until the store has made the run."""
+        return self._session.experiment_id
+
+    @property
+    def delivery(self) -> Delivery:
+        """The run's events on their way to the store."""
+        assert self._session.delivery is not None
+        return self._session.delivery
+
+    def address(self) -> str:
+        """Return the run's id and, if the store has it, its address in MLflow's UI."""
+        shown = f": {ui.run_address(self.experiment_id, self.id)}" if self.experiment_id else ""
+        return f"Run {self.id}{shown}"
 
     def __enter__(self) -> Run:
         return self
 
-    def signpost(self) -> str:
-        """Return the run's id and, where the store has it, its address in MLflow's UI."""
-        return f"Run {self.id}" + (f": {ui.run_address(self.experiment_id, self.id)}" if self.experiment_id else "")
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if error is None:
             self.finish("FINISHED")
-            self._tell_of_gone()
+            self._check_not_deleted()
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             self.finish("KILLED", f"Interrupted ({error or 'SIGINT'}).")
         elif isinstance(error, UserError | TrainingError | GateError):
-            reason = markdown_lines(printable(str(error)))  # in which a symbol or a label may be called anything
+            reason = markdown_lines(printable(str(error)))  # it may quote any symbol or label
             self.finish("FAILED", f"**Failed:** {reason}" + (f"\n\n{self._note}" if self._note else ""))
         else:
             self.finish("FAILED", f"**Failed:** {type(error).__name__}: {markdown_text(first_line(error))}")
 
     def finish(self, status: str, note: str | None = None) -> None:
-        """Set the final status and, where given, the note; a store that fails now is told, not raised."""
+        """Set the final status and, if given, the note. A store that fails now is reported, not raised."""
         with undisturbed():
-            if self._watch:
-                self._watch.stop()
-            written = self._attempted(status, lambda: self._write_last(status, note))
-            sent = bool(written and self._outbox and self._attempted(status, lambda: self._send_last(status)))
-            if not written:
-                self._attempted(status, lambda: self._end_directly(status, note))
-            self._attempted(status, lambda: let_go(self.id))
-            told = not written or (self._outbox is not None and not self._outbox.pending)
-            if status == "KILLED" and self._adopted and told:
-                self._attempted(status, lambda: launcher_status.restore_status_later(self.id, status))
-            for held in (self._journal, self._lock):
-                if held:
-                    self._attempted(status, held.close)
-        print(self.signpost(), flush=True)
-        if written and self._outbox:
-            for error in self._outbox.refused:
-                print(f"moola: the store refused a part of run {self.id}: {first_line(error)}", file=sys.stderr)
-            if not sent:
-                print(_follow_up(self.folder), flush=True)
+            lines = self._session.end(status, note)
+        print("\n".join([self.address(), *lines]), flush=True)
 
-    def _attempted(self, status: str, step: Callable[[], Any]) -> Any:
-        try:
-            return step()
-        except STORE_FAILURES as e:
-            said = f"the status {status} of run {self.id} could not be stored whole: {first_line(e)}"
-            print(f"moola: {said}", file=sys.stderr)
-        return None
-
-    def _write_last(self, status: str, note: str | None) -> bool:
-        if self._journal is None or self._outbox is None:
-            return False
-        self._write({"kind": "status", "status": status, "note": note}, False)
-        self._journal.sync()
-        return True
-
-    def _send_last(self, status: str) -> bool:
-        assert self._outbox is not None
-        return self._outbox.close(KILLED_LIMIT_S if status == "KILLED" else float("inf"))
-
-    def _end_directly(self, status: str, note: str | None) -> None:
-        """End a run whose journal cannot be written."""
-        if self._outbox is not None:
-            self._outbox.stop()
-        if self.id.startswith(OFFLINE):
-            return
-        client = mlflow.MlflowClient()
-        client.set_terminated(self.id, status)
-        if note is not None:
-            client.set_tag(self.id, NOTE, note[:MAX_NOTE])
-
-    def _tell_of_gone(self) -> None:
-        """Raises: TrainingError where the run was deleted from the store: to wait for it to come back is of no use."""
-        if self._outbox is not None and self._outbox.gone:
+    def _check_not_deleted(self) -> None:
+        """Raises: TrainingError if the run was deleted from the store, because waiting will not bring it back."""
+        state = self.delivery.state
+        if state.run_deleted:
             raise TrainingError(
-                f"run {self.id} was deleted from the store '{shown_uri()}' while it was at work. All of it is in "
-                f"{self.folder}: restore it (mlflow runs restore --run-id {self._outbox.run_id}), then "
+                f"run {self.id} was deleted from the store '{shown_uri()}' during the command. All of it is in "
+                f"{self.folder}: restore it (mlflow runs restore --run-id {state.run_id}), then "
                 f"moola sync {self.folder}"
             )
 
     def beat(self) -> None:
-        """Say on disk that this process is alive and which it is."""
-        run_folder.write_beat(self.folder, self.started_at)
-        if self._journal:
-            self._journal.sync()
+        """Write to disk that this process is alive."""
+        self._session.beat()
 
+    def config(self, config: CommandKeys, unread: tuple[str, ...] = ()) -> None:
+        """Log the resolved configuration as parameters, file and hash, and the environment.
 
-def _follow_up(folder: Path) -> str:
-    return (
-        f"Not in the store yet: {journal.count_unsent(folder)} events of {folder}. When the store answers again:\n"
-        f"moola sync {folder}"
-    )
+        ``unread``: keys, or sections as ``name.``, that the command does not read. Only the file and the hash have
+        them, because a parameter without effect misleads.
+        """
+        text = config.to_yaml()
+        # Whole or not at all: `resume=auto` finds an interrupted run by this file.
+        write_whole(self.folder / Artifacts.CONFIG, text, durable=True)
+        self.text(text, Artifacts.CONFIG)
+        self.text(environment_text(), Artifacts.ENVIRONMENT)
+        if diff := git_diff():
+            self.text(diff, Artifacts.GIT_DIFF)
+        self.params({key: value for key, value in config.flat().items() if not key.startswith(unread)})
+        self.tags({Tags.CONFIG_SHA256: config.sha256()})
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters. A key that the run has is left as it is: the launcher logs short keys as raw text."""
+        self._session.write({"kind": "params", "params": _texts(params)})
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags."""
+        self._session.write({"kind": "tags", "tags": _texts(tags)})
+
+    def note(self, markdown: str) -> None:
+        """Set the Markdown note that the UI shows first."""
+        self._note = markdown
+        self.tags({Tags.NOTE: markdown[:MAX_NOTE]})
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics in one batch: on SQLite each call costs tens of milliseconds, whatever it carries."""
+        figures = {key: float(value) for key, value in metrics.items()}
+        self._session.write({"kind": "metrics", "step": step, "metrics": figures})
+
+    def steps(self, metric: str) -> set[int]:
+        """Return the steps at which the run has, or will have, a value of a metric."""
+        return self._session.logged_steps(metric)
+
+    def bars(self, bars: Bars, context: str) -> None:
+        """Log every file of the bars as an input of the run."""
+        self._inputs([[str(file.path), file.sha256, int(file.rows)] for file in bars.files], context)
+        self.tags({Tags.DATA_SHA256: bars.sha256})
+
+    def labels(self, labels: LabelledSet, context: str) -> None:
+        """Log a labelled set as an input of the run."""
+        name = "sample labels" if str(labels.path) == "sample" else str(labels.path)
+        self._inputs([[name, labels.sha256, len(labels)]], context)
+        self.tags({Tags.DATA_SHA256: labels.sha256, Tags.WEAK_LABELS: str(labels.weak).lower()})
+
+    def _inputs(self, files: list[list[str | int]], context: str) -> None:
+        """Log inputs by path, SHA-256 and rows."""
+        self._session.write({"kind": "inputs", "files": files, "context": context})
+
+    def child(
+        self,
+        name: str,
+        tags: Mapping[str, Any],
+        series: Sequence[Mapping[str, float]],
+        final: Mapping[str, float],
+        params: Mapping[str, Any] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Log a finished part of this run, such as a fold, as a child run: curves by epoch and final figures.
+
+        The child is made, filled and ended together, so that an interruption leaves none RUNNING. It started
+        ``seconds`` ago.
+        """
+        record = {"kind": "child", "key": uuid.uuid4().hex, "name": name, "seconds": seconds}
+        record |= {"tags": _texts(tags), "params": _texts(params or {}), "series": list(series), "final": dict(final)}
+        self._session.write(without_nan(record))
+
+    def text(self, text: str, name: str) -> None:
+        """Log text as an artifact."""
+        self._file(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def json(self, value: Any, name: str) -> None:
+        """Log a JSON artifact."""
+        self.text(to_json(value, indent=2) + "\n", name)
+
+    def table(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Log rows as a table that the UI can show. It replaces a table of the same name."""
+        columns = list(rows[0])
+        split = {"columns": columns, "data": [[row[key] for key in columns] for row in rows]}
+        self._file(name, lambda path: path.write_text(to_json(split), encoding="utf-8"), tables=[name])
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Log a picture as a PNG artifact."""
+        self._file(name, lambda path: figure.savefig(path, dpi=110))
+
+    def figure_later(self, draw: Callable[[], Figure], name: str) -> None:
+        """Log a picture at the next :meth:`draw_waiting`, when there is time to draw it."""
+        self._waiting.append((draw, name))
+
+    def draw_waiting(self) -> None:
+        """Draw and log the pictures that wait."""
+        waiting, self._waiting = self._waiting, []
+        for draw, name in waiting:
+            self.figure(draw(), name)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log a file, or the files of a folder."""
+        name = (folder or "") if path.is_dir() else str(Path(folder or "") / path.name)
+        self._file(name, lambda place: copy_into(place, path))
+
+    def _file(self, name: str, write: Callable[[Path], object], tables: Sequence[str] = ()) -> None:
+        """Log an artifact that ``write`` makes where it waits for the store."""
+        key = self.delivery.add_files(name, write)
+        event = {"kind": "artifacts", "key": key, "names": [name]}
+        self._session.write({**event, "tables": list(tables)} if tables else event)
+
+    def register(self, kind: str, name: str, folder: Path, tags: Mapping[str, str]) -> str:
+        """Register an ``encoder`` or ``detector`` folder as a new version of a name, with alias ``candidate``.
+
+        Returns the version. It is empty if the store does not take the model now: ``moola sync`` then registers it.
+        Raises: UserError if the name holds models of another kind.
+        """
+        key = self.delivery.add_files(kind, lambda place: copy_into(place, folder))
+        self._session.write({"kind": "register", "key": key, "model": kind, "name": name, "tags": _texts(tags)})
+        self.delivery.flush()
+        version = self.delivery.state.versions.get(key, "")
+        if not version:
+            print(f"{name}: a version of this {kind} will be registered when the store takes it", flush=True)
+        return version
 
 
 def record_failure(stage: str, error: BaseException) -> None:
-    """Leave a run that says how a command ended before its own run began."""
-    run = Run(stage, run_name(stage, "invalid", 0), away=False, quiet=True)
+    """Make a run that says how a command failed before its own run began."""
+    run = Run.start(stage, run_name(stage, "invalid", 0), offline=False, quiet=True)
     run.__exit__(type(error), error, None)
 
 
 def with_failure_recorded(stage: str, step: Callable[[], T]) -> T:
-    """Do what comes before a run begins; where that fails, a run says why."""
+    """Do a step that comes before the run begins. If it fails, make a run that says why."""
     try:
         return step()
     except UserError as e:
@@ -272,3 +306,7 @@ def with_failure_recorded(stage: str, step: Callable[[], T]) -> T:
 def run_name(stage: str, preset: str, seed: int) -> str:
     """Return ``stage-preset-seed-utc time``."""
     return f"{stage}-{preset}-{seed}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items()}

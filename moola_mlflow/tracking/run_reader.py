@@ -1,4 +1,4 @@
-"""Finished runs read back: what they logged, and which pre-training a fine-tuning's encoder came from."""
+"""Read runs back from the store: what they logged, and which pre-training made a fine-tuning's encoder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,16 @@ from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
 
-STAGE, PARENT, COMMIT = Tags.STAGE, Tags.PARENT, Tags.COMMIT
-READ, MADE = Tags.ENCODER, Tags.ENCODER_RUN_ID
-"""Tags of a fine-tuning: the encoders that it read, and the runs that made them, with commas."""
-OWN = "report"
-"""Folder of a run's artifacts where its report lies: never a part of what the report is made from."""
 RENAMED = ("objective.name", "finetune.inputs")
-"""Keys of which a value has another name since version 0.1."""
+"""Keys that had values of another name in version 0.1."""
 SEARCHED = 1000
+"""Runs that are compared with an id that does not exist."""
 PAGE = 500
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as the store has it; artifacts are fetched when they are asked for."""
+    """One run as the store has it. Artifacts are downloaded when they are first read."""
 
     run: Run
     _fetched: dict[str, bytes | None] = field(default_factory=dict, repr=False, compare=False)
@@ -45,7 +41,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """What the run is called, by whomever."""
+        """Name of the run."""
         return str(self.run.info.run_name or self.id)
 
     @property
@@ -60,12 +56,12 @@ class RunRecord:
 
     @property
     def stage(self) -> str:
-        """Which command it belongs to; empty for a run that is none of this project's."""
-        return self.tags.get(STAGE, "")
+        """Command that made the run, empty if another program made it."""
+        return self.tags.get(Tags.STAGE, "")
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last value of each metric."""
+        """Last value of each metric."""
         return dict(self.run.data.metrics)
 
     @property
@@ -75,7 +71,7 @@ class RunRecord:
 
     @property
     def inputs(self) -> list[tuple[str, str, str]]:
-        """Name, SHA-256 and rows of each data file."""
+        """Name, SHA-256 and number of rows of each data file."""
         out = []
         for one in self.run.inputs.dataset_inputs if self.run.inputs else []:
             tags = {tag.key: tag.value for tag in one.tags}
@@ -88,11 +84,11 @@ class RunRecord:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Size of each artifact by its path, apart from its report. Units: bytes."""
+        """Size of each artifact by its path, without the run's own report. Units: bytes."""
         client, out, folders = mlflow.MlflowClient(), {}, [""]
         while folders:
             for entry in client.list_artifacts(self.id, folders.pop() or None):
-                if entry.path == OWN:
+                if entry.path == Artifacts.REPORT:
                     continue
                 if entry.is_dir:
                     folders.append(entry.path)
@@ -102,7 +98,7 @@ class RunRecord:
 
     @cached_property
     def config(self) -> dict[str, dict[str, Any]]:
-        """The resolved configuration; empty where it was not logged."""
+        """The resolved configuration, empty if it was not logged."""
         try:
             read = yaml.safe_load(self.text(Artifacts.CONFIG) or "") or {}
         except yaml.YAMLError:
@@ -114,7 +110,7 @@ class RunRecord:
         return sections
 
     def bytes(self, path: str) -> bytes | None:
-        """Return an artifact, None where it is not there or cannot be fetched."""
+        """Return an artifact, or None if it does not exist or cannot be downloaded."""
         if path not in self._fetched:
             try:
                 with tempfile.TemporaryDirectory() as scratch, without_progress_bar():
@@ -125,45 +121,45 @@ class RunRecord:
         return self._fetched[path]
 
     def text(self, path: str) -> str | None:
-        """Return a text artifact, None where it is not there."""
+        """Return a text artifact, or None if it does not exist."""
         raw = self.bytes(path)
         return None if raw is None else raw.decode("utf-8", errors="replace")
 
     def json(self, path: str) -> Any:
-        """Return a JSON artifact, None where it is not there or is damaged."""
+        """Return a JSON artifact, or None if it does not exist or is damaged."""
         try:
             return json.loads(self.text(path) or "null")
         except ValueError:
             return None
 
     def history(self, metric: str) -> dict[int, float]:
-        """Return a metric by step; of two values at one step the later."""
+        """Return a metric's values by step. Of two values at one step the later one counts."""
         points = mlflow.MlflowClient().get_metric_history(self.id, metric)
         points = sorted(points, key=lambda point: (point.step, point.timestamp))
         return {int(point.step): float(point.value) for point in points}
 
     def children(self, stage: str) -> list[RunRecord]:
-        """Return the runs nested in it, of one stage, the oldest first."""
-        return search_runs({PARENT: self.id, STAGE: stage}, [self.run.info.experiment_id])
+        """Return the child runs of one command, oldest first."""
+        return search_runs({Tags.PARENT: self.id, Tags.STAGE: stage}, [self.run.info.experiment_id])
 
     def version(self) -> str | None:
-        """Return the URI of the model version that it registered, of several the first."""
+        """Return the URI of the model version that the run registered; of several, the first."""
         found = mlflow.MlflowClient().search_model_versions(f"run_id = '{self.id}'")
         first = min(found, key=lambda version: (version.name, int(version.version)), default=None)
         return f"models:/{first.name}/{first.version}" if first else None
 
 
 def read_run(run_id: str, parameter: str) -> RunRecord:
-    """Return a run that is there. ``parameter`` is what the user gave it as.
+    """Return the run with an id. ``parameter``: name of the user's parameter, for the error message.
 
-    Raises: UserError where no run is called so, with the nearest that is, or where it is deleted.
+    Raises: UserError if no run has the id (with the most similar id), or the run is deleted.
     """
     try:
         run = mlflow.MlflowClient().get_run(run_id)
     except MlflowException as e:
         if e.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(f"{parameter}='{run_id}' is no run of the store '{shown_uri()}'{_meant(run_id)}") from None
+        raise UserError(f"{parameter}='{run_id}' is no run of the store '{shown_uri()}'{_similar(run_id)}") from None
     if run.info.lifecycle_stage == "deleted":
         raise UserError(
             f"{parameter}='{run_id}' ({run.info.run_name}) is deleted; bring it back: "
@@ -172,22 +168,22 @@ def read_run(run_id: str, parameter: str) -> RunRecord:
     return RunRecord(run)
 
 
-def _meant(text: str) -> str:
-    """Return the run that an id which is none may have meant: called so, beginning so, or nearest."""
-    runs = [one for stage in ("pretrain", "finetune") for one in search_runs({STAGE: stage}, limit=SEARCHED)]
+def _similar(text: str) -> str:
+    """Return a hint at the run whose name or id is most like a text."""
+    runs = [one for stage in ("pretrain", "finetune") for one in search_runs({Tags.STAGE: stage}, limit=SEARCHED)]
     if not runs:
-        return "; it has no pretrain or finetune run yet: mlflow run . -e pretrain"
+        return ", which has no pretrain or finetune run yet; make one: mlflow run . -e pretrain"
     like = [one for one in runs if one.name == text] or [one for one in runs if text and one.id.startswith(text)]
     if like:
         return f"; did you mean '{like[-1].id}' ({like[-1].name})?"
     nearest = nearest_name(text, [one.id for one in runs])
-    return f"{nearest} Ids stand in the UI on a run's page, and in the last line it says"
+    return f"{nearest} A run's id is on its page in the UI, and in the last line that its command prints"
 
 
 def search_runs(
     tags: Mapping[str, str], experiments: Sequence[str] | None = None, limit: int | None = None
 ) -> list[RunRecord]:
-    """Return the runs that have these tags, the oldest first; all experiments where none are given."""
+    """Return the runs with these tags, oldest first. Without ``experiments``, all experiments are searched."""
     client = mlflow.MlflowClient()
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     if experiments is None:
@@ -206,23 +202,24 @@ def search_runs(
 
 @dataclass(frozen=True)
 class Sources:
-    """The pre-training runs of the encoders that a fine-tuning was given."""
+    """The pre-training runs that made the encoders of a fine-tuning."""
 
     run_ids: tuple[str, ...]
     unknown: str = ""
-    """Why they are not known, or not all; empty where they are."""
+    """Why some are not known, empty if all are."""
 
 
 def encoder_sources(tuning: RunRecord) -> Sources:
-    """Return which runs made the encoders of a fine-tuning, by what it recorded when it read them.
+    """Return the runs that made the encoders of a fine-tuning, by what it recorded when it read them.
 
-    That is its tags; of older runs without them the URI, where it cannot have come to mean another, or the detector's
-    card. An alias says nothing: it may have moved since.
+    Its tags say it. Early runs lack them: then the URI says it if it names a version or a run, else the detector's
+    card. An alias does not say it, because it may have moved since.
     """
-    if READ in tuning.tags:
-        made = tuple(run_id for run_id in tuning.tags.get(MADE, "").split(",") if run_id)
-        lacking = len(made) < len(tuning.tags[READ].split(","))
-        return Sources(made, f"'{tuning.tags[READ]}' does not say which run made each encoder" if lacking else "")
+    if Tags.ENCODER in tuning.tags:
+        read = tuning.tags[Tags.ENCODER]
+        made = tuple(run_id for run_id in tuning.tags.get(Tags.ENCODER_RUN_ID, "").split(",") if run_id)
+        lacking = len(made) < len(read.split(","))
+        return Sources(made, f"'{read}' does not say which run made each encoder" if lacking else "")
     given = str((tuning.config.get("finetune") or {}).get("encoder") or tuning.params.get("finetune.encoder") or "")
     uris = [uri.strip() for uri in given.split(",") if uri.strip()]
     fixed = [_run_of(uri) for uri in uris]
@@ -232,8 +229,8 @@ def encoder_sources(tuning: RunRecord) -> Sources:
     if not isinstance(card, dict):
         return Sources(
             tuple(run_id for run_id in fixed if run_id),
-            f"it named its encoder '{given}', which may have changed since, and it ended ({tuning.status}) before its "
-            "detector's card was written",
+            f"it read encoder '{given}', an alias that may have moved since, and it ended ({tuning.status}) before "
+            "it wrote its detector's card",
         )
     by_card = [str(one.get("run_id") or "") for one in card.get("encoders") or []]
     nameless = [uri for uri, run_id in zip(uris, by_card, strict=False) if not run_id]
@@ -242,7 +239,7 @@ def encoder_sources(tuning: RunRecord) -> Sources:
 
 
 def _run_of(uri: str) -> str | None:
-    """Return the run behind a URI that cannot come to mean another: a version or a run; else None."""
+    """Return the run behind a URI that names a version or a run, or None for any other URI."""
     if uri.startswith("runs:/"):
         return uri.removeprefix("runs:/").split("/")[0]
     name, slash, version = uri.removeprefix("models:/").rpartition("/")
@@ -255,9 +252,9 @@ def _run_of(uri: str) -> str | None:
 
 
 def tunings_of(pretraining: RunRecord) -> tuple[list[RunRecord], list[tuple[RunRecord, str]]]:
-    """Return the fine-tunings that read a pre-training's encoder, and those of which that is unknown, with why."""
+    """Return the fine-tunings that read a pre-training's encoder, and those that may have, with why that is unknown."""
     used, unknown = [], []
-    for tuning in _younger(search_runs({STAGE: "finetune"}), pretraining):
+    for tuning in _younger(search_runs({Tags.STAGE: "finetune"}), pretraining):
         sources = encoder_sources(tuning)
         if pretraining.id in sources.run_ids:
             used.append(tuning)
@@ -267,5 +264,5 @@ def tunings_of(pretraining: RunRecord) -> tuple[list[RunRecord], list[tuple[RunR
 
 
 def _younger(runs: Iterable[RunRecord], than: RunRecord) -> list[RunRecord]:
-    """An encoder cannot be read before its training began; on another machine, give or take an hour of its clock."""
+    """Return the runs that began after another one. Clocks of two machines may differ by an hour."""
     return [one for one in runs if one.run.info.start_time >= than.run.info.start_time - 3_600_000]

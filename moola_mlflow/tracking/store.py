@@ -1,4 +1,4 @@
-"""Opening a run in the tracking store, and saying in one line what is wrong with a store that will not have it."""
+"""Open runs in the tracking store, and say in one line what is wrong with a store that does not work."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 STORE_FAILURES = (MlflowException, SQLAlchemyError, OSError)
-"""What a store, or the way to it, raises: no fault of this project's code."""
+"""What a store, or the connection to it, raises. None of it is a bug of this project."""
 UNANSWERED = re.compile(r"API request to (\w+://[^/\s]+)\S* failed with (?:timeout )?exception")
 TRY_AGAIN = {408, 429, 500, 502, 503, 504}
-"""HTTP codes by which a server says that it cannot now."""
-LOST = (OperationalError, InterfaceError, SqlTimeout)
-"""What SQLAlchemy raises where a database cannot be reached, or has let the connection go."""
-MISTAKEN = re.compile(r"(?i)authentication failed|does not exist|no pg_hba|access denied|unknown database|no password")
-"""What a database says of an address that no waiting corrects."""
+"""HTTP codes by which a server says that it cannot answer now."""
+CONNECTION_LOST = (OperationalError, InterfaceError, SqlTimeout)
+"""What SQLAlchemy raises if a database cannot be reached, or has closed the connection."""
+WRONG_ADDRESS = re.compile(
+    r"(?i)authentication failed|does not exist|no pg_hba|access denied|unknown database|no password"
+)
+"""What a database says of an address that waiting does not correct."""
 PROBE_S = 5
 UNREACHABLE = (
     ConnectionError,
@@ -49,18 +51,18 @@ UNREACHABLE = (
 
 
 class Outage(UserError):
-    """The store is somewhere else and does not answer now: nothing is wrong with what the user gave."""
+    """The store is on another machine and does not answer now. The user's settings may be right."""
 
 
 def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None) -> Run:
-    """Go on with a run, adopt the launcher's, or make one in an experiment, and make it MLflow's active run.
+    """Resume a run, adopt the launcher's, or make one in an experiment. It becomes MLflow's active run.
 
-    Raises: UserError saying what is wrong with the store, and the cure; Outage where a server does not answer.
+    Raises: UserError that says what is wrong with the store and what to do; Outage if a server does not answer.
     """
     uri = mlflow.get_tracking_uri()
     path = _prepare(uri, experiment)
     try:
-        with _alone(path):
+        with _sqlite_lock(path):
             if adopt:  # with MLFLOW_RUN_ID set, set_experiment would make start_run fail
                 return mlflow.start_run()
             if run_id is not None:
@@ -71,25 +73,25 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
         raise _wrong(uri, experiment, e, run_id) from e
 
 
-class _Late:
-    """A client that is made when it is first asked: MLflow's own connects at once, and to a database for minutes."""
+class _LazyClient:
+    """A client that is made at its first use. MLflow's own connects at once, and to a lost database for minutes."""
 
     @cached_property
-    def _made(self) -> mlflow.MlflowClient:
+    def _client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._made, name)
+        return getattr(self._client, name)
 
 
 def store_client(down: bool) -> mlflow.MlflowClient:
-    """Return a client of the store; ``down``: of one that does not answer now."""
-    return cast(mlflow.MlflowClient, _Late()) if down else mlflow.MlflowClient()
+    """Return a client of the store. ``down``: the store does not answer now."""
+    return cast(mlflow.MlflowClient, _LazyClient()) if down else mlflow.MlflowClient()
 
 
 @contextmanager
 def active_run(run_id: str) -> Iterator[None]:
-    """Have a run be MLflow's active run in this thread, as parts of MLflow ask for it."""
+    """Make a run MLflow's active run in this thread, because parts of MLflow ask for it."""
     current = mlflow.active_run()
     if current is not None and current.info.run_id == run_id:
         yield
@@ -98,29 +100,29 @@ def active_run(run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _pop(run_id)
+        _deactivate(run_id)
 
 
-def _pop(run_id: str) -> None:
+def _deactivate(run_id: str) -> None:
     stack = mlflow.tracking.fluent._active_run_stack.get()
     stack[:] = [run for run in stack if run.info.run_id != run_id]
 
 
-def let_go(run_id: str) -> None:
-    """Make a run no longer MLflow's active one, without a word to the store: ``mlflow.end_run`` would wait for it."""
-    _pop(run_id)
+def release_run(run_id: str) -> None:
+    """Make a run no longer MLflow's active one, without calling the store: ``mlflow.end_run`` would wait for it."""
+    _deactivate(run_id)
     os.environ.pop("MLFLOW_RUN_ID", None)
     if monitor := mlflow.tracking.fluent.run_id_to_system_metrics_monitor.pop(run_id, None):
         monitor.finish()
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether an error says that the store cannot be reached, or cannot answer, at the moment."""
+    """Return whether an error says that the store cannot be reached, or cannot answer now."""
     text, cause = str(error), error.__cause__ or error.__context__
-    if isinstance(database := cause if isinstance(error, MlflowException) else error, LOST):
-        # SQLite's files are on this machine: waiting does not cure what is wrong with them.
-        said = getattr(database, "orig", None) or database
-        return not (isinstance(said, sqlite3.Error) or MISTAKEN.search(str(said)))
+    if isinstance(database := cause if isinstance(error, MlflowException) else error, CONNECTION_LOST):
+        # SQLite's files are on this machine: waiting does not help.
+        original = getattr(database, "orig", None) or database
+        return not (isinstance(original, sqlite3.Error) or WRONG_ADDRESS.search(str(original)))
     if not isinstance(error, MlflowException):
         return isinstance(error, UNREACHABLE)
     if text.startswith("API request to") and " failed with " in text:
@@ -133,24 +135,24 @@ def is_outage(error: BaseException) -> bool:
 
 
 def shown_uri() -> str:
-    """Return the store's address as it may be shown and kept."""
+    """Return the store's address without passwords."""
     return printable(mlflow.get_tracking_uri())
 
 
-def hush(uri: str) -> None:
-    """Keep the links that MLflow prints to itself where they would show a password, and have it shown nowhere else."""
+def hide_passwords(uri: str) -> None:
+    """Keep the passwords of a store's address out of our messages and of the links that MLflow prints."""
     conceal_secrets(uri)
     if printable(uri) != uri:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
 def find_run(tags: Mapping[str, str]) -> Run | None:
-    """Return the oldest run, in whatever experiment, that has these tags. Raises: UserError as above."""
+    """Return the oldest run of any experiment that has these tags. Raises: UserError and Outage as above."""
     uri = mlflow.get_tracking_uri()
     path = _prepare(uri)
     client, wanted = mlflow.MlflowClient(), " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     try:
-        with _alone(path):
+        with _sqlite_lock(path):
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(experiments, wanted, max_results=1, order_by=["attributes.start_time ASC"])
     except STORE_FAILURES as e:
@@ -159,22 +161,22 @@ def find_run(tags: Mapping[str, str]) -> Run | None:
 
 
 def check_run(run_id: str) -> Run | None:
-    """Return a run that is to be added to, None for an empty id, once it is clear that the store works.
+    """Check that the store works, and return the run that is to be added to, or None for an empty id.
 
-    Raises: UserError where the store does not work, or has not got the run.
+    Raises: UserError if the store does not work or does not have the run.
     """
     uri = mlflow.get_tracking_uri()
     path = _prepare(uri)
     client = mlflow.MlflowClient()
     try:
-        with _alone(path):
+        with _sqlite_lock(path):
             client.search_experiments(max_results=1)
         run = client.get_run(run_id) if run_id else None
     except STORE_FAILURES as e:
         text = first_line(e)
         if run_id and "not found" in text:
             raise UserError(
-                f"the store '{shown_uri()}' has no run {run_id}; set MLFLOW_TRACKING_URI to the store that it began in"
+                f"the store '{shown_uri()}' has no run {run_id}; set MLFLOW_TRACKING_URI to the store where it began"
             ) from e
         raise _wrong(uri, "", e) from e
     if run is not None and run.info.lifecycle_stage == "deleted":
@@ -186,11 +188,11 @@ def check_run(run_id: str) -> Run | None:
 
 
 def _prepare(uri: str, experiment: str = "") -> Path | None:
-    """Look at a store before MLflow does, which would retry for minutes; return the file of a SQLite store.
+    """Check a store before MLflow does, which would retry for minutes. Return the file of a SQLite store.
 
     Raises: UserError and Outage as above.
     """
-    hush(uri)
+    hide_passwords(uri)
     path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     if path:
         _check_sqlite(uri, path)
@@ -202,7 +204,7 @@ def _prepare(uri: str, experiment: str = "") -> Path | None:
 
 
 def probe_store(uri: str) -> None:
-    """Connect to a PostgreSQL store. Raises: what the database, or the way to it, says within seconds."""
+    """Connect to a PostgreSQL store. Raises: the database's error, within seconds."""
     if not uri.startswith("postgres"):
         return
     engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args={"connect_timeout": PROBE_S})
@@ -211,21 +213,21 @@ def probe_store(uri: str) -> None:
 
 
 @contextmanager
-def _alone(path: Path | None) -> Iterator[None]:
+def _sqlite_lock(path: Path | None) -> Iterator[None]:
     """Let one process at a time open a SQLite store: two that create its tables together leave it half made."""
     if path is None or fcntl is None:
         yield
         return
     with open(path.with_name(f"{path.name}.lock"), "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a crash
+        fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, or a crash, releases it
         if not path.exists():
             _make_private(path)
         yield
 
 
 def _make_private(path: Path) -> None:
-    """Make a new SQLite store and the folder of artifacts beside it, readable by their owner alone."""
-    with suppress(OSError):  # whatever is wrong with the place, MLflow will say
+    """Make a new SQLite store, and the artifact folder beside it, readable by their owner alone."""
+    with suppress(OSError):  # MLflow will report what is wrong with the place
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         artifacts = path.parent / "mlruns"
         artifacts.mkdir(mode=0o700, exist_ok=True)
@@ -233,9 +235,9 @@ def _make_private(path: Path) -> None:
 
 
 def _check_sqlite(uri: str, path: Path) -> None:
-    """Refuse a SQLite store that cannot be written, for which MLflow would retry for minutes."""
+    """Refuse a SQLite store that cannot be written: MLflow would retry for minutes."""
     if not path.parent.is_dir():
-        raise UserError(f"the tracking store '{uri}' is in a folder that is not there; make {path.parent}")
+        raise UserError(f"the tracking store '{uri}' is in a folder that does not exist; make {path.parent}")
     for target in (path, path.parent):
         if target.exists() and not os.access(target, os.W_OK):
             raise UserError(
@@ -245,7 +247,7 @@ def _check_sqlite(uri: str, path: Path) -> None:
 
 
 def _wrong(uri: str, experiment: str, error: Exception, resumed: str | None = None) -> UserError:
-    """Return what to raise of a failure to open a store."""
+    """Return the error to raise if a store cannot be opened."""
     return (Outage if is_outage(error) else UserError)(_diagnosis(uri, experiment, error, resumed))
 
 
@@ -253,8 +255,8 @@ def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None 
     text, uri = first_line(error), printable(uri)
     if resumed and ("not found" in text or "deleted" in text):
         return (
-            f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}; set "
-            f"MLFLOW_TRACKING_URI to its store, restore it, or go on in a run of its own with resume=new:{resumed}"
+            f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}. Set "
+            f"MLFLOW_TRACKING_URI to its store, restore it, or continue in a new run with resume=new:{resumed}"
         )
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id and "not found" in text:
@@ -270,7 +272,7 @@ def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None 
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the error that caused the others: wrappers of a database hide its words."""
+    """Return the first line of the original error: a database's wrappers hide its message."""
     while isinstance(error, SQLAlchemyError) and (inner := error.__cause__ or getattr(error, "orig", None)):
         error = inner
     text = printable(str(error).strip())

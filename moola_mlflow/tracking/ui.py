@@ -1,4 +1,4 @@
-"""The MLflow UI as users meet it: where a run is found, saved views of the table of runs, texts on model pages."""
+"""What users see in MLflow's UI: a run's address, saved views of the run table, descriptions of models."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from mlflow.entities import Experiment
 from moola_mlflow.core import markdown_code, markdown_text, printable
 from moola_mlflow.tracking.names import Metrics, Tags, VersionTags
 
-VIEW = Tags.SAVED_VIEW
-"""How the tag of an experiment begins that holds a saved view; what follows is its key in links."""
-SHOWN = ("attributes.`Models`",)
-"""Columns of every view, beside name, age and duration."""
+COLUMNS = ("attributes.`Models`",)
+"""Columns of every view, besides name, age and duration."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A saved view of the table of runs: which runs, the newest first, with which metrics and tags as columns."""
+    """A saved view of the run table: the runs of one command, newest first, with these columns."""
 
     name: str
     stage: str
@@ -53,23 +51,23 @@ VIEWS = {
          "params.trainer.batch_size", "params.optimizer.lr"),
     ),
 }  # fmt: skip
-"""Saved views by their keys. MLflow's table shows no metric until one is chosen."""
+"""Saved views by their keys in links. MLflow's table shows no metric until the user chooses one."""
 
 
 def view_tags() -> dict[str, str]:
-    """Return the tags of an experiment that make its saved views."""
-    return {f"{VIEW}{key}": _packed(view) for key, view in VIEWS.items()}
+    """Return the experiment tags that hold the saved views."""
+    return {f"{Tags.SAVED_VIEW}{key}": _packed(view) for key, view in VIEWS.items()}
 
 
 def offer_views(client: mlflow.MlflowClient, experiment: Experiment) -> None:
-    """Give an experiment the saved views that it lacks; one that somebody changed is left as it is."""
+    """Add the saved views that an experiment lacks. A view that somebody changed is left as it is."""
     for key, value in view_tags().items():
         if key not in experiment.tags:
             client.set_experiment_tag(experiment.experiment_id, key, value)
 
 
 def run_address(experiment_id: str, run_id: str) -> str:
-    """Return where a run is seen: its address on a server, else the command that shows the store and its address then.
+    """Return where to see a run: its address on a server, else the command that shows the store and the address.
 
     Passwords are left out.
     """
@@ -81,7 +79,7 @@ def run_address(experiment_id: str, run_id: str) -> str:
 
 
 def _command(uri: str) -> str:
-    """Return what shows a store that has no server; ``mlflow ui`` alone reads the current folder's mlflow.db."""
+    """Return the command that shows a store without a server. ``mlflow ui`` alone reads ./mlflow.db."""
     if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).absolute() == Path.cwd() / "mlflow.db":
         return "mlflow ui"
     if printable(uri) != uri and os.environ.get("MLFLOW_TRACKING_URI") == uri:
@@ -90,8 +88,8 @@ def _command(uri: str) -> str:
 
 
 def _packed(view: View) -> str:
-    """Return a view as the UI keeps it: JSON that holds the table's state as deflated JSON."""
-    columns = [*SHOWN, *(_quoted(column) for column in view.columns)]
+    """Return a view as the UI stores it: JSON that holds the table's state as deflated JSON."""
+    columns = [*COLUMNS, *(_quoted(column) for column in view.columns)]
     state: dict[str, Any] = {
         "searchFilter": f"tags.`{Tags.STAGE}` = '{view.stage}'",
         "orderByKey": "attributes.start_time",
@@ -114,7 +112,7 @@ def _packed(view: View) -> str:
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
-    # Constant times: the tag must be the same whenever it is made.
+    # Constant times, so that the tag is the same whenever it is made.
     return json.dumps({"name": view.name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
 
@@ -124,7 +122,7 @@ def _quoted(column: str) -> str:
 
 
 def describe(client: mlflow.MlflowClient, kind: str, name: str, version: str, tags: Mapping[str, str]) -> None:
-    """Fill the descriptions on a model's page; a description of the name that somebody has written stays."""
+    """Write the descriptions of a model and its version. A model description that somebody wrote stays."""
     if text := version_text(kind, tags):
         client.update_model_version(name, version, text)
     if not client.get_registered_model(name).description:
@@ -132,7 +130,7 @@ def describe(client: mlflow.MlflowClient, kind: str, name: str, version: str, ta
 
 
 def version_text(kind: str, tags: Mapping[str, str]) -> str:
-    """Return what a version is worth and comes from, by its tags; empty where they say nothing."""
+    """Return a version's scores, gates and origin in Markdown, from its tags. Empty if they hold no score."""
     scores = (
         [("Skill", VersionTags.VAL_SKILL, "on validation windows")]
         if kind == "encoder"
@@ -143,7 +141,7 @@ def version_text(kind: str, tags: Mapping[str, str]) -> str:
         return ""
     lines = [", ".join(found) + (", on WEAK labels." if tags.get(VersionTags.WEAK_LABELS) == "true" else ".")]
     if tags.get(VersionTags.IDENTITY) == "true":
-        lines.append("It was trained to copy what it saw: its skill measures copying.")
+        lines.append("It was trained to copy what it saw, so its skill measures copying.")
     state, _, missed = tags.get(VersionTags.GATES, "").partition(": ")
     names = ", ".join(gate.split()[0] for gate in missed.split(";") if gate.strip())
     lines.append("Gates at registration: " + (f"missed {names}." if state == "failed" else f"{state or 'unknown'}."))
@@ -155,12 +153,13 @@ def version_text(kind: str, tags: Mapping[str, str]) -> str:
 
 
 def name_text(kind: str, name: str) -> str:
-    """Return what a registered name holds, how it is loaded and what its aliases mean."""
+    """Return what a registered model holds, how to load it and what its aliases mean."""
     what = {
         "encoder": "Encoders of one-minute bars: raw OHLC windows to embeddings.",
         "detector": "Detectors of patterns in one-minute bars: raw OHLC windows to class, span, probability.",
     }[kind]
     return (
-        f"{what} Alias `candidate` names the newest version, `champion` the one that `moola promote` has put in use on "
-        f"its evidence, `previous` the champion before it. Load: `moola_mlflow.load_{kind}('models:/{name}@champion')`"
+        f"{what} Alias `candidate` names the newest version. `champion` names the version that `moola promote` put in "
+        f"use on its evidence, and `previous` the champion before it. "
+        f"Load it: `moola_mlflow.load_{kind}('models:/{name}@champion')`"
     )

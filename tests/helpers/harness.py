@@ -22,6 +22,9 @@ from mlflow.entities import Run
 from paths import ROOT
 from screenshots import find_browser
 
+from moola_mlflow.tracking import Run as ActiveRun
+from moola_mlflow.tracking.store import release_run
+
 SMOKE = str(ROOT / "configs" / "smoke.yaml")
 QUICK = {"bars.sample_bars": "12000", "encoder.hidden": "4"}
 """Overrides that make a command as small as it can be and still do everything."""
@@ -138,3 +141,15 @@ def ask_elsewhere(store: Store, folder: Path, code: str, windows: np.ndarray) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return list(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def kill(run: ActiveRun) -> None:
+    """Leave a run as a process leaves it that is killed: nothing more is sent, no status, no lock."""
+    session = run._session
+    if session._system_metrics is not None:
+        session._system_metrics.stop()
+    run.delivery.close(0)
+    if (sender := run.delivery._outbox._thread) is not None:  # what it is sending now would be acknowledged later
+        sender.join(60)
+    session._lock.close()
+    release_run(run.id)

@@ -20,8 +20,8 @@ from small_models import small_encoder
 
 from moola_mlflow.cli import main
 from moola_mlflow.models.files.encoder import save_encoder
-from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.delivery import JOURNAL_FILE, Sent, count_unsent, journal
+from moola_mlflow.tracking.delivery.files import OUTBOX
 from moola_mlflow.tracking.run import Run
 
 SMALL = {**QUICK, "config": SMOKE}
@@ -88,7 +88,7 @@ class Impatient(Served):
 
     def folders(self) -> list[Path]:
         """The folders of the runs that were at work here."""
-        return sorted(path.parent for path in self.folder.glob(f".moola/runs/*/{run_folder.JOURNAL_FILE}"))
+        return sorted(path.parent for path in self.folder.glob(f".moola/runs/*/{JOURNAL_FILE}"))
 
 
 def epochs_in(store: Store) -> int:
@@ -108,7 +108,7 @@ def wait_for(condition, process: subprocess.Popen[str] | None = None, seconds: f
 
 def stored(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
     """Return the run of a folder as the store has it."""
-    sent = journal.Sent.read(folder)
+    sent = Sent.read(folder)
     assert sent is not None
     return client.get_run(sent.run_id)
 
@@ -116,8 +116,8 @@ def stored(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
 def assert_whole(client: mlflow.MlflowClient, folder: Path) -> StoredRun:
     """Assert that the store has every event of a run's journal once, at its own time; return the run."""
     run, events = stored(client, folder), list(journal.read_events(folder))
-    assert journal.count_unsent(folder) == 0
-    assert not (folder / journal.OUTBOX).exists()
+    assert count_unsent(folder) == 0
+    assert not (folder / OUTBOX).exists()
     points: dict[str, set[tuple[int, int, float]]] = {}
     params: set[str] = set()
     tags: dict[str, str] = {}

@@ -44,7 +44,7 @@ class Bench:
         self.coordination = Coordination(url, 1, 2)
 
     def sweep(self, objective: Callable[[Config, Reporter], TrialOutcome] = parabola) -> tuple[TrialQueue, str]:
-        with Run("sweep", "bench") as run:
+        with Run.start("sweep", "bench") as run:
             joined = join_study(self.config, self.space, self.coordination, self.config.sweep.study, run)
             Worker(self.config, self.space, joined.queue, joined.experiment, joined.run_id, objective).run()
         return joined.queue, joined.run_id

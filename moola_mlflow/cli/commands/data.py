@@ -42,7 +42,7 @@ def run(config: DataKeys, preset: str, interrupts: Interrupts, out: str = "out/b
     it is built a file at a time, so that memory holds the largest file and not all of them.
     """
     name = run_name("data", Path(config.bars.path).stem, config.bars.sample_seed)
-    with Run("data", name, config.tracking.experiment) as active:
+    with Run.start("data", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out, "head": head or "all"})
         num_bars, path, store = _count(head) if head else None, Path(out).expanduser(), names_store(out)

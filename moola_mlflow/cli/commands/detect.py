@@ -33,7 +33,7 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") 
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
     allocator = configure_allocator(config.runtime)
     name = run_name("detect", Path(config.bars.path).stem, 0)
-    with Run("detect", name, config.tracking.experiment) as active:
+    with Run.start("detect", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
         configure_threads(config.runtime)

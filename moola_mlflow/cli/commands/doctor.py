@@ -17,7 +17,7 @@ def run(config: NoKeys, preset: str, interrupts: Interrupts, fix: str = "false")
         raise UserError(f"fix='{fix}'; allowed: true | false")
     left = 0
     # A run of its own only where the launcher has made one: a look changes nothing.
-    with Run("doctor", run_name("doctor", "check", 0)) if is_launched() else nullcontext():
+    with Run.start("doctor", run_name("doctor", "check", 0)) if is_launched() else nullcontext():
         for finding in examine_store():
             if not finding.cure:
                 print(f"ok      {finding.what}", flush=True)

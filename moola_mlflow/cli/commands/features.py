@@ -20,7 +20,7 @@ def run(config: FeaturesKeys, preset: str, interrupts: Interrupts) -> None:
     With an encoder, the report also says how far each feature has drifted from that encoder's training windows.
     """
     name = run_name("features", config.features.set, config.bars.sample_seed)
-    with Run("features", name, config.tracking.experiment) as active:
+    with Run.start("features", name, config.tracking.experiment) as active:
         active.config(config)
         bars = steps.load_bars(active, config.bars, config.windows.length, "features")
         source = batch_source(cut_windows(bars, config), config, torch.device("cpu"))

@@ -66,7 +66,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
     tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = run_name("finetune", preset, seeds[0])
-    with Run("finetune", name, config.tracking.experiment) as active:
+    with Run.start("finetune", name, config.tracking.experiment) as active:
         active.config(config, UNREAD)
         refuse_unread(config)
         check_registry_kind(config.registry.name, "detector")  # now, not after minutes of folds

@@ -30,7 +30,7 @@ def run(config: LabelKeys, preset: str, interrupts: Interrupts, out: str = "out/
     """Label windows of bars, log what was found, and write the labelled set as parquet."""
     seed = config.trainer.seed
     name = run_name("label", Path(config.bars.path).stem, seed)
-    with Run("label", name, config.tracking.experiment) as active:
+    with Run.start("label", name, config.tracking.experiment) as active:
         if config.bars.path == "sample":
             config = config.model_copy(update={"bars": sample_bars(config.bars, config.labels)})
         active.config(config)

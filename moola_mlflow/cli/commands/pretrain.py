@@ -20,7 +20,7 @@ from moola_mlflow.core import (
 from moola_mlflow.evaluation import all_gates_passed, encoder_gates, frozen_copy, gates_summary, gates_table
 from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, load_checkpoint, save_encoder
 from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, pretrain_note, score_encoder
-from moola_mlflow.tracking import Artifacts, Run, Tags, find_resume_point, run_name, with_failure_recorded
+from moola_mlflow.tracking import Artifacts, ResumePoint, Run, Tags, find_resume_point, run_name, with_failure_recorded
 from moola_mlflow.training import (
     Trainer,
     build_model,
@@ -42,9 +42,7 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         return
     name = run_name("pretrain", preset, config.trainer.seed)
     point = with_failure_recorded("pretrain", lambda: find_resume_point(config))
-    with Run(
-        "pretrain", name, config.tracking.experiment, point.run_id if point and not point.fork else None
-    ) as active:
+    with _open(config, name, point) as active:
         if not point:
             active.config(config)
         check_names(config)
@@ -103,6 +101,12 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         print(f"Test: {results.headline()}\nGates {verdict}\nEncoder: {registered}", flush=True)
         if config.gates.mode == "strict" and not all_gates_passed(checked):
             raise GateError(f"gates {verdict}. The run is logged whole ({registered}); gates.mode is strict")
+
+
+def _open(config: PretrainKeys, name: str, point: ResumePoint | None) -> Run:
+    if point and not point.fork:
+        return Run.resume(point.run_id, "pretrain", name, config.tracking.experiment)
+    return Run.start("pretrain", name, config.tracking.experiment)
 
 
 def _log_results(active: Run, results: Results) -> None:

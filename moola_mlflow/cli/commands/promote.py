@@ -52,7 +52,7 @@ def run(
     force: str = "false",
 ) -> None:
     """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
-    with Run("promote", run_name("promote", model, 0), config.tracking.experiment) as active:
+    with Run.start("promote", run_name("promote", model, 0), config.tracking.experiment) as active:
         active.config(config, UNREAD)
         given = {"model": model, "version": version, "alias": alias, "force": force}
         active.params(given)

@@ -29,7 +29,6 @@ from moola_mlflow.sweep import (
     FinetuneTrials,
     Joined,
     PretrainTrials,
-    SharedRun,
     Space,
     TrialObjective,
     Worker,
@@ -59,7 +58,7 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
     try:
         with ExitStack() as stack:
             if adopted or not find_parent_run(config.sweep.study):
-                active = stack.enter_context(Run("sweep", name, config.tracking.experiment))
+                active = stack.enter_context(Run.start("sweep", name, config.tracking.experiment))
                 active.config(_shareable(config), _unread(config))
                 active.tags({Tags.ALLOCATOR: allocator})
                 space, coordination, objective, joined = _prepare(config, study, active)
@@ -68,16 +67,16 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
                     "sweep", lambda: _prepare(config, study, None)
                 )
             if active is None or joined.run_id == active.id:
-                parent = active or stack.enter_context(SharedRun(joined.run_id))
+                parent = active or stack.enter_context(Run.join(joined.run_id))
             else:  # the launcher's run, or one of two commands that began together
                 active.tags({Tags.STAGE: "sweep-worker", Tags.RESUMED: joined.run_id})
                 active.note(f"Worked on sweep {markdown_code(study)}, run `{joined.run_id}`, which holds everything.")
-                parent = stack.enter_context(SharedRun(joined.run_id))
+                parent = stack.enter_context(Run.join(joined.run_id))
             _log_input(parent, objective)
             found = ", ".join(f"{number} {state.name.lower()}" for state, number in joined.queue.counts().items())
             _say(f"Study {study}: {config.sweep.n_trials} trials wanted, there are {found or 'none'}")
             if parent is not active:
-                _say(parent.signpost())
+                _say(parent.address())
             _say(f"Trials are child runs of {joined.run_id}; workers coordinate in {coordination.shown}")
             with interrupts.deferred(), Beat(parent, coordination, joined.queue):
                 try:

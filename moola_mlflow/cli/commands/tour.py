@@ -20,7 +20,7 @@ NUM_STEPS = 11
 def run(config: TourKeys, preset: str, interrupts: Interrupts) -> None:
     """Walk from raw bars to detections and a report, choosing by evidence on the way."""
     seed, started = config.trainer.seed, time.perf_counter()
-    with Run("main", run_name("main", preset, seed), config.tracking.experiment) as active:
+    with Run.start("main", run_name("main", preset, seed), config.tracking.experiment) as active:
         active.config(config)
         folder = Path("out") / "tour"
         try:

@@ -14,7 +14,7 @@ from moola_mlflow.reports.paired import pair
 from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
 from moola_mlflow.reports.run_report.conclusions import Conclusion
 from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
-from moola_mlflow.tracking import PARENT, RunRecord, Tags, encoder_sources, read_run, tunings_of
+from moola_mlflow.tracking import RunRecord, Tags, encoder_sources, read_run, tunings_of
 
 NAMED = 10
 """Runs of unknown origin that are named one by one."""
@@ -72,8 +72,8 @@ def _stage(run: RunRecord) -> str:
 
 
 def _hint(run: RunRecord) -> str:
-    if run.stage == "fold" and PARENT in run.tags:
-        return f": this is a fold of {run.tags[PARENT]}"
+    if run.stage == "fold" and Tags.PARENT in run.tags:
+        return f": this is a fold of {run.tags[Tags.PARENT]}"
     if run.stage in ("sweep", "trial"):
         return "; a sweep's best configuration is retrained at full length first (its note has the command)"
     return ""

@@ -8,7 +8,7 @@ from typing import Any
 from moola_mlflow.reports.document import Block, Code, Heading, Mono, Notice, Para, Picture, Strong, Table, Text
 from moola_mlflow.reports.run_report.conclusions import IDENTITY, again, gate_text
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, number
-from moola_mlflow.tracking import COMMIT, Artifacts, Metrics, RunRecord, Tags
+from moola_mlflow.tracking import Artifacts, Metrics, RunRecord, Tags
 from moola_mlflow.training import describe_processes
 
 ENCODER = (Artifacts.ENCODER_CARD, Artifacts.ENCODER_WEIGHTS)
@@ -66,11 +66,16 @@ def configuration(run: RunRecord, version: str | None) -> list[Block]:
 
 def commit(run: RunRecord) -> Text:
     """Return which code ran."""
-    if COMMIT not in run.tags:
+    if Tags.COMMIT not in run.tags:
         return "not recorded"
     if Artifacts.GIT_DIFF not in run.files:
-        return Mono(run.tags[COMMIT])
-    return (Mono(run.tags[COMMIT]), " and ", Strong("changes that were not committed", False), " (git.diff on the run)")
+        return Mono(run.tags[Tags.COMMIT])
+    return (
+        Mono(run.tags[Tags.COMMIT]),
+        " and ",
+        Strong("changes that were not committed", False),
+        " (git.diff on the run)",
+    )
 
 
 def results(run: RunRecord, p: Pretrained) -> list[Block]:

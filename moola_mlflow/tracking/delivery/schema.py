@@ -1,4 +1,8 @@
-"""Entries of a run's journal: what each kind of event is made of, and whether a line holds one."""
+"""The kinds of events in a run's journal, and the fields that each needs.
+
+A run folder may come from anywhere, and its events decide which files are sent and then deleted. So every line is
+checked before it is used.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 KEY = re.compile(r"[0-9a-f]{32}")
-"""Key of an event: also the name of the place where its files wait, so it must lead nowhere else."""
-LAST_TIME_S = 1e11
-"""No clock says more: the year is 5138."""
+"""Key of an event. It is also the folder name where the event's files wait, so it must not lead anywhere else."""
+LATEST_TIME_S = 1e11
+"""The year 5138: a later time is damage."""
 
 
-def record_in(line: bytes) -> dict[str, Any] | None:
-    """Return the event in a line of a journal; None where it is damaged, or is not what its kind is made of.
-
-    A folder may come from anywhere: what is in it decides which files are sent, and then removed.
-    """
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """Return the event in a line of a journal, or None if the line is damaged or a field has the wrong type."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -25,7 +26,7 @@ def record_in(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not is_time(record.get("at", 0)):
         return None
     needed = NEEDED.get(str(record.get("kind")))
-    if needed is None:  # of a later version, which is nothing to this one
+    if needed is None:  # a kind that a later version wrote: this version ignores it
         return record
     whole = needed <= record.keys() and all(check(record[name]) for name, check in FIELDS.items() if name in record)
     return record if whole else None
@@ -35,17 +36,17 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_count(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or _is_count(value)
+    return isinstance(value, float) or _is_integer(value)
 
 
 def is_time(value: Any) -> bool:
-    """Return whether a value is a time in seconds that a clock may have said."""
-    return _is_number(value) and 0 <= value < LAST_TIME_S
+    """Return whether a value is a possible time, in seconds since 1970."""
+    return _is_number(value) and 0 <= value < LATEST_TIME_S
 
 
 def _are_texts(value: Any) -> bool:
@@ -57,20 +58,20 @@ def _are_figures(value: Any) -> bool:
 
 
 def _are_files(value: Any) -> bool:
-    """Path, SHA-256 and rows of each."""
+    """Return whether a value lists path, SHA-256 and number of rows of files."""
     return isinstance(value, list) and all(
-        isinstance(file, list) and len(file) == 3 and all(map(_is_text, file[:2])) and _is_count(file[2])
+        isinstance(file, list) and len(file) == 3 and all(map(_is_text, file[:2])) and _is_integer(file[2])
         for file in value
     )
 
 
-def _is_plan(value: Any) -> bool:
-    """What the run of a process is made from that began without its store."""
+def _is_new_run(value: Any) -> bool:
+    """Return whether a value describes a run that the store must still make."""
     return (
         isinstance(value, dict)
         and all(map(_is_text, (value.get("name"), value.get("experiment"))))
         and _are_texts(value.get("tags"))
-        and _is_count(value.get("at_ms"))
+        and _is_integer(value.get("at_ms"))
     )
 
 
@@ -83,7 +84,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "files": _are_files,
     "final": _are_figures,
     "key": lambda value: _is_text(value) and KEY.fullmatch(value) is not None,
-    "make": _is_plan,
+    "make": _is_new_run,
     "metrics": _are_figures,
     "model": ("encoder", "detector").__contains__,
     "name": _is_text,
@@ -91,14 +92,14 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "note": lambda value: value is None or _is_text(value),
     "params": _are_texts,
     "run_id": _is_text,
-    "seconds": lambda value: _is_number(value) and abs(value) < LAST_TIME_S,
+    "seconds": lambda value: _is_number(value) and abs(value) < LATEST_TIME_S,
     "series": _all(_are_figures),
     "status": ("FINISHED", "FAILED", "KILLED").__contains__,
-    "step": _is_count,
+    "step": _is_integer,
     "tables": _all(_is_text),
     "tags": _are_texts,
 }
-"""What may stand in a field of an event, whatever its kind."""
+"""What a field of an event may hold, whatever the event's kind."""
 NEEDED = {
     "begin": frozenset[str](),
     "handover": {"run_id"},
@@ -111,4 +112,4 @@ NEEDED = {
     "register": {"key", "model", "name", "tags"},
     "status": {"status"},
 }
-"""Fields that an event cannot be without, by its kind."""
+"""Fields that an event must have, by its kind."""

@@ -1,1 +1,1 @@
-"""What to do about runs whose process is gone, and about a damaged store."""
+"""Runs whose process died, statuses that the launcher overwrites, and damaged stores."""

@@ -1,9 +1,9 @@
-"""The last word on an interrupted run's status.
+"""Restore the status KILLED, which ``mlflow run`` overwrites with FAILED.
 
-``mlflow run`` writes FAILED over whatever status its child has set (it compares the status text with numbers, so
-it never sees that the run has ended). A child that was interrupted therefore leaves a small process behind that
-restores KILLED once the launcher has written, and ends then, or with the launcher. Where the launcher is gone already
-there is nothing to restore.
+The launcher writes FAILED whatever status its child has set: it compares the status text with numbers, so it never
+sees that the run has ended. A child that was interrupted therefore starts a small process. That process restores
+KILLED after the launcher has written, and then ends. It also ends with the launcher. If the launcher is gone already,
+nothing is overwritten and no process starts.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import mlflow
 from moola_mlflow.core import Interrupts
 
 OVERWRITTEN = "FAILED"
-"""What the launcher writes; any other status is somebody's who went on with the run."""
-PATIENCE_S = 60.0
+"""What the launcher writes. Any other status means that somebody has resumed the run."""
+LIMIT_S = 60.0
 POLL_S = 0.05
 
 
 def restore_status_later(run_id: str, status: str) -> None:
-    """Start the process that restores a status, and return once it is watching; nothing where nobody will write."""
-    watched = Interrupts.current
-    if watched is not None and watched.orphaned:
+    """Start the process that restores a status, and return once it watches the launcher."""
+    interrupts = Interrupts.current
+    if interrupts is not None and interrupts.orphaned:
         return
-    launcher = (watched.parent if watched is not None else None) or os.getppid()
+    launcher = (interrupts.parent if interrupts is not None else None) or os.getppid()
     watcher = subprocess.Popen(
         [sys.executable, "-m", "moola_mlflow.tracking.recovery.launcher_status", run_id, status, str(launcher)],
-        env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},  # not where `ps` shows its password
+        env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},  # in arguments, `ps` shows its password
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     assert watcher.stdout is not None
@@ -39,22 +39,22 @@ def restore_status_later(run_id: str, status: str) -> None:
 
 
 def watch(run_id: str, status: str, launcher: int) -> None:
-    """Restore the status once the launcher has written over it, unless it is gone or somebody goes on with the run."""
+    """Restore the status once the launcher has overwritten it. Stop if the launcher ends or the run is resumed."""
     client = mlflow.MlflowClient()
-    client.get_run(run_id)  # opens the store before the launcher is let go
+    client.get_run(run_id)  # open the store before the launcher goes on
     print("watching", flush=True)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
-        gone = not _alive(launcher)
+        ended = not _is_alive(launcher)
         now = client.get_run(run_id).info.status
         if now == OVERWRITTEN:
             client.set_terminated(run_id, status)
-        if gone or now != status:
+        if ended or now != status:
             return
         time.sleep(POLL_S)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,6 +1,7 @@
-"""A moved checkout: a SQLite store names every artifact folder by its whole path, and those paths are rewritten.
+"""Rewrite the artifact paths of a SQLite store after the project's folder was moved.
 
-MLflow has no call for it. The columns are those of its 3.x tables; a store of other tables is refused untouched.
+A SQLite store holds absolute paths, and MLflow has no call that changes them. The columns below are those of MLflow 3.x
+tables. A store with other tables is refused and left as it is.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ WAIT_S = 60.0
 
 
 def new_root(lost: Path, tracking_uri: str) -> Path | None:
-    """Return the ``mlruns`` beside the store where it holds a run's lost artifacts, None where nothing can be moved.
+    """Return the ``mlruns`` beside the store if a run's missing artifacts are in it, else None.
 
-    ``lost`` is the folder that the store names: ``.../mlruns/<experiment>/<run>/artifacts``.
+    ``lost``: the artifact folder that the store names, ``.../mlruns/<experiment>/<run>/artifacts``.
     """
     database = _database(tracking_uri)
     if database is None:
@@ -38,15 +39,15 @@ def new_root(lost: Path, tracking_uri: str) -> Path | None:
 
 
 def relocate(tracking_uri: str, old: Path, new: Path) -> int:
-    """Rewrite every path of a store that lies in ``old`` to one in ``new``; return how many there were.
+    """Change every path of a store from ``old`` to ``new``, all or none of them. Return how many there were.
 
-    The store as it was is kept beside it (``mlflow.db.before-relocation``); all is changed, or nothing.
+    A copy of the store is kept beside it (``mlflow.db.before-relocation``).
 
-    Raises: UserError where the store is no SQLite file, or its tables are not those this was written for.
+    Raises: UserError if the store is no SQLite file, or has other tables.
     """
     database = _database(tracking_uri)
     if database is None:
-        raise UserError(f"only a SQLite store names folders of this machine; the store is '{tracking_uri}'")
+        raise UserError(f"the store is '{tracking_uri}', and only a SQLite store holds paths that can be rewritten")
     with closing(sqlite3.connect(database, timeout=WAIT_S, isolation_level=None)) as store:
         try:
             with closing(sqlite3.connect(f"{database}{BACKUP}")) as copy:
@@ -56,7 +57,7 @@ def relocate(tracking_uri: str, old: Path, new: Path) -> int:
             changed = sum(_rewrite(store, table, column, old, new) for table, column in COLUMNS)
             store.execute("COMMIT")
         except sqlite3.Error as e:
-            raise UserError(f"{database} could not be rewritten and is as it was: {e}") from e
+            raise UserError(f"{database} could not be rewritten and is unchanged: {e}") from e
     return changed
 
 

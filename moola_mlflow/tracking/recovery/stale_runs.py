@@ -1,4 +1,4 @@
-"""Runs whose process died without a word: the store and the run's journal are told how they ended."""
+"""End the runs whose process died without setting a status, in the store and in the run's journal."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ from mlflow.entities import Run
 
 from moola_mlflow.core import UserError
 from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery.journal import OFFLINE, Sent
-from moola_mlflow.tracking.delivery.replay import NOTE, PARENT
+from moola_mlflow.tracking.delivery import (
+    JOURNAL_FILE,
+    OFFLINE,
+    append_status,
+    id_in_store,
+    lacks_status,
+    read_history,
+)
+from moola_mlflow.tracking.names import Tags
 from moola_mlflow.tracking.recovery import heartbeat
 from moola_mlflow.tracking.run_folder import DIED, RUNS
 from moola_mlflow.tracking.store import STORE_FAILURES, first_line, is_outage
 
 PATIENCE_S = 45.0
-"""How long the others of a training wait, at most, for its first process to end the run itself.
+"""How long the other processes of a training wait for the first one to end the run.
 
-One that hangs in its GPU is killed by torchrun, 30 s after it was asked to stop: only then is it gone.
+torchrun kills a process that hangs in its GPU 30 s after asking it to stop.
 """
 POLL_S = 0.1
-LOST = "**Failed:** the first process of this training, which tracked it, is gone without a word."
+LOST = "**Failed:** the first process of this training, which tracked it, died without setting a status."
 
 
-def id_in_store(run_id: str) -> str:
-    """Return the id of a run in the store, empty where the store has not heard of it yet."""
-    if not run_id.startswith(OFFLINE):
-        return run_id
-    sent = Sent.read(RUNS / run_id)
-    return sent.run_id if sent else ""
+def close_stale_runs() -> list[str]:
+    """Set runs to KILLED whose process died (kill -9, power cut, out of memory). Return their ids.
 
-
-def close_abandoned() -> list[str]:
-    """Mark runs as KILLED whose process died without a word (kill -9, power, no memory); return their ids.
-
-    With a sweep go those of its trials that nobody is at work on. Runs of another store are left alone. They can be
-    resumed all the same.
+    A sweep's trials end with it, unless a process still works on them. Runs of another store are left alone. All of
+    them can be resumed.
     """
     client, closed = mlflow.MlflowClient(), []
     for folder in (RUNS / name for name in run_folder.stale_folders()):
         try:
             with run_folder.hold_run_folder(folder):
-                if run_folder.lacks_status(folder) and (run_id := _close(client, folder)):
+                if lacks_status(folder) and (run_id := _close(client, folder)):
                     closed.append(run_id)
-        except UserError:  # somebody goes on with it since, and holds it
+        except UserError:  # another process has resumed it meanwhile
             continue
         except STORE_FAILURES as e:
             if is_outage(e):
@@ -56,93 +55,93 @@ def close_abandoned() -> list[str]:
 
 
 def _close(client: mlflow.MlflowClient, folder: Path) -> str:
-    """End the run of a folder that this process holds; return its id where the store took it to be RUNNING."""
-    run_id, status, note = id_in_store(folder.name), "KILLED", DIED + _going_on(folder)
+    """End the run of a folder that this process holds. Return its id if the store had it as RUNNING, else ''."""
+    run_id, status, note = id_in_store(folder), "KILLED", DIED + _how_to_resume(folder)
     run = client.get_run(run_id) if run_id else None
     stored = run.info.status if run else ""
-    if run is not None and run.data.tags.get(heartbeat.STAGE) == "sweep":
+    if run is not None and run.data.tags.get(Tags.STAGE) == "sweep":
         _close_trials(client, run)
-        if heartbeat.is_at_work(run):  # another command that shares it
+        if heartbeat.is_worked_on(run):  # by another command that shares the sweep
             return ""
     if stored == "RUNNING":
         _end(client, run_id, status, note)
-    elif stored in ("FAILED", "FINISHED"):  # as another process of its training, or of its sweep, has found
+    elif stored in ("FAILED", "FINISHED"):  # another process of its training or sweep has set it
         status = stored
-    run_folder.close_run_folder(folder, status, note)
+    append_status(folder, status, note)
     return run_id if stored == "RUNNING" else ""
 
 
 def _close_trials(client: mlflow.MlflowClient, sweep: Run) -> None:
-    """End the runs of a sweep's trials whose process is gone, which the sweep does only if it is started again."""
-    wanted = f"tags.`{PARENT}` = '{sweep.info.run_id}' and attributes.status = 'RUNNING'"
+    """End the runs of a sweep's trials whose process died. The sweep itself would do so only when started again."""
+    wanted = f"tags.`{Tags.PARENT}` = '{sweep.info.run_id}' and attributes.status = 'RUNNING'"
     for trial in client.search_runs([sweep.info.experiment_id], wanted):
-        if heartbeat.is_at_work(trial) is False:
+        if heartbeat.is_worked_on(trial) is False:
             _end(client, trial.info.run_id, "KILLED", DIED)
 
 
 def end_lost_run(run_id: str, patience_s: float = PATIENCE_S) -> bool:
-    """End a run as FAILED whose first process is gone without a word; return whether that was so.
+    """Set a run to FAILED if its first process died without setting a status. Return whether it did.
 
-    For the other processes of its training, any of them. A first process that lives, or was asked to stop, ends its
-    run itself: it is given time for that.
+    Any other process of the training may call this. A first process that lives, or was asked to stop, gets time to
+    end the run itself.
     """
     folder, deadline = RUNS / run_id, time.monotonic() + patience_s
     try:
         if not _is_here(folder):
-            return _end_elsewhere(run_id, deadline)
-        if not _left_silently(folder, deadline):
+            return _end_remote_run(run_id, deadline)
+        if not _died(folder, deadline):
             return False
-        note = LOST + _going_on(folder)
+        note = LOST + _how_to_resume(folder)
         with run_folder.hold_run_folder(folder):
-            if not run_folder.lacks_status(folder):
+            if not lacks_status(folder):
                 return False
-            run_folder.close_run_folder(folder, "FAILED", note)  # first: `moola sync` brings it to a store that is away
-            client, known = mlflow.MlflowClient(), id_in_store(run_id)
+            append_status(folder, "FAILED", note)  # first, so that `moola sync` can bring it to a store that is down
+            client, known = mlflow.MlflowClient(), id_in_store(folder)
             if known and client.get_run(known).info.status == "RUNNING":
                 _end(client, known, "FAILED", note)
-    except UserError:  # another process goes on with it, or ends it
+    except UserError:  # another process resumes it, or ends it
         return False
     except STORE_FAILURES as e:
-        print(f"moola: that run {run_id} has failed could not be stored: {first_line(e)}", file=sys.stderr)
+        print(f"moola: the status FAILED of run {run_id} could not be stored: {first_line(e)}", file=sys.stderr)
     return True
 
 
 def _is_here(folder: Path) -> bool:
-    """Return whether the process that a folder belongs to is, or was, one of this machine."""
-    if not (folder / run_folder.JOURNAL_FILE).exists():
+    """Return whether the process of a run's folder runs, or ran, on this machine."""
+    if not (folder / JOURNAL_FILE).exists():
         return False
     return run_folder.read_beat(folder).get("host") in (None, socket.gethostname())
 
 
-def _left_silently(folder: Path, deadline: float) -> bool:
-    """Wait until a run's process is gone or has ended its run; return whether it left no last status."""
+def _died(folder: Path, deadline: float) -> bool:
+    """Wait until a run's process has died or ended its run. Return whether it died."""
     while not run_folder.is_stale(folder):
-        if run_folder.read_journal(folder).status or time.monotonic() > deadline:
+        if read_history(folder).status or time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)
     return True
 
 
-def _end_elsewhere(run_id: str, deadline: float) -> bool:
-    """End a run of another machine, once its process has had its time; its journal follows where it lies."""
+def _end_remote_run(run_id: str, deadline: float) -> bool:
+    """End a run of another machine after its process had time to. That machine holds its journal."""
     if run_id.startswith(OFFLINE) or mlflow.get_tracking_uri().startswith("sqlite:"):
         return False  # such a store is on that machine too
     client = mlflow.MlflowClient()
     while client.get_run(run_id).info.status == "RUNNING":
         if time.monotonic() > deadline:
-            _end(client, run_id, "FAILED", f"{LOST} Start again where it ran, with resume=auto.")
+            _end(client, run_id, "FAILED", f"{LOST} Start again on that machine, with resume=auto.")
             return True
         time.sleep(POLL_S)
     return False
 
 
-def _going_on(folder: Path) -> str:
-    """Return how an interrupted training goes on, empty where nothing of it was saved."""
+def _how_to_resume(folder: Path) -> str:
+    """Return how to resume an interrupted training, empty if it has no checkpoint."""
     if not any((folder / "checkpoints").glob("*.pt")):
         return ""
-    return f" What was trained so far is saved. Go on: `moola pretrain --resume {folder.name}`"
+    return f" Its checkpoints are saved. Resume it: `moola pretrain --resume {folder.name}`"
 
 
 def _end(client: mlflow.MlflowClient, run_id: str, status: str, note: str) -> None:
-    client.set_tag(run_id, NOTE, note)
+    client.set_tag(run_id, Tags.NOTE, note)
     client.set_terminated(run_id, status)

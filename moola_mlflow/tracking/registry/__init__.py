@@ -1,1 +1,1 @@
-"""Model versions: log with evidence, find, promote, trace to their run."""
+"""The model registry: versions with their evidence, aliases, promotion, lineage."""

@@ -1,4 +1,4 @@
-"""Which registered version, and which run, stood behind the model that a run has read: an alias may move tomorrow."""
+"""Which model version, and which run, a model URI means now: an alias may move tomorrow."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from moola_mlflow.tracking.store import STORE_FAILURES
 
 @dataclass(frozen=True)
 class Origin:
-    """What stood behind a URI when it was read."""
+    """What a model URI meant when it was read."""
 
     uri: str
-    """``models:/name/version`` where an alias or a version was named, else the URI itself."""
+    """``models:/name/version`` for an alias or a version, else the URI as given."""
     run_id: str = ""
-    """Of the run that made it, empty where unknown."""
+    """Id of the run that made the model, empty if unknown."""
     model_id: str = ""
-    """MLflow's id of the logged model, empty where there is none."""
+    """MLflow's id of the logged model, empty without one."""
 
 
 def resolve_origin(uri: str, card: dict[str, Any]) -> Origin:
-    """Return which version an alias names now, and which run made it; ``card`` is that of the model."""
+    """Return the version that a URI means now, and the run that made it. ``card``: the card of the loaded model."""
     run_id = str(card.get("run_id") or "")
     name = uri.removeprefix("models:/")
     if name == uri:
@@ -47,14 +47,14 @@ def resolve_origin(uri: str, card: dict[str, Any]) -> Origin:
 
 
 def model_id_of(version: ModelVersion) -> str:
-    """Return the logged model behind a version: a SQL store tells it in the source alone."""
+    """Return the id of a version's logged model. SQL stores keep it in the version's source only."""
     source = str(version.source or "").removeprefix("models:/")
     return str(version.model_id or (source if source.startswith("m-") else ""))
 
 
 def log_model_inputs(run_id: str, model_ids: Sequence[str]) -> None:
-    """Make logged models inputs of a run, so that the UI leads from one to the other; stores that cannot do not."""
+    """Make logged models inputs of a run, so that the UI links them. Stores without that feature are left alone."""
     if model_ids:
-        with suppress(*STORE_FAILURES):  # the run's tags say the same
+        with suppress(*STORE_FAILURES):  # the run's tags have the same information
             models = [LoggedModelInput(model_id) for model_id in model_ids]
             mlflow.MlflowClient().log_inputs(run_id, models=models)

@@ -1,4 +1,4 @@
-"""Registered models: log a version with its evidence, find one by URI, load it for further training or use."""
+"""Registered models: register a version with its evidence, find one by its URI, load it to train or use it."""
 
 from __future__ import annotations
 
@@ -37,23 +37,19 @@ PACKAGE = Path(__file__).resolve().parents[2]
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
 CANDIDATE = "candidate"
 PASSED = "passed"
-KIND = VersionTags.KIND
-"""Tag of a version: encoder or detector."""
-EVENT_TAG = Tags.EVENT
-"""Tag of what an event of a run's journal has made: it is looked for before another one is made."""
-BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def requirements(*further: str) -> list[str]:
-    """Return the exact packages that a served model needs; inferring them would take minutes."""
+    """Return the exact packages that a served model needs. Letting MLflow infer them takes minutes."""
     names = (*SERVED_REQUIREMENTS, *further)
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "") -> str:
-    """Register an encoder folder as a new version with alias ``candidate``; return the version.
+    """Register an encoder folder as a new version with alias ``candidate``, and return the version.
 
-    A second call with an equal ``key`` makes no second version.
+    A second call with the same ``key`` makes no second version.
     """
     signature = ModelSignature(
         inputs=_windows(card),
@@ -64,10 +60,10 @@ def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, s
 
 
 def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "") -> str:
-    """Register a detector folder as a new version with alias ``candidate``; return the version.
+    """Register a detector folder as a new version with alias ``candidate``, and return the version.
 
-    ``card`` is that of ``detector.json``, with ``classes`` and ``window``. The outputs are those of windows; of a table
-    of bars they are the columns of ``scan.COLUMNS``, for which the parameters are.
+    ``card``: the content of ``detector.json``, with ``classes`` and ``window``. The signature's outputs are those for
+    windows. For a table of bars the model returns the columns of ``scan.COLUMNS`` and reads the parameters.
     """
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -75,7 +71,7 @@ def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, 
         ColSpec(DataType.long, "expansion_start"),
         ColSpec(DataType.long, "expansion_end"),
     ]
-    # No inputs: MLflow can declare windows or a table, and would refuse the other. The model checks both itself.
+    # No inputs: MLflow can declare windows or a table, and then refuses the other. The model checks both itself.
     parameters = [
         ParamSpec(option, DataType.long if isinstance(default, int) else DataType.double, default)
         for option, default in DetectConfig().model_dump(include=set(SCAN_PARAMETERS)).items()
@@ -97,21 +93,23 @@ def _log(
     tags: dict[str, str],
     key: str,
 ) -> str:
-    """The model is code plus safetensors: nothing in it is unpickled, and it loads outside the checkout.
+    """Log a model to the active run and register it. It is code plus safetensors, without any pickle.
 
-    A version is made with its tags in one request: there is none without its evidence, whatever breaks in between. The
-    alias follows undisturbed, so that ``candidate`` is the newest version or, after a crash, the one before.
+    One request makes the version with its tags, so no version lacks its evidence, whatever fails in between. No
+    interruption comes between version and alias. After a crash ``candidate`` names the version before.
     """
     check_registry_kind(name, kind)
-    complete = {KIND: kind, **{tag: str(value) for tag, value in tags.items()}, **({EVENT_TAG: key} if key else {})}
-    there = _versions(name, key)
-    uri = _logged(key) or (_log_model(kind, folder, signature, packages, key) if not there else "")
+    complete = {VersionTags.KIND: kind, **{tag: str(value) for tag, value in tags.items()}}
+    if key:
+        complete[VersionTags.EVENT] = key
+    made_before = _versions_of_event(name, key)
+    uri = _logged_before(key) or (_log_model(kind, folder, signature, packages, key) if not made_before else "")
     client = mlflow.MlflowClient()
     with undisturbed():
-        version = there[0] if there else str(mlflow.register_model(uri, name, tags=complete).version)
-        for double in _versions(name, key):  # a request whose answer was lost is sent again, by MLflow too
-            if double != version:
-                client.delete_model_version(name, double)
+        version = made_before[0] if made_before else str(mlflow.register_model(uri, name, tags=complete).version)
+        for duplicate in _versions_of_event(name, key):  # MLflow repeats a request whose answer was lost
+            if duplicate != version:
+                client.delete_model_version(name, duplicate)
         client.set_registered_model_alias(name, CANDIDATE, version)
         ui.describe(client, kind, name, version, complete)
     return version
@@ -120,7 +118,7 @@ def _log(
 def _log_model(kind: str, folder: Path, signature: ModelSignature, packages: Sequence[str], key: str) -> str:
     """Log a model to the active run and return its URI."""
     with warnings.catch_warnings():
-        # MLflow asks for an example of the input, which the signature describes already.
+        # MLflow asks for an input example; the signature already describes the input.
         warnings.filterwarnings("ignore", message=".*input example")
         info = mlflow.pyfunc.log_model(
             name=kind,
@@ -129,26 +127,26 @@ def _log_model(kind: str, folder: Path, signature: ModelSignature, packages: Seq
             code_paths=[str(PACKAGE)],
             signature=signature,
             pip_requirements=list(packages),
-            tags={EVENT_TAG: key} if key else None,
+            tags={Tags.EVENT: key} if key else None,
         )
     return str(info.model_uri)
 
 
-def _versions(name: str, key: str) -> list[str]:
-    """Return the versions that an event has made, the first one first."""
+def _versions_of_event(name: str, key: str) -> list[str]:
+    """Return the versions that an event has made, oldest first."""
     if not key:
         return []
-    wanted = f"name = {_quoted(name)} and tags.`{EVENT_TAG}` = '{key}'"
+    wanted = f"name = {_quoted(name)} and tags.`{VersionTags.EVENT}` = '{key}'"
     return sorted((str(found.version) for found in mlflow.MlflowClient().search_model_versions(wanted)), key=int)
 
 
-def _logged(key: str) -> str:
-    """Return the URI of the whole model that an event has logged to the active run; halves of it are deleted."""
+def _logged_before(key: str) -> str:
+    """Return the URI of the model that an event has logged to the active run, else ''. Delete unfinished ones."""
     run = mlflow.active_run()
     if not key or run is None:
         return ""
     client = mlflow.MlflowClient()
-    for model in client.search_logged_models([run.info.experiment_id], f"tags.`{EVENT_TAG}` = '{key}'"):
+    for model in client.search_logged_models([run.info.experiment_id], f"tags.`{Tags.EVENT}` = '{key}'"):
         if model.status == mlflow.entities.LoggedModelStatus.READY:
             return str(model.model_uri)
         client.delete_logged_model(model.model_id)
@@ -156,9 +154,9 @@ def _logged(key: str) -> str:
 
 
 def check_registry_kind(name: str, kind: str) -> None:
-    """Refuse to register an encoder under a name that holds detectors, or the other way round.
+    """Refuse to register an encoder under a name that holds detectors, or a detector under one that holds encoders.
 
-    Raises: UserError: whoever loads that name's newest version would get another kind of model.
+    Raises: UserError, because a user who loads the newest version would get another kind of model.
     """
     held = _kind_of(name)
     if name != "none" and held not in (None, kind):
@@ -169,7 +167,7 @@ def check_registry_kind(name: str, kind: str) -> None:
 
 
 def _kind_of(name: str) -> str | None:
-    """Return what a registered name holds, None where there is no version or it does not say."""
+    """Return which kind of model a registered name holds, None without a version that says it."""
     client = mlflow.MlflowClient()
     try:
         newest = client.search_model_versions(f"name = {_quoted(name)}", max_results=1)
@@ -178,14 +176,14 @@ def _kind_of(name: str) -> str | None:
     if not newest:
         return None
     version = newest[0]
-    if KIND in version.tags:
-        return version.tags[KIND]
-    try:  # made before versions had the tag: the logged model is called after its kind
+    if VersionTags.KIND in version.tags:
+        return version.tags[VersionTags.KIND]
+    try:  # early versions lack the tag, but the logged model's name is its kind
         model_id = model_id_of(version)
-        called = client.get_logged_model(model_id).name if model_id else None
+        logged_name = client.get_logged_model(model_id).name if model_id else None
     except MlflowException:
         return None
-    return called if called in ("encoder", "detector") else None
+    return logged_name if logged_name in ("encoder", "detector") else None
 
 
 def _quoted(name: str) -> str:
@@ -193,12 +191,31 @@ def _quoted(name: str) -> str:
 
 
 def load_encoder(uri: str | Path) -> Encoder:
-    """Return a trainable encoder, in evaluation mode, with its card.
+    """Load a trained encoder, in evaluation mode and ready for further training.
 
-    ``uri`` is ``models:/name@alias``, ``models:/name/version``, ``runs:/<id>/encoder``, an encoder folder or a
-    ``.pt`` checkpoint. An alias that was moved by hand to a version without passed gates warns.
+    Warns if the URI's alias was moved by hand to a version that has not passed its gates.
 
-    Raises: UserError where there is none.
+    Parameters
+    ----------
+    uri
+        ``models:/name@alias``, ``models:/name/version``, ``runs:/<id>/encoder``, an encoder folder or a ``.pt``
+        checkpoint.
+
+    Returns
+    -------
+    Encoder
+        A torch module. Its ``card`` says what it was trained on and how well it scored.
+
+    Raises
+    ------
+    UserError
+        If there is no encoder at ``uri``.
+
+    Examples
+    --------
+    >>> encoder = load_encoder("models:/moola-encoder@champion")  # doctest: +SKIP
+    >>> encoder.card["features"]["set"]  # doctest: +SKIP
+    'relativity11'
     """
     with tempfile.TemporaryDirectory() as scratch:
         return load_from_path(
@@ -207,31 +224,51 @@ def load_encoder(uri: str | Path) -> Encoder:
 
 
 def load_encoders(text: str) -> list[tuple[str, Encoder]]:
-    """Return the encoders named in a text, separated by commas, with their names; none for an empty one.
+    """Load the encoders that a text names, separated by commas, and return them with their names.
 
-    Raises: UserError where one is not there or is named twice.
+    Raises: UserError if one is missing or named twice.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(set(names)) < len(names):
-        raise UserError(f"finetune.encoder='{text}' names an encoder twice; an ensemble needs different ones")
+        raise UserError(f"finetune.encoder='{text}' names an encoder twice; name different ones for an ensemble")
     encoders = [(name, load_encoder(name)) for name in names]
     known: dict[str, str] = {}
     for name, encoder in encoders:
         model_id = encoder.card.get("model_id")
         if model_id in known:
-            raise UserError(f"finetune.encoder: '{known[model_id]}' and '{name}' are one encoder; give different ones")
+            raise UserError(
+                f"finetune.encoder: '{known[model_id]}' and '{name}' are the same encoder; name different ones"
+            )
         if model_id:
             known[model_id] = name
     return encoders
 
 
 def load_detector(uri: str | Path) -> PatternDetector:
-    """Return a detector with its card; ``predict`` takes raw OHLC windows.
+    """Load a detector. Its ``predict`` takes raw OHLC windows.
 
-    ``uri`` is ``models:/name@alias``, ``models:/name/version``, ``runs:/<id>/detector`` or a detector folder. An
-    alias that was moved by hand to a version without passed gates warns.
+    Warns if the URI's alias was moved by hand to a version that has not passed its gates.
 
-    Raises: UserError where there is none.
+    Parameters
+    ----------
+    uri
+        ``models:/name@alias``, ``models:/name/version``, ``runs:/<id>/detector`` or a detector folder.
+
+    Returns
+    -------
+    PatternDetector
+        The detector. Its ``card`` holds the evidence of its cross-validation.
+
+    Raises
+    ------
+    UserError
+        If there is no detector at ``uri``.
+
+    Examples
+    --------
+    >>> detector = load_detector("models:/moola-detector@champion")  # doctest: +SKIP
+    >>> detector.classes  # doctest: +SKIP
+    ('consolidation', 'retracement')
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = _located("detector", str(uri), DETECTOR_CARD, " or a folder", Path(scratch))
@@ -239,12 +276,12 @@ def load_detector(uri: str | Path) -> PatternDetector:
 
 
 def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path:
-    """Return the folder (or checkpoint) on disk that a URI names, fetched into ``scratch`` where it is in a store."""
+    """Return the folder or checkpoint on disk that a URI names. Models in a store are downloaded into ``scratch``."""
     if not uri.startswith(("models:/", "runs:/")):
         path = Path(uri)
         if not path.exists():
             raise UserError(
-                f"{kind} '{uri}' is not there; give models:/moola-{kind}@champion, models:/moola-{kind}/3, "
+                f"{kind} '{uri}' does not exist; give models:/moola-{kind}@champion, models:/moola-{kind}/3, "
                 f"runs:/<run id>/{kind}{others}"
             )
         return path
@@ -258,35 +295,35 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
         ) from e
     if card == ENCODER_CARD and any(local.rglob(DETECTOR_CARD)):
         raise UserError(
-            f"{kind} '{uri}' is a detector: the encoder in it may have been fitted to labels that you would score on; "
-            "give the encoder that it was made from"
+            f"{kind} '{uri}' is a detector, and its encoder may have seen the labels that you will score on; "
+            "give the encoder that the detector was made from"
         )
-    cards = sorted(local.rglob(card), key=lambda path: len(path.parts))  # an encoder inside of a detector lies deeper
+    cards = sorted(local.rglob(card), key=lambda path: len(path.parts))  # an encoder in a detector lies deeper
     if not cards:
-        raise UserError(f"'{uri}' holds no {card}; it is not one of this project's {kind}s")
+        raise UserError(f"'{uri}' holds no {card}, so it is no {kind} of this project")
     return cards[0].parent
 
 
 def is_regular(version: ModelVersion) -> bool:
-    """Return whether an alias may name a version: a promotion put it there, or it has passed its gates."""
+    """Return whether an alias may name a version: it was promoted, or it has passed its gates."""
     return VersionTags.PROMOTED_BY in version.tags or version.tags.get(VersionTags.GATES, "").startswith(PASSED)
 
 
 @contextmanager
 def without_progress_bar() -> Iterator[None]:
-    """Fetch without MLflow's progress bars, unless the user has asked for them."""
-    if BAR in os.environ:
+    """Download without MLflow's progress bars, unless the user has set its variable."""
+    if PROGRESS_BAR in os.environ:
         yield
         return
-    os.environ[BAR] = "false"
+    os.environ[PROGRESS_BAR] = "false"
     try:
         yield
     finally:
-        os.environ.pop(BAR, None)
+        os.environ.pop(PROGRESS_BAR, None)
 
 
 def _similar(uri: str) -> str:
-    """Return the registered name, or of a known name the alias or version, that a ``models:/`` URI may have meant."""
+    """Return a hint at the registered name, alias or version that is most like a ``models:/`` URI."""
     if not uri.startswith("models:/"):
         return ""
     name, _, alias = uri.removeprefix("models:/").partition("@")
@@ -304,20 +341,20 @@ def _similar(uri: str) -> str:
     return f"{nearest_name(alias or number, [*aliases, *versions])} {there}"
 
 
-def check_version_whole(version: ModelVersion, alias: str) -> None:
-    """Refuse a version that was made without its evidence. Raises: UserError with the cure."""
+def check_has_evidence(version: ModelVersion, alias: str) -> None:
+    """Refuse a version without tags: it carries no evidence. Raises: UserError."""
     if not version.tags:
         raise UserError(
             f"version {version.version} of {version.name}, which alias '{alias}' names, has no tags: its registration "
-            "was interrupted, or another program made it; register anew with `moola pretrain` or `moola finetune`, or "
-            "name another version"
+            "was interrupted, or another program made it. Register a new version with `moola pretrain` or `moola "
+            "finetune`, or name another version"
         )
 
 
 def _check_alias(uri: str) -> None:
-    """Warn where an alias names a version that no promotion put there and that has not passed its gates.
+    """Warn if an alias names a version that was not promoted and has not passed its gates.
 
-    Raises: UserError where ``candidate`` names a half-made version.
+    Raises: UserError if ``candidate`` names a version without its evidence.
     """
     name, at, alias = uri.removeprefix("models:/").partition("@")
     if not uri.startswith("models:/") or not at:
@@ -325,9 +362,9 @@ def _check_alias(uri: str) -> None:
     try:
         version = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException:
-        return  # the download says what is wrong
+        return  # the download will report what is wrong
     if alias == CANDIDATE:
-        check_version_whole(version, alias)
+        check_has_evidence(version, alias)
         return
     if not is_regular(version):
         warnings.warn(

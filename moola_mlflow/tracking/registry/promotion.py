@@ -1,4 +1,4 @@
-"""Promotion: which version is meant, whether it serves, and how an alias moves to it."""
+"""Promotion: find the version, read its evidence, check that it serves, and move an alias to it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from moola_mlflow.core import GateError, GateLimits, UserError, current_name, ne
 from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.tracking.names import VersionTags
-from moola_mlflow.tracking.registry.models import CANDIDATE, check_version_whole, without_progress_bar
+from moola_mlflow.tracking.registry.models import CANDIDATE, check_has_evidence, without_progress_bar
 from moola_mlflow.tracking.registry.smoke_test import find_problem
 from moola_mlflow.tracking.store import shown_uri
 
 CHAMPION, PREVIOUS = "champion", "previous"
-KIND = "card_of"
-"""Key under which a fetched card says whose it is: detector or encoder."""
+CARD_OF = "card_of"
+"""Key that a downloaded card gets: detector or encoder."""
 MAX_TAG = 5000
 SMOKE_SEED = 5
 
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model as it is now."""
+    """A registered model with its versions and aliases."""
 
     name: str
     versions: tuple[str, ...]
-    """Oldest first."""
+    """Version numbers, oldest first."""
     aliases: dict[str, str]
-    """Alias -> version."""
+    """Version number by alias."""
 
     def resolve(self, version: str) -> str:
-        """Return the number that a version's number or an alias means. Raises: UserError naming what there is."""
+        """Return the version number that a number or an alias means. Raises: UserError that lists what exists."""
         if version in self.versions:
             return version
         if version in self.aliases:
@@ -52,7 +52,7 @@ class Model:
 
 
 def find_model(name: str) -> Model:
-    """Return a registered model. Raises: UserError naming those that are there."""
+    """Return a registered model. Raises: UserError that lists the registered ones."""
     client = mlflow.MlflowClient()
     names = [model.name for model in client.search_registered_models(max_results=1000)]
     try:
@@ -70,10 +70,10 @@ def find_model(name: str) -> Model:
 
 
 def check_alias(alias: str) -> None:
-    """Refuse an alias that MLflow cannot hold, or that is not for people to move. Raises: UserError."""
+    """Refuse an alias that MLflow cannot hold, or that this program moves by itself. Raises: UserError."""
     if alias in (CANDIDATE, PREVIOUS):
-        cure = "registering a version moves it" if alias == CANDIDATE else "`promote` moves it with champion"
-        raise UserError(f"alias='{alias}' cannot be promoted to: {cure}; give {CHAMPION}, or a name of your own")
+        mover = "registering a version moves it" if alias == CANDIDATE else "`promote` moves it with champion"
+        raise UserError(f"alias='{alias}' cannot be promoted to, because {mover}; give {CHAMPION}, or your own name")
     if not re.fullmatch(r"[A-Za-z_][\w-]{0,254}", alias, re.ASCII) or re.fullmatch(r"[vV]\d+|latest", alias):
         raise UserError(
             f"alias='{alias[:80]}'; allowed: letters, digits, '_' and '-', beginning with a letter, and neither "
@@ -82,9 +82,9 @@ def check_alias(alias: str) -> None:
 
 
 def fetch_version(name: str, version: str, scratch: Path) -> tuple[Path, dict[str, Any]]:
-    """Download a version; return its folder, and the card of the detector or encoder in it.
+    """Download a version. Return its folder, and the card of the detector or encoder in it.
 
-    Raises: UserError where it cannot be fetched or holds neither.
+    Raises: UserError if it cannot be downloaded, or holds neither.
     """
     uri = f"models:/{name}/{version}"
     try:
@@ -92,35 +92,35 @@ def fetch_version(name: str, version: str, scratch: Path) -> tuple[Path, dict[st
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(f"'{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}") from e
-    for card in (DETECTOR_CARD, ENCODER_CARD):  # in this order: a detector holds encoders
+    for card in (DETECTOR_CARD, ENCODER_CARD):  # in this order: a detector has encoders in it
         if found := sorted(folder.rglob(card), key=lambda path: len(path.parts)):
             try:
-                return folder, {**json.loads(found[0].read_text(encoding="utf-8")), KIND: Path(card).stem}
+                return folder, {**json.loads(found[0].read_text(encoding="utf-8")), CARD_OF: Path(card).stem}
             except (OSError, ValueError, TypeError, RecursionError) as e:
-                raise UserError(f"'{uri}': {card} cannot be read: {e}; register the model anew") from e
+                raise UserError(f"'{uri}': {card} cannot be read: {e}; register the model again") from e
     raise UserError(
-        f"'{uri}' holds neither {DETECTOR_CARD} nor {ENCODER_CARD}: it is no model of this project and carries no "
+        f"'{uri}' holds neither {DETECTOR_CARD} nor {ENCODER_CARD}, so it is no model of this project and carries no "
         "evidence; register one with `moola finetune` or `moola pretrain`"
     )
 
 
 def check_candidate(name: str, version: str) -> None:
-    """Refuse a version that was left half-made. Raises: UserError."""
-    check_version_whole(mlflow.MlflowClient().get_model_version(name, version), CANDIDATE)
+    """Refuse a version whose registration was interrupted. Raises: UserError."""
+    check_has_evidence(mlflow.MlflowClient().get_model_version(name, version), CANDIDATE)
 
 
 def was_promoted(name: str, version: str) -> bool:
-    """Return whether a promotion has put an alias on a version before; one moved by hand does not count."""
+    """Return whether `promote` has ever moved an alias to a version. A move by hand does not count."""
     return VersionTags.PROMOTED_BY in mlflow.MlflowClient().get_model_version(name, version).tags
 
 
 def judge_card(card: dict[str, Any], config: GateLimits) -> list[Gate]:
-    """Return the gates of a fetched version's card.
+    """Return the gates of a downloaded card.
 
-    Cards of earlier versions do not say whether a detector was compared on its own inputs. One on path features alone
-    never was.
+    Early cards do not say whether the detector was compared with baselines that read the same inputs. A detector on
+    price-path features alone never was.
     """
-    if card[KIND] != Path(DETECTOR_CARD).stem:
+    if card[CARD_OF] != Path(DETECTOR_CARD).stem:
         return encoder_gates(card, config)
     evidence = card.get("evidence")
     if isinstance(evidence, dict):
@@ -129,34 +129,34 @@ def judge_card(card: dict[str, Any], config: GateLimits) -> list[Gate]:
 
 
 def check_serves(folder: Path, card: dict[str, Any], title: str) -> None:
-    """Load a version as MLflow serves it and have it read one synthetic window.
+    """Load a version as MLflow serves it, and let it read one synthetic window.
 
-    Raises: GateError where it fails; no force overrides that.
+    Raises: GateError if it fails, even with ``force``.
     """
     try:
         length = int(card["window"]["length"])
     except (KeyError, TypeError, ValueError) as e:
-        raise GateError(_unserved(title, f"its card names no window length ({type(e).__name__}: {e})")) from e
+        raise GateError(_does_not_serve(title, f"its card names no window length ({type(e).__name__}: {e})")) from e
     window = generate_bars(length, SMOKE_SEED)[["open", "high", "low", "close"]].to_numpy(np.float64)[None]
     if problem := find_problem(folder, window):
-        raise GateError(_unserved(title, problem))
+        raise GateError(_does_not_serve(title, problem))
 
 
-def _unserved(title: str, reason: str) -> str:
+def _does_not_serve(title: str, reason: str) -> str:
     return f"{title} does not serve, so no alias moves to it, force or not: {' '.join(reason.split())[:1000]}"
 
 
 def move_alias(model: Model, alias: str, version: str, tags: dict[str, str]) -> str | None:
-    """Tag a version and move an alias to it; return the version that held the alias before, if any.
+    """Tag a version and move an alias to it. Return the version that had the alias before, if any.
 
-    ``previous`` then names what ``champion`` named, where that is another version.
+    If ``champion`` moves, ``previous`` moves to the version that was champion before.
     """
     client, before = mlflow.MlflowClient(), model.aliases.get(alias)
     for key, value in tags.items():
         client.set_model_version_tag(model.name, version, key, value[:MAX_TAG])
     if before == version:
         return before
-    if alias == CHAMPION and before is not None:  # first, so that a break in between can be repeated
+    if alias == CHAMPION and before is not None:  # first: after a failure in between, the move can be repeated
         client.set_registered_model_alias(model.name, PREVIOUS, before)
     client.set_registered_model_alias(model.name, alias, version)
     return before

@@ -19,9 +19,9 @@ from harness import QUICK, SMOKE, Store
 
 from moola_mlflow.sweep.trial_runs import TrialRun
 from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery.journal import Sent
-from moola_mlflow.tracking.recovery.doctor import DoctorFinding, examine_store
-from moola_mlflow.tracking.recovery.heartbeat import machine_name
+from moola_mlflow.tracking.delivery import JOURNAL_FILE, Sent, append_status, read_history
+from moola_mlflow.tracking.recovery.doctor import Check, examine_store
+from moola_mlflow.tracking.recovery.heartbeat import host_name
 from moola_mlflow.tracking.run import Run
 
 SMALL = {**QUICK, "config": SMOKE, "register": "none"}
@@ -82,12 +82,12 @@ def test_the_next_start_closes_a_run_whose_process_is_gone(store: Store) -> None
 @pytest.mark.slow
 def test_moved_artifacts_and_aliases_moved_by_hand_are_found(store: Store) -> None:
     assert store.run("pretrain", {**SMALL, "register": "moola-encoder"}).returncode == 0
-    assert "are not there" not in store.run("doctor", {}).stdout
+    assert "are missing, for instance" not in store.run("doctor", {}).stdout
     store.client.set_registered_model_alias("moola-encoder", "champion", "1")
     shutil.move(store.folder / "mlruns", store.folder / "elsewhere")
     told = store.run("doctor", {}).stdout
     assert "alias 'champion' of moola-encoder was moved by hand to version 1" in told
-    assert "the artifacts of 1 finished runs are not there" in told
+    assert "the artifacts of 1 finished runs are missing" in told
     assert f"ln -s WHERE_IT_IS_NOW {store.folder}/mlruns" in told
 
 
@@ -112,7 +112,7 @@ def test_a_moved_checkout_finds_its_artifacts_again_and_its_store_is_kept(tmp_pa
     assert loaded.stdout.strip() == "11", loaded.stderr
     assert moved.run("pretrain", {**SMALL, "register": "moola-encoder"}).returncode == 0
     assert not before.folder.exists()  # new runs go where the checkout is
-    assert "are not there" not in moved.run("doctor", {}).stdout
+    assert "are missing, for instance" not in moved.run("doctor", {}).stdout
     kept = sqlite3.connect(moved.folder / "mlflow.db.before-relocation")
     assert kept.execute("SELECT artifact_uri FROM runs").fetchone()[0].startswith(str(before.folder))
     kept.close()
@@ -125,17 +125,17 @@ def workdir(workdir: Path) -> Path:
     return workdir
 
 
-def wrong() -> list[DoctorFinding]:
+def wrong() -> list[Check]:
     """What is found and has a cure."""
     return [finding for finding in examine_store() if finding.cure]
 
 
 def begin() -> str:
     """A run that went on without another word; return its id."""
-    with Run("pretrain", "quiet") as run:
+    with Run.start("pretrain", "quiet") as run:
         run.metrics({"val/huber": 1.0}, 0)
-    lines = (run.folder / run_folder.JOURNAL_FILE).read_text().splitlines(keepends=True)
-    (run.folder / run_folder.JOURNAL_FILE).write_text("".join(line for line in lines if '"kind": "status"' not in line))
+    lines = (run.folder / JOURNAL_FILE).read_text().splitlines(keepends=True)
+    (run.folder / JOURNAL_FILE).write_text("".join(line for line in lines if '"kind": "status"' not in line))
     mlflow.MlflowClient().update_run(run.id, status="RUNNING")
     return run.id
 
@@ -156,7 +156,7 @@ def test_a_run_of_a_container_that_was_started_again_under_another_name_is_close
     beat(2 * run_folder.FRESH_S)
     assert run_folder.stale_folders() == [run_id]
     (finding,) = wrong()
-    assert finding.what == f"run {run_id} (quiet) says RUNNING, its process is gone"
+    assert finding.what == f"run {run_id} (quiet) says RUNNING, but its process is gone"
     assert finding.fix is not None
     finding.fix()
     assert mlflow.MlflowClient().get_run(run_id).info.status == "KILLED"
@@ -164,12 +164,12 @@ def test_a_run_of_a_container_that_was_started_again_under_another_name_is_close
 
 
 def test_a_run_that_ended_and_of_which_the_store_lacks_a_part_is_not_said_to_be_running(workdir: Path) -> None:
-    with Run("pretrain", "ended") as run:
+    with Run.start("pretrain", "ended") as run:
         run.text("kept", "kept.txt")
         run.metrics({"val/huber": 1.0}, 0)
     sent = Sent.read(run.folder)
     assert sent is not None
-    lines = (run.folder / run_folder.JOURNAL_FILE).read_bytes().splitlines(keepends=True)
+    lines = (run.folder / JOURNAL_FILE).read_bytes().splitlines(keepends=True)
     mlflow.MlflowClient().update_run(run.id, status="RUNNING")
     dataclasses.replace(sent, offset=sent.offset - len(lines[-1]) - len(lines[-2])).write(run.folder)
     (finding,) = wrong()
@@ -178,7 +178,7 @@ def test_a_run_that_ended_and_of_which_the_store_lacks_a_part_is_not_said_to_be_
     sent.write(run.folder)
     (finding,) = wrong()
     assert (finding.what, finding.cure) == (
-        f"run {run.id} (ended) says RUNNING and ended FINISHED",
+        f"run {run.id} (ended) says RUNNING, but it ended FINISHED",
         f"moola sync {run.folder}",
     )
     mlflow.MlflowClient().set_terminated(run.id)
@@ -205,7 +205,7 @@ def test_trials_whose_process_is_gone_or_whose_sweep_has_ended_are_found_and_clo
     client.set_tag(parents[0], "moola.coordinator", json.dumps(beat))
     client.set_terminated(parents[1], "KILLED")
     works, dead, left = (TrialRun.start(client, "0", parents[i], i, {}).id for i in (0, 0, 1))
-    client.set_tag(dead, "moola.worker", json.dumps([machine_name(), 2**22 + 1]))
+    client.set_tag(dead, "moola.worker", json.dumps([host_name(), 2**22 + 1]))
     found = wrong()
     assert {finding.what.split()[1] for finding in found} == {dead, left}
     for finding in found:
@@ -223,7 +223,7 @@ def test_an_alias_that_points_nowhere_is_found_and_removed(workdir: Path) -> Non
     with sqlite3.connect(workdir / "mlflow.db") as database:
         database.execute("UPDATE registered_model_aliases SET version = 7")
     (finding,) = wrong()
-    assert finding.what == "alias 'champion' of moola-encoder points to version 7, which is gone"
+    assert finding.what == "alias 'champion' of moola-encoder points to version 7, which does not exist"
     assert "moola promote --model moola-encoder --version VERSION --alias champion" in finding.cure
     assert finding.fix is not None
     finding.fix()
@@ -267,7 +267,7 @@ def test_a_folder_is_abandoned_when_nobody_holds_it_and_its_journal_has_no_end(t
     def journal(name: str, *lines: str) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        (folder / run_folder.JOURNAL_FILE).write_text("".join(f"{line}\n" for line in lines))
+        (folder / JOURNAL_FILE).write_text("".join(f"{line}\n" for line in lines))
         return folder
 
     begin, end = '{"kind": "begin"}', '{"kind": "status", "status": "FINISHED"}'
@@ -279,6 +279,6 @@ def test_a_folder_is_abandoned_when_nobody_holds_it_and_its_journal_has_no_end(t
     assert run_folder.stale_folders(tmp_path) == ["again", "cut"]
     held.close()
     assert run_folder.stale_folders(tmp_path) == ["again", "cut", "held"]
-    run_folder.close_run_folder(tmp_path / "cut", "KILLED")
+    append_status(tmp_path / "cut", "KILLED", run_folder.DIED)
     assert run_folder.stale_folders(tmp_path) == ["again", "held"]
-    assert run_folder.read_journal(tmp_path / "cut").status == "KILLED"
+    assert read_history(tmp_path / "cut").status == "KILLED"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from harness import QUICK, SMOKE, Store, note_of
 
-from moola_mlflow.tracking.run_folder import read_journal
+from moola_mlflow.tracking.delivery import read_history
 
 pytestmark = pytest.mark.slow
 SMALL = {**QUICK, "config": SMOKE, "register": "none"}
@@ -94,7 +94,7 @@ def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(stor
     gone = ("the first process of this training", "another process of this training is gone")[killed]
     assert gone in run.data.tags["mlflow.note.content"]
     assert "resume" in run.data.tags["mlflow.note.content"]
-    assert read_journal(store.folder / ".moola/runs" / run.info.run_id).status == "FAILED"
+    assert read_history(store.folder / ".moola/runs" / run.info.run_id).status == "FAILED"
     reached = len(store.client.get_metric_history(run.info.run_id, "val/huber"))
     on = start(store, 2, {**many, "resume": "auto"})
     said, _ = on.communicate(timeout=400)

@@ -14,7 +14,7 @@ import torch
 from harness import QUICK, ROOT, SMOKE, Served, Store
 from outage import Server, assert_whole, epochs_in, wait_for
 
-from moola_mlflow.tracking.delivery.replay import NOTE
+from moola_mlflow.tracking import Tags
 
 LONG = {**QUICK, "config": SMOKE, "epochs": "5000", "trainer.patience": "5000"}
 LIMIT_S = 5.0
@@ -43,7 +43,7 @@ def interrupted(process: subprocess.Popen[str], signum: int, folder: Path) -> tu
 def assert_killed_with_checkpoint(store: Store, folder: Path) -> None:
     (run,) = store.runs()
     assert run.info.status == "KILLED"
-    assert "Interrupted" in run.data.tags[NOTE]
+    assert "Interrupted" in run.data.tags[Tags.NOTE]
     state = torch.load(
         folder / ".moola" / "runs" / run.info.run_id / "checkpoints" / "checkpoint_latest.pt", map_location="cpu"
     )
@@ -161,6 +161,8 @@ def test_a_launcher_that_dies_does_not_leave_its_child_training(tmp_path: Path, 
     process.send_signal(signum)
     process.wait(60)
     deadline = time.monotonic() + 60
-    while NOTE not in store.runs()[0].data.tags and time.monotonic() < deadline:  # the note is the last that it writes
+    while (
+        Tags.NOTE not in store.runs()[0].data.tags and time.monotonic() < deadline
+    ):  # the note is the last that it writes
         time.sleep(0.2)
     assert_killed_with_checkpoint(store, ROOT)

@@ -28,14 +28,14 @@ from outage import (
 from postgres import Postgres
 
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.delivery import count_unsent, journal
 from moola_mlflow.tracking.run import Run
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_run_with_a_live_server_is_whole_when_it_ends(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    with Run("pretrain", "live") as active:
+    with Run.start("pretrain", "live") as active:
         fill(active, range(5))
         assert active.register("encoder", "live", encoder_in(active), {"gates": "none"}) == "1"
         assert active.steps("val/huber") == set(range(5))
@@ -46,7 +46,7 @@ def test_a_run_with_a_live_server_is_whole_when_it_ends(server: Server, capsys: 
 
 
 def test_a_server_that_hangs_holds_nothing_up_and_has_everything_once_it_goes_on(server: Server) -> None:
-    with Run("pretrain", "hung") as active:
+    with Run.start("pretrain", "hung") as active:
         active.metrics({"val/huber": 9.0}, step=0)
         server.signal(signal.SIGSTOP)
         try:
@@ -54,22 +54,22 @@ def test_a_server_that_hangs_holds_nothing_up_and_has_everything_once_it_goes_on
             assert journal.logged_steps(active.folder, "val/huber") == set(
                 range(200)
             )  # all done, and the server still hangs
-            assert journal.count_unsent(active.folder) > 0
-            wait_for(lambda: active._outbox is not None and active._outbox.trouble)
+            assert count_unsent(active.folder) > 0
+            wait_for(lambda: active.delivery.state.problem)
         finally:
             server.signal(signal.SIGCONT)
-    if journal.count_unsent(active.folder):  # one try at the end may have met a server that was not awake yet
+    if count_unsent(active.folder):  # one try at the end may have met a server that was not awake yet
         assert sync(active.folder) == 0
     assert_whole(active.client, active.folder)
 
 
 def test_a_child_run_that_a_hung_server_makes_twice_is_left_once(server: Server) -> None:
-    with Run("finetune", "twice") as active:
-        wait_for(lambda: active._outbox is not None and not active._outbox.pending)
+    with Run.start("finetune", "twice") as active:
+        wait_for(lambda: not active.delivery.state.pending)
         server.signal(signal.SIGSTOP)
         try:
             active.child("fold 1", {"moola.fold": 1}, [{"train/loss": 0.5}], {"f1": 0.75})
-            wait_for(lambda: active._outbox is not None and active._outbox.trouble)  # every repetition now waits there
+            wait_for(lambda: active.delivery.state.problem)  # every repetition now waits there
         finally:
             server.signal(signal.SIGCONT)
     assert sync(active.folder) == 0
@@ -116,10 +116,10 @@ def test_a_postgresql_store_that_is_stopped_for_half_of_a_training_lacks_no_poin
 
 def test_what_a_store_will_never_take_fails_the_run_at_its_next_word_as_it_would_at_once(server: Server) -> None:
     def go() -> None:
-        with Run("pretrain", "bad") as active:
+        with Run.start("pretrain", "bad") as active:
             runs.append(active)
             active.metrics({"no?name": 1.0})
-            wait_for(lambda: active._outbox is not None and active._outbox.refused)
+            wait_for(lambda: active.delivery.state.refused)
             active.metrics({"fine": 1.0})
 
     runs: list[Run] = []
@@ -131,7 +131,7 @@ def test_what_a_store_will_never_take_fails_the_run_at_its_next_word_as_it_would
 
 def test_a_name_that_holds_other_models_is_refused_while_the_server_lives(server: Server) -> None:
     mlflow.MlflowClient().create_registered_model("taken")
-    with Run("pretrain", "other") as active:
+    with Run.start("pretrain", "other") as active:
         source = f"{active.client.get_run(active.id).info.artifact_uri}/detector"
         active.client.create_model_version("taken", source, run_id=active.id, tags={"moola.kind": "detector"})
         with pytest.raises(UserError, match="holds detectors"):
@@ -234,14 +234,14 @@ def test_what_is_wrong_with_an_address_is_refused_and_only_an_outage_is_waited_o
         threading.Thread(target=other.serve_forever, daemon=True).start()
         here(monkeypatch, f"http://127.0.0.1:{other.server_port}")
         if away:
-            with Run("pretrain", "away") as active:
+            with Run.start("pretrain", "away") as active:
                 active.metrics({"a": 1.0})
             assert active.id.startswith("offline-")
         else:
             with pytest.raises(UserError, match="does not work"):
-                Run("pretrain", "refused")
+                Run.start("pretrain", "refused")
             assert not Path(".moola").exists()
         with pytest.raises(UserError, match="does not work"):
-            Run("promote", "needs the store")
+            Run.start("promote", "needs the store")
         other.shutdown()
     mlflow.set_tracking_uri(None)

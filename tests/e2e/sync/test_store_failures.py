@@ -21,7 +21,7 @@ def test_a_run_whose_journal_cannot_be_written_at_its_end_is_failed_not_finished
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fail_with_a_full_disk() -> None:
-        with Run("pretrain", "one") as active:
+        with Run.start("pretrain", "one") as active:
             monkeypatch.setattr(active, "_write", full)
             raise RuntimeError("boom")
 
@@ -31,6 +31,6 @@ def test_a_run_whose_journal_cannot_be_written_at_its_end_is_failed_not_finished
         (run,) = store.runs()
         assert run.info.status == "FAILED"
         assert "boom" in run.data.tags["mlflow.note.content"]
-        with Run("pretrain", "two"):
+        with Run.start("pretrain", "two"):
             pass  # the first one let go of everything
     assert [run.info.status for run in store.runs()] == ["FINISHED", "FAILED"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from harness import Store
+from harness import Store, kill
 from mlflow.entities import Metric
 from outage import (
     Server,
@@ -24,10 +24,9 @@ from outage import (
 from moola_mlflow.cli import main
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.signals import Interrupted
-from moola_mlflow.tracking.delivery import journal
-from moola_mlflow.tracking.delivery.replay import NOTE
+from moola_mlflow.tracking import Tags
+from moola_mlflow.tracking.delivery import Sent
 from moola_mlflow.tracking.run import Run
-from moola_mlflow.tracking.store import let_go
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +35,7 @@ def test_a_server_that_is_down_at_the_start_gets_the_run_by_sync(
     server: Server, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.kill()
-    with Run("pretrain", "offline", "away") as active:
+    with Run.start("pretrain", "offline", "away") as active:
         fill(active, range(4))
         assert active.register("encoder", "offline", encoder_in(active), {"gates": "none"}) == ""
         active.note(f"Look at runs:/{active.id}/encoder")
@@ -49,7 +48,7 @@ def test_a_server_that_is_down_at_the_start_gets_the_run_by_sync(
     assert sync(active.folder) == 0
     run = assert_whole(active.client, active.folder)
     assert run.data.tags["moola.offline"] == active.id
-    assert run.data.tags[NOTE] == f"Look at runs:/{run.info.run_id}/encoder"
+    assert run.data.tags[Tags.NOTE] == f"Look at runs:/{run.info.run_id}/encoder"
     assert (run.info.run_name, run.info.status) == ("offline", "FINISHED")
     assert active.client.get_experiment_by_name("away").experiment_id == run.info.experiment_id
     assert active.client.get_model_version_by_alias("offline", "candidate").run_id == run.info.run_id
@@ -59,11 +58,11 @@ def test_a_server_that_is_down_at_the_start_gets_the_run_by_sync(
 
 
 def test_events_that_are_all_sent_again_double_nothing(server: Server) -> None:
-    with Run("pretrain", "again") as active:
+    with Run.start("pretrain", "again") as active:
         fill(active, range(3))
         active.register("encoder", "again", encoder_in(active), {"gates": "none"})
     for _ in range(2):
-        sent = journal.Sent.read(active.folder)
+        sent = Sent.read(active.folder)
         assert sent is not None
         sent.offset = 0  # as if no answer had ever come
         sent.write(active.folder)
@@ -83,9 +82,9 @@ def test_mlflow_keeps_one_of_two_equal_points(server: Server) -> None:
 def test_killed_after_training_the_model_is_registered_by_sync_with_its_evidence(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Run("pretrain", "late") as active:
+    with Run.start("pretrain", "late") as active:
         fill(active, range(2))
-        wait_for(lambda: active._outbox is not None and not active._outbox.pending)
+        wait_for(lambda: not active.delivery.state.pending)
         server.kill()
         assert active.register("encoder", "late", encoder_in(active), {"gates": "passed: all"}) == ""
         (active.folder / "encoder" / "encoder.json").write_text("{}")  # what becomes of it later changes nothing
@@ -108,8 +107,8 @@ def test_how_a_run_ended_without_its_server_is_what_the_store_says_later(
     server: Server, error: BaseException, status: str, word: str
 ) -> None:
     def go() -> Run:
-        with Run("pretrain", status) as active:
-            wait_for(lambda: active._outbox is not None and not active._outbox.pending)
+        with Run.start("pretrain", status) as active:
+            wait_for(lambda: not active.delivery.state.pending)
             runs.append(active)
             server.kill()
             raise error
@@ -121,21 +120,15 @@ def test_how_a_run_ended_without_its_server_is_what_the_store_says_later(
     assert stored(runs[0].client, runs[0].folder).info.status == "RUNNING"
     assert sync(runs[0].folder) == 0
     run = assert_whole(runs[0].client, runs[0].folder)
-    assert (run.info.status, word in run.data.tags[NOTE]) == (status, True)
+    assert (run.info.status, word in run.data.tags[Tags.NOTE]) == (status, True)
 
 
 def test_a_run_that_died_without_a_word_is_killed_by_sync_and_a_cut_line_is_passed_over(server: Server) -> None:
-    active = Run("pretrain", "dead")
+    active = Run.start("pretrain", "dead")
     fill(active, range(3))
-    assert active._outbox is not None
-    active._outbox.stop()  # a process that is killed sends no more, says no status and lets go of its lock
-    if active._outbox._thread:  # what it was in the middle of would be acknowledged after all that follows
-        active._outbox._thread.join(60)
+    kill(active)
     with open(active.folder / "journal.jsonl", "a") as f:
         f.write('{"at": 1.0, "kind": "metrics", "step": 3, "metr')
-    assert active._lock is not None
-    active._lock.close()
-    let_go(active.id)
     assert sync(active.folder) == 0
     run = assert_whole(active.client, active.folder)
     assert run.info.status == "KILLED"
@@ -151,12 +144,12 @@ def test_a_run_deleted_while_it_trains_goes_on_and_ends_with_what_to_do(
     runs: list[Run] = []
 
     def go() -> None:
-        with Run("pretrain", "deleted") as active:
+        with Run.start("pretrain", "deleted") as active:
             runs.append(active)
-            wait_for(lambda: active._outbox is not None and not active._outbox.pending)
+            wait_for(lambda: not active.delivery.state.pending)
             active.client.delete_run(active.id)
             fill(active, range(3))  # nothing of it raises
-            wait_for(lambda: active._outbox is not None and active._outbox.trouble)
+            wait_for(lambda: active.delivery.state.problem)
 
     with pytest.raises(TrainingError, match="mlflow runs restore --run-id"):
         go()
@@ -172,7 +165,7 @@ def test_a_run_deleted_while_it_trains_goes_on_and_ends_with_what_to_do(
 def test_a_run_that_is_at_work_or_no_run_is_refused_with_one_message(
     server: Server, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Run("pretrain", "busy") as active:
+    with Run.start("pretrain", "busy") as active:
         assert sync(active.folder) == 2
         assert "is being trained by process" in capsys.readouterr().err
     for words in (["sync", str(workdir)], ["sync", "--run_dir", "no/such"], ["sync"]):
@@ -185,7 +178,7 @@ def test_sync_under_the_launcher_completes_a_run_in_another_store_than_it_began(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    with Run("pretrain", "moved") as active:
+    with Run.start("pretrain", "moved") as active:
         fill(active, range(2))
         active.register("encoder", "moved", encoder_in(active), {})
     store = Store(workdir)

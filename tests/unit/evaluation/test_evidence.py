@@ -26,7 +26,7 @@ from moola_mlflow.reports.finetune_results import (
     fold_run,
     following,
 )
-from moola_mlflow.tracking.delivery.journal import without_nan
+from moola_mlflow.tracking.plain_json import without_nan
 
 LABELS = replace(small_labels(30), weak=True)
 UNITS = plan_folds(LABELS, CvConfig(folds=3, repeats=2), (5, 3))

@@ -33,12 +33,12 @@ from moola_mlflow.sweep.finetune_trials import FinetuneTrials
 from moola_mlflow.sweep.processes import WorkerJob
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.restore import load_study
-from moola_mlflow.sweep.sharedrun import SharedRun
 from moola_mlflow.sweep.storage import Coordination, locate_storage, shown_url
 from moola_mlflow.sweep.trial_runs import TrialRun
 from moola_mlflow.sweep.worker import Reporter, TrialOutcome, Worker
+from moola_mlflow.tracking import Run, Tags
 from moola_mlflow.tracking.recovery import heartbeat
-from moola_mlflow.tracking.recovery.heartbeat import machine_name
+from moola_mlflow.tracking.recovery.heartbeat import host_name
 
 ADDRESS = "http://me:secret@127.0.0.1:9/api"
 
@@ -214,9 +214,9 @@ def test_nobody_elsewhere_takes_a_sweep_over_that_is_worked_on_whatever_its_stat
 
     def as_if_elsewhere() -> None:
         beat = heartbeat.read_beat(queue.client.get_run(run_id))
-        queue.client.set_tag(run_id, heartbeat.COORDINATOR, json.dumps({**beat, "host": "elsewhere"}))
+        queue.client.set_tag(run_id, Tags.COORDINATOR, json.dumps({**beat, "host": "elsewhere"}))
 
-    with Beat(SharedRun(run_id), bench.coordination, queue):
+    with Beat(Run.join(run_id), bench.coordination, queue):
         queue.client.set_terminated(run_id, "FINISHED")  # by another command
         as_if_elsewhere()
         with pytest.raises(UserError, match=r"is being worked on by process \d+ of elsewhere"):
@@ -229,7 +229,7 @@ def test_whoever_works_says_that_the_sweep_is_running(workdir: Path, monkeypatch
     monkeypatch.setattr(attach, "BEAT_S", 0.01)
     bench = Bench(configured(n_trials=2))
     queue, run_id = bench.sweep()
-    with Beat(SharedRun(run_id), bench.coordination, queue):
+    with Beat(Run.join(run_id), bench.coordination, queue):
         queue.client.set_terminated(run_id, "FINISHED")  # by another command, which looked between two trials
         deadline = time.monotonic() + 30
         while queue.client.get_run(run_id).info.status != "RUNNING":
@@ -242,22 +242,22 @@ def test_a_trials_run_says_who_works_on_it_and_whether_that_is_so(workdir: Path)
     run = TrialRun.start(client, "0", parent, 0, {}).id
 
     def said(worker: list[object], **beat: object) -> tuple[bool | None, bool | None]:
-        client.set_tag(run, heartbeat.WORKER, json.dumps(worker))
-        client.set_tag(parent, heartbeat.COORDINATOR, json.dumps(beat))
-        return heartbeat.is_at_work(client.get_run(parent)), heartbeat.is_at_work(client.get_run(run))
+        client.set_tag(run, Tags.WORKER, json.dumps(worker))
+        client.set_tag(parent, Tags.COORDINATOR, json.dumps(beat))
+        return heartbeat.is_worked_on(client.get_run(parent)), heartbeat.is_worked_on(client.get_run(run))
 
-    assert json.loads(client.get_run(run).data.tags[heartbeat.WORKER]) == [machine_name(), os.getpid()]
-    now, here, dead = time.time(), [machine_name(), os.getpid()], [machine_name(), 2**22 + 1]
+    assert json.loads(client.get_run(run).data.tags[Tags.WORKER]) == [host_name(), os.getpid()]
+    now, here, dead = time.time(), [host_name(), os.getpid()], [host_name(), 2**22 + 1]
     there = {"host": "elsewhere", "pid": 1}
     assert said(here, at=now, **there) == (True, True)
     assert said(dead, at=now, **there) == (True, False)
     assert said(["elsewhere", 1], at=now - 1000, **there) == (False, False)
     assert said(["elsewhere", 1], at=now, over=True, **there) == (False, True)
-    assert said(here, at=now, host=machine_name(), pid=dead[1]) == (False, True)
+    assert said(here, at=now, host=host_name(), pid=dead[1]) == (False, True)
     assert said(here) == (None, True)
     client.set_terminated(parent, "KILLED")
     assert said(here) == (None, False)
-    assert heartbeat.is_at_work(client.create_run("0", tags={"moola.stage": "pretrain"})) is None
+    assert heartbeat.is_worked_on(client.create_run("0", tags={"moola.stage": "pretrain"})) is None
 
 
 def test_a_trial_that_was_told_its_end_keeps_it_though_its_run_was_closed_as_one_whose_process_is_gone(
@@ -280,7 +280,7 @@ def test_new_databases_and_folders_are_their_owners_alone(workdir: Path) -> None
     Coordination(url, 1, 2)
     assert modes(workdir / "mlruns" / "optuna.db", workdir / "mlruns") == ["0o600", "0o700"]
     run_id = mlflow.MlflowClient().create_run("0").info.run_id
-    SharedRun(run_id)
+    Run.join(run_id)
     assert modes(workdir / ".moola") == ["0o700"]
 
 

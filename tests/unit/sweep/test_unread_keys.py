@@ -67,7 +67,7 @@ def test_parameters_without_effect_are_left_out_and_the_file_and_hash_hold_all(
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     config = resolve({}, {"finetune.gamma": 2})
     try:
-        with Run("label", "unread") as active:
+        with Run.start("label", "unread") as active:
             active.config(config, UNREAD)
         logged = mlflow.MlflowClient().get_run(active.id).data
         text = mlflow.artifacts.load_text(f"runs:/{active.id}/config.yaml")

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from moola_mlflow.cli import main
-from moola_mlflow.tracking.delivery import journal
+from moola_mlflow.tracking.delivery.files import waiting_folder
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_sync_of_a_foreign_folder_sends_and_removes_nothing_outside_of_it(
     assert client.list_artifacts(folder.name) == []
     assert client.get_run(folder.name).info.status == "FINISHED"
     with pytest.raises(ValueError, match="no key"):
-        journal.outbox_folder(folder, str(place))
+        waiting_folder(folder, str(place))
 
 
 def test_sync_of_a_foreign_folder_follows_no_link(

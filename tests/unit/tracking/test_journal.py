@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery import journal
-from moola_mlflow.tracking.delivery.journal import Event, Journal, Sent
-from moola_mlflow.tracking.delivery.replay import MAX_BATCH, MAX_METRICS, Replayer, groups
+from moola_mlflow.tracking.delivery import JOURNAL_FILE, journal, read_history
+from moola_mlflow.tracking.delivery.batches import MAX_BATCH, MAX_METRICS, group_events
+from moola_mlflow.tracking.delivery.files import OUTBOX, copy_into, waiting_folder
+from moola_mlflow.tracking.delivery.journal import Event, Journal
+from moola_mlflow.tracking.delivery.replay import Replayer
+from moola_mlflow.tracking.delivery.sent import SENT_FILE, Sent
 
 
 def test_what_a_crash_cut_short_is_passed_over_and_what_follows_is_whole(tmp_path: Path) -> None:
@@ -37,7 +40,7 @@ def test_what_a_crash_cut_short_is_passed_over_and_what_follows_is_whole(tmp_pat
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"offset": 3}', '{"offset": null, "uri": 1}'])
 def test_a_damaged_acknowledgement_is_none_and_a_written_one_comes_back(tmp_path: Path, content: str) -> None:
-    (tmp_path / journal.SENT_FILE).write_text(content)
+    (tmp_path / SENT_FILE).write_text(content)
     assert Sent.read(tmp_path) is None
     Sent(12, "abc", "http://here").write(tmp_path)
     assert Sent.read(tmp_path) == Sent(12, "abc", "http://here")
@@ -48,9 +51,9 @@ def test_what_becomes_of_a_staged_file_later_does_not_change_what_is_sent(tmp_pa
     (source / "deep").mkdir(parents=True)
     (source / "card.json").write_text("1")
     (source / "deep" / "a.pt").write_bytes(b"weights")
-    key = journal.stage_files(tmp_path, source, "encoder")
+    staged = waiting_folder(tmp_path, "a" * 32)
+    copy_into(staged / "encoder", source)
     (source / "card.json").write_text("2")
-    staged = journal.outbox_folder(tmp_path, key)
     assert (staged / "encoder" / "card.json").read_text() == "1"
     assert (staged / "encoder" / "deep" / "a.pt").samefile(source / "deep" / "a.pt")  # no second copy of a checkpoint
 
@@ -64,7 +67,7 @@ def test_neighbours_go_together_in_their_order_within_what_a_request_may_hold(ki
         Event({"kind": kind, kind: dict.fromkeys(map(str, range(num)), 1.0)}, i, i + 1)
         for i, (kind, num) in enumerate(kinds)
     ]
-    made = list(groups(events))
+    made = list(group_events(events))
     assert [event for group in made for event in group] == events
     for group in made:
         assert len(group) == 1 or all(event.kind in ("metrics", "params", "tags") for event in group)
@@ -115,10 +118,10 @@ def test_an_event_of_another_shape_is_passed_over_or_harmless(
     replayer.experiment_id, replayer._known_params = "0", set()
     for event in journal.read_events(folder):
         if event.kind in ("artifacts", "register"):
-            assert journal.outbox_folder(folder, event.record["key"]).parent == folder / journal.OUTBOX
+            assert waiting_folder(folder, event.record["key"]).parent == folder / OUTBOX
         elif event.kind in GOOD_KINDS:
             replayer.apply([event], fresh=False)
-    run_folder.read_journal(folder)
+    read_history(folder)
     journal.logged_steps(folder, "a")
 
 
@@ -128,6 +131,6 @@ GOOD_KINDS = {record["kind"] for record in GOOD} - {"begin"}
 @pytest.mark.parametrize("content", ['{"pid": 1, "host": "x", "beat_at": "now"}', "[" * 100_000, "7"])
 def test_a_beat_that_is_none_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / run_folder.HEARTBEAT).write_text(content)
-    (tmp_path / run_folder.JOURNAL_FILE).write_text("[" * 100_000 + "\n7\n")
+    (tmp_path / JOURNAL_FILE).write_text("[" * 100_000 + "\n7\n")
     assert run_folder.read_beat(tmp_path) == {}
     run_folder.check_run_folder_free(tmp_path)

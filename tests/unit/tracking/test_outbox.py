@@ -20,9 +20,12 @@ from mlflow.protos.service_pb2 import GetRun
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.request_utils import augmented_raise_for_status
 
-from moola_mlflow.tracking.delivery import journal, outbox
-from moola_mlflow.tracking.delivery.journal import Event, Journal, Sent
-from moola_mlflow.tracking.delivery.replay import NOTE, Replayer
+from moola_mlflow.tracking import Tags
+from moola_mlflow.tracking.delivery import count_unsent, journal, outbox
+from moola_mlflow.tracking.delivery.files import OUTBOX, copy_into, waiting_folder
+from moola_mlflow.tracking.delivery.journal import Event, Journal
+from moola_mlflow.tracking.delivery.replay import Replayer
+from moola_mlflow.tracking.delivery.sent import SENT_FILE, Sent
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_what_is_appended_while_damaged_lines_are_passed_over_is_sent(
             book.append({"kind": "tags", "tags": {"late": "yes"}})  # another thread, between reading and acknowledging
         return iter(found)
 
-    monkeypatch.setattr(journal, "read", slow)
+    monkeypatch.setattr(journal, "read_events", slow)
     box = outbox.Outbox(book, Replayer(client, folder, run_id), Sent(0, run_id, "here"))
     assert box.close()
     assert client.get_run(run_id).data.tags["late"] == "yes"
@@ -97,26 +100,27 @@ def test_files_that_a_store_does_not_take_are_set_aside_and_everything_else_is_s
         monkeypatch.setattr(client, "log_artifacts", refuse)
         box = outbox.Outbox(book, replayer, sent)
         (folder / "large.txt").write_text("x")
-        key = journal.stage_files(folder, folder / "large.txt", "large.txt")
+        key = "a" * 32
+        copy_into(waiting_folder(folder, key) / "large.txt", folder / "large.txt")
         book.append({"kind": "artifacts", "key": key, "names": ["large.txt"]})
         book.append({"kind": "metrics", "step": 0, "metrics": {"a": 1.0}})
         book.append({"kind": "status", "status": "FINISHED", "note": None})
         for _ in range(tries):
             assert box.pending
             box._try_at = 0.0
-            box.push()
+            box.send()
         server.shutdown()
     assert not box.pending
     assert not box.close()
     run = client.get_run(run_id)
     assert (run.info.status, run.data.metrics, box.refused) == ("FINISHED", {"a": 1.0}, [])
-    assert (journal.count_unsent(folder), len(box.set_aside)) == (1, 1)
+    assert (count_unsent(folder), len(box.set_aside)) == (1, 1)
     assert capsys.readouterr().out.count("takes the run, but not its files (large.txt)") == 1
     monkeypatch.setattr(client, "log_artifacts", take)
     again = outbox.Outbox(book, replayer, Sent.read(folder) or Sent(), tries=1)  # as sync does
     assert again.close()
     assert [file.path for file in client.list_artifacts(run_id)] == ["large.txt"]
-    assert (journal.count_unsent(folder), (folder / journal.OUTBOX).exists()) == (0, False)
+    assert (count_unsent(folder), (folder / OUTBOX).exists()) == (0, False)
 
 
 KINDS = {"params": Param, "tags": RunTag}
@@ -165,26 +169,26 @@ def test_what_a_proxy_finds_too_large_is_sent_in_parts_and_set_aside_where_it_ha
     for step in range(100):
         book.append({"kind": "metrics", "step": step, "metrics": {"a": float(step)}})
     book.append({"kind": "params", "params": {"small": "1", "large": "x" * 3000, "other": "2"}})
-    book.append({"kind": "tags", "tags": {NOTE: "x" * 3000, "kept": "old"}})
+    book.append({"kind": "tags", "tags": {Tags.NOTE: "x" * 3000, "kept": "old"}})
     book.append({"kind": "tags", "tags": {"kept": "new"}})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         through = mlflow.MlflowClient(f"http://127.0.0.1:{server.server_port}")
         box = outbox.Outbox(book, Replayer(through, folder, run_id), sent)
-        box.push()
+        box.send()
         assert not box.pending
-        assert box.drain(again=True)
+        assert box.drain(retry=True)
         assert [point.step for point in client.get_metric_history(run_id, "a")] == list(range(100))
         run = client.get_run(run_id)
         assert run.data.params == {"small": "1", "other": "2"}
-        assert (run.data.tags["kept"], NOTE in run.data.tags) == ("new", False)
-        assert (len(sent.held), box.refused, box.trouble) == (2, [], "")
+        assert (run.data.tags["kept"], Tags.NOTE in run.data.tags) == ("new", False)
+        assert (len(sent.held), box.refused, box.problem) == (2, [], "")
         assert capsys.readouterr().out.count("takes the run, but not its params (small, large, other)") == 1
         handler.most_bytes = 10_000
         assert box.close()
         server.shutdown()
     run = client.get_run(run_id)
-    assert (run.data.params["large"], run.data.tags[NOTE]) == ("x" * 3000, "x" * 3000)
+    assert (run.data.params["large"], run.data.tags[Tags.NOTE]) == ("x" * 3000, "x" * 3000)
     assert run.data.tags["kept"] == "new"  # and not what the event that was set aside had said of it
 
 
@@ -220,15 +224,15 @@ def test_a_file_set_aside_is_not_sent_over_a_later_one_of_its_name(
 
     monkeypatch.setattr(client, "log_artifacts", once)
     box = outbox.Outbox(book, Replayer(client, folder, run_id), sent, tries=1)
-    for text in ("old", "new"):
+    for text in ("before", "after"):
         (folder / "a.txt").write_text(text)
-        book.append(
-            {"kind": "artifacts", "key": journal.stage_files(folder, folder / "a.txt", "a.txt"), "names": ["a.txt"]}
-        )
-    box.push()
+        key = text[0] * 32
+        copy_into(waiting_folder(folder, key) / "a.txt", folder / "a.txt")
+        book.append({"kind": "artifacts", "key": key, "names": ["a.txt"]})
+    box.send()
     assert sent.held == [0]
     assert box.close()
-    assert Path(client.download_artifacts(run_id, "a.txt")).read_text() == "new"
+    assert Path(client.download_artifacts(run_id, "a.txt")).read_text() == "after"
 
 
 def test_a_thread_that_meets_an_error_of_its_own_goes_on(
@@ -248,7 +252,7 @@ def test_a_thread_that_meets_an_error_of_its_own_goes_on(
     book.append({"kind": "tags", "tags": {"a": "b"}})
     box = outbox.Outbox(book, Replayer(client, folder, run_id), Sent(0, run_id, "here"), background=True)
     while box.pending or failures:
-        box.push()
+        box.send()
     assert box.close()
     assert client.get_run(run_id).data.tags["a"] == "b"
 
@@ -276,15 +280,15 @@ def test_a_failing_store_is_left_alone_for_growing_pauses_and_then_gets_everythi
     for step in range(4):
         book.append({"kind": "metrics", "step": step, "metrics": {"a": 1.0}})
         box._try_at = 0.0  # the pause is over
-        box.push()
+        box.send()
         pauses.append(box._pause_s)
     assert pauses == [1.0, 2.0, 4.0, 8.0]
     calls = Flaky.calls
-    box.push()
+    box.send()
     assert Flaky.calls == calls  # in the pause it is left alone
-    assert box.trouble == "database is locked"
+    assert box.problem == "database is locked"
     broken = False
     assert box.close()
     assert capsys.readouterr().out.count("\n") == 2  # one line when it failed, one when it was back
     assert [p.step for p in client.get_metric_history(run.info.run_id, "a")] == [0, 1, 2, 3]
-    assert json.loads((folder / journal.SENT_FILE).read_text())["offset"] == book.size
+    assert json.loads((folder / SENT_FILE).read_text())["offset"] == book.size

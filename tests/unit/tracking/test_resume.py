@@ -15,9 +15,9 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig, Config, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, CheckpointFolder
-from moola_mlflow.tracking import resume, run_folder
-from moola_mlflow.tracking.delivery.journal import Sent
-from moola_mlflow.tracking.runlog import RunLog
+from moola_mlflow.tracking import Run, resume, run_folder
+from moola_mlflow.tracking.delivery import Sent
+from moola_mlflow.tracking.session import RunSession
 from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.windows import Windows, make_windows
 from tests.unit.training.test_trainer import make_trainer, weights
@@ -178,7 +178,7 @@ def test_other_bars_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     interrupted(tmp_path, ONE, asked())
-    with pytest.raises(UserError, match=f"There are: {ONE}"):
+    with pytest.raises(UserError, match=f"Runs with checkpoints: {ONE}"):
         resume.find_resume_point(asked(tracking__resume=OTHER), tmp_path)
 
 
@@ -209,9 +209,9 @@ def test_a_start_killed_as_it_writes_its_configuration_leaves_the_one_by_which_t
 
     before = Config().to_yaml()
     (tmp_path / "config.yaml").write_text(before)
-    log = RunLog()
-    log.folder = tmp_path
-    monkeypatch.setattr(run_folder.os, "replace", killed)
+    session = RunSession()
+    session.folder = tmp_path
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        log.config(resolve({}, {"trainer.epochs": 7}))
+        Run(session).config(resolve({}, {"trainer.epochs": 7}))
     assert (tmp_path / "config.yaml").read_text() == before

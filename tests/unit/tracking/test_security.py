@@ -24,7 +24,7 @@ from moola_mlflow.evaluation.gates import Gate, gates_markdown
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.detector import load_detector_folder, save_detector
 from moola_mlflow.models.files.encoder import load_from_path, save_encoder
-from moola_mlflow.tracking.delivery.replay import NOTE
+from moola_mlflow.tracking import Tags
 from moola_mlflow.tracking.registry import promotion
 from moola_mlflow.tracking.registry.models import load_encoder
 from moola_mlflow.tracking.run import Run
@@ -228,7 +228,7 @@ def test_a_new_local_store_and_the_runs_folder_are_their_owners_alone(
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     old = os.umask(0o022)
     try:
-        with Run("data", "private") as active:
+        with Run.start("data", "private") as active:
             active.text("words", "words.txt")
     finally:
         os.umask(old)
@@ -245,7 +245,7 @@ def test_the_note_of_a_failed_run_shows_names_as_the_characters_they_have(
     workdir: Path, error: type[Exception]
 ) -> None:
     def fail() -> None:
-        with Run("data", "failing") as active:
+        with Run.start("data", "failing") as active:
             runs.append(active)
             raise error(f"2 symbols: {HOSTILE}\n\n- {HOSTILE}\n- of two")
 
@@ -253,7 +253,7 @@ def test_the_note_of_a_failed_run_shows_names_as_the_characters_they_have(
     runs: list[Run] = []
     with pytest.raises(error):
         fail()
-    note = mlflow.MlflowClient().get_run(runs[0].id).data.tags[NOTE]
+    note = mlflow.MlflowClient().get_run(runs[0].id).data.tags[Tags.NOTE]
     assert note.startswith("**Failed:** ")
     assert "<" not in note
     plain = note.replace("\\[", "").replace("\\]", "").replace("\\*", "").replace("\\`", "").removeprefix("**Failed:**")

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from harness import Store
+from harness import Store, kill
 
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.sweep.trial_runs import TrialRun
-from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery.replay import NOTE
+from moola_mlflow.tracking import Tags, run_folder
+from moola_mlflow.tracking.delivery import JOURNAL_FILE, read_history
 from moola_mlflow.tracking.recovery import heartbeat, stale_runs
 from moola_mlflow.tracking.run import Run
-from moola_mlflow.tracking.run_folder import DIED, HEARTBEAT, JOURNAL_FILE, RUNS, read_journal
-from moola_mlflow.tracking.store import let_go
+from moola_mlflow.tracking.run_folder import DIED, HEARTBEAT, RUNS
 
 
 @pytest.fixture
@@ -29,32 +28,27 @@ def store(workdir: Path) -> Store:
 
 
 def living() -> Run:
-    return Run("pretrain", "a training")
+    return Run.start("pretrain", "a training")
 
 
 def dead(stage: str = "pretrain") -> Run:
     """A run whose process was killed: the system has closed its files."""
-    run = Run(stage, "a training")
-    assert run._watch is not None
-    run._watch.stop()
-    let_go(run.id)
-    for held in (run._journal, run._lock):
-        assert held is not None
-        held.close()
+    run = Run.start(stage, "a training")
+    kill(run)
     return run
 
 
 def stored(store: Store, run_id: str) -> tuple[str, str]:
     run = store.client.get_run(run_id)
-    return run.info.status, run.data.tags.get(NOTE, "")
+    return run.info.status, run.data.tags.get(Tags.NOTE, "")
 
 
 def test_the_others_say_of_a_first_process_that_is_gone_that_the_run_has_failed(store: Store) -> None:
     run = dead()
     assert stale_runs.end_lost_run(run.id)
     assert stored(store, run.id) == ("FAILED", stale_runs.LOST)  # nothing of it was saved
-    assert read_journal(RUNS / run.id).status == "FAILED"
-    assert stale_runs.close_abandoned() == []
+    assert read_history(RUNS / run.id).status == "FAILED"
+    assert stale_runs.close_stale_runs() == []
     assert not stale_runs.end_lost_run(run.id, 0)  # a second one that says it finds it said
 
 
@@ -63,7 +57,7 @@ def test_what_was_saved_is_named_with_the_command_that_goes_on(store: Store) -> 
     (RUNS / run.id / "checkpoints").mkdir()
     (RUNS / run.id / "checkpoints" / "checkpoint_latest.pt").write_bytes(b"")
     assert stale_runs.end_lost_run(run.id)
-    assert stored(store, run.id)[1].endswith(f"Go on: `moola pretrain --resume {run.id}`")
+    assert stored(store, run.id)[1].endswith(f"Resume it: `moola pretrain --resume {run.id}`")
 
 
 def test_nobody_speaks_for_a_first_process_that_lives_or_has_spoken(store: Store) -> None:
@@ -79,11 +73,11 @@ def test_a_run_that_goes_on_after_it_was_listed_as_gone_is_left_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = dead()
-    again = Run("pretrain", "again", resume=run.id)
-    monkeypatch.setattr(stale_runs.runfolder, "abandoned", lambda: [run.id])
+    again = Run.resume(run.id, "pretrain", "again")
+    monkeypatch.setattr(stale_runs.run_folder, "stale_folders", lambda: [run.id])
     for status in ("RUNNING", "FINISHED"):  # which somebody still holds, and which has ended since
         before = (run.folder / JOURNAL_FILE).read_bytes()
-        assert stale_runs.close_abandoned() == []
+        assert stale_runs.close_stale_runs() == []
         assert (run.folder / JOURNAL_FILE).read_bytes() == before
         assert stored(store, run.id)[0] == status
         if status == "RUNNING":
@@ -94,13 +88,13 @@ def test_the_next_start_ends_a_sweep_that_is_gone_with_its_trials_and_leaves_tho
     sweep = dead("sweep").id
     client, experiment = store.client, store.client.get_run(sweep).info.experiment_id
     theirs, mine, done = (TrialRun.start(client, experiment, sweep, number, {}).id for number in range(3))
-    client.set_tag(theirs, heartbeat.WORKER, json.dumps(["elsewhere", 1]))
-    client.set_tag(mine, heartbeat.WORKER, json.dumps([heartbeat.machine_name(), 2**22 + 1]))
+    client.set_tag(theirs, Tags.WORKER, json.dumps(["elsewhere", 1]))
+    client.set_tag(mine, Tags.WORKER, json.dumps([heartbeat.host_name(), 2**22 + 1]))
     client.set_terminated(done, "FINISHED")
 
     def said(at: float) -> list[str]:
-        client.set_tag(sweep, heartbeat.COORDINATOR, json.dumps({"at": at, "host": "elsewhere", "pid": 1}))
-        Run("features", "another command").finish("FINISHED")
+        client.set_tag(sweep, Tags.COORDINATOR, json.dumps({"at": at, "host": "elsewhere", "pid": 1}))
+        Run.start("features", "another command").finish("FINISHED")
         return [stored(store, run_id)[0] for run_id in (sweep, theirs, mine, done)]
 
     assert said(time.time()) == ["RUNNING", "RUNNING", "KILLED", "FINISHED"]  # another command goes on with it
@@ -117,17 +111,17 @@ def test_a_store_on_the_first_processs_machine_is_left_to_it(store: Store, monke
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://a-server")
     assert stale_runs.end_lost_run(run.id, 0)
     assert stored(store, run.id)[0] == "FAILED"
-    assert read_journal(RUNS / run.id).status == ""  # not this machine's to write
+    assert read_history(RUNS / run.id).status == ""  # not this machine's to write
     (RUNS / run.id / HEARTBEAT).write_text(json.dumps(beat))
-    assert stale_runs.close_abandoned() == []
-    assert read_journal(RUNS / run.id).status == "FAILED"
+    assert stale_runs.close_stale_runs() == []
+    assert read_history(RUNS / run.id).status == "FAILED"
     assert stored(store, run.id)[0] == "FAILED"
 
 
 HOLD = """
 import pathlib, sys
-from moola_mlflow import runfolder
-lock = runfolder.hold(pathlib.Path(sys.argv[1]))
+from moola_mlflow.tracking import hold_run_folder
+lock = hold_run_folder(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.readline()
 """

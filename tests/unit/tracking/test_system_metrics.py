@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from moola_mlflow.tracking import system_metrics
-from moola_mlflow.tracking.delivery import journal
-from moola_mlflow.tracking.delivery.journal import Journal
-from moola_mlflow.tracking.system_metrics import Watch
+from moola_mlflow.tracking.delivery import Delivery, JournalDelivery, SendPolicy, journal
+from moola_mlflow.tracking.store import store_client
+from moola_mlflow.tracking.system_metrics import CPU, SystemMetrics
 
 
 @pytest.fixture(autouse=True)
@@ -21,23 +21,23 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Iterator[Journal]:
-    book = Journal(tmp_path)
-    yield book
-    book.close()
+def delivery(tmp_path: Path) -> Iterator[Delivery]:
+    delivery = JournalDelivery(tmp_path, store_client(down=True), "abc", None, SendPolicy())
+    yield delivery
+    delivery.close(0)
 
 
-def sampled(book: Journal, number: int) -> None:
-    """Watch until the journal holds so many samples."""
-    watch, deadline = Watch(book), time.monotonic() + 60
-    while len(journal.logged_steps(book.folder, system_metrics.SAMPLED)) < number and time.monotonic() < deadline:
+def sample(delivery: Delivery, folder: Path, number: int) -> None:
+    """Sample until the journal holds so many samples."""
+    sampler, deadline = SystemMetrics(delivery, folder), time.monotonic() + 60
+    while len(journal.logged_steps(folder, CPU)) < number and time.monotonic() < deadline:
         time.sleep(0.01)
-    watch.stop()
+    sampler.stop()
 
 
-def test_samples_have_mlflows_names_and_sensible_values(book: Journal) -> None:
-    sampled(book, 2)
-    for event in journal.read_events(book.folder):
+def test_samples_have_mlflows_names_and_sensible_values(delivery: Delivery, tmp_path: Path) -> None:
+    sample(delivery, tmp_path, 2)
+    for event in journal.read_events(tmp_path):
         figures = event.record["metrics"]
         assert event.kind == "metrics"
         assert {"cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage_percentage"} <= {
@@ -47,37 +47,39 @@ def test_samples_have_mlflows_names_and_sensible_values(book: Journal) -> None:
         assert 0 < figures["system/system_memory_usage_percentage"] <= 100
 
 
-def test_a_resumed_run_goes_on_counting(book: Journal) -> None:
-    sampled(book, 2)
-    before = journal.logged_steps(book.folder, system_metrics.SAMPLED)
-    sampled(book, len(before) + 2)
-    steps = [event.record["step"] for event in journal.read_events(book.folder)]
+def test_a_resumed_run_goes_on_counting(delivery: Delivery, tmp_path: Path) -> None:
+    sample(delivery, tmp_path, 2)
+    before = journal.logged_steps(tmp_path, CPU)
+    sample(delivery, tmp_path, len(before) + 2)
+    steps = [event.record["step"] for event in journal.read_events(tmp_path)]
     assert steps == list(range(len(steps)))
     assert len(steps) >= len(before) + 2
 
 
-def test_after_stop_nothing_is_written_and_a_stopped_watch_stops_again(book: Journal) -> None:
-    watch = Watch(book)
-    watch.stop()
-    size = book.size
-    book.close()
-    watch.stop()
-    assert (book.folder / "journal.jsonl").stat().st_size == size
+def test_after_stop_nothing_is_written_and_a_stopped_sampler_stops_again(delivery: Delivery, tmp_path: Path) -> None:
+    sampler = SystemMetrics(delivery, tmp_path)
+    sampler.stop()
+    size = (tmp_path / "journal.jsonl").stat().st_size
+    delivery.close(0)
+    sampler.stop()
+    assert (tmp_path / "journal.jsonl").stat().st_size == size
 
 
 @pytest.mark.parametrize("setting", ["false", "true"])
-def test_mlflows_own_switch_leaves_it_to_mlflow(book: Journal, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflows_own_switch_leaves_it_to_mlflow(
+    delivery: Delivery, tmp_path: Path, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(system_metrics.SWITCH, setting)
-    watch = Watch(book)
-    assert watch._thread is None
-    watch.stop()
-    assert list(journal.read_events(book.folder)) == []
+    sampler = SystemMetrics(delivery, tmp_path)
+    assert sampler._thread is None
+    sampler.stop()
+    assert list(journal.read_events(tmp_path)) == []
 
 
-def test_a_journal_that_cannot_be_written_ends_the_watch_not_the_run(book: Journal) -> None:
-    watch = Watch(book)
-    book.close()
-    assert watch._thread is not None
-    watch._thread.join(60)
-    assert not watch._thread.is_alive()
-    watch.stop()
+def test_a_journal_that_cannot_be_written_ends_the_sampling_not_the_run(delivery: Delivery, tmp_path: Path) -> None:
+    sampler = SystemMetrics(delivery, tmp_path)
+    delivery.close(0)
+    assert sampler._thread is not None
+    sampler._thread.join(60)
+    assert not sampler._thread.is_alive()
+    sampler.stop()

@@ -14,9 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from moola_mlflow.cli import main
+from moola_mlflow.core import printable
 from moola_mlflow.tracking import store
-from moola_mlflow.tracking.delivery.journal import Sent
-from moola_mlflow.tracking.delivery.replay import is_refusal
+from moola_mlflow.tracking.delivery import Sent
+from moola_mlflow.tracking.delivery.refusals import is_refusal
 from moola_mlflow.tracking.run import Run
 
 
@@ -83,14 +84,14 @@ def test_no_password_is_in_what_is_said_of_an_error() -> None:
     ],
 )  # fmt: skip
 def test_users_and_passwords_of_any_address_are_left_out(text: str, expected: str) -> None:
-    assert store.shown(text) == expected
+    assert printable(text) == expected
 
 
 def test_a_password_that_is_no_word_is_left_out_where_it_stands_alone_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:v%2Fx/y!@h/db")
-    assert store.shown("no host v/x/y!, nor v%2Fx/y!") == "no host ***, nor ***"
+    assert printable("no host v/x/y!, nor v%2Fx/y!") == "no host ***, nor ***"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://moola:moola@h/db")
-    assert store.shown("moola sync") == "moola sync"
+    assert printable("moola sync") == "moola sync"
 
 
 def test_a_database_that_is_down_at_the_start_is_an_outage_that_is_known_at_once(
@@ -101,8 +102,8 @@ def test_a_database_that_is_down_at_the_start_is_an_outage_that_is_known_at_once
     mlflow.set_tracking_uri(uri)
     monkeypatch.setattr(mlflow, "MlflowClient", lambda *_: pytest.fail("MLflow would try for minutes"))
     with pytest.raises(store.Outage, match="Connection refused"):
-        Run("promote", "needs the store")
-    with Run("pretrain", "away") as active:
+        Run.start("promote", "needs the store")
+    with Run.start("pretrain", "away") as active:
         active.metrics({"a": 1.0})
     assert active.id.startswith("offline-")
     assert main.run_cli(["sync", str(active.folder)]) == 2
