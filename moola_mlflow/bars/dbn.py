@@ -1,6 +1,6 @@
-"""Databento's own binary files: one-minute bars from ``.dbn`` and ``.dbn.zst``.
+"""Read one-minute bars from Databento's binary files, ``.dbn`` and ``.dbn.zst``.
 
-Needs the extra ``databento``, and of that package the decoder alone: no network is asked, and no key is needed.
+This needs the extra ``databento``. Only its decoder is used, so neither a network nor a key is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moola_mlflow.core import UserError
 
 ZSTD = b"\x28\xb5\x2f\xfd"
 MAX_HEADER = 64 * 2**20
-"""The header lists every symbol by date; all options of a day are a few MiB."""
+"""Limit of the header, which lists every symbol by date. All options of a day take a few MiB."""
 BLOCK_RECORDS = 2**18
 FIXED_POINT = 1e9
 UNDEFINED_PRICE = 2**63 - 1
@@ -31,7 +31,7 @@ NUMBER = re.compile(r"[0-9]{1,10}")
 def read_dbn(path: Path) -> pa.Table:
     """Return the bars of a DBN file as a table in the layout of ``databento.DBNStore.to_df()``.
 
-    Raises: UserError where the decoder is not installed, the file is damaged or cut short, or holds other records.
+    Raises: UserError if the decoder is not installed, or if the file is damaged, cut short, or holds other records.
     """
     decoder = _decoder()
     with path.open("rb") as f:
@@ -77,7 +77,7 @@ def _metadata(decoder: Any, stream: BinaryIO, path: Path) -> Any:
         metadata = decoder.Metadata.decode(head + stream.read(size))
     except KeyboardInterrupt:
         raise
-    except BaseException as e:  # a panic of the decoder is no Exception
+    except BaseException as e:  # the decoder panics with an error that is no Exception
         first = " ".join(str(e).split())[:200]
         raise UserError(f"{path}: cannot be read as DBN ({first}); download it again") from None
     if metadata.schema is not None and str(metadata.schema) != "ohlcv-1m":
@@ -98,22 +98,22 @@ def _records(stream: BinaryIO, kind: np.dtype, path: Path) -> np.ndarray:
                 "it again"
             )
         block = np.frombuffer(content, kind)
-        if (block["length"] != kind.itemsize // 4).any():  # the length stands in each record, in units of four bytes
-            raise UserError(f"{path}: holds records that are no bars; ask Databento for the schema ohlcv-1m alone")
+        if (block["length"] != kind.itemsize // 4).any():  # a record's length is in units of four bytes
+            raise UserError(f"{path}: holds records that are not bars; ask Databento for the schema ohlcv-1m only")
         blocks.append(block)
     return np.concatenate(blocks) if blocks else np.zeros(0, kind)
 
 
 def _symbols(mappings: dict[str, list[dict[str, Any]]], keys: np.ndarray, ns: np.ndarray) -> pa.DictionaryArray:
-    """Return the symbol of each record: an id may stand for different symbols on different days.
+    """Return the symbol of each record. An id may have different symbols on different days.
 
-    Shapes: keys, ns [N] -> text [N], null where the header has no symbol for that day.
+    Shapes: keys, ns [N] -> text [N], null if the header has no symbol for that day.
     """
     names: dict[str, int] = {}
     spans: dict[int, list[tuple[int, int, int]]] = {}
     for text, intervals in mappings.items():
         for interval in intervals:
-            # Either side may be the id: it depends on what the file was asked for by.
+            # Either side may be the id: it depends on the symbol type of the request.
             other = interval["symbol"]
             symbol, key = (text, other) if NUMBER.fullmatch(other) else (other, text)
             if NUMBER.fullmatch(key) and symbol:

@@ -1,4 +1,4 @@
-"""Many files of bars into one store, a file at a time: memory holds the largest file, not all of them."""
+"""Write many files of bars into one store, one file at a time. Memory holds the largest file, not all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from moola_mlflow.core import BarsConfig, UserError
 
 @dataclass(frozen=True)
 class Stretch:
-    """One instrument's rows of one file. Units: ns since 1970 UTC; ``at`` is a row of the spool."""
+    """One instrument's rows of one file. ``at`` is their first row in the spool. Units: ns since 1970 UTC."""
 
     key: int
     file: int
@@ -34,13 +34,13 @@ class Stretch:
     at: int
     size: int
     name: str | None
-    """Its symbol at the end, None where the file has none."""
+    """Symbol of the last row, None if the file has no symbols."""
 
 
 def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
-    """Write all instruments of all files that a path names into a store, as ``read_bars`` would read them.
+    """Write all instruments of all files that a path names into a store. The bars are those of ``read_bars``.
 
-    Raises: UserError where anything about them is wrong, with the file, the row, the value and the cure.
+    Raises: UserError if anything about the bars is wrong, with the file, the row, the value and what to do.
     """
     check_zone(config.timezone)
     paths = find_files(config.path)
@@ -55,7 +55,7 @@ def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> Non
             raw = read_file(path, config.timezone)
             if config.stamp == "end":
                 raw = dataclasses.replace(raw, time_ns=raw.time_ns - MINUTE_NS)
-            first = first or dataclasses.replace(raw, table=raw.table.slice(0, 0))  # its columns alone are asked for
+            first = first or dataclasses.replace(raw, table=raw.table.slice(0, 0))  # keep its columns, not its rows
             check_naming([first, raw])
             rows, counts = check_rows(raw, drop, config.timezone)
             dropped.update(counts)
@@ -85,7 +85,7 @@ def _columns(rows: InstrumentRows) -> dict[str, np.ndarray]:
 
 
 def _stretches(rows: InstrumentRows, file: int, at: int) -> list[Stretch]:
-    """Return where each instrument lies within the rows of one file, which are laid by instrument and time."""
+    """Return the stretch of each instrument in the rows of one file, which are ordered by instrument and time."""
     if len(rows) == 0:
         return []
     starts = np.flatnonzero(np.concatenate([[True], np.diff(rows.instrument) != 0]))
@@ -113,7 +113,7 @@ def _refuse_overlap(order: list[Stretch], paths: list[Path]) -> None:
 
 
 def _arrange(order: list[Stretch], spool: Spool, to: Spool) -> int:
-    """Lay the spooled rows in the order of instrument and time; return how many repeated times were left out."""
+    """Copy spooled rows in order of instrument and time. Return the number of repeated times that were left out."""
     columns = spool.finish()
     repeated, position = 0, 0
     while position < len(order):
@@ -126,7 +126,7 @@ def _arrange(order: list[Stretch], spool: Spool, to: Spool) -> int:
         if len(group) == 1:
             _copy(columns, group[0], to)
             continue
-        # In the order of files, so that of two equal times the earlier file's row stays.
+        # In order of files: of two equal times the row of the earlier file stays.
         group.sort(key=lambda s: s.file)
         parts = {
             name: np.concatenate([column[s.at : s.at + s.size] for s in group]) for name, column in columns.items()
@@ -147,7 +147,7 @@ def _copy(columns: dict[str, np.ndarray], stretch: Stretch, to: Spool) -> None:
 
 
 def _symbols(stretches: list[Stretch], order: list[Stretch], by_symbol: bool) -> dict[int, str]:
-    """Return the symbol of each instrument: the latest; where that file has none, the one of the last file that has."""
+    """Return the latest symbol of each instrument. If the latest file has none, an earlier file's symbol counts."""
     known = {s.key: s.name for s in stretches if s.name is not None}
     latest = {s.key: s.name for s in order}
     if by_symbol and len({(s.key, s.name) for s in stretches}) > len(latest):

@@ -1,4 +1,4 @@
-"""The rows of all files laid together, and the choice of one instrument, of the front month, or of all."""
+"""Join the rows of all files, and choose one instrument, the front month, or all instruments."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from moola_mlflow.bars.formats import RawBars
 from moola_mlflow.bars.times import trade_date
 from moola_mlflow.core import UserError, nearest_name
 
-UNNAMED = "unnamed"  # the one instrument of files that name none
-# NQH1-NQM1 and NQ:BF H1-M1-U1 are spreads: in the week of a roll they trade more than the contracts themselves.
+UNNAMED = "unnamed"  # the instrument of files that name none
+# NQH1-NQM1 and NQ:BF H1-M1-U1 are spreads. In the week of a roll they trade more than the contracts themselves.
 SPREAD = re.compile(r"[-:]")
 
 
 @dataclass(frozen=True, eq=False)
 class InstrumentRows:
-    """Sound rows of all files, by instrument and then by time.
+    """Sound rows of all files, ordered by instrument and then by time. ``symbol`` is an index into ``names``.
 
-    Shapes: prices [4, N]; the others [N]; ``symbol`` is an index into ``names``.
+    Shapes: prices [4, N]; the others [N].
     """
 
     time_ns: np.ndarray
@@ -45,15 +45,15 @@ class InstrumentRows:
         return InstrumentRows(*parts, self.names)
 
     def last_symbols(self) -> dict[int, str]:
-        """Return the symbol of each instrument key; of a renamed instrument the latest."""
+        """Return the latest symbol of each instrument key."""
         last = pd.Series(self.symbol).groupby(self.instrument).last()
         return {int(key): self.names[code] for key, code in last.items()}  # type: ignore[call-overload]
 
 
 def merge(raws: list[RawBars], sound: list[np.ndarray], drop: bool) -> tuple[InstrumentRows, dict[str, int]]:
-    """Lay the sound rows of all files together, and count the times that a later file repeats (repair only).
+    """Join the sound rows of all files. With ``drop``, leave out times that a later file repeats, and count them.
 
-    Raises: UserError where two files cover the same stretch of an instrument, or name instruments differently.
+    Raises: UserError if two files cover the same stretch of an instrument, or name instruments differently.
     """
     instrument, symbol, names = _instruments(raws, sound)
     time_ns = _gather([raw.time_ns for raw in raws], sound)
@@ -69,7 +69,7 @@ def merge(raws: list[RawBars], sound: list[np.ndarray], drop: bool) -> tuple[Ins
             order = order[np.concatenate([[True], ~same])]
     elif (np.diff(instrument) != 0).any():
         codes = pd.factorize(instrument, sort=True)[0]
-        # 16-bit integers are sorted by counting; within a file each instrument is in order of time already.
+        # numpy sorts 16-bit integers by counting. Within a file each instrument is in order of time already.
         order = np.argsort(codes.astype(np.uint16) if codes.max() < 2**16 else codes, kind="stable")
     prices, volume = _gather([raw.prices for raw in raws], sound), _gather([raw.volume for raw in raws], sound)
     rows = InstrumentRows(time_ns, prices, volume, instrument, symbol, names)
@@ -77,10 +77,10 @@ def merge(raws: list[RawBars], sound: list[np.ndarray], drop: bool) -> tuple[Ins
 
 
 def choose(rows: InstrumentRows, instrument: str | None, where: str) -> InstrumentRows:
-    """Return the rows of an instrument (symbol or id), of the ``front`` month, or of ``all``.
+    """Return the rows of one instrument (symbol or id), of the ``front`` month, or of ``all`` instruments.
 
-    Raises: UserError listing the instruments where none is named and there are several, or where the named one is
-    not among them.
+    Raises: UserError that lists the instruments, if there are several and none is named, or if the named one is not
+    among them.
     """
     if instrument == "all":
         return rows
@@ -112,22 +112,25 @@ def _listed(rows: InstrumentRows, most: int = 12) -> str:
 
 
 def _in_time_order(rows: InstrumentRows, where: str) -> InstrumentRows:
-    """Lay the ids of one symbol behind one another, as long as they are a roll and not several at a time."""
+    """Order the ids of one symbol by time.
+
+    Raises: UserError if two ids have a bar at the same time: then they are not rolls of one series.
+    """
     if not (np.diff(rows.instrument) != 0).any():
         return rows
     rows = rows.take(np.argsort(rows.time_ns, kind="stable"))
     if len(repeated := np.flatnonzero(np.diff(rows.time_ns) == 0)):
         at = pd.Timestamp(rows.time_ns[repeated[0]], tz="UTC")
         raise UserError(
-            f"{where}: symbol {rows.names[rows.symbol[0]]} stands for the instrument ids "
-            f"{np.unique(rows.instrument).tolist()}, and {len(repeated):,} times repeat among them (first {at}); set "
+            f"{where}: symbol {rows.names[rows.symbol[0]]} has the instrument ids "
+            f"{np.unique(rows.instrument).tolist()}, and {len(repeated):,} times repeat among them (first {at}). Set "
             "bars.instrument to one id, front or all"
         )
     return rows
 
 
 def _front(rows: InstrumentRows, where: str) -> InstrumentRows:
-    """Keep of each trade date the instrument with the highest volume; of equals the one with the lower id."""
+    """Keep the instrument with the highest volume of each trade date. Of equal volumes the lower id counts."""
     is_spread = np.array([bool(SPREAD.search(name)) for name in rows.names])
     of_spread = is_spread[rows.symbol]
     if of_spread.any() and not of_spread.all():
@@ -135,7 +138,7 @@ def _front(rows: InstrumentRows, where: str) -> InstrumentRows:
     if len(rows) == 0:
         return rows
     date = trade_date(rows.time_ns)
-    # Rows lie by instrument and time, so a run of one instrument on one trade date is contiguous.
+    # Rows are ordered by instrument and time, so one instrument's rows of one trade date are contiguous.
     starts = np.flatnonzero(np.concatenate([[True], (np.diff(date) != 0) | (np.diff(rows.instrument) != 0)]))
     length = np.diff(starts, append=len(rows))
     volume = np.add.reduceat(rows.volume, starts)
@@ -154,15 +157,15 @@ def _front(rows: InstrumentRows, where: str) -> InstrumentRows:
 
 
 def _gather(arrays: list[np.ndarray], rows: list[np.ndarray]) -> np.ndarray:
-    """Join the chosen rows (the last axis) of several arrays, copying nothing where all rows of one are chosen."""
+    """Join the chosen rows (last axis) of several arrays. Nothing is copied if all rows of one array are chosen."""
     parts = [a if len(r) == a.shape[-1] else a[..., r] for a, r in zip(arrays, rows, strict=True)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def check_naming(raws: list[RawBars]) -> str:
-    """Return the column that names the instruments of all files: instrument_id, symbol or no.
+    """Return which column names the instruments of all files: instrument_id, symbol or no.
 
-    Raises: UserError where they have different ones.
+    Raises: UserError if the files differ in it.
     """
     naming = ["instrument_id" if r.ids is not None else "symbol" if r.symbols is not None else "no" for r in raws]
     if other := [k for k, kind in enumerate(naming) if kind != naming[0]]:
@@ -175,7 +178,7 @@ def check_naming(raws: list[RawBars]) -> str:
 
 
 def _instruments(raws: list[RawBars], sound: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the instrument key and the symbol of each row of all files, and the symbols' names."""
+    """Return the instrument key and the symbol code of each row of all files, and the names of the codes."""
     naming = check_naming(raws)
     code_of: dict[str, int] = {}
     symbols = []
@@ -186,7 +189,7 @@ def _instruments(raws: list[RawBars], sound: list[np.ndarray]) -> tuple[np.ndarr
     if naming == "no":
         return np.zeros(len(symbol), np.int64), np.zeros(len(symbol), np.int64), [UNNAMED]
     if naming == "symbol":
-        # A key from the symbol alone is the same whatever other instruments the files hold.
+        # The key depends on the symbol alone, so other instruments in the files do not change it.
         key_of = np.array([zlib.crc32(name.encode()) for name in code_of] + [0], np.int64)
         if len(set(key_of.tolist())) < len(key_of):
             raise UserError(f"{raws[0].path}: two symbols share a key; add an instrument_id column")
@@ -201,7 +204,7 @@ def _instruments(raws: list[RawBars], sound: list[np.ndarray]) -> tuple[np.ndarr
 
 
 def _refuse_overlap(raws: list[RawBars], sound: list[np.ndarray], time_ns: np.ndarray, instrument: np.ndarray) -> None:
-    """Refuse two files that cover the same stretch of time of one instrument."""
+    """Refuse two files that cover the same time span of one instrument."""
     sizes = [len(rows) for rows in sound]
     source = np.repeat(np.arange(len(raws)), sizes)
     frame = pd.DataFrame({"instrument": instrument, "file": source, "time": time_ns, "at": np.arange(len(time_ns))})

@@ -1,4 +1,4 @@
-"""Which files hold bars: suffixes, and what a path, a folder or a glob names."""
+"""Find the bars files that a path, a folder or a glob names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN = f"known: {', '.join((*PARQUET, *TEXT, *DBN))}"
 def find_files(path: str) -> list[Path]:
     """Return the bars files that a path, folder or glob names, sorted by name.
 
-    Raises: UserError where there is none, with the nearest name.
+    Raises: UserError with the nearest name if there is none.
     """
     try:
         return _found(Path(path).expanduser(), path)
@@ -30,7 +30,7 @@ def _found(target: Path, path: str) -> list[Path]:
     if target.is_file():
         return [target]
     if target.is_dir():
-        # .txt is left to globs: in a folder it is as likely a README. Folders within count where it has no file itself.
+        # A .txt in a folder is as likely a README, so only globs take it.
         found = _bars_files(target.iterdir()) or _bars_files(target.rglob("*"))
         if not found:
             raise UserError(f"bars: folder '{path}' holds no bars file ({KNOWN}; for .txt use a glob: '{path}/*.txt')")

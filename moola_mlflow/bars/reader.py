@@ -1,4 +1,4 @@
-"""One-minute bars: the `Bars` table, the choice of its instrument, its hash and its file."""
+"""One-minute bars: the `Bars` table, how it is read from files or a store, and how it is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHOICE = b"moola.instrument"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that bars came from. `rows` counts all its rows, chosen or not."""
+    """A file that bars came from. ``rows`` counts all of its rows, chosen or not."""
 
     path: Path
     sha256: str
@@ -35,13 +35,37 @@ class SourceFile:
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """Checked one-minute bars, each instrument's in order of time.
+    """Checked one-minute bars, ordered by time within each instrument.
 
-    One instrument or a front-month series is ordered by time; all instruments lie one behind another.
+    One instrument or a front-month series is ordered by time. Several instruments lie one behind another.
 
-    Shapes: time_ns int64 [N], ohlc float64 [N, 4] (open, high, low, close; C order), volume float64 [N] (0 where the
-    file has none), instrument int64 [N].
-    Units: time_ns is the bar's start in ns since 1970 UTC; prices as in the file.
+    Attributes
+    ----------
+    time_ns
+        Start of each bar in ns since 1970 UTC, int64 [N].
+    ohlc
+        Open, high, low and close of each bar, as in the file, float64 [N, 4].
+    volume
+        Volume of each bar, 0 if the file has none, float64 [N].
+    instrument
+        Instrument key of each bar, int64 [N].
+    symbols
+        Symbol of each instrument key.
+    files
+        The files that the bars came from.
+    sha256
+        Hash of arrays and symbols. It does not depend on the file that the bars came from.
+    dropped
+        Number of bad rows of each kind that ``bars.repair=drop`` left out.
+    index
+        Segments that a store has found already: the largest gap in minutes, and int64 [S, 2].
+
+    Examples
+    --------
+    >>> from moola_mlflow import BarsConfig, read_bars
+    >>> bars = read_bars(BarsConfig(path="sample", sample_bars=2000))
+    >>> len(bars), bars.ohlc.shape, bars.head(105).time_ns.shape
+    (2000, (2000, 4), (105,))
     """
 
     time_ns: np.ndarray
@@ -49,14 +73,10 @@ class Bars:
     volume: np.ndarray
     instrument: np.ndarray
     symbols: dict[int, str]
-    """Symbol of each instrument key."""
     files: tuple[SourceFile, ...]
     sha256: str
-    """Hash of the content (arrays and symbols), whatever file it came from."""
     dropped: dict[str, int]
-    """Number of bad rows of each kind that repair left out."""
     index: tuple[int, np.ndarray] | None = None
-    """Where a store has found the segments already: the largest gap in minutes, and int64 [S, 2]."""
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -66,7 +86,7 @@ class Bars:
         return self.rows(np.sort(np.argsort(self.time_ns, kind="stable")[:num_bars]))
 
     def rows(self, rows: np.ndarray | slice) -> Bars:
-        """Return some bars, in that order; a slice of a store's stays mapped."""
+        """Return some bars, in that order. A slice of a store's bars stays mapped."""
         time_ns, ohlc, volume, instrument = (
             array[rows] for array in (self.time_ns, self.ohlc, self.volume, self.instrument)
         )
@@ -76,7 +96,7 @@ class Bars:
 
 
 def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
-    """Return the maximal runs of one instrument's bars whose neighbours start at most a gap apart.
+    """Return the longest runs of one instrument's bars whose neighbours start at most ``max_gap_minutes`` apart.
 
     Shapes: int64 [S, 2], first row and one past the last row of each segment.
     """
@@ -86,11 +106,33 @@ def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
 
 
 def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
-    """Read, check and canonicalise bars from a file, a folder, a glob, a bar store, or the embedded sample.
+    """Read and check bars from a file, a folder, a glob, a bar store, or the embedded sample.
 
-    Bars of a store stay on disk: its columns are mapped into memory, not read.
+    Bars of a store stay on disk: the columns are mapped, not read.
 
-    Raises: UserError where anything about them is wrong, with the file, the row, the value and the cure.
+    Parameters
+    ----------
+    config
+        Section ``bars`` of the configuration: path, instrument, timezone, stamp and repair.
+    min_bars
+        Fewer bars than this are refused; by default the length of a window.
+
+    Returns
+    -------
+    Bars
+        The checked bars.
+
+    Raises
+    ------
+    UserError
+        If anything about the bars is wrong. The message names the file, the row, the value and what to do.
+
+    Examples
+    --------
+    >>> from moola_mlflow import BarsConfig
+    >>> bars = read_bars(BarsConfig(path="sample", sample_bars=2000))
+    >>> bars.ohlc[0].tolist()
+    [4000.0, 4000.0, 3999.75, 4000.0]
     """
     check_zone(config.timezone)
     if is_store(config.path):
@@ -132,13 +174,13 @@ def _from_rows(chosen: InstrumentRows, dropped: Counter[str], path: str, min_bar
         )
     symbols = chosen.last_symbols()
     ohlc = np.empty((num_bars, len(PRICES)))
-    np.add(chosen.prices.T, 0.0, out=ohlc)  # not a bare copy: -0.0 and 0.0 are one price and must be one hash
+    np.add(chosen.prices.T, 0.0, out=ohlc)  # adding 0.0 makes -0.0 and 0.0 one price with one hash
     sha256 = _content_sha256(chosen.time_ns, ohlc, chosen.volume, chosen.instrument, symbols)
     return Bars(chosen.time_ns, ohlc, chosen.volume, chosen.instrument, symbols, (), sha256, dict(dropped))
 
 
 def _read_store(config: BarsConfig, min_bars: int) -> Bars:
-    """Return the bars of a store, or of one of its instruments, mapped."""
+    """Return the bars of a store, or of one of its instruments. They stay mapped."""
     if config.stamp == "end":
         raise UserError(f"{config.path}: a bar store is start-stamped already; leave bars.stamp at start")
     stored = open_store(config.path)
@@ -167,9 +209,9 @@ def _read_store(config: BarsConfig, min_bars: int) -> Bars:
 
 
 def write_store(bars: Bars, out: str | Path, max_gap_minutes: int, choice: str | None = None) -> None:
-    """Write bars as a store; read back with the same choice they hash the same.
+    """Write bars as a store. Read back with the same choice, they have the same hash.
 
-    Raises: UserError where it cannot be written.
+    Raises: UserError if it cannot be written.
     """
     sources = [{"path": str(f.path), "sha256": f.sha256, "rows": f.rows} for f in bars.files]
     with StoreWriter(out) as writer:
@@ -179,7 +221,7 @@ def write_store(bars: Bars, out: str | Path, max_gap_minutes: int, choice: str |
 
 
 def _earlier_choice(path: str) -> str | None:
-    """Return the instrument choice that a file written by this project says it is the result of."""
+    """Return the choice of instrument that this project noted in a file when it wrote it."""
     if not path.endswith(".parquet") or not Path(path).is_file():
         return None
     choice = (pq.read_schema(path).metadata or {}).get(CHOICE)
@@ -187,9 +229,9 @@ def _earlier_choice(path: str) -> str | None:
 
 
 def write_parquet(bars: Bars, path: Path, choice: str | None = None) -> None:
-    """Write bars in the layout of ``databento.DBNStore.to_df()``; read back with the same choice they hash the same.
+    """Write bars as parquet in the layout of ``databento.DBNStore.to_df()``. Read back, they have the same hash.
 
-    A ``choice`` of ``front`` or ``all`` is noted in the file, so that reading it needs no second one.
+    A ``choice`` of ``front`` or ``all`` is noted in the file, so that reading needs no choice.
     """
     keys, codes = np.unique(bars.instrument, return_inverse=True)
     whole = (bars.volume == np.floor(bars.volume)).all() and bars.volume.max(initial=0) < 2**53
@@ -213,7 +255,7 @@ def write_parquet(bars: Bars, path: Path, choice: str | None = None) -> None:
         notes[CHOICE] = choice.encode()
     table = pa.table(columns).replace_schema_metadata(notes)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # Half the time and the size of pyarrow's defaults: times differ by a minute, prices repeat.
+    # Takes half the time and size of pyarrow's defaults: times differ by a minute, prices repeat.
     repeating = [name for name in columns if name != "ts_event"]
     pq.write_table(table, path, use_dictionary=repeating, column_encoding={"ts_event": "DELTA_BINARY_PACKED"})
 

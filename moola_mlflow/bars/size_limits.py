@@ -1,4 +1,4 @@
-"""Bounds on what a file may unpack to: a few bytes that claim to be terabytes are refused, not tried."""
+"""Limits on what a file may unpack to. A small file that claims to be huge is refused before it fills the memory."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from moola_mlflow.bars.parquet_footer import chunks
 from moola_mlflow.core import UserError
 
 FREE_BYTES = 256 * 2**20
-"""Whatever its size on disk, a file may unpack to this much."""
+"""Any file may unpack to this many bytes, whatever its size on disk."""
 MAX_RATIO = 200
 """Real bars shrink to a third or a twentieth; bars that never move, to a hundredth."""
 ROW_BYTES = 48
-"""A time and five numbers."""
+"""Bytes of a bar in memory: a time and five numbers."""
 VALUE_BYTES = 8
 
 
 def check_unpacked(path: Path, num_bytes: int) -> None:
-    """Refuse a file that unpacks to absurdly more than it holds.
+    """Refuse a file that unpacks to far more bytes than it has on disk.
 
-    Raises: UserError with the size, what is allowed, and the cure.
+    Raises: UserError with the size, the limit and what to do.
     """
     most = max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
     if num_bytes > most:
         raise UserError(
-            f"{path}: unpacks to more than {most / 2**20:,.0f} MiB, over {MAX_RATIO} times its size, as no bars file "
-            "does: it is damaged or made to fill the memory; if you trust it, unpack it and give the result"
+            f"{path}: unpacks to more than {most / 2**20:,.0f} MiB, over {MAX_RATIO} times its size. No bars file does "
+            "that, so it is damaged or made to fill the memory; if you trust it, unpack it and give the result"
         )
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file that promises more rows, values or bytes than it can hold, or that is encrypted.
+    """Refuse a parquet file that claims more rows, values or bytes than it can hold, and one with encrypted columns.
 
-    Raises: UserError; pyarrow's own errors where the footer cannot be read.
+    Raises: UserError; pyarrow's own errors if the footer cannot be read.
     """
     check_unpacked(path, max(0, pq.read_metadata(path).num_rows) * ROW_BYTES)
     total = 0
     for chunk in chunks(path):
         if chunk.encrypted:
-            raise UserError(f"{path}: holds encrypted columns, to which no key can be given; write it unencrypted")
+            raise UserError(f"{path}: holds encrypted columns, and no key can be given. Write it without encryption")
         total += max(0, chunk.num_bytes, chunk.num_values * VALUE_BYTES)
         check_unpacked(path, total)
 
 
 def check_dictionaries(table: pa.Table) -> None:
-    """Refuse columns that point past their dictionary, as those of a damaged parquet file may: pyarrow reads them so.
+    """Refuse columns that point beyond their dictionary: pyarrow reads them from a damaged file without an error.
 
     Raises: pyarrow's ArrowInvalid.
     """
@@ -59,7 +59,7 @@ def check_dictionaries(table: pa.Table) -> None:
 
 
 class Unpacked(io.RawIOBase):
-    """A compressed file as a stream of its content that ends in a refusal where there is too much of it."""
+    """The unpacked content of a file as a stream, which refuses to give more than the limit."""
 
     def __init__(self, path: Path, compression: str | None = "detect") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a bars table holds, in figures: days, gaps, rolls, and a row for each instrument."""
+"""Figures about a bars table: days, gaps, rolls, and one row per instrument."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from moola_mlflow.bars.reader import Bars, segments
 from moola_mlflow.bars.times import DAY_NS, MINUTE_NS, utc
 
 MAX_ROWS = 1000
-"""Instruments in the table; what is left out is counted."""
+"""Number of instruments in the table; those left out are counted."""
 
 
 def summarise_bars(bars: Bars, max_gap_minutes: int) -> dict[str, Any]:
-    """Return a summary of bars as plain JSON types; ``instruments`` has one row each, the one with most bars first."""
+    """Return a summary of bars as plain JSON types. ``instruments`` has one row each, most bars first."""
     runs = segments(bars, max_gap_minutes)
     first, last = take_rows(bars.time_ns, runs[:, 0]), take_rows(bars.time_ns, runs[:, 1] - 1)
     key, size = take_rows(bars.instrument, runs[:, 0]), runs[:, 1] - runs[:, 0]
@@ -61,7 +61,7 @@ def _row(
 
 
 def bars_per_day(bars: Bars) -> tuple[np.ndarray, np.ndarray]:
-    """Return the UTC days that have bars and how many, over all instruments. Shapes: int64 [D] days since 1970, [D]."""
+    """Return the UTC days that have bars, and how many bars each has. Shapes: int64 [D] days since 1970, int64 [D]."""
     found: dict[int, int] = {}
     for _, (time_ns,) in column_blocks(bars.time_ns):
         days, counts = np.unique(time_ns // DAY_NS, return_counts=True)
@@ -72,7 +72,7 @@ def bars_per_day(bars: Bars) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rolls(bars: Bars, runs: np.ndarray) -> list[tuple[int, str]]:
-    """Return when a series goes over to another instrument, and to which; none where instruments lie side by side."""
+    """Return the time and the new symbol of each roll. Instruments that lie side by side have no rolls."""
     at = runs[1:, 0]
     before, after = take_rows(bars.instrument, at - 1), take_rows(bars.instrument, at)
     changed = np.flatnonzero(before != after)

@@ -136,7 +136,7 @@ BAD = {
     "cut.dbn": (lambda: (header([]) + records(5))[:-9], "ends in the middle of a record, after 4 bars"),
     "cut.dbn.zst": (lambda: compress(header([]) + records(500))[:-40], "cannot be read as DBN"),
     "seconds.dbn": (lambda: header([], "ohlcv-1s") + records(5), "holds ohlcv-1s, not one-minute bars"),
-    "trades.dbn": (lambda: header([]) + bytes(range(56)) * 4, "holds records that are no bars"),
+    "trades.dbn": (lambda: header([]) + bytes(range(56)) * 4, "holds records that are not bars"),
     "hours.dbn": (lambda: header([]) + records(5).replace(bytes([14, 33]), bytes([14, 34])), "rtype 34 is not"),
     "empty.dbn": (lambda: header([]), "holds no rows"),
     "header.dbn": (lambda: b"DBN\x03\xff\xff\xff\x7f" + bytes(100), "its header is damaged"),

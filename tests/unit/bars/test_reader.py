@@ -159,7 +159,7 @@ def test_one_symbol_over_a_roll_of_ids_is_kept_in_time_order(tmp_path):
 
 def test_one_symbol_with_two_ids_at_a_time_is_refused(tmp_path):
     path = save(pd.concat([frame(key=9), frame(key=3)]), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"ESH4 stands for the instrument ids \[3, 9\], and 120 times repeat"):
+    with pytest.raises(UserError, match=r"ESH4 has the instrument ids \[3, 9\], and 120 times repeat"):
         read(path)
 
 

@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-MODULES = ("features.relativity", "windows.windows")
+MODULES = ("features.relativity", "bars.reader", "windows.windows")
 
 
 @pytest.mark.parametrize("name", MODULES)
