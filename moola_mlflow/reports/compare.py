@@ -1,4 +1,4 @@
-"""Runs of one stage side by side: what differs in them, what came of it, and how sure the difference is."""
+"""Compare runs of one kind: which parameters differ, which scores follow, and how sure the difference is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import Paired, pair
 from moola_mlflow.reports.plots.compare import COLORS, overlay_figure, scores_figure
 from moola_mlflow.reports.plots.figure import png_bytes
+from moola_mlflow.reports.run_report.facts import kind_of
 from moola_mlflow.tracking import Metrics, RunRecord, Tags, encoder_sources, read_run
 
-STAGES = ("pretrain", "finetune", "trial")
+KINDS = ("pretrain", "finetune", "trial")
 FAMILIES = {
     "loss": (Metrics.VAL_LOSS, Metrics.TRAIN_LOSS),
     "Huber": (Metrics.VAL_HUBER,),
@@ -24,27 +25,28 @@ FAMILIES = {
     "Joint@3 inside the folds": (Metrics.VAL_JOINT_AT_3,),
     "negative log-likelihood inside the folds": (Metrics.VAL_NLL,),
 }
-"""Curves that belong on one picture."""
-HEADLINE = (
+"""Metrics that share a picture."""
+MAIN_METRICS = (
     Metrics.BEST_VAL_LOSS, Metrics.TEST_HUBER, Metrics.TEST_MAE, Metrics.TEST_SKILL, Metrics.PROBE_R2,
     Metrics.PROBE_R2_GAIN, Metrics.SWEEP_VALUE, Metrics.CV_JOINT_AT_3, Metrics.CV_F1_MACRO, Metrics.CV_HIT_AT_3,
     Metrics.CV_ECE, Metrics.CV_DELTA_JOINT_AT_3, Metrics.CV_DELTA_BEST_JOINT_AT_3,
 )  # fmt: skip
 SCALE = ("objective.", "features.set", "windows.")
-"""Keys by which losses are on another scale."""
+"""Keys that change the scale of a loss."""
 SCORES = {"joint_success_at_3": "Joint@3", "f1_macro": "F1 macro"}
 MET = {
     Tags.DATA_SHA256: "data, SHA-256", Tags.COMMIT: "commit", Tags.DEVICE: "device", Tags.PRECISION: "precision",
 }  # fmt: skip
-"""Tags of what a run met outside of its configuration."""
+"""Tags of what a run depends on outside its configuration."""
 PARTS = 12
-"""Folds of a run whose curves are drawn; more would hide each other."""
+"""Folds of a run whose curves are drawn. More curves would hide each other."""
 
 
 def find_compared_runs(run_ids: str) -> list[RunRecord]:
     """Return the runs named in a text, separated by commas.
 
-    Raises: UserError for fewer than two, more than there are colours, one named twice, or runs of unlike stages.
+    Raises: UserError for fewer than two runs, more than there are colours, a run named twice, or runs of different
+    kinds.
     """
     names = [name.strip() for name in run_ids.split(",") if name.strip()]
     if not 2 <= len(names) <= len(COLORS):
@@ -57,24 +59,24 @@ def find_compared_runs(run_ids: str) -> list[RunRecord]:
         raise UserError(f"run_ids names '{twice[0]}' twice; give different runs")
     runs = [read_run(name, "run_ids") for name in names]
     for run in runs:
-        if run.stage not in STAGES:
-            stage = f"a run of stage '{run.stage}'" if run.stage else "a run without a stage, none of this project's"
-            raise UserError(f"run_ids: '{run.id}' ({run.name}) is {stage}; allowed: {', '.join(STAGES)}")
+        if run.stage not in KINDS:
+            raise UserError(f"run_ids: '{run.id}' ({run.name}) is {kind_of(run)}; allowed: {', '.join(KINDS)}")
     if len({run.stage for run in runs}) > 1:
         shown = ", ".join(f"'{run.id}' {run.stage}" for run in runs)
-        raise UserError(f"run_ids: runs of different stages have nothing to compare: {shown}; give runs of one stage")
+        raise UserError(f"run_ids: runs of different kinds cannot be compared: {shown}; give runs of one kind")
     return runs
 
 
 def letters(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the letter under which each run stands."""
+    """Return a letter for each run."""
     return list(string.ascii_uppercase[: len(runs)])
 
 
 def configured(run: RunRecord) -> dict[str, str]:
-    """Return every key of a run's configuration (of a trial the keys that were drawn), and what it met outside of it.
+    """Return every key of a run's configuration, and what the run depends on outside it.
 
-    An alias may have meant another encoder in each run, so the run that made the encoder is named beside it.
+    A trial holds only the keys that were drawn for it. An alias may have pointed to another encoder in each run, so
+    the run that made the encoder is a key of its own.
     """
     flat = {f"{section}.{key}": str(value) for section, keys in run.config.items() for key, value in keys.items()}
     flat = flat or run.params
@@ -86,38 +88,40 @@ def configured(run: RunRecord) -> dict[str, str]:
 
 
 def differing(values: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
-    """Return the keys whose values are not the same in all, None where one has no such key."""
+    """Return the keys whose values differ. None stands for a key that is missing."""
     keys = sorted({key for one in values for key in one})
     rows = {key: [one.get(key) for one in values] for key in keys}
     return {key: row for key, row in rows.items() if len(set(row)) > 1}
 
 
 def warnings(runs: Sequence[RunRecord], keys: Mapping[str, Any]) -> list[str]:
-    """Return what forbids to read the figures side by side without a second thought."""
+    """Return what the reader must know before comparing the figures."""
     out = []
     tags = [run.tags for run in runs]
     if len({one.get(Tags.DATA_SHA256) for one in tags}) > 1:
         what = "labels" if runs[0].stage == "finetune" else "bars"
         out.append(
-            f"The runs did not see the same {what} (the content hashes differ): part of any difference is theirs."
+            f"The runs did not read the same {what}: their content hashes differ. That is a part of any difference."
         )
     if runs[0].stage != "finetune" and (unlike := [key for key in keys if key.startswith(SCALE)]):
         named = ", ".join(unlike[:4])
-        out.append(f"Losses and skills are not on one scale ({named} differ); the probe asks the same of all.")
+        out.append(
+            f"Losses and skills are not on one scale ({named} differ). The probe asks the same of every encoder."
+        )
     if len({one.get(Tags.COMMIT) for one in tags}) > 1:
-        out.append("The runs are of different commits.")
+        out.append("The runs come from different commits.")
     if any(one.get(Tags.IDENTITY) == "true" for one in tags):
-        out.append("A run with the identity objective is among them: its loss, MAE and skill measure copying.")
+        out.append("One run has the identity objective. Its loss, MAE and skill measure copying.")
     if any(one.get(Tags.WEAK_LABELS) == "true" for one in tags) and runs[0].stage == "finetune":
         out.append(WEAK_LABELS_TEXT)
     for letter, run in zip(letters(runs), runs, strict=True):
         if run.status != "FINISHED":
-            out.append(f"{letter} is {run.status}: its figures are of an unfinished run.")
+            out.append(f"{letter} is {run.status}: its figures come from an unfinished run.")
     return out
 
 
 def build_comparison(runs: Sequence[RunRecord], short: bool = False) -> Document:
-    """Return the comparison; ``short`` leaves out pictures and all but the headline metrics."""
+    """Return the comparison. ``short`` leaves out the pictures and all metrics but the main ones."""
     names = letters(runs)
     document = Document(f"{len(runs)} {runs[0].stage} runs side by side")
     document.add(
@@ -136,9 +140,9 @@ def build_comparison(runs: Sequence[RunRecord], short: bool = False) -> Document
         ]
         document.add(Table(["key", *names], rows))
     else:
-        document.add(Para("None: the configurations are the same."))
+        document.add(Para("None. The configurations are the same."))
     document.add(Heading("Metrics"))
-    document.add(_metrics(runs, names, HEADLINE))
+    document.add(_metrics(runs, names, MAIN_METRICS))
     if not short:
         everything = sorted({key for run in runs for key in run.metrics if not key.startswith(Metrics.SYSTEM)})
         document.add(*_pictures(runs, names), Heading("All metrics"), _metrics(runs, names, everything))
@@ -146,7 +150,7 @@ def build_comparison(runs: Sequence[RunRecord], short: bool = False) -> Document
 
 
 def _metrics(runs: Sequence[RunRecord], names: Sequence[str], wanted: Sequence[str]) -> Table:
-    """Last values by run, and how far the others are from the first."""
+    """Return the last values of each run, and the differences from the first run."""
     rows: list[tuple[Text, ...]] = []
     for key in wanted:
         values = [run.metrics.get(key) for run in runs]
@@ -164,19 +168,19 @@ def _number(value: float | None) -> str:
 
 
 def _paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading | Para | Table | Items]:
-    """Each run against the first, window by window where the folds match."""
+    """Return each run minus the first, window by window, where the folds match."""
     rows: list[tuple[Text, ...]] = []
     refused: list[Text] = []
     for name, run in zip(names[1:], runs[1:], strict=True):
         found = pair(runs[0], run)
         if isinstance(found, str):
-            refused.append(f"{name} - {names[0]}: no paired difference, for {found}.")
+            refused.append(f"{name} - {names[0]}: no paired difference, because {found}.")
             continue
         for metric, interval in found.differences.items():
             rows.append((f"{name} - {names[0]}", SCORES[metric], _signed(interval), word(interval), _basis(found)))
     out: list[Heading | Para | Table | Items] = [Heading("Paired differences")]
     if rows:
-        out.append(Table(["", "score", "difference, 95 % interval", "", "on"], rows))
+        out.append(Table(["runs", "score", "difference, 95 % interval", "result", "computed on"], rows))
     if refused:
         out.append(Items(refused))
     return out
@@ -188,7 +192,7 @@ def _basis(found: Paired) -> str:
 
 
 def word(interval: Interval) -> Text:
-    """Return what a difference may be called."""
+    """Return what an interval allows to say about a difference."""
     if interval.lo > 0:
         return Strong("better", True)
     return Strong("worse", False) if interval.hi < 0 else "no difference shown"
@@ -199,13 +203,13 @@ def _signed(i: Interval) -> str:
 
 
 def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading | Picture]:
-    """One picture for each family of curves that at least two runs have, and the scores with their intervals."""
+    """Return the scores with their intervals, and one picture for each family of curves that two runs have."""
     labels = [f"{name}: {run.name}" for name, run in zip(names, runs, strict=True)]
     out: list[Heading | Picture] = []
     if runs[0].stage == "finetune":
         scores = {title: [_score(run, name) for run in runs] for name, title in SCORES.items()}
         caption = (
-            "Scores out of fold with their intervals. Intervals that meet say little: the paired difference counts."
+            "Scores out of fold with their intervals. Overlapping intervals say little: the paired difference counts."
         )
         out.append(Picture("scores.png", png_bytes(scores_figure(labels, scores)), caption))
     parts = [(run.children("fold") if run.stage == "finetune" else [run])[:PARTS] for run in runs]
@@ -215,7 +219,7 @@ def _pictures(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading |
         curves = {metric: by_run for metric, by_run in curves.items() if sum(map(bool, by_run)) > 1}
         if not curves:
             continue
-        many = ", a line a fold" if runs[0].stage == "finetune" else ""
+        many = ", one line a fold" if runs[0].stage == "finetune" else ""
         name = f"curves-{metrics[0].removeprefix(Metrics.VAL).replace('/', '-')}.png"
         out.append(Picture(name, png_bytes(overlay_figure(labels, curves, family)), f"{family} by epoch{many}."))
     return [Heading("Curves"), *out] if out else []

@@ -17,8 +17,8 @@ from moola_mlflow.tracking import Metrics
 
 NO_EMPTY_CLASS = (
     "The detector names one of its classes in every window, also where there is no pattern. It learned from windows "
-    "that all hold one. Its probability says which class it is, given that a pattern is there. Only the thresholds ask "
-    "whether one is there."
+    "that all hold one. Its probability says which class it is, given that a pattern is there. Only the thresholds "
+    "decide whether one is there."
 )
 HINDSIGHT = "A hit is hindsight. The window holds bars after the span, and the detector reads the class from them too."
 WEAK = "The labels are WEAK: a rule made them from prices. A hit says that the rule's pattern is there, nothing more."
@@ -128,13 +128,15 @@ class DetectionsReport:
         which = f"the {len(best):,} most probable of {len(self.table):,}" if fewer else "all hits"
         charts_title = f"Charts: {which}" if len(best) else "Charts"
         document = Document(f"Detections: {self._source()}")
-        document.add(*(Notice(text, "warn") for text in self.cautions()), Para(self.scanned()))
-        document.add(Heading("Detector"), Table(["detector", self.uri], self._origin()), _gate_table(self.gates()))
-        document.add(Heading(charts_title))
+        checked = self.gates()
+        if missed := missed_gates(checked):
+            document.add(Notice(f"The detector misses {len(missed)} of its {len(checked)} gates, listed below.", "bad"))
+        document.add(*(Notice(text, "warn") for text in self.cautions()), Para(self.scanned()), Heading(charts_title))
         if len(best):
             document.add(Heading("Table"), _hit_table(best))
         else:
             document.add(Para(NO_HIT))
+        document.add(Heading("Detector"), Table(["detector", self.uri], self._origin()), _gate_table(checked))
         charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
         return document.html("detections.html", counts=counts, charts=charts, charts_title=charts_title)
 

@@ -24,6 +24,8 @@ FIGURES = Artifacts.FIGURES
 """The folder beside the Markdown that its pictures lie in."""
 MARKS = {"✔": "good", "✘": "bad", "⚠": "warn"}
 """Signs that Markdown begins a notice or a bold text with, and the class that they have in HTML."""
+INTERVAL = re.compile(r"[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\]")
+"""A figure with its interval. In a narrow cell of a table it would break into three lines."""
 MIN_LINKS = 4
 """Sections from which on a page has a line of links to them."""
 
@@ -94,13 +96,16 @@ def _image(renderer: RendererHTML, tokens: Sequence[Token], i: int, options: Any
 
 
 def _style(tokens: Sequence[Token]) -> None:
-    """Give notices and bold texts the class of their sign, and a paragraph that is one picture its own tag."""
+    """Give notices and bold texts the class of their sign, pictures a tag of their own, and intervals one line."""
     for i, token in enumerate(tokens):
         if token.type == "blockquote_open":
             token.attrJoin("class", MARKS.get(tokens[i + 2].content.lstrip("*")[:1], "plain"))
         children = token.children or []
         if [child.type for child in children] == ["image"]:
             tokens[i - 1].tag = tokens[i + 1].tag = "figure"
+        for child in children:
+            if child.type == "text":
+                child.content = INTERVAL.sub(lambda m: m[0].replace(" ", "\xa0"), child.content)
         for opening, text in pairwise(children):
             if opening.type == "strong_open" and text.content[:1] in MARKS:
                 opening.attrJoin("class", MARKS[text.content[:1]])

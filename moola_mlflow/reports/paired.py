@@ -1,4 +1,4 @@
-"""Two fine-tunings on the same folds, window by window: the paired difference, or why there is none."""
+"""Compare two fine-tunings window by window on the same folds: the paired difference, or why there is none."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample
 from moola_mlflow.tracking import Artifacts, RunRecord, Tags
 
 DRAWN_BY = ("folds", "kind", "embargo_bars")
-"""Keys of ``cv`` that folds depend on, beside seed and repeat."""
+"""Keys of ``cv`` that the folds depend on, with seed and repeat."""
 PREDICTIONS, SUMMARY = Artifacts.PREDICTIONS, Artifacts.CV_SUMMARY
 
 
 @dataclass(frozen=True)
 class Paired:
-    """How much better the second run is than the first, by metric, with a 95 % interval over groups of windows."""
+    """Second run minus first run for each metric, with 95 % intervals over groups of windows."""
 
     differences: dict[str, Interval]
     num_windows: int
     num_groups: int
     num_repeats: int
-    """Draws of the folds (seed and repeat) that both have; the difference is over these."""
+    """Draws of the folds (seed and repeat) that both runs have. The difference is over these."""
     most_repeats: int
-    """Draws of the run that has more."""
+    """Draws of the run with more of them."""
 
 
 def pair(first: RunRecord, second: RunRecord) -> Paired | str:
-    """Return the paired differences of second minus first, or a sentence that says why there are none."""
+    """Return the paired differences of second minus first, or the reason why there are none."""
     runs = (first, second)
     sha256 = [run.tags.get(Tags.DATA_SHA256, "") for run in runs]
     if not all(sha256) or sha256[0] != sha256[1]:
@@ -50,7 +50,7 @@ def pair(first: RunRecord, second: RunRecord) -> Paired | str:
     if not common:
         seeds = [sorted({seed for seed, _ in one}) for one in folds]
         return (
-            "their folds differ: they have no draw of seed and repeat in common whose folds are of equal sizes (seeds "
+            "their folds differ: no draw of seed and repeat has folds of equal sizes in both (seeds "
             f"{seeds[0]} and {seeds[1]})"
         )
     left, right = _predictions(tables[0], common), _predictions(tables[1], common)
@@ -86,15 +86,15 @@ def _folds(summary: dict[str, Any]) -> dict[tuple[int, int], list[tuple[int, ...
 
 
 def _predictions(rows: list[dict[str, Any]], draws: list[tuple[int, int]]) -> tuple[list[str], Predictions] | str:
-    """Return the windows' ids and what was said of them; the table counts repeats from 1.
+    """Return the windows' ids and their predictions. The table counts repeats from 1.
 
-    The differences are of classes and spans alone, so the class that was named stands for its probability.
+    The differences need classes and spans alone, so the predicted class has probability 1.
     """
     by_draw = {draw: [row for row in rows if (row["seed"], row["repeat"] - 1) == draw] for draw in draws}
     first = by_draw[draws[0]]
     ids = [str(row["window_id"]) for row in first]
     if any([str(row["window_id"]) for row in one] != ids for one in by_draw.values()) or len(set(ids)) < len(ids):
-        return "their tables of predictions are damaged: repeats do not hold the same windows"
+        return "a table of predictions is damaged: its repeats do not hold the same windows"
     classes = tuple(sorted({str(row[key]) for row in rows for key in ("label", "predicted")}))
     code = {name: i for i, name in enumerate(classes)}
     label = np.array([code[str(row["label"])] for row in first])
@@ -105,9 +105,10 @@ def _predictions(rows: list[dict[str, Any]], draws: list[tuple[int, int]]) -> tu
 
 
 def _groups(runs: tuple[RunRecord, RunRecord], summaries: list[dict[str, Any]], ids: list[str]) -> np.ndarray | str:
-    """Return the overlap groups of the windows. Shapes: int [N].
+    """Return the overlap group of each window. Shapes: int [N].
 
-    Runs keep their number alone. Where it is the number of windows, each stands for itself; else the labels say.
+    A run records only the number of groups. If it equals the number of windows, each window is a group of its own.
+    Otherwise the labels are read again.
     """
     if summaries[0].get("num_groups") == len(ids):
         return np.arange(len(ids))
@@ -120,8 +121,8 @@ def _groups(runs: tuple[RunRecord, RunRecord], summaries: list[dict[str, Any]], 
             continue
         if labels.sha256 == run.tags.get(Tags.DATA_SHA256) and [str(name) for name in labels.window_id] == ids:
             return overlap_groups(labels, across_instruments=True)
-        why = "their file has other content now"
-    return f"labelled windows overlap, and the labels that say which cannot be read again ({why})"
+        why = "their file has changed"
+    return f"labelled windows overlap, and the labels cannot be read again ({why})"
 
 
 def _labels(run: RunRecord) -> LabelledSet:

@@ -1,4 +1,4 @@
-"""Pictures of a training: curves, learning rate, reconstructions."""
+"""Draw a training: its curves, learning rate and reconstructions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from moola_mlflow.core import Metrics
 from moola_mlflow.reports.plots.figure import blank_figure
 
 
 def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
-    """Return losses, Huber and skill by epoch, with the chosen epoch marked."""
+    """Return losses, Huber and skill by epoch, with a line at the best epoch."""
     figure = blank_figure(13, 4)
     epochs = np.arange(len(history))
     panels = [
@@ -23,8 +24,9 @@ def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figur
     for ax, (title, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in names:
             ax.plot(epochs, [row[name] for row in history], marker=".", label=name)
-        ax.axvline(best_epoch, color="grey", linestyle=":", label=f"best epoch {best_epoch}")
-        ax.set(title=title, xlabel="epoch")
+        ax.axvline(best_epoch, color="grey", linestyle=":", label="best epoch")
+        ax.set(title=title, xlabel="epoch, from 0")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
         ax.legend()
     return figure
@@ -35,7 +37,8 @@ def lr_figure(history: Sequence[dict[str, float]]) -> Figure:
     figure = blank_figure(7, 3.5)
     ax = figure.subplots()
     ax.plot([row["lr"] for row in history], marker=".")
-    ax.set(title="learning rate at the end of each epoch", xlabel="epoch", ylim=(0, None))
+    ax.set(title="learning rate at the end of each epoch", xlabel="epoch, from 0", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     return figure
 
@@ -43,13 +46,13 @@ def lr_figure(history: Sequence[dict[str, float]]) -> Figure:
 def reconstruction_figure(
     predicted_NTK: np.ndarray, target_NTK: np.ndarray, where_NTK: np.ndarray, names: Sequence[str], title: str
 ) -> Figure:
-    """Return target lines and predictions at the loss positions, a column a window and a lane a target.
+    """Return targets and predictions at the loss positions: one column a window, one lane a target.
 
     Shapes: [N, T, K] each; names of the K targets.
     """
     num_windows, num_steps, num_targets = target_NTK.shape
     figure = blank_figure(5.2 * num_windows, 0.55 * num_targets + 1.2)
-    # One axis a window and a lane a target: an axis for each of them would cost more than an epoch's metrics.
+    # One axis a window, not one a target: those would take longer to draw than an epoch takes to log its metrics.
     low_K, high_K = target_NTK.min((0, 1)), target_NTK.max((0, 1))
     lanes_K = np.arange(num_targets)[::-1] * 1.25
 
@@ -65,7 +68,5 @@ def reconstruction_figure(
         ax.plot(steps[at], guess[at, column], "x", color="tab:red", markersize=4, linestyle="none")
         ax.set_xlabel("step")
         ax.set_yticks(lanes_K + 0.5, names, fontsize=8)
-    figure.suptitle(
-        f"{title}: grey = truth, dots = to be predicted, red = predicted; each lane from its least to its largest"
-    )
+    figure.suptitle(f"{title}: grey = target, dots = steps to predict, red = predicted; each lane spans its own range")
     return figure

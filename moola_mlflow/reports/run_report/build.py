@@ -1,4 +1,4 @@
-"""The whole report, from the records of the runs alone: the same records give the same bytes."""
+"""Build the report from the records of its runs alone: the same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import pair
 from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
 from moola_mlflow.reports.run_report.conclusions import Conclusion
-from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
+from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned, kind_of
+from moola_mlflow.reports.run_report.next_steps import next_steps
 from moola_mlflow.tracking import RunRecord, Tags, encoder_sources, read_run, tunings_of
 
 NAMED = 10
-"""Runs of unknown origin that are named one by one."""
+"""Runs of unknown origin that the report names one by one."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A pre-training and what was made of its encoder."""
+    """A pre-training and the fine-tunings of its encoder."""
 
     run: RunRecord
     tunings: Sequence[RunRecord]
     """Fine-tunings that read its encoder, the oldest first."""
     unknown: Sequence[tuple[RunRecord, str]]
-    """Fine-tunings that may have, and why that is not known."""
+    """Fine-tunings that may have read it, and why that is not known."""
 
 
 def find_report_subject(run_id: str) -> Subject:
-    """Return the pre-training that a run id stands for: itself, or the one whose encoder a fine-tuning read.
+    """Return the pre-training to report on: the run itself, or the run that made the encoder of a fine-tuning.
 
-    Raises: UserError for a run of another stage, or a fine-tuning that does not lead to one pre-training.
+    Raises: UserError for a run of another kind, or a fine-tuning that does not lead to one pre-training.
     """
     run = read_run(run_id, "run_id")
     if run.stage == "finetune":
         run = _source(run)
     if run.stage != "pretrain":
-        raise UserError(f"run_id='{run_id}' ({run.name}) is {_stage(run)}; give a pretrain or finetune run{_hint(run)}")
+        raise UserError(
+            f"run_id='{run_id}' ({run.name}) is {kind_of(run)}; give a pretrain or finetune run{_hint(run)}"
+        )
     return Subject(run, *tunings_of(run))
 
 
@@ -53,8 +56,8 @@ def _source(run: RunRecord) -> RunRecord:
         )
     if not sources.run_ids:
         raise UserError(
-            f"run_id='{run.id}' ({run.name}) is a finetune run without an encoder: nothing was pre-trained, so there "
-            "is no pretrain run to report on; its note has its results"
+            f"run_id='{run.id}' ({run.name}) is a finetune run without an encoder, so it has no pretrain run to report "
+            "on; read the run's note for its results"
         )
     if len(sources.run_ids) > 1:
         raise UserError(
@@ -67,29 +70,25 @@ def _source(run: RunRecord) -> RunRecord:
         raise UserError(f"run_id='{run.id}' ({run.name}): its pretrain run cannot be reported on: {e}") from None
 
 
-def _stage(run: RunRecord) -> str:
-    return f"a run of stage '{run.stage}'" if run.stage else "a run without a stage, none of this project's"
-
-
 def _hint(run: RunRecord) -> str:
     if run.stage == "fold" and Tags.PARENT in run.tags:
-        return f": this is a fold of {run.tags[Tags.PARENT]}"
+        return f" (it is a fold of {run.tags[Tags.PARENT]})"
     if run.stage in ("sweep", "trial"):
-        return "; a sweep's best configuration is retrained at full length first (its note has the command)"
+        return ". Retrain the sweep's best configuration at full length first; the sweep's note has the command"
     return ""
 
 
 def build_report(subject: Subject) -> Document:
-    """Return the report."""
+    """Return the report on a pre-training and its fine-tunings."""
     run, p = subject.run, Pretrained.of(subject.run)
     pairs = [(one, Tuned.of(one)) for one in subject.tunings]
-    reported = [found for kind in tuning.PHASES if (found := tuning.shown_of(pairs, kind))]
+    reported = [found for kind in tuning.SECTIONS if (found := tuning.shown_of(pairs, kind))]
     last = [t for _, t in sorted(reported, key=lambda one: (one[0].run.info.start_time, one[0].id))]
     version = run.version()
     uri = version or f"runs:/{run.id}/encoder"
     command = f"mlflow run . -e finetune -P encoder={uri}"
     document = Document(f"Report: {run.name}")
-    sentence = conclusions.honest_sentence(p, last)
+    sentence = conclusions.main_conclusion(last)
     document.add(Notice(Strong(sentence.text), _kind(sentence)), *_notices(run, p, subject, pairs))
     document.add(*pretraining.configuration(run, version), *pretraining.results(run, p))
     document.add(*pretraining.training_time(run, p), *pretraining.checkpoint(run, p, uri))
@@ -101,45 +100,43 @@ def build_report(subject: Subject) -> Document:
     )
     document.add(_list(conclusions.of_phases(_phases([one for one, t in reported if t.done]))))
     detectors = [made for one, t in reported if _promotable(t) and (made := one.version())]
-    steps = conclusions.next_steps(run.id, uri, p, [t for _, t in pairs], detectors)
+    steps = next_steps(run.id, uri, p, [t for _, t in pairs], detectors)
     document.add(Heading("Next steps"))
     for step in steps:
-        document.add(Para(f"{step.why[:1].upper()}{step.why[1:]}:"), Code(step.command))
+        document.add(Para(step.why), Code(step.command))
     if not steps:
-        document.add(Para("None follows from these figures."))
-    document.add(
-        Para(f"Made from the runs' records alone, as they were when the last of them ended ({_ended(subject)}).")
-    )
+        document.add(Para("These figures ask for no next command."))
+    document.add(Para(f"Made from the records of these runs alone. The last of them ended at {_ended(subject)}."))
     return document
 
 
 def _notices(run: RunRecord, p: Pretrained, subject: Subject, pairs: Sequence[tuning.Pair]) -> list[Notice]:
     out = []
     if run.status != FINISHED:
-        out.append(Notice(f"The run is {run.status}: what it did not come to is not there.", "bad"))
+        out.append(Notice(f"The run is {run.status}: the report lacks what the run did not reach.", "bad"))
     if p.identity:
-        out.append(Notice(f"Identity: {COPIES_INPUT}. Figures of such a run measure copying.", "bad"))
+        out.append(Notice(f"Identity: {COPIES_INPUT}. The figures of such a run measure copying.", "bad"))
     if any(t.weak for _, t in pairs):
         out.append(Notice(WEAK_LABELS_TEXT, "warn"))
     if p.sample:
-        out.append(Notice("The bars are the embedded sample: synthetic, not a market.", "warn"))
+        out.append(Notice("The bars are the embedded sample. They are synthetic and come from no market.", "warn"))
     commits = {one.tags.get(Tags.COMMIT) for one in (run, *subject.tunings)} - {None}
     if len(commits) > 1:
-        out.append(Notice(f"The runs are of {len(commits)} different commits.", "warn"))
+        out.append(Notice(f"The runs come from {len(commits)} different commits.", "warn"))
     foreign = [t.name for _, t in pairs if t.kind == "price_path"]
     if foreign:
-        text = f"Given this encoder but not reading it (finetune.inputs=price_path), so left out: {', '.join(foreign)}."
+        text = f"Left out, because they read no encoder (finetune.inputs=price_path): {', '.join(foreign)}."
         out.append(Notice(text, "warn"))
     for one, why in subject.unknown[:NAMED]:
-        text2: Text = ("Whether ", Mono(one.id), f" ({one.name}) belongs here is not recorded: {why}.")
+        text2: Text = ("It is not recorded whether ", Mono(one.id), f" ({one.name}) belongs here: {why}.")
         out.append(Notice(text2, "warn"))
     if len(subject.unknown) > NAMED:
-        out.append(Notice(f"So it is of {len(subject.unknown) - NAMED} more fine-tunings.", "warn"))
+        out.append(Notice(f"The same holds for {len(subject.unknown) - NAMED} more fine-tunings.", "warn"))
     return out
 
 
 def _phases(runs: Sequence[RunRecord]) -> Interval | str | None:
-    """Return phase 2 minus phase 1 where there are both, or why it cannot be had."""
+    """Return phase 2 minus phase 1, or why it cannot be computed; None unless both phases have scores."""
     if len(runs) != 2:
         return None
     found = pair(runs[0], runs[1])
@@ -150,12 +147,12 @@ def _promotable(t: Tuned) -> bool:
     return bool(t.gates) and all(gate.passed for gate in t.gates)
 
 
-def _kind(finding: Conclusion) -> str:
-    return {True: "good", False: "bad", None: ""}[finding.good]
+def _kind(conclusion: Conclusion) -> str:
+    return {True: "good", False: "bad", None: ""}[conclusion.good]
 
 
-def _list(findings: Sequence[Conclusion]) -> Items | None:
-    items: list[Text] = [one.text if one.good is None else (Strong("", one.good), f" {one.text}") for one in findings]
+def _list(found: Sequence[Conclusion]) -> Items | None:
+    items: list[Text] = [one.text if one.good is None else (Strong("", one.good), f" {one.text}") for one in found]
     return Items(items) if items else None
 
 

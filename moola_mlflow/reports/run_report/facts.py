@@ -1,4 +1,4 @@
-"""What a report says is said of these: the figures of a pre-training and of a fine-tuning, None where not there."""
+"""Read the figures of a pre-training and of a fine-tuning from their runs; a figure that is missing is None."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GateRow:
 
     @property
     def margin(self) -> float | None:
-        """By how much it is met (positive) or missed (negative), None without a value."""
+        """By how much it is met (positive) or missed (negative); None without a value."""
         if self.value is None:
             return None
         if self.relation == "=":
@@ -35,7 +35,7 @@ class GateRow:
 
 
 def gate_rows(logged: Any) -> list[GateRow]:
-    """Return the rows of ``gates.json``; rows of another shape are left out."""
+    """Return the rows of ``gates.json``, without those of another shape."""
     out = []
     for row in logged if isinstance(logged, list) else []:
         try:
@@ -49,14 +49,14 @@ def gate_rows(logged: Any) -> list[GateRow]:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a pre-training has shown."""
+    """The figures of a pre-training."""
 
     status: str
     objective: str = ""
     identity: bool = False
-    """Whether its encoder was shown what it had to reconstruct."""
+    """Whether its encoder saw what it had to reconstruct."""
     done: bool = False
-    """Whether its results are there."""
+    """Whether the run holds its results."""
     epochs_planned: int | None = None
     epochs_run: int = 0
     best_epoch: int | None = None
@@ -71,13 +71,13 @@ class Pretrained:
     probe: Mapping[str, float] = field(default_factory=dict)
     gates: Sequence[GateRow] = ()
     sample: bool = False
-    """Whether its bars are the embedded, synthetic ones."""
+    """Whether its bars are the embedded synthetic sample."""
     bars: Mapping[str, Any] = field(default_factory=dict)
-    """What its configuration says of them."""
+    """Section ``bars`` of its configuration."""
 
     @classmethod
     def of(cls, run: RunRecord) -> Pretrained:
-        """Read a run; what it does not hold stays None."""
+        """Read a run. A figure that it does not hold stays None."""
         results, card, skill = (
             run.json(name) for name in (Artifacts.TRAINING_RESULTS, Artifacts.ENCODER_CARD, Artifacts.SKILL)
         )
@@ -112,7 +112,7 @@ class Pretrained:
         )  # fmt: skip
 
     def levels(self) -> dict[str, str]:
-        """Return the published levels, which exist for the published objective alone."""
+        """Return the published levels. Only the published objective has them."""
         if not self.identity or self.best_val_loss is None or self.best_val_mae is None:
             return {}
         return published_levels(self.best_val_loss, self.best_val_mae)
@@ -124,13 +124,13 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a fine-tuning has shown."""
+    """The figures of a fine-tuning."""
 
     run_id: str
     name: str
     status: str
     kind: str = ""
-    """frozen, unfrozen or path (it read no encoder); empty where its card is not there."""
+    """frozen, unfrozen or path (it read no encoder); empty if its card is missing."""
     scores: Mapping[str, Interval] = field(default_factory=dict)
     std: Mapping[str, float] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
@@ -147,16 +147,16 @@ class Tuned:
     warnings: str = ""
     gates: Sequence[GateRow] = ()
     others: int = 0
-    """Further encoders that stand beside the reported one."""
+    """Number of encoders that it reads beside the reported one."""
 
     @property
     def done(self) -> bool:
-        """Whether its evidence is there."""
+        """Whether the run holds its scores."""
         return bool(self.scores)
 
     @classmethod
     def of(cls, run: RunRecord) -> Tuned:
-        """Read a run; what it does not hold stays empty."""
+        """Read a run. A figure that it does not hold stays empty."""
         summary, card = run.json(Artifacts.CV_SUMMARY), run.json(Artifacts.DETECTOR_CARD)
         summary, card = (x if isinstance(x, dict) else {} for x in (summary, card))
         average = summary.get("avg_metrics") or {}
@@ -185,7 +185,7 @@ class Tuned:
         )
 
     def least_sure(self) -> tuple[str, Interval] | None:
-        """Return the network without pre-training over which the gain of Joint@3 is least sure."""
+        """Return the network without pre-training with the least sure Joint@3 gain over it, and that gain."""
         gains = {n: self.differences[n]["joint_success_at_3"] for n in NETWORKS if n in self.differences}
         name = min(gains, key=lambda n: gains[n].lo, default=None)
         return None if name is None else (name, gains[name])
@@ -198,15 +198,20 @@ class Tuned:
         return name, self.differences[name]["joint_success_at_3"]
 
     def claim(self) -> Judgement | None:
-        """Return what its headline claims of the encoder; None where there is no baseline."""
+        """Return what its headline claims about the encoder; None without a baseline."""
         best, alone = self.against_best(), self.differences.get(PATH_FEATURES)
         if best is None:
             return None
         return judge_gain(best[1], best[1] if alone is None else alone["joint_success_at_3"])
 
     def collapsed(self) -> list[str]:
-        """Return the classes that are hardly ever found."""
+        """Return the classes whose recall misses its gate."""
         return [g.name.removeprefix("recall/") for g in self.gates if g.name.startswith("recall/") and not g.passed]
+
+
+def kind_of(run: RunRecord) -> str:
+    """Return which kind of run this is, in words for a message."""
+    return f"a {run.stage} run" if run.stage else "not a run of this project (it has no tag moola.stage)"
 
 
 def number(value: Any) -> float | None:

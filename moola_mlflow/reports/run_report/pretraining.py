@@ -1,31 +1,33 @@
-"""The report's sections on a pre-training: configuration, results, training time, checkpoint."""
+"""Write the report's sections on a pre-training: configuration, results, training time, checkpoint."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 from moola_mlflow.reports.document import Block, Code, Heading, Mono, Notice, Para, Picture, Strong, Table, Text
-from moola_mlflow.reports.run_report.conclusions import IDENTITY, again, gate_text
+from moola_mlflow.reports.run_report.conclusions import IDENTITY, gate_text
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, number
+from moola_mlflow.reports.run_report.next_steps import again
 from moola_mlflow.tracking import Artifacts, Metrics, RunRecord, Tags
 from moola_mlflow.training import describe_processes
 
 ENCODER = (Artifacts.ENCODER_CARD, Artifacts.ENCODER_WEIGHTS)
+SCORES = {"loss": "loss", "huber": "Huber", "mae": "MAE", "skill": "skill"}
 CAPTIONS = {
-    "loss_curves.png": "Loss, Huber and skill by epoch; the dotted line is the epoch that was kept.",
+    "loss_curves.png": "Loss, Huber and skill by epoch; the dotted line marks the epoch that was kept.",
     "learning_rate.png": "Learning rate at the end of each epoch.",
-    "feature_quality.png": "Features of all windows: what the encoder was fed.",
+    "feature_quality.png": "The features of all windows, as the encoder reads them.",
 }
 
 
 def absent(what: str, command: str) -> Notice:
-    """Return the line for a part that is not there, with the command that makes it."""
-    return Notice((f"Not there: {what}. ", Mono(command)), "warn")
+    """Return a notice for a part that is missing, with the command that makes it. ``what`` is a sentence."""
+    return Notice((f"{what} Command: ", Mono(command)), "warn")
 
 
 def configuration(run: RunRecord, version: str | None) -> list[Block]:
-    """What was trained, on what, by which code."""
+    """Return what was trained, on which data, by which code."""
     config, card = run.config, run.json(Artifacts.ENCODER_CARD) or {}
     get = lambda section, key: (config.get(section) or {}).get(key, run.params.get(f"{section}.{key}"))  # noqa: E731
     data: list[tuple[Text, ...]] = [
@@ -68,79 +70,83 @@ def commit(run: RunRecord) -> Text:
     """Return which code ran."""
     if Tags.COMMIT not in run.tags:
         return "not recorded"
+    sha = Mono(run.tags[Tags.COMMIT])
     if Artifacts.GIT_DIFF not in run.files:
-        return Mono(run.tags[Tags.COMMIT])
-    return (
-        Mono(run.tags[Tags.COMMIT]),
-        " and ",
-        Strong("changes that were not committed", False),
-        " (git.diff on the run)",
-    )
+        return sha
+    return (sha, " and ", Strong("changes that were not committed", False), " (git.diff on the run)")
 
 
 def results(run: RunRecord, p: Pretrained) -> list[Block]:
-    """Scores on validation and test, the probe, the gates."""
+    """Return the scores on validation and test, the probe and the gates."""
     blocks: list[Block] = [Heading("Results")]
     if not p.done:
         last = {k: v for k, v in sorted(run.metrics.items()) if k.startswith((Metrics.TRAIN, Metrics.VAL))}
-        blocks.append(absent(f"scores on the test part; the run is {p.status}", again(run.id, p)))
+        blocks.append(absent(f"There are no scores on the test part: the run is {p.status}.", again(run.id, p)))
         if last:
-            blocks.append(Para(f"Where it stood after {p.epochs_run} epochs:"))
+            blocks.append(Para(f"Its last values, after {p.epochs_run} epochs:"))
             blocks.append(Table(["metric", "last value"], [(Mono(k), f"{v:.5g}") for k, v in last.items()]))
         return [*blocks, *pictures(run)]
     if p.identity:
         blocks.append(Notice(IDENTITY, "bad"))
+    return [*blocks, *_scores(run, p), *_levels(p), *_probe(p), *gate_table(p.gates), *pictures(run)]
+
+
+def _scores(run: RunRecord, p: Pretrained) -> list[Block]:
     val = (run.json(Artifacts.TRAINING_RESULTS) or {}).get("val_metrics") or {}
     rows = []
-    for name in ("loss", "huber", "mae", "skill"):
+    for name, title in SCORES.items():
         cells = [number(val.get(f"val_{name}")), run.metrics.get(f"{Metrics.TEST}{name}")]
-        rows.append((name, *("–" if cell is None else f"{cell:.4f}" for cell in cells)))
+        rows.append((title, *("–" if cell is None else f"{cell:.4f}" for cell in cells)))
     for key, value in sorted(run.metrics.items()):
         if key.startswith(Metrics.TEST_SKILL_OF):
             rows.append((key.removeprefix(Metrics.TEST).replace("_", " of ", 1), "–", f"{value:.4f}"))
     epoch = f"validation (epoch {p.best_epoch + 1})" if p.best_epoch is not None else "validation"
-    blocks.append(Table(["score", epoch, "test"], rows))
+    blocks: list[Block] = [Table(["score", epoch, "test"], rows)]
     if p.baselines:
-        baselines = ", ".join(
-            f"{name} {value:.4f}" for name, value in sorted(p.baselines.items(), key=lambda row: row[1])
-        )
-        blocks.append(
-            Para(f"Skill is 1 - Huber / Huber of the best baseline. Baselines on the test part: {baselines}.")
-        )
+        ordered = sorted(p.baselines.items(), key=lambda row: row[1])
+        hubers = ", ".join(f"{name} {value:.4f}" for name, value in ordered)
+        blocks.append(Para(f"Skill is 1 - Huber / Huber of the best baseline. Baselines on the test part: {hubers}."))
     if Metrics.LEAK in run.metrics:
         leak = run.metrics[Metrics.LEAK]
-        blocks.append(Para(f"Leak: {leak:g} (how far what is masked reaches the encoder; 0 where masks hide)."))
-    if levels := p.levels():
-        blocks += [
-            Heading("Published thresholds", 3),
-            Para("Of the published objective alone. They judge how well it copies."),
-            Table(["score", "value", "level"], [
-                ("validation loss", f"{p.best_val_loss:.4f}", levels["val_loss"]),
-                ("validation MAE", f"{p.best_val_mae:.4f}", levels["val_mae"]),
-            ]),
-        ]  # fmt: skip
-    if p.probe:
-        names = {"r2": "encoder", "r2_random": "the same network at random", "r2_inputs": "raw inputs",
-                 "r2_gain": "gain over random", "r2_path": "net moves and excursions, encoder"}  # fmt: skip
-        blocks += [
-            Heading("Probe", 3),
-            Para("What a ridge reads about volatility and the place of extremes, on held-out bars (R2):"),
-            Table(
-                ["read from", "R2"],
-                [(names[k], f"{v:+.4f}" if k == "r2_gain" else f"{v:.4f}") for k, v in p.probe.items()],
-            ),
-        ]
-    return [*blocks, *gate_table(p.gates), *pictures(run)]
+        blocks.append(Para(f"Leak: {leak:g}. It is how much of the hidden input reaches the encoder, and must be 0."))
+    return blocks
 
 
-def gate_table(rows: Any) -> list[Block]:
-    """Gates with their margins."""
+def _levels(p: Pretrained) -> list[Block]:
+    levels = p.levels()
+    if not levels:
+        return []
+    return [
+        Heading("Published thresholds", 3),
+        Para("They exist for the published objective alone, and judge how well it copies."),
+        Table(["score", "value", "level"], [
+            ("validation loss", f"{p.best_val_loss:.4f}", levels["val_loss"]),
+            ("validation MAE", f"{p.best_val_mae:.4f}", levels["val_mae"]),
+        ]),
+    ]  # fmt: skip
+
+
+def _probe(p: Pretrained) -> list[Block]:
+    if not p.probe:
+        return []
+    names = {"r2": "encoder", "r2_random": "the same network at random", "r2_inputs": "raw inputs",
+             "r2_gain": "gain over random", "r2_path": "net moves and excursions, encoder"}  # fmt: skip
+    rows = [(names[k], f"{v:+.4f}" if k == "r2_gain" else f"{v:.4f}") for k, v in p.probe.items()]
+    return [
+        Heading("Probe", 3),
+        Para("What a ridge regression reads about volatility and the place of extremes, on held-out bars (R2):"),
+        Table(["read from", "R2"], rows),
+    ]
+
+
+def gate_table(rows: Sequence[GateRow]) -> list[Block]:
+    """Return the gates with their margins."""
     if not rows:
         return []
     return [
         Heading("Gates", 3),
         Table(
-            ["gate", "value", "needed", ""],
+            ["gate", "value", "needed", "result"],
             [
                 (Mono(g.name), _value(g), Mono(f"{g.relation} {g.limit:g}"), Strong(gate_text(g), g.passed))
                 for g in rows
@@ -154,12 +160,12 @@ def _value(gate: GateRow) -> str:
 
 
 def pictures(run: RunRecord) -> list[Block]:
-    """Curves, the last reconstructions, the features."""
+    """Return the curves, the newest reconstructions and the features."""
     names = [path for path in run.files if path.startswith(Artifacts.FIGURES) and path.endswith(".png")]
     last = max((path for path in names if path.startswith(Artifacts.RECONSTRUCTION_FIGURE)), default=None)
     captions = {f"{Artifacts.FIGURES}{name}": text for name, text in CAPTIONS.items()}
     if last:
-        captions = {last: "What it predicts on validation windows at the last epoch that was pictured.", **captions}
+        captions = {last: "Predictions on validation windows, at the newest epoch that has a picture.", **captions}
     order = [Artifacts.LOSS_CURVES_FIGURE, Artifacts.LEARNING_RATE_FIGURE]
     order += [path for path in (last, Artifacts.QUALITY_FIGURE) if path]
     return [
@@ -170,7 +176,7 @@ def pictures(run: RunRecord) -> list[Block]:
 
 
 def training_time(run: RunRecord, p: Pretrained) -> list[Block]:
-    """How long it took, and where."""
+    """Return how long the training took."""
     found = run.json(Artifacts.TRAINING_RESULTS)
     training = found if isinstance(found, dict) else {}
     history = training.get("history") or []
@@ -180,20 +186,20 @@ def training_time(run: RunRecord, p: Pretrained) -> list[Block]:
     if p.best_epoch is not None:
         rows.append(("best epoch", f"{p.best_epoch + 1}"))
     if seconds:
-        rows.append(("an epoch", f"{sum(seconds) / len(seconds):.1f} s on average"))
+        rows.append(("one epoch", f"{sum(seconds) / len(seconds):.1f} s on average"))
     if rates:
         rows.append(("windows a second", f"{sum(rates) / len(rates):,.0f} in training"))
     if (total := number(training.get("total_time"))) is not None:
-        rows.append(("whole run, scoring included", duration(total)))
+        rows.append(("whole run, with scoring", duration(total)))
     return [Heading("Training time"), Table(["measure", "value"], rows)]
 
 
 def checkpoint(run: RunRecord, p: Pretrained, uri: str) -> list[Block]:
-    """What is kept, and how it is loaded."""
+    """Return which files were kept, and how to load the encoder."""
     blocks: list[Block] = [Heading("Checkpoint")]
     kept = {path: size for path, size in run.files.items() if path.startswith(Artifacts.CHECKPOINTS) or path in ENCODER}
     if not kept:
-        return [*blocks, absent("no checkpoint was logged", again(run.id, p))]
+        return [*blocks, absent("The run has logged no checkpoint.", again(run.id, p))]
     rows = [
         (Mono(path), f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB") for path, size in kept.items()
     ]
@@ -204,7 +210,7 @@ def checkpoint(run: RunRecord, p: Pretrained, uri: str) -> list[Block]:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them."""
+    """Return seconds in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -1,9 +1,10 @@
-"""The report's sections on fine-tunings: the two phases, impact, classes and pointers."""
+"""Write the report's sections on fine-tunings: the two phases, impact, classes and pointers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moola_mlflow.core import Metrics
 from moola_mlflow.evaluation import SHOWN_APART, Interval
 from moola_mlflow.reports.document import Block, Heading, Mono, Notice, Para, Picture, Strong, Table, Text
 from moola_mlflow.reports.run_report.conclusions import shown, signed, title
@@ -11,9 +12,9 @@ from moola_mlflow.reports.run_report.facts import FINISHED, Tuned
 from moola_mlflow.reports.run_report.pretraining import absent, commit, duration, gate_table
 from moola_mlflow.tracking import Artifacts, RunRecord, Tags
 
-PHASES = {
-    "frozen": ("Phase 1: frozen encoder", "no fine-tuning has read this encoder frozen"),
-    "unfrozen": ("Phase 2: unfrozen encoder", "no fine-tuning has trained this encoder on"),
+SECTIONS = {
+    "frozen": ("Phase 1: frozen encoder", "No fine-tuning has used this encoder frozen."),
+    "unfrozen": ("Phase 2: unfrozen encoder", "No fine-tuning has trained this encoder further."),
 }
 SCORES = {
     "f1_macro": "F1 macro", "accuracy": "accuracy", "joint_success_at_3": "Joint@3", "joint_success_at_5": "Joint@5",
@@ -24,11 +25,11 @@ POINTERS = {
     "length_mae": "length, mean error in bars",
 }  # fmt: skip
 FIGURES = {
-    "paired_differences": "The detector beyond each baseline, on the same windows.",
-    "confusion": "Which class was taken for which, out of fold.",
-    "recall": "Recall of each class.",
-    "pointer_errors": "How far off the pointers are.",
-    "reliability": "Are its probabilities what they say, before and after temperature?",
+    "paired_differences": "Difference between the detector and each baseline, on the same windows.",
+    "confusion": "Labelled and predicted classes, out of fold.",
+    "recall": "Recall of each class, with its interval.",
+    "pointer_errors": "Errors of the pointers.",
+    "reliability": "Confidence against accuracy, before and after temperature.",
 }
 
 Pair = tuple[RunRecord, Tuned]
@@ -37,15 +38,15 @@ Pair = tuple[RunRecord, Tuned]
 def shown_of(pairs: Sequence[Pair], kind: str) -> Pair | None:
     """Return the run of a kind that is reported in full: the newest that holds scores.
 
-    Never the best: to choose among runs by their scores makes the score that is shown too good.
+    It is never chosen by its score, because the best of several runs scores too well by chance.
     """
     of_kind = [pair for pair in pairs if pair[1].kind == kind]
     return next((pair for pair in reversed(of_kind) if pair[1].done), of_kind[-1] if of_kind else None)
 
 
 def phase(kind: str, pairs: Sequence[Pair], command: str) -> list[Block]:
-    """One phase: all its runs, and the newest in full."""
-    heading, missing = PHASES[kind]
+    """Return the section of one phase: all its runs, and the newest in full."""
+    heading, missing = SECTIONS[kind]
     blocks: list[Block] = [Heading(heading)]
     pair = shown_of(pairs, kind)
     if pair is None:
@@ -58,16 +59,16 @@ def phase(kind: str, pairs: Sequence[Pair], command: str) -> list[Block]:
         ]
         blocks += [
             Para(
-                "All its runs. The newest that holds scores follows, not the best one: that would be a choice by score."
+                "All runs of this phase. The newest that holds scores follows in full. It is not chosen by its score."
             ),
             Table(["run", "name", "status", "F1 macro", "Joint@3"], rows),
         ]
     run, t = pair
     blocks.append(_setup(run, t))
     if not t.done:
-        return [*blocks, absent(f"its scores; the run is {t.status}", command)]
+        return [*blocks, absent(f"This run has no scores: it is {t.status}.", command)]
     if t.warnings:
-        blocks.append(Notice(f"The run warned: {t.warnings}", "warn"))
+        blocks.append(Notice(f"Warning of the run: {t.warnings}", "warn"))
     rows2 = [(label, shown(t.scores[name]), _std(t, name)) for name, label in SCORES.items() if name in t.scores]
     if t.ece_before is not None:
         rows2.append(("ECE before temperature", f"{t.ece_before:.3f}", "–"))
@@ -86,14 +87,14 @@ def _setup(run: RunRecord, t: Tuned) -> Table:
         ("run", (Mono(run.id), f" {run.name}")),
         ("status", Strong(run.status, run.status == FINISHED)),
         ("commit", commit(run)),
-        ("encoder", (Mono(str(tune.get("encoder"))), f", beside {t.others} more" if t.others else "")),
+        ("encoder", (Mono(str(tune.get("encoder"))), f" and {t.others} more" if t.others else "")),
         ("labels", (Mono(run.tags.get(Tags.DATA_SHA256, "not recorded")), " (SHA-256), ", _counts(t))),
         ("detector", f"head {tune.get('head')}, inputs {tune.get('inputs')}, {trainer.get('epochs')} epochs, {rates}"),
-        ("cross-validation", f"{cv.get('folds')} folds x {cv.get('repeats')} repeats x {len(seeds)} seeds "
-                             f"({', '.join(map(str, seeds))}), purged; {t.num_groups or '?'} groups of windows"),
+        ("cross-validation", f"folds {cv.get('folds')}, repeats {cv.get('repeats')}, seeds "
+                             f"{', '.join(map(str, seeds))}; purged; {t.num_groups or '?'} groups of windows"),
     ]  # fmt: skip
-    if "total_seconds" in run.metrics:
-        rows.append(("time", duration(run.metrics["total_seconds"])))
+    if Metrics.TOTAL_SECONDS in run.metrics:
+        rows.append(("time", duration(run.metrics[Metrics.TOTAL_SECONDS])))
     return Table(["setting", "value"], rows)
 
 
@@ -111,13 +112,13 @@ def _std(t: Tuned, name: str) -> str:
 
 
 def impact(pairs: Sequence[Pair], command: str) -> list[Block]:
-    """What each phase's detector is worth beside every baseline on the same folds."""
+    """Return how each phase's detector compares with every baseline on the same folds."""
     blocks: list[Block] = [Heading("Impact of the pre-training")]
-    reported = [pair for kind in PHASES if (pair := shown_of(pairs, kind)) and pair[1].done]
+    reported = [pair for kind in SECTIONS if (pair := shown_of(pairs, kind)) and pair[1].done]
     if not reported:
-        return [*blocks, absent("a comparison with baselines", command)]
+        return [*blocks, absent("There is no comparison with baselines yet.", command)]
     for run, t in reported:
-        blocks += [Heading(f"{PHASES[t.kind][0]}, beside its baselines", 3)]
+        blocks += [Heading(f"{SECTIONS[t.kind][0]}, and its baselines", 3)]
         blocks.append(Notice(t.headline, {"gain": "good", "loss": "bad"}.get(t.claim() or "", "")))
         rows: list[tuple[Text, ...]] = [
             (Strong("detector"), _score(t, "f1_macro"), _score(t, "joint_success_at_3"), "", "")
@@ -125,9 +126,9 @@ def impact(pairs: Sequence[Pair], command: str) -> list[Block]:
         for name, row in t.baselines.items():
             d = t.differences.get(name, {}).get("joint_success_at_3")
             cells = [shown(row[key]) if key in row else "–" for key in ("f1_macro", "joint_success_at_3")]
-            word = "beside: it knows how weak labels are made" if t.weak and name in SHOWN_APART else _word(d)
+            word = "not counted: it knows how weak labels are made" if t.weak and name in SHOWN_APART else _word(d)
             rows.append((title(name, t.kind), *cells, signed(d) if d else "–", word))
-        blocks.append(Table(["method", "F1 macro", "Joint@3", "detector beyond it (Joint@3)", ""], rows))
+        blocks.append(Table(["method", "F1 macro", "Joint@3", "detector minus method (Joint@3)", "result"], rows))
         blocks += _figures(run, t, ("paired_differences",))
     return blocks
 
@@ -141,11 +142,11 @@ def _word(difference: Interval | None) -> Text:
 
 
 def classes_and_pointers(pairs: Sequence[Pair], command: str) -> list[Block]:
-    """Each class by itself, and where the expansion was seen."""
+    """Return the scores of each class, and those of the pointers."""
     blocks: list[Block] = [Heading("Classes and pointers")]
-    reported = [pair for kind in PHASES if (pair := shown_of(pairs, kind)) and pair[1].done]
+    reported = [pair for kind in SECTIONS if (pair := shown_of(pairs, kind)) and pair[1].done]
     if not reported:
-        return [*blocks, absent("results by class and of the pointers", command)]
+        return [*blocks, absent("There are no scores by class and of the pointers yet.", command)]
     for run, t in reported:
         names = [name.removeprefix("recall_") for name in t.scores if name.startswith("recall_")]
         rows = [
@@ -157,7 +158,7 @@ def classes_and_pointers(pairs: Sequence[Pair], command: str) -> list[Block]:
             for name in names
         ]
         blocks += [
-            Heading(f"{PHASES[t.kind][0]}, by class", 3),
+            Heading(f"{SECTIONS[t.kind][0]}, by class", 3),
             Table(["class", "windows", "precision", "recall", "F1"], rows),
             Table(["pointers", "mean, 95 % interval"], [(text, _score(t, name)) for name, text in POINTERS.items()]),
             *_figures(run, t, ("confusion", "recall", "pointer_errors", "reliability")),
@@ -166,7 +167,7 @@ def classes_and_pointers(pairs: Sequence[Pair], command: str) -> list[Block]:
 
 
 def _figures(run: RunRecord, t: Tuned, names: Sequence[str]) -> list[Block]:
-    phase_number = 1 + list(PHASES).index(t.kind)
+    phase_number = 1 + list(SECTIONS).index(t.kind)
     return [
         Picture(f"phase{phase_number}-{name}.png", png, FIGURES[name])
         for name in names

@@ -169,9 +169,9 @@ def test_an_alias_that_has_moved_makes_no_fine_tuning_another_encoders(world: Wo
     markdown = world.report(world.published)
     assert world.frozen not in markdown
     finetune = "mlflow run . -e finetune -P encoder=models:/moola-encoder/2"
-    assert f"Not there: no fine-tuning has read this encoder frozen. `{finetune}`" in markdown
+    assert f"No fine-tuning has used this encoder frozen. Command: `{finetune}`" in markdown
     assert f"`{finetune} -P config=configs/phase2.yaml`" in markdown
-    assert "Whether this pre-training helps is not known" in markdown
+    assert "It is not known whether this pre-training helps" in markdown
 
 
 def test_the_published_objective_has_its_levels_and_is_called_a_copy(world: World) -> None:
@@ -215,7 +215,7 @@ def test_a_fine_tuning_of_unknown_origin_is_named_not_guessed(world: World) -> N
     client.set_terminated(lost, "KILLED")
     try:
         assert world.do("report", run_id=world.published).code == 0
-        assert f"Whether `{lost}` (lost) belongs here is not recorded" in world.report(world.published)
+        assert f"It is not recorded whether `{lost}` (lost) belongs here" in world.report(world.published)
         done = world.do("report", run_id=lost)
         assert done.code == 2
         assert "of unknown origin" in done.err
@@ -236,8 +236,8 @@ def test_runs_that_are_not_to_be_reported_on_are_refused_in_one_message(world: W
         world.path[:-1] + ("0" if world.path[-1] != "0" else "1"): f"did you mean '{world.path}'",
         "no such run": "is no run of the store",
         world.scratch: "without an encoder",
-        fold.run_id: "is a run of stage 'fold'; give a pretrain or finetune run: this is a fold of",
-        other: "is a run of stage 'report'",
+        fold.run_id: "is a fold run; give a pretrain or finetune run (it is a fold of ",
+        other: "is a report run; give a pretrain or finetune run",
     }
     for given, said in refused.items():
         done = world.do("report", run_id=given)
@@ -287,7 +287,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_message(world: World) -
     refused = {
         world.path: "names 1 runs; allowed: 2 to 8",
         f"{world.path},{world.path}": "twice",
-        f"{world.path},{world.frozen}": "different stages",
+        f"{world.path},{world.frozen}": "different kinds",
         f"{world.path},{world.published[:12]}": f"did you mean '{world.published}'",
         "": "names 0 runs",
     }

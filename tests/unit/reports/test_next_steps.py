@@ -1,0 +1,39 @@
+"""The next commands follow from the figures that are there and from those that are missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from run_figures import DONE, MISSED_PROBE, tuned
+
+from moola_mlflow.reports.run_report.facts import Pretrained, Tuned
+from moola_mlflow.reports.run_report.next_steps import next_steps
+
+
+def test_next_steps_are_what_the_figures_ask_for() -> None:
+    def commands(p: Pretrained, *tunings: Tuned, detectors: tuple[str, ...] = ()) -> list[str]:
+        return [step.command for step in next_steps("abc", "models:/e/1", p, tunings, detectors)]
+
+    finetune = "mlflow run . -e finetune -P encoder=models:/e/1"
+    phase2 = f"{finetune} -P config=configs/phase2.yaml"
+    assert commands(DONE) == [finetune, phase2]
+    path = "mlflow run . -e pretrain -P config=configs/path.yaml"
+    assert commands(replace(DONE, gates=(MISSED_PROBE,)))[0] == path
+    own = {"path": "my bars.parquet", "instrument": "front", "stamp": "start", "sample_bars": 200_000}
+    carried = f"{path} -P bars='my bars.parquet' -P bars.instrument=front"
+    assert commands(replace(DONE, gates=(MISSED_PROBE,), bars=own))[0] == carried
+    assert commands(Pretrained("FAILED", bars=own)) == [carried.replace(" -P config=configs/path.yaml", "")]
+    longer = commands(replace(DONE, gates=(MISSED_PROBE,), objective="price_path"))[0]
+    assert longer.endswith("-P config=configs/path.yaml -P epochs=10")
+    sure = tuned((0.1, 0.2), (0.1, 0.2))
+    both = (sure, replace(sure, kind="unfrozen", run_id="other"))
+    assert commands(DONE, *both) == ["mlflow run . -e compare -P run_ids=id,other"]
+    assert commands(DONE, *both, detectors=("models:/d/7",))[0] == "mlflow run . -e promote -P model=d -P version=7"
+    assert f"{finetune} -P repeats=5" in commands(DONE, tuned((-0.1, 0.1), (-0.1, 0.1)))
+    assert f"{finetune} -P labels=my_labels.parquet" in commands(DONE, replace(sure, weak=True))
+    assert any("bars=my_bars.parquet" in command for command in commands(replace(DONE, sample=True), *both))
+
+
+def test_a_models_name_cannot_leave_its_place_in_a_command() -> None:
+    steps = next_steps("abc", "models:/e; rm -rf ~/1", DONE, [], [])
+    assert steps[0].command == "mlflow run . -e finetune -P encoder='models:/e; rm -rf ~/1'"
