@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
-from small_labels import small_labels
+from small_evidence import KEYS, LABELS, SKILL, UNITS, evidence, outcomes
 
 from moola_mlflow.core import CvConfig, GatesConfig
 from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, plan_folds
@@ -20,38 +20,11 @@ from moola_mlflow.evaluation.gates import GAIN, detector_gates
 from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.reports.finetune_results import (
-    collapse_warning,
     finetune_console_lines,
     fold_line,
-    fold_run,
     following,
 )
 from moola_mlflow.tracking.plain_json import without_nan
-
-LABELS = replace(small_labels(30), weak=True)
-UNITS = plan_folds(LABELS, CvConfig(folds=3, repeats=2), (5, 3))
-KEYS = [(3, 0), (3, 1), (5, 0), (5, 1)]
-SKILL = {DETECTOR: 0.6, "scratch": 0.5, "random_encoder": 0.3, "path_features": 0.55, "majority": 0.0, "rule": 0.95}
-
-
-def outcomes(skill: float, seed: int, units: list[Unit] = UNITS, labels: LabelledSet = LABELS) -> list[FoldOutcome]:
-    """Outcomes right in about so large a share of the windows; centres miss by a few bars, lengths by one or none."""
-    rng, num_classes, out = np.random.default_rng(seed), len(labels.classes), []
-    for unit in units:
-        right = rng.random(len(unit.test)) < skill
-        label = np.where(right, labels.label[unit.test], rng.integers(0, num_classes, len(unit.test)))
-        logits = 2 * np.eye(num_classes)[label] + rng.normal(size=(len(label), num_classes))
-        start = labels.start[unit.test] + rng.integers(-5, 6, len(label)) * (rng.random(len(label)) > skill)
-        predicted = np.stack([start, labels.end[unit.test] + rng.integers(0, 2, len(label))], 1)
-        raw, warm = (np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True) for t in (0.5, 1.0))
-        epoch = int(rng.integers(1, 9))
-        out.append(FoldOutcome(warm, raw, predicted, float(rng.uniform(0.5, 3)), epoch, [{"train_loss": 1.0}], 0.1))
-    return out
-
-
-def evidence(**skill: float) -> Evidence:
-    chosen = skill or SKILL
-    return weigh_evidence(LABELS, UNITS, {name: outcomes(value, i) for i, (name, value) in enumerate(chosen.items())})
 
 
 @pytest.fixture(scope="module")
@@ -373,36 +346,3 @@ def test_calibration_is_shown_before_and_after_temperature(weighed: Evidence) ->
     assert weighed.ece_before == pytest.approx(error("raw"))
     assert weighed.detector["ece"].mean == pytest.approx(error("probability"))
     assert weighed.metrics()["cv/ece_before_temperature"] == weighed.ece_before
-
-
-# What people read --------------------------------------------------------------------------------------------------
-
-
-def test_the_console_shows_every_method_with_its_interval_every_gate_and_the_headline_last(weighed: Evidence) -> None:
-    gates = detector_gates(weighed.gated(False), GatesConfig())
-    lines = finetune_console_lines(weighed, gates)
-    assert lines[0].startswith("Out of fold, 30 windows, 3 folds x 2 repeats x 2 seeds")
-    assert all(any(TITLES[name] in line for line in lines) for name in weighed.table)
-    assert sum(line.startswith(("  met ", "  MISSED")) for line in lines) == len(gates)
-    assert lines[-1] == weighed.headline()
-    assert not any("nan" in line for line in lines)
-
-
-def test_a_class_that_is_hardly_ever_found_is_a_warning_that_names_it(weighed: Evidence) -> None:
-    assert collapse_warning(weighed, 0.0) is None
-    warning = collapse_warning(weighed, 1.0)
-    assert warning is not None
-    assert all(f"{name} {weighed.recall()[name].mean:.2f}" in warning for name in LABELS.classes)
-
-
-def test_a_folds_child_run_has_its_curves_scores_and_sizes(weighed: Evidence) -> None:
-    unit, row = UNITS[4], weighed.fold_scores[4]
-    outcome = replace(weighed.outcomes[DETECTOR][4], history=[{"train_loss": 2.0, "held_nll": 3.0}, {"train_loss": 1}])
-    child = fold_run(unit, outcome, row)
-    assert child["name"] == "seed 5 repeat 2 fold 2"
-    assert child["tags"] == {"moola.stage": "fold", "moola.fold": 2, "moola.repeat": 2, "moola.seed": 5}
-    assert child["series"] == [{"train/loss": 2.0, "val/nll": 3.0}, {"train/loss": 1}]
-    assert child["final"]["test/f1_macro"] == row["f1_macro"]
-    assert child["final"]["split/test"] == len(unit.test)
-    line = fold_line(unit, row)
-    assert line.startswith(f"Fold 2/3: F1={row['f1_macro']:.3f}, Joint@3={row['joint_success_at_3']:.3f}")

@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from small_evidence import LABELS, SKILL, evidence
 
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.evaluation.metrics import Interval
-from tests.unit.evaluation.test_evidence import LABELS, SKILL, evidence
 
 
 @pytest.fixture(scope="module")

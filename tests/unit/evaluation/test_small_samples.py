@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
+from small_evidence import SKILL, evidence
 
-from moola_mlflow.core import Config, GatesConfig
+from moola_mlflow.core import GatesConfig
 from moola_mlflow.evaluation import metrics
 from moola_mlflow.evaluation.evidence import DETECTOR, Evidence
-from moola_mlflow.evaluation.gates import Gate, detector_gates
+from moola_mlflow.evaluation.gates import detector_gates
 from moola_mlflow.evaluation.metrics import bootstrap_interval, ece, ece_if_calibrated
-from moola_mlflow.models.calibration import HIGHEST, LOWEST
 from moola_mlflow.reports import finetune_results
-from tests.unit.evaluation.test_evidence import SKILL, evidence
 
 
 @pytest.fixture(scope="module")
@@ -92,47 +87,6 @@ def test_the_perfect_error_is_logged_and_said_beside_the_detectors_own(weighed: 
     assert expected == weighed.summary()["ece_if_calibrated"] == weighed.ece_if_calibrated > 0
     lines = finetune_results.finetune_console_lines(weighed, detector_gates(weighed.gated(False), GatesConfig()))
     assert any(f"a perfectly calibrated detector averages {expected:.3f}" in line for line in lines)
-
-
-def doubts(found: Evidence) -> list[str]:
-    setting: Any = SimpleNamespace(kind="frozen", encoder=None, config=Config())
-    return finetune_results.list_doubts(setting, found)
-
-
-@pytest.mark.parametrize(("edge", "told"), [(LOWEST, 1), (HIGHEST * 0.9995, 1), (HIGHEST / 2, 0)])
-def test_a_temperature_at_the_end_of_its_range_is_told(weighed: Evidence, edge: float, told: int) -> None:
-    first, *rest = weighed.outcomes[DETECTOR]
-    found = replace(weighed, outcomes={**weighed.outcomes, DETECTOR: [replace(first, temperature=edge), *rest]})
-    texts = [text for text in doubts(found) if "end of its search range" in text]
-    assert [text.startswith(f"the temperature of 1 of {len(rest) + 1} folds") for text in texts] == [True] * told
-
-
-def test_fewer_than_twenty_groups_are_told(weighed: Evidence) -> None:
-    assert doubts(weighed) == []
-    assert "only 19 groups of windows do not overlap" in doubts(replace(weighed, num_groups=19))[0]
-
-
-GOOD = Gate("f1_macro", 0.7, 0.6, ">=")
-
-
-@pytest.mark.parametrize(
-    ("missed", "uri", "said"),
-    [
-        ((), "models:/d/3", "Next: `mlflow run . -e promote -P model=d -P version=3`"),
-        ((), "runs:/x/detector", "-P register=moola-detector"),
-        (("ece",), "models:/d/3", "label more windows (a perfectly calibrated detector averages"),
-        (("recall/up",), "models:/d/3", "before it can be promoted: label more of that class"),
-        (("delta_joint_success_at_3_lo",), "models:/d/3", "leave it out (`-P finetune.inputs=price_path`)"),
-        (("identity", "f1_macro"), "models:/d/3", "configs/path.yaml); label more windows, or compare"),
-    ],
-)
-def test_promotion_is_offered_where_every_gate_is_met(
-    weighed: Evidence, missed: tuple[str, ...], uri: str, said: str
-) -> None:
-    gates = [GOOD, *(Gate(name, 0.0, 1.0, ">=") for name in missed)]
-    text = finetune_results.following(weighed, gates, uri)
-    assert said in text
-    assert ("-e promote" in text) == (not missed and uri.startswith("models:/"))
 
 
 def test_the_baselines_rows_are_those_of_the_detector_with_a_method(weighed: Evidence) -> None:

@@ -1,0 +1,99 @@
+"""What a fine-tuning tells people: the console's table, warnings, next step, and its folds as child runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from small_evidence import LABELS, SKILL, UNITS, evidence
+
+from moola_mlflow.core import Config, GatesConfig
+from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
+from moola_mlflow.evaluation.gates import Gate, detector_gates
+from moola_mlflow.models.calibration import HIGHEST, LOWEST
+from moola_mlflow.reports.finetune_results import (
+    collapse_warning,
+    finetune_console_lines,
+    fold_line,
+    fold_run,
+    following,
+    list_doubts,
+)
+
+
+@pytest.fixture(scope="module")
+def weighed() -> Evidence:
+    return evidence(**SKILL)
+
+
+def test_the_console_shows_every_method_with_its_interval_every_gate_and_the_headline_last(weighed: Evidence) -> None:
+    gates = detector_gates(weighed.gated(False), GatesConfig())
+    lines = finetune_console_lines(weighed, gates)
+    assert lines[0].startswith("Out of fold, 30 windows, 3 folds x 2 repeats x 2 seeds")
+    assert all(any(TITLES[name] in line for line in lines) for name in weighed.table)
+    assert sum(line.startswith(("  met ", "  MISSED")) for line in lines) == len(gates)
+    assert lines[-1] == weighed.headline()
+    assert not any("nan" in line for line in lines)
+
+
+def test_a_class_that_is_hardly_ever_found_is_a_warning_that_names_it(weighed: Evidence) -> None:
+    assert collapse_warning(weighed, 0.0) is None
+    warning = collapse_warning(weighed, 1.0)
+    assert warning is not None
+    assert all(f"{name} {weighed.recall()[name].mean:.2f}" in warning for name in LABELS.classes)
+
+
+def test_a_folds_child_run_has_its_curves_scores_and_sizes(weighed: Evidence) -> None:
+    unit, row = UNITS[4], weighed.fold_scores[4]
+    outcome = replace(weighed.outcomes[DETECTOR][4], history=[{"train_loss": 2.0, "held_nll": 3.0}, {"train_loss": 1}])
+    child = fold_run(unit, outcome, row)
+    assert child["name"] == "seed 5 repeat 2 fold 2"
+    assert child["tags"] == {"moola.stage": "fold", "moola.fold": 2, "moola.repeat": 2, "moola.seed": 5}
+    assert child["series"] == [{"train/loss": 2.0, "val/nll": 3.0}, {"train/loss": 1}]
+    assert child["final"]["test/f1_macro"] == row["f1_macro"]
+    assert child["final"]["split/test"] == len(unit.test)
+    line = fold_line(unit, row)
+    assert line.startswith(f"Fold 2/3: F1={row['f1_macro']:.3f}, Joint@3={row['joint_success_at_3']:.3f}")
+
+
+def doubts(found: Evidence) -> list[str]:
+    setting: Any = SimpleNamespace(kind="frozen", encoder=None, config=Config())
+    return list_doubts(setting, found)
+
+
+@pytest.mark.parametrize(("edge", "told"), [(LOWEST, 1), (HIGHEST * 0.9995, 1), (HIGHEST / 2, 0)])
+def test_a_temperature_at_the_end_of_its_range_is_told(weighed: Evidence, edge: float, told: int) -> None:
+    first, *rest = weighed.outcomes[DETECTOR]
+    found = replace(weighed, outcomes={**weighed.outcomes, DETECTOR: [replace(first, temperature=edge), *rest]})
+    texts = [text for text in doubts(found) if "end of its search range" in text]
+    assert [text.startswith(f"the temperature of 1 of {len(rest) + 1} folds") for text in texts] == [True] * told
+
+
+def test_fewer_than_twenty_groups_are_told(weighed: Evidence) -> None:
+    assert doubts(weighed) == []
+    assert "only 19 groups of windows do not overlap" in doubts(replace(weighed, num_groups=19))[0]
+
+
+GOOD = Gate("f1_macro", 0.7, 0.6, ">=")
+
+
+@pytest.mark.parametrize(
+    ("missed", "uri", "said"),
+    [
+        ((), "models:/d/3", "Next: `mlflow run . -e promote -P model=d -P version=3`"),
+        ((), "runs:/x/detector", "-P register=moola-detector"),
+        (("ece",), "models:/d/3", "label more windows (a perfectly calibrated detector averages"),
+        (("recall/up",), "models:/d/3", "before it can be promoted: label more of that class"),
+        (("delta_joint_success_at_3_lo",), "models:/d/3", "leave it out (`-P finetune.inputs=price_path`)"),
+        (("identity", "f1_macro"), "models:/d/3", "configs/path.yaml); label more windows, or compare"),
+    ],
+)
+def test_promotion_is_offered_where_every_gate_is_met(
+    weighed: Evidence, missed: tuple[str, ...], uri: str, said: str
+) -> None:
+    gates = [GOOD, *(Gate(name, 0.0, 1.0, ">=") for name in missed)]
+    text = following(weighed, gates, uri)
+    assert said in text
+    assert ("-e promote" in text) == (not missed and uri.startswith("models:/"))
