@@ -168,16 +168,16 @@ def moola(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
     runtime.set_threads()
     import torch
 
-    from moola_mlflow.models.files.checkpoint import CheckpointFolder
+    from moola_mlflow.models.files.checkpoint import Checkpointer, about_training
     from moola_mlflow.tracking.run import Run
     from moola_mlflow.training.events import EpochEnded
-    from moola_mlflow.training.trainer import Trainer
+    from moola_mlflow.training.trainer import Trainer, TrainerSettings
 
     config, data, model = prepared(arguments)
     precision = runtime.pick_precision("auto", torch.device("cpu"))
     with Run.start("pretrain", "peers") as active:
-        keeper = CheckpointFolder(active.folder / "checkpoints")
-        trainer = Trainer(model, data.source, data.split, config, precision, keeper, run_id=active.id)
+        checkpointer = Checkpointer(active.folder / "checkpoints", about_training(config, active.id))
+        trainer = Trainer(model, data.source, data.split, TrainerSettings.of(config, precision), checkpointer)
         trainer.evaluation.fit_baselines()
         at = [time.perf_counter()]
 
@@ -218,13 +218,12 @@ def child(arguments: argparse.Namespace) -> None:
 
 def judged(trained: Any) -> dict[str, Any]:
     """Score a trained network on the validation windows, with a trainer of its own so that all are scored alike."""
-    from moola_mlflow.models.files.checkpoint import CheckpointFolder
-    from moola_mlflow.training.trainer import Trainer
+    from moola_mlflow.training.trainer import Trainer, TrainerSettings
 
     data = trained.data
-    judge = Trainer(trained.model, data.source, data.split, trained.config, "fp32", CheckpointFolder(Path("judged")))
+    judge = Trainer(trained.model, data.source, data.split, TrainerSettings.of(trained.config))
     judge.evaluation.fit_baselines()
-    return {"val_huber": judge.evaluation.scores("val")["huber"], "judged_in": judge.precision}
+    return {"val_huber": judge.evaluation.scores("val")["huber"], "judged_in": judge.settings.precision}
 
 
 class Memory(threading.Thread):

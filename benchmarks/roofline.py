@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -116,26 +115,21 @@ def products_rate(
     return count * threads * batch / wall, count * threads * batch / cpu
 
 
-def make_trainer(arguments: argparse.Namespace, cores: int, folder: str) -> Any:
+def make_trainer(arguments: argparse.Namespace, cores: int) -> Any:
     import torch
 
     from moola_mlflow.core import read_preset, resolve
-    from moola_mlflow.models.files.checkpoint import CheckpointFolder
-    from moola_mlflow.training.setup import build_model, prepare
-    from moola_mlflow.training.trainer import Trainer
+    from moola_mlflow.training.setup import build_trainer, prepare
 
     overrides = {"bars.sample_bars": arguments.bars, "encoder.hidden": arguments.hidden, "runtime.shards": cores}
     config = resolve(read_preset(ROOT / "configs" / "stones.yaml"), overrides)
     device = torch.device("cpu")
-    data = prepare(config, device)
-    model = build_model(config, data.source, data.mean, data.std)
-    keeper = CheckpointFolder(Path(folder))
-    return Trainer(model, data.source, data.split, config, runtime.pick_precision("auto", device), keeper)
+    return build_trainer(config, prepare(config, device), runtime.pick_precision("auto", device))
 
 
 def step_rates(trainer: Any, seconds: float) -> tuple[float, float]:
     """Return windows a second of whole steps, features included: by the wall clock and by CPU time."""
-    size = trainer.config.trainer.batch_size
+    size = trainer.settings.trainer.batch_size
     trainer.model.train()
 
     def steps() -> Any:
@@ -168,32 +162,29 @@ def main() -> None:
     runtime.tune_allocator()
     runtime.set_threads()
     rows: dict[int, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        trainers = {
-            cores: make_trainer(arguments, cores, folder) for cores in sorted({1, min(2, runtime.usable_cores())})
-        }
-        config = trainers[1].config
-        flops = flops_a_window(config.windows.length, len(trainers[1].source.names), arguments.hidden, 2) / 1e9
-        for _ in range(arguments.rounds):
-            for cores, trainer in trainers.items():
-                peak_wall, peak_cpu = gemm_rates(cores, arguments.seconds)
-                windows_wall, windows_cpu = step_rates(trainer, arguments.seconds)
-                part = config.trainer.batch_size // cores
-                shapes = products(part, config.windows.length, len(trainer.source.names), arguments.hidden, 2)
-                alone_wall, alone_cpu = products_rate(shapes, part, cores, arguments.seconds)
-                row = {
-                    "products_windows_per_s": alone_wall,
-                    "products_windows_per_cpu_s": alone_cpu,
-                    "share_of_products": windows_wall / alone_wall,
-                    "share_of_products_cpu_time": windows_cpu / alone_cpu,
-                    "peak_gflops": peak_wall, "peak_gflops_per_cpu_s": peak_cpu,
-                    "windows_per_s": windows_wall, "windows_per_cpu_s": windows_cpu,
-                    "share": windows_wall * flops / peak_wall, "share_of_cpu_time": windows_cpu * flops / peak_cpu,
-                    "load": os.getloadavg()[0],
-                }  # fmt: skip
-                rows.setdefault(cores, []).append(row)
-        for trainer in trainers.values():
-            trainer.engine.close()
+    trainers = {cores: make_trainer(arguments, cores) for cores in sorted({1, min(2, runtime.usable_cores())})}
+    windows, batch_size = trainers[1].source.windows, trainers[1].settings.trainer.batch_size
+    flops = flops_a_window(windows.length, len(trainers[1].source.names), arguments.hidden, 2) / 1e9
+    for _ in range(arguments.rounds):
+        for cores, trainer in trainers.items():
+            peak_wall, peak_cpu = gemm_rates(cores, arguments.seconds)
+            windows_wall, windows_cpu = step_rates(trainer, arguments.seconds)
+            part = batch_size // cores
+            shapes = products(part, windows.length, len(trainer.source.names), arguments.hidden, 2)
+            alone_wall, alone_cpu = products_rate(shapes, part, cores, arguments.seconds)
+            row = {
+                "products_windows_per_s": alone_wall,
+                "products_windows_per_cpu_s": alone_cpu,
+                "share_of_products": windows_wall / alone_wall,
+                "share_of_products_cpu_time": windows_cpu / alone_cpu,
+                "peak_gflops": peak_wall, "peak_gflops_per_cpu_s": peak_cpu,
+                "windows_per_s": windows_wall, "windows_per_cpu_s": windows_cpu,
+                "share": windows_wall * flops / peak_wall, "share_of_cpu_time": windows_cpu * flops / peak_cpu,
+                "load": os.getloadavg()[0],
+            }  # fmt: skip
+            rows.setdefault(cores, []).append(row)
+    for trainer in trainers.values():
+        trainer.engine.close()
     print(f"{flops:.3f} GFLOP a window; medians (smallest to largest)\n")
     print("| cores | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
     for cores, runs in rows.items():

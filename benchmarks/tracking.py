@@ -74,16 +74,14 @@ kind, *words = sys.argv[1:]
 config, preset, _ = parse("pretrain", words)
 try:
     if kind == "untracked":
-        from moola_mlflow.models import CheckpointFolder
-        from moola_mlflow.training import build_model, prepare
+        from moola_mlflow.models import Checkpointer
+        from moola_mlflow.training import build_trainer, prepare
         runtime.tune_allocator()
         runtime.set_threads(config.runtime.threads)
         device = runtime.pick_device(config.runtime.device)
         data = prepare(config, device)
-        model = build_model(config, data.source, data.mean, data.std).to(device)
         precision = runtime.pick_precision(config.runtime.precision, device)
-        keeper = CheckpointFolder(Path(f"checkpoints-{os.getpid()}"))
-        trainer = Trainer(model, data.source, data.split, config, precision, keeper)
+        trainer = build_trainer(config, data, precision, Checkpointer(Path(f"checkpoints-{os.getpid()}")))
         trainer.evaluation.fit_baselines()
         trainer.fit()
     else:

@@ -25,7 +25,7 @@ from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.models.objectives.base import Objective
 from moola_mlflow.training.engine import Pretraining
-from moola_mlflow.training.trainer import Trainer
+from moola_mlflow.training.trainer import Trainer, TrainerSettings
 from moola_mlflow.windows.batches import BatchSource, fit_scaling
 from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import make_windows
@@ -124,7 +124,9 @@ def pretrain(variant: Variant, seed: int, scale: Scale) -> Pretrained:
             else build_objective(config.objective, source.names, size)
         )
         model = Pretraining(encoder, objective)
-        trainer = Trainer(model, source, split, config, precision, checkpoint.CheckpointFolder(Path(folder)))
+        trainer = Trainer(
+            model, source, split, TrainerSettings.of(config, precision), checkpoint.Checkpointer(Path(folder))
+        )
         if variant.trained:
             trainer.evaluation.fit_baselines()
             hubers = [row["val/huber"] for row in trainer.fit().progress.history]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-from pathlib import Path
 
 import torch
 
@@ -19,7 +17,7 @@ from moola_mlflow.core import (
     pick_device,
     pick_precision,
 )
-from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
+from moola_mlflow.models import LATEST_CHECKPOINT, Checkpointer
 from moola_mlflow.tracking import Artifacts, Metrics, ResumePoint, Run, Tags, end_lost_run
 from moola_mlflow.training import (
     EpochEnded,
@@ -30,7 +28,7 @@ from moola_mlflow.training import (
     TrainingEvent,
     WentBack,
     World,
-    build_model,
+    build_trainer,
     check_alike,
     check_names,
     join_world,
@@ -63,10 +61,8 @@ def _train_along(config: PretrainKeys, world: World, device: torch.device, inter
     precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
     check_names(config)
     data = prepare(config, device)
-    model = build_model(config, data.source, data.mean, data.std).to(device)
-    nowhere = CheckpointFolder(Path(os.devnull))
-    trainer = Trainer(model, data.source, data.split, config, precision, nowhere, world=world)
-    check_alike(trainer, data.bars.sha256)
+    trainer = build_trainer(config, data, precision, world=world)
+    check_alike(trainer, config, data.bars.sha256)
     trainer.should_stop = interrupts.reason
     trainer.evaluation.fit_baselines()
     if state := world.share_state(None):
@@ -76,16 +72,16 @@ def _train_along(config: PretrainKeys, world: World, device: torch.device, inter
     world.leave()
 
 
-def go_on(active: Run, trainer: Trainer, point: ResumePoint, sha256: str) -> None:
-    """Take up the state that a run left; what its curves lack of finished epochs is logged now."""
+def go_on(active: Run, trainer: Trainer, checkpointer: Checkpointer, point: ResumePoint, sha256: str) -> None:
+    """Restore the state of an interrupted run, and log the finished epochs that are missing from its curves."""
     point.check_data(sha256)
-    for text in point.warnings:
+    for text in point.checkpoint.warnings:
         print(f"Warning: {text}", flush=True)
-    trainer.restore(point.state)
+    trainer.restore(point.checkpoint.state)
     if point.fork:  # only now that the state is known to fit
-        shutil.copytree(point.folder / "checkpoints", trainer.folder.folder, dirs_exist_ok=True)
+        shutil.copytree(point.folder / "checkpoints", checkpointer.folder, dirs_exist_ok=True)
         active.tags({Tags.FORKED_FROM: point.run_id})
-    trainer.folder.load_latest()
+    checkpointer.go_on(point.checkpoint)
     if point.drift:
         active.tags({Tags.DRIFT: point.drift_text()})
     progress = trainer.progress
@@ -123,7 +119,7 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
             picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
             active.figure(picture, f"{Artifacts.RECONSTRUCTION_FIGURE}{event.epoch:03d}.png")
 
-    display = progress_module.TrainingDisplay(trainer.config.trainer.epochs, trainer.steps)
+    display = progress_module.TrainingDisplay(trainer.settings.trainer.epochs, trainer.steps)
     trainer.subscribers = (display, track)
     with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
         try:
@@ -133,6 +129,9 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
             active.draw_waiting()
             raise
         if stopped:
-            print(f"Stopped; the state of the training is in {trainer.folder.folder / LATEST_CHECKPOINT}", flush=True)
+            print(
+                f"Stopped; the state of the training is in {active.folder / 'checkpoints' / LATEST_CHECKPOINT}",
+                flush=True,
+            )
             if not interrupts.reason():  # another process was asked
                 raise Interrupted(signal.SIGTERM)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from moola_mlflow.models.files.checkpoint import (
         BEST_CHECKPOINT,
         LATEST_CHECKPOINT,
-        CheckpointFolder,
+        Checkpointer,
+        LoadedCheckpoint,
+        about_training,
         load_checkpoint,
     )
     from moola_mlflow.models.files.detector import (
@@ -51,7 +53,14 @@ __all__, __getattr__, __dir__ = lazy_face(
         "encoders.base": ("Encoder",),
         "encoders.ensemble": ("Ensemble", "members_of"),
         "encoders.keyed_dropout": ("can_be_shared", "stream", "use_torch_dropout"),
-        "files.checkpoint": ("BEST_CHECKPOINT", "CheckpointFolder", "LATEST_CHECKPOINT", "load_checkpoint"),
+        "files.checkpoint": (
+            "BEST_CHECKPOINT",
+            "Checkpointer",
+            "LATEST_CHECKPOINT",
+            "LoadedCheckpoint",
+            "about_training",
+            "load_checkpoint",
+        ),
         "files.detector": ("DETECTOR_CARD", "load_detector_folder", "read_detector_card", "save_detector"),
         "files.encoder": (
             "ENCODER_CARD",

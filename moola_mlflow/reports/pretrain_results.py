@@ -110,7 +110,9 @@ class Results:
         )
 
 
-def score_encoder(trainer: Trainer, initial: Encoder, leak: float | None, started_at: float) -> Results:
+def score_encoder(
+    trainer: Trainer, config: TrainingKeys, initial: Encoder, leak: float | None, started_at: float
+) -> Results:
     """Score the model that the trainer holds on validation and test, and probe it beside its initial state.
 
     Units: ``started_at`` in seconds of ``time.perf_counter``.
@@ -118,7 +120,7 @@ def score_encoder(trainer: Trainer, initial: Encoder, leak: float | None, starte
     objective = trainer.model.objective
     test, val = trainer.evaluation.scores("test"), trainer.evaluation.scores("val")
     return Results(
-        config=trainer.config,
+        config=config,
         history=trainer.progress.history,
         best_epoch=trainer.progress.best_epoch,
         val=val,
@@ -141,7 +143,7 @@ def encoder_card(
 
     ``quality`` is the feature quality report of the training windows alone: what later data is compared with.
     """
-    windows, train, config = trainer.source.windows, trainer.split.train, trainer.config
+    windows, train, config = trainer.source.windows, trainer.split.train, results.config
     synthetic = config.bars.path == "sample"
     return {
         "model_id": f"moola-encoder-{run_id}",
@@ -162,7 +164,7 @@ def encoder_card(
         "test_metrics": results.published()["test_metrics"],
         "leak": results.leak,
         "device": str(trainer.device),
-        "precision": trainer.precision,
+        "precision": trainer.settings.precision,
         "threads": torch.get_num_threads(),
         "quality": quality,
         "probe": {name.removeprefix(Metrics.PROBE): value for name, value in results.probe.metrics().items()},

@@ -13,8 +13,8 @@ import torch
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import PretrainSweepKeys, SweepKeys
 from moola_mlflow.evaluation import encoder_gates, frozen_copy, probe
-from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, Encoder, load_checkpoint, save_encoder
-from moola_mlflow.reports import encoder_card, encoder_version_tags, score_encoder
+from moola_mlflow.models import BEST_CHECKPOINT, Checkpointer, about_training, load_checkpoint, save_encoder
+from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, score_encoder
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.trial_runs import KEPT_ENCODER
 from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
@@ -22,11 +22,10 @@ from moola_mlflow.tracking import RUNS, Artifacts, Metrics
 from moola_mlflow.training import (
     DATA_SECTIONS,
     EpochEnded,
-    Pretraining,
     Trainer,
     TrainingData,
     TrainingEvent,
-    build_model,
+    build_trainer,
     check_leak,
     check_names,
     prepare,
@@ -75,10 +74,10 @@ class PretrainTrials:
 
     def _train(self, config: PretrainSweepKeys, data: TrainingData, report: Reporter, folder: Path) -> TrialOutcome:
         started = time.perf_counter()
-        config = self._budgeted(config, data, folder)
-        model = build_model(config, data.source, data.mean, data.std).to(self.device)
-        initial = frozen_copy(model.encoder)
-        trainer = self._trainer(model, data, config, folder / "checkpoints", report.run.id)
+        config = self._budgeted(config, data)
+        checkpointer = Checkpointer(folder / "checkpoints", about_training(config, report.run.id))
+        trainer = build_trainer(config, data, self.precision, checkpointer)
+        model, initial = trainer.model, frozen_copy(trainer.model.encoder)
         trainer.should_stop = report.should_stop
         trainer.evaluation.fit_baselines()
         leak = check_leak(trainer)
@@ -112,32 +111,26 @@ class PretrainTrials:
         model.load_state_dict(best["model_state_dict"])
         value = gain() if probing else fitted.progress.best_huber
         if config.sweep.register_best and report.is_best(value):
-            self._keep_encoder(trainer, initial, leak, started, data, report, folder)
+            results = score_encoder(trainer, config, initial, leak, started)
+            self._keep_encoder(trainer, results, data, report, folder)
         epochs = len(fitted.progress.history)
         windows = epochs * len(data.split.train)
         return TrialOutcome(value, seconds, {Metrics.SWEEP_EPOCHS: epochs, Metrics.SWEEP_WINDOWS: windows})
 
-    def _trainer(
-        self, model: Pretraining, data: TrainingData, config: PretrainSweepKeys, folder: Path, run_id: str
-    ) -> Trainer:
-        keeper = CheckpointFolder(folder)
-        return Trainer(model, data.source, data.split, config, self.precision, keeper, run_id=run_id)
-
-    def _budgeted(self, config: PretrainSweepKeys, data: TrainingData, folder: Path) -> PretrainSweepKeys:
+    def _budgeted(self, config: PretrainSweepKeys, data: TrainingData) -> PretrainSweepKeys:
         """Return the configuration with as many epochs as the budget buys, at least one."""
         sweep, num_train = config.sweep, len(data.split.train)
         if sweep.budget_amount is None:
             return config
-        cost = num_train if sweep.budget == "windows" else self._epoch_seconds(config, data, folder)
+        cost = num_train if sweep.budget == "windows" else self._epoch_seconds(config, data)
         return with_epochs(config, max(1, round(sweep.budget_amount / cost)))
 
-    def _epoch_seconds(self, config: PretrainSweepKeys, data: TrainingData, folder: Path) -> float:
+    def _epoch_seconds(self, config: PretrainSweepKeys, data: TrainingData) -> float:
         """Return what an epoch will take, from a few steps of a model that is thrown away."""
         size = min(TIMED_STEPS * config.trainer.batch_size, len(data.split.train))
         few = dataclasses.replace(data.split, train=data.split.train[:size], val=data.split.val[:1])
         small = dataclasses.replace(data, split=few)
-        model = build_model(config, data.source, data.mean, data.std).to(self.device)
-        trainer = self._trainer(model, small, with_epochs(config, 2), folder / "timing", "")
+        trainer = build_trainer(with_epochs(config, 2), small, self.precision)
         trainer.evaluation.fit_baselines()
         at: list[float] = []
         trainer.subscribers = (lambda event: at.append(self.clock()) if isinstance(event, EpochEnded) else None,)
@@ -145,17 +138,15 @@ class PretrainTrials:
         return (at[1] - at[0]) / size * (len(data.split.train) + VALIDATION_COST * len(data.split.val))
 
     def _keep_encoder(
-        self, trainer: Trainer, initial: Encoder, leak: float | None, started: float, data: TrainingData,
-        report: Reporter, folder: Path,
-    ) -> None:  # fmt: skip
+        self, trainer: Trainer, results: Results, data: TrainingData, report: Reporter, folder: Path
+    ) -> None:
         """Upload the best trial's encoder so far with its evidence: whoever ends the sweep may be on another machine.
 
         The end of the sweep removes it again where a later trial was better.
         """
-        results = score_encoder(trainer, initial, leak, started)
         card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
         save_encoder(trainer.model.encoder, card, folder / "encoder")
-        tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, trainer.config.gates))
+        tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, results.config.gates))
         (folder / "encoder" / Artifacts.VERSION_TAGS).write_text(json.dumps(tags), encoding="utf-8")
         send = report.run.client.log_artifacts
         trial_runs.retry_patiently(

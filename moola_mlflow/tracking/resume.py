@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow.core import PretrainKeys, UserError, make_config, nearest_name, read_preset
-from moola_mlflow.models import LATEST_CHECKPOINT, CheckpointFolder
+from moola_mlflow.models import LATEST_CHECKPOINT, Checkpointer, LoadedCheckpoint
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import OFFLINE, Sent, read_history
 from moola_mlflow.tracking.names import Artifacts
@@ -22,13 +22,12 @@ class ResumePoint:
 
     run_id: str
     folder: Path
-    state: dict[str, Any]
+    checkpoint: LoadedCheckpoint
     data_sha256: str
     fork: bool = False
     """Whether a new run continues from the checkpoint, instead of the run itself."""
     drift: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Keys whose values have changed, with the value then and now."""
-    warnings: list[str] = field(default_factory=list)
 
     def check_data(self, sha256: str) -> None:
         """Refuse to continue the run on other bars. Raises: UserError."""
@@ -85,14 +84,14 @@ def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> Res
             f"config={folder / Artifacts.CONFIG}, allow the change with tracking.allow_drift={keys}, "
             f"or continue in a new run with resume=new:{run_id}"
         )
-    state, warnings = CheckpointFolder(folder / "checkpoints").load_latest()
-    history = read_history(folder)
-    if history.status == "FINISHED" and state["epoch"] + 1 >= config.trainer.epochs:
+    checkpoint = Checkpointer(folder / "checkpoints").load_latest()
+    history, done = read_history(folder), checkpoint.state["epoch"] + 1
+    if history.status == "FINISHED" and done >= config.trainer.epochs:
         raise UserError(
-            f"run {run_id} is finished: all {state['epoch'] + 1} epochs are trained. To train longer, raise "
+            f"run {run_id} is finished: all {done} epochs are trained. To train longer, raise "
             "trainer.epochs" + ("" if kind == "new" else " and allow it with tracking.allow_drift=trainer.epochs")
         )
-    return ResumePoint(run_id, folder, state, history.data_sha256, kind == "new", drift, warnings)
+    return ResumePoint(run_id, folder, checkpoint, history.data_sha256, kind == "new", drift)
 
 
 def _newest(config: PretrainKeys, root: Path) -> Path | None:

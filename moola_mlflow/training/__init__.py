@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TrainingData,
         batch_source,
         build_model,
+        build_trainer,
         check_alike,
         check_leak,
         check_names,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         hybrid,
         prepare,
     )
-    from moola_mlflow.training.trainer import Trainer
+    from moola_mlflow.training.trainer import Trainer, TrainerSettings
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -49,6 +50,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "TrainingData",
             "batch_source",
             "build_model",
+            "build_trainer",
             "check_alike",
             "check_leak",
             "check_names",
@@ -56,6 +58,6 @@ __all__, __getattr__, __dir__ = lazy_face(
             "hybrid",
             "prepare",
         ),
-        "trainer": ("Trainer",),
+        "trainer": ("Trainer", "TrainerSettings"),
     },
 )

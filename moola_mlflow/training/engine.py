@@ -1,11 +1,14 @@
-"""One step of training, in parts: rows of a batch on threads and processes, their gradients summed in a fixed order.
+"""One step of training: the gradients of a batch, computed whole or in parts.
 
-The loss is a function of errors summed over the whole batch. So each part runs its windows forward; the sums go into
-the loss, whose slope by the summed errors each part then takes backward. Any number of parts gives the same step, up
-to the rounding of a sum of as many terms as parts; the same number gives the same bits whoever computes them.
+With one part a batch goes through the encoder in one pass. With several, its rows are split over threads and
+processes. The loss is a function of errors summed over the batch, so every part runs its rows forward, the sums give
+the loss, and every part takes the slope of the loss backward. Gradients are summed in a fixed order: the same number
+of parts gives the same bits on any machine, and another number differs only by the rounding of a sum.
 
-Where memory runs out, a part is cut into micro-batches, whose forward passes are made again one by one on the way
-back: the same step in less memory and a third more time.
+If memory runs out, a part is cut into micro-batches. Their forward passes are computed again one by one on the way
+back: the same step, in less memory and a third more time.
+
+Shape legend: B windows, T steps, F features, D encoding size, K targets.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from moola_mlflow.models import Encoder, Errors, Objective, can_be_shared, strea
 from moola_mlflow.training.distributed import World
 from moola_mlflow.windows import Batch
 
-# A part with fewer windows than this costs more in small matrices than another core gives.
+# A part with fewer windows than this loses more in small matrices than another core gives.
 SMALLEST_PART = 16
 T = TypeVar("T")
 
@@ -41,41 +44,42 @@ class Pretraining(nn.Module):
 
 
 @dataclass(frozen=True)
-class BatchPart:
-    """What all parts of a step share: the batch, the state of the generator before it, and the key of its dropout."""
+class Draw:
+    """What is random about a step: the state of the generator before it, and the key of its dropout."""
 
-    batch: Batch
-    device: torch.device
-    """Where the generator draws."""
     state: Tensor
+    device: torch.device
+    """Device of the generator."""
     key: int
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """What a step gives: one gradient a parameter (None where the loss does not reach it) and the generator after."""
+class StepResult:
+    """Loss and errors of a batch, and the state of the generator after it."""
 
-    by_parameter: list[Tensor | None]
+    loss: Tensor
+    errors: Errors
     state: Tensor
 
 
 def num_parts(wanted: int, batch_size: int, device: torch.device, tuned: bool) -> int:
-    """Return into how many parts a process cuts its batches; 0 = as many as cores, as long as that pays."""
+    """Return into how many parts a process cuts its batches; 0 means one for each core, as long as that pays."""
     if wanted or not tuned or device.type != "cpu":
         return wanted or 1
     return max(1, min(allowed_cores() // torch.get_num_threads(), batch_size // SMALLEST_PART))
 
 
 def cut(num_rows: int, parts: int) -> list[slice]:
-    """Return consecutive rows as evenly as they go; some are empty where there are fewer rows than parts."""
+    """Return consecutive rows in parts of nearly one size; some are empty if there are fewer rows than parts."""
     edges = [num_rows * i // parts for i in range(parts + 1)]
     return [slice(lo, hi) for lo, hi in pairwise(edges)]
 
 
 class Engine:
-    """Computes errors and gradients of batches, part by part.
+    """Computes the errors of batches and their gradients.
 
-    ``told`` hears the new size of a micro-batch whenever memory has run out.
+    ``autocast`` gives the context of forward passes, ``scaler`` the scale of half-precision losses. Each time memory
+    has run out, ``on_out_of_memory`` is called with the new size of a micro-batch.
     """
 
     def __init__(
@@ -83,24 +87,23 @@ class Engine:
         model: Pretraining,
         autocast: Callable[[], AbstractContextManager[Any]],
         device: torch.device,
+        scaler: torch.amp.GradScaler,
         parts: int = 1,
         world: World | None = None,
-        told: Callable[[int], None] = lambda rows: None,
+        on_out_of_memory: Callable[[int], None] = lambda num_windows: None,
     ) -> None:
-        self.model, self.autocast, self.device, self.told = model, autocast, device, told
-        self.world = world or World()
-        self.micro: int | None = None
-        """Most rows of a forward pass; None: as many as a part has."""
+        self.model, self.autocast, self.device, self.scaler = model, autocast, device, scaler
+        self.world, self.on_out_of_memory = world or World(), on_out_of_memory
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.micro: int | None = None
+        """Most windows in one forward pass; None: as many as a part has."""
         self._used: list[bool] | None = None
-        self._largest = 1
-        self._after = torch.empty(0)
         self.parts = 1
         self._threads: ThreadPoolExecutor | None = None
         self.use_parts(parts)
 
     def use_parts(self, parts: int) -> None:
-        """Cut batches into so many parts from now on; into one where the encoder draws in a way of its own."""
+        """Cut batches into so many parts from now on, or into one if the encoder draws its own random numbers."""
         self.close()
         self.parts = parts if can_be_shared(self.model) else 1
         if self.parts > 1:
@@ -113,88 +116,122 @@ class Engine:
             self._threads.shutdown()
             self._threads = None
 
+    def step(self, batch: Batch, draws: torch.Generator, key: int) -> StepResult:
+        """Add the gradients of a batch to those of the parameters; ``draws`` and the weights stay as they are.
+
+        Raises: PeerLost; TrainingError if not even one window fits into memory.
+        """
+        draw = Draw(draws.get_state(), draws.device, key)
+        if self.parts == 1 and self.world.size == 1 and self.micro is None:
+            try:
+                return self._whole(batch, draw)
+            except RuntimeError as e:  # torch.OutOfMemoryError is one
+                reason = _out_of_memory(e)
+            for parameter in self.parameters:
+                parameter.grad = None
+            self._halve(len(batch.index), reason)
+        return self._in_parts(batch, draw)
+
+    def _whole(self, batch: Batch, draw: Draw) -> StepResult:
+        """Compute a batch in one pass."""
+        errors, state = self._errors(batch, draw, None)
+        loss = self.model.objective.loss(errors)
+        self.scaler.scale(loss).backward()
+        return StepResult(loss.detach(), errors.detach(), state)
+
+    def _errors(self, batch: Batch, draw: Draw, rows: slice | None) -> tuple[Errors, Tensor]:
+        """Return the errors of some rows, None for all, and the state of the generator afterwards.
+
+        Every part draws for the whole batch, so that a window's random numbers do not depend on the parts.
+        """
+        objective, encoder = self.model.objective, self.model.encoder
+        generator = torch.Generator(draw.device)
+        generator.set_state(draw.state)
+        with self.autocast():
+            drawn = objective.draw(batch, generator)
+            z_BTF = objective.encoder_input(encoder, batch, drawn, generator)
+            places = [slice(0, len(z_BTF))]
+            if rows is not None:
+                z_BTF, places = part_of(z_BTF, len(batch.index), rows)
+                batch, drawn = batch.rows(rows), drawn[rows]
+            with stream(draw.key, places):
+                h_BTD = encoder.encode(z_BTF)
+            return objective.errors(encoder, h_BTD, batch, drawn), generator.get_state()
+
+    def _in_parts(self, batch: Batch, draw: Draw) -> StepResult:
+        """Compute a batch in parts: forward, the slope of the loss by the summed errors, and backward."""
+        rows = self.rows(len(batch.index))
+        # The last batch may have fewer windows than there are processes: those without one draw but add nothing.
+        idle = not rows
+        rows = rows or [slice(0, 1)]
+        largest = max(part.stop - part.start for part in rows)
+        forward = self._within_memory(
+            lambda: self._parallel(lambda part: self._forward(batch, draw, part), rows), largest
+        )
+        total = self.sum([errors.detach() for errors, _, _ in forward], idle)
+        leaf_K = total.huber_K.requires_grad_()
+        errors = Errors(leaf_K, total.absolute_K, total.count_K)
+        loss = self.model.objective.loss(errors)
+        self.scaler.scale(loss).backward()  # parameters of the loss itself have their gradients now
+        assert leaf_K.grad is not None, "a loss follows from the errors"
+        slope_K, graphs, state = leaf_K.grad * (not idle), [graph for _, graph, _ in forward], forward[0][2]
+
+        def backward(i: int) -> list[Tensor | None]:
+            graph, graphs[i] = graphs[i], None  # if memory runs out, the second try computes its own
+            return self._backward(batch, draw, rows[i], graph, slope_K)
+
+        del forward
+        parts = self._within_memory(lambda: self._parallel(backward, list(range(len(rows)))), largest)
+        for parameter, gradient in zip(self.parameters, self._summed(parts), strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return StepResult(loss.detach(), errors.detach(), state)
+
     def rows(self, num_rows: int) -> list[slice]:
-        """Return the rows of a batch that are this process's, a slice a part; none where there are too few."""
+        """Return the rows of a batch that this process computes, a slice for each part that has any."""
         first = self.world.rank * self.parts
         mine = cut(num_rows, self.world.size * self.parts)[first : first + self.parts]
         return [rows for rows in mine if rows.stop > rows.start]
 
-    def step(self, batch: Batch, draws: torch.Generator, key: int, slope: Callable[[Errors], Tensor]) -> Gradients:
-        """Return the gradients of a batch over all parts and processes; ``draws`` stays as it is.
-
-        ``slope`` takes the summed errors, whose huber_K wants a gradient, and goes backward from the loss.
-
-        Raises: PeerLost; TrainingError where not even one window fits into memory.
-        """
-        job, rows = BatchPart(batch, draws.device, draws.get_state(), key), self.rows(len(batch.index))
-        idle = not rows  # fewer windows than processes, in the last batch: draw all the same, add nothing
-        rows = rows or [slice(0, 1)]
-        self._largest = max(part.stop - part.start for part in rows)
-        forward = self._guarded(lambda: self._parallel(lambda part: self._forward(job, part), rows))
-        total = self.sum([errors.detach() for errors, _ in forward], idle)
-        leaf_K = total.huber_K.requires_grad_()
-        slope(Errors(leaf_K, total.absolute_K, total.count_K))
-        assert leaf_K.grad is not None, "a loss follows from the errors"
-        slope_K, graphs = leaf_K.grad * (not idle), [graph for _, graph in forward]
-
-        def backward(i: int) -> list[Tensor | None]:
-            graph, graphs[i] = graphs[i], None  # taken: a second try, after memory has run out, makes its own
-            return self._backward(job, rows[i], graph, slope_K)
-
-        del forward
-        parts = self._guarded(lambda: self._parallel(backward, list(range(len(rows)))))
-        return Gradients(self._summed(parts), self._after)
-
-    def _forward(self, job: BatchPart, rows: slice) -> tuple[Errors, Errors | None]:
-        """Return a part's errors, and the same with their graph where one pass holds the part."""
+    def _forward(self, batch: Batch, draw: Draw, rows: slice) -> tuple[Errors, Errors | None, Tensor]:
+        """Return a part's errors, the same with their graph if one pass holds the part, and the generator's state."""
         pieces = self._pieces(rows)
         with torch.set_grad_enabled(len(pieces) == 1):
-            errors = [self._errors(job, piece) for piece in pieces]
-        return reduce(add, errors), errors[0] if len(pieces) == 1 else None
+            found = [self._errors(batch, draw, piece) for piece in pieces]
+        errors = [one for one, _ in found]
+        return reduce(add, errors), errors[0] if len(pieces) == 1 else None, found[0][1]
 
-    def _backward(self, job: BatchPart, rows: slice, graph: Errors | None, slope_K: Tensor) -> list[Tensor | None]:
+    def _backward(
+        self, batch: Batch, draw: Draw, rows: slice, graph: Errors | None, slope_K: Tensor
+    ) -> list[Tensor | None]:
         total: list[Tensor | None] = [None] * len(self.parameters)
         for piece in self._pieces(rows):
-            errors = graph if graph is not None else self._errors(job, piece)
+            errors = graph if graph is not None else self._errors(batch, draw, piece)[0]
             graph = None
-            # A number's gradient: with one for each error torch would import what it compares symbolic shapes with.
+            # The gradient of one number: for a vector of errors torch would import its symbolic shapes.
             reached = (errors.huber_K * slope_K).sum()
             own = torch.autograd.grad(reached, self.parameters, allow_unused=True)
             del errors, reached
             total = _added(total, own)
         return total
 
-    def _errors(self, job: BatchPart, rows: slice) -> Errors:
-        """Return the errors of some rows. Everything random is drawn for the whole batch, by each part alike."""
-        objective, encoder, batch = self.model.objective, self.model.encoder, job.batch
-        generator = torch.Generator(job.device)
-        generator.set_state(job.state)
-        with self.autocast():
-            drawn = objective.draw(batch, generator)
-            x_BTF = objective.encoder_input(encoder, batch, drawn, generator)
-            self._after = generator.get_state()  # every part sets the same
-            x_BTF, places = part_of(x_BTF, len(batch.index), rows)
-            with stream(job.key, places):
-                h_BTD = encoder.encode(x_BTF)
-            return objective.errors(encoder, h_BTD, batch.rows(rows), drawn[rows])
-
     def evaluate(self, batch: Batch, draws: torch.Generator, baselines: bool) -> tuple[Errors, dict[str, Errors]]:
-        """Return the errors of a whole batch: the model's and, where wanted, every baseline's."""
+        """Return the errors of a whole batch: the model's and, if wanted, those of every baseline."""
         objective, encoder = self.model.objective, self.model.encoder
         with torch.no_grad(), self.autocast():
             drawn = objective.draw(batch, draws)
-            x_BTF = objective.encoder_input(encoder, batch, drawn, draws)
+            z_BTF = objective.encoder_input(encoder, batch, drawn, draws)
 
-        def of(rows: slice) -> tuple[Errors, dict[str, Errors]]:
-            seen, own = batch.rows(rows), drawn[rows]
+        def score(rows: slice) -> tuple[Errors, dict[str, Errors]]:
+            part, own = batch.rows(rows), drawn[rows]
             with torch.no_grad():
                 with self.autocast():
-                    h_BTD = encoder.encode(part_of(x_BTF, len(batch.index), rows)[0])
-                    errors = objective.errors(encoder, h_BTD, seen, own)
-                return errors, objective.baseline_errors(encoder, seen, own) if baselines else {}
+                    h_BTD = encoder.encode(part_of(z_BTF, len(batch.index), rows)[0])
+                    errors = objective.errors(encoder, h_BTD, part, own)
+                return errors, objective.baseline_errors(encoder, part, own) if baselines else {}
 
         rows = self.rows(len(batch.index))
-        found = self._parallel(of, rows or [slice(0, 1)])
+        found = self._parallel(score, rows or [slice(0, 1)])
         by_baseline = {name: self.sum([others[name] for _, others in found], not rows) for name in found[0][1]}
         return self.sum([errors for errors, _ in found], not rows), by_baseline
 
@@ -207,6 +244,7 @@ class Engine:
         return Errors(*self.world.sum(packed).unbind())
 
     def _summed(self, parts: list[list[Tensor | None]]) -> list[Tensor | None]:
+        """Return gradients summed over parts and processes."""
         total = reduce(_added, parts)
         if self.world.size == 1:
             return _apart(total)
@@ -220,6 +258,7 @@ class Engine:
         return [gradient.view_as(p) if used else None for gradient, p, used in rows]
 
     def _pieces(self, rows: slice) -> list[slice]:
+        """Return the micro-batches of a part."""
         num = rows.stop - rows.start
         pieces = cut(num, max(1, -(-num // (self.micro or max(1, num)))))
         return [slice(rows.start + piece.start, rows.start + piece.stop) for piece in pieces]
@@ -237,31 +276,30 @@ class Engine:
             raise failed[0]
         return [first, *(future.result() for future in others)]
 
-    def _guarded(self, work: Callable[[], T]) -> T:
-        """Do the work; where memory runs out, again in micro-batches of half the size."""
+    def _within_memory(self, work: Callable[[], T], largest: int) -> T:
+        """Do the work; if memory runs out, do it again in micro-batches of half the size."""
         while True:
             try:
                 return work()
-            except RuntimeError as e:  # torch.OutOfMemoryError is one
-                if not _out_of_memory(e):
-                    raise
-                said = str(e).strip().splitlines()[0]
-            self._halve(said)  # outside: what the error's traceback holds is free now
+            except RuntimeError as e:
+                reason = _out_of_memory(e)
+            self._halve(largest, reason)  # outside of the except block: the traceback's tensors are free now
 
-    def _halve(self, said: str) -> None:
-        largest = self.micro or self._largest
+    def _halve(self, largest: int, reason: str) -> None:
+        """Halve the micro-batches, of ``largest`` windows so far. Raises: TrainingError if they hold one window."""
+        largest = self.micro or largest
         if largest <= 1:
-            raise TrainingError(f"not even one window fits into the memory of {self.device}: {said}")
+            raise TrainingError(f"not even one window fits into the memory of {self.device}: {reason}")
         self.micro = -(-largest // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.told(self.micro)
+        self.on_out_of_memory(self.micro)
 
 
-def part_of(x_BTF: Tensor, num_windows: int, rows: slice) -> tuple[Tensor, list[slice]]:
+def part_of(z_BTF: Tensor, num_windows: int, rows: slice) -> tuple[Tensor, list[slice]]:
     """Return some windows of an encoder's input, and their places in it: a sum of objectives has several passes."""
-    passes = len(x_BTF) // num_windows
-    chosen = x_BTF.unflatten(0, (passes, num_windows))[:, rows].flatten(0, 1)
+    passes = len(z_BTF) // num_windows
+    chosen = z_BTF.unflatten(0, (passes, num_windows))[:, rows].flatten(0, 1)
     return chosen, [slice(i * num_windows + rows.start, i * num_windows + rows.stop) for i in range(passes)]
 
 
@@ -271,7 +309,7 @@ def _added(total: Any, own: Any) -> list[Tensor | None]:
 
 
 def _apart(gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """Return gradients of which no two share memory, as autograd may leave them: clipping scales them in place."""
+    """Return gradients that share no memory: autograd may let them, and clipping scales them in place."""
     seen: set[int] = set()
     out: list[Tensor | None] = []
     for gradient in gradients:
@@ -282,5 +320,8 @@ def _apart(gradients: list[Tensor | None]) -> list[Tensor | None]:
     return out
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _out_of_memory(error: RuntimeError) -> str:
+    """Return what an error says about missing memory. Raises: the error if it is about something else."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        raise error
+    return str(error).strip().splitlines()[0]

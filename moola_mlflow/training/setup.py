@@ -11,9 +11,10 @@ from torch import Tensor
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.core import FeaturesConfig, FeaturesKeys, Metrics, TrainingError, TrainingKeys
 from moola_mlflow.features import Hybrid, check_quality, feature_names
-from moola_mlflow.models import build_encoder, build_objective
+from moola_mlflow.models import Checkpointer, build_encoder, build_objective
+from moola_mlflow.training.distributed import World
 from moola_mlflow.training.engine import Pretraining
-from moola_mlflow.training.trainer import Trainer
+from moola_mlflow.training.trainer import Trainer, TrainerSettings
 from moola_mlflow.windows import (
     BatchSource,
     Split,
@@ -124,6 +125,19 @@ def build_model(config: TrainingKeys, source: BatchSource, mean: Tensor, std: Te
     return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
 
 
+def build_trainer(
+    config: TrainingKeys,
+    data: TrainingData,
+    precision: str,
+    checkpointer: Checkpointer | None = None,
+    world: World | None = None,
+) -> Trainer:
+    """Return a trainer of the configured model on prepared data; without a checkpointer it writes nothing."""
+    model = build_model(config, data.source, data.mean, data.std).to(data.source.device)
+    settings = TrainerSettings.of(config, precision)
+    return Trainer(model, data.source, data.split, settings, checkpointer, world=world)
+
+
 def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = lambda metrics: None) -> float | None:
     """Log how far hidden input reaches the encoder, and return it; None for an objective without masks.
 
@@ -142,21 +156,21 @@ def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = la
     return sensitivity
 
 
-def check_alike(trainer: Trainer, sha256: str) -> None:
-    """Compare what the processes of one training are about to train on, once all have read their bars.
+def check_alike(trainer: Trainer, config: TrainingKeys, sha256: str) -> None:
+    """Check that all processes of a training have the same configuration, bars and hardware settings.
 
     The paths of the bars may differ; their content may not.
 
     Raises: UserError with everything that differs; PeerLost.
     """
-    keys = {k: v for k, v in trainer.config.flat().items() if k.split(".")[0] in SHARED_SECTIONS and k != "bars.path"}
+    keys = {k: v for k, v in config.flat().items() if k.split(".")[0] in SHARED_SECTIONS and k != "bars.path"}
     trainer.engine.world.compare(
         {
             "SHA-256 of the bars": sha256[:12],
             "training windows": len(trainer.split.train),
-            "precision": trainer.precision,
+            "precision": trainer.settings.precision,
             "parts of a batch": trainer.engine.parts,
-            "runtime.tune": trainer.config.runtime.tune,
+            "runtime.tune": config.runtime.tune,
             **keys,
         }
     )

@@ -1,8 +1,8 @@
-"""The training loop: one encoder, one objective, events out, and nothing in but ``should_stop``.
+"""The training loop: one encoder, one objective, and events for subscribers.
 
-Randomness: the order of windows comes from (seed, epoch), dropout from (seed, epoch, step), masks and jitter from a
-generator whose state is part of every checkpoint. Evaluation draws its masks from a fixed seed, so all epochs are
-scored on the same steps. Nothing depends on how a batch is shared out between threads and processes (``sharding.py``).
+Randomness: the order of windows follows from (seed, epoch), dropout from (seed, epoch, step). Masks and jitter come
+from a generator whose state is part of every checkpoint. Validation draws its masks from a fixed seed, so all epochs
+are scored on the same steps. Nothing depends on how a batch is split over threads and processes (``engine.py``).
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from moola_mlflow.core import (
     EVALUATION,
     ORDER,
     Metrics,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainerConfig,
     TrainingKeys,
-    UserError,
+    TrainingRuntimeConfig,
+    is_tuned,
     mixed_seed,
     seeded_generator,
 )
-from moola_mlflow.models import CheckpointFolder, Errors, use_torch_dropout
-from moola_mlflow.training import engine, nan_report
+from moola_mlflow.models import Checkpointer, Errors, use_torch_dropout
+from moola_mlflow.training import engine, nan_report, training_state
 from moola_mlflow.training.distributed import PeerLost, World
 from moola_mlflow.training.engine import Engine, Pretraining
 from moola_mlflow.training.events import EpochEnded, MemoryRanOut, StepEnded, TrainingEvent, WentBack
@@ -50,9 +54,25 @@ def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The sections of the configuration that a trainer reads, and the precision that the hardware gives."""
+
+    trainer: TrainerConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    runtime: TrainingRuntimeConfig
+    precision: str = "fp32"
+
+    @classmethod
+    def of(cls, config: TrainingKeys, precision: str = "fp32") -> TrainerSettings:
+        """Return the settings of a configuration."""
+        return cls(config.trainer, config.optimizer, config.schedule, config.runtime, precision)
+
+
 @dataclass
 class Progress:
-    """Where a run is: the part of a checkpoint that is not tensors of the model."""
+    """Where a training is: the part of a checkpoint that is not tensors of the model."""
 
     epoch: int = 0
     step: int = 0
@@ -60,11 +80,11 @@ class Progress:
     best_epoch: int = -1
     best_huber: float = math.inf
     train_sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Loss times count, absolute error and count over the steps done in this epoch."""
+    """Loss times count, absolute error and count, summed over the steps done in this epoch."""
     lr: float = 0.0
     """Learning rate of the last step."""
     lr_scale: float = 1.0
-    """What the schedule's rate is multiplied by: halved when training went back."""
+    """Factor on the schedule's learning rate: halved when training went back."""
     elapsed_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -78,112 +98,89 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains one encoder with one objective on the windows of a split."""
+    """Trains one encoder with one objective on the windows of a split.
+
+    Without a ``checkpointer`` nothing is written. ``should_stop`` is asked after every step for a reason to stop.
+    """
 
     def __init__(
         self,
         model: Pretraining,
         source: BatchSource,
         split: Split,
-        config: TrainingKeys,
-        precision: str,
-        folder: CheckpointFolder,
+        settings: TrainerSettings,
+        checkpointer: Checkpointer | None = None,
         *,
-        run_id: str = "",
         world: World | None = None,
         subscribers: Sequence[Callable[[TrainingEvent], None]] = (),
         should_stop: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self.model, self.source, self.split, self.config = model, source, split, config
-        self.device, self.precision, self.folder, self.run_id = source.device, precision, folder, run_id
+        self.model, self.source, self.split, self.settings = model, source, split, settings
+        self.device, self.checkpointer = source.device, checkpointer
         self.subscribers, self.should_stop = subscribers, should_stop
         self.progress = Progress()
-        trainer, optimizer = config.trainer, config.optimizer
+        trainer, tuned = settings.trainer, is_tuned(settings.runtime)
         self.steps = math.ceil(len(split.train) / trainer.batch_size)
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         others = [p for p in model.parameters() if p.ndim < 2]
+        decay = settings.optimizer.weight_decay
         self.optimizer = AdamW(
-            [{"params": matrices, "weight_decay": optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=optimizer.lr,
+            [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}],
+            lr=settings.optimizer.lr,
             betas=(0.9, 0.999),
-            fused=self.device.type in ("cpu", "cuda") and config.runtime.tune == "on",
+            fused=self.device.type in ("cpu", "cuda") and tuned,
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        # On a GPU it draws there: what is drawn here would have to be carried over, step by step.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        # On the training device: numbers drawn on the CPU would have to be copied over at every step.
         self.draws = self._generator(DRAWS)
-        tuned = config.runtime.tune == "on"
         if not tuned:
             use_torch_dropout(model)
+        parts = engine.num_parts(settings.runtime.shards, trainer.batch_size, self.device, tuned)
         self.engine = Engine(
-            model, self.autocast, self.device,
-            engine.num_parts(config.runtime.shards, trainer.batch_size, self.device, tuned),
-            world, lambda rows: self._emit(MemoryRanOut(rows)),
-        )  # fmt: skip
+            model, self.autocast, self.device, self.scaler, parts, world, lambda num: self._emit(MemoryRanOut(num))
+        )
         self.watched = self.device.type == "cpu"
-        """Whether every step's loss is looked at when it is made: on a GPU the host would have to wait for it."""
-        self._good: dict[str, Any] | None = None
+        """Whether the loss of every step is checked at once: on a GPU the host would have to wait for it."""
         self.evaluation = Evaluation(self.engine, source, split, self._generator)
-
-    def _lr_factor(self, step: int) -> float:
-        total = self.steps * self.config.trainer.epochs
-        warmup = min(round(self.config.schedule.warmup_epochs * self.steps), total // 2)
-        return self.progress.lr_scale * lr_factor(step, total, warmup, self.config.schedule.final_fraction)
-
-    def _generator(self, *purpose: int) -> torch.Generator:
-        device = self.device if self.device.type == "cuda" else "cpu"
-        return seeded_generator(self.config.trainer.seed, *purpose, device=device)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which encoders and decoders run."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        # Without its cache, which all threads share: every weight is cast once a pass anyway.
-        enabled = self.precision != "fp32"
-        return torch.autocast(self.device.type, dtype, enabled=enabled, cache_enabled=False)
+        self._good: dict[str, Any] | None = None
 
     def fit(self) -> TrainingResult:
-        """Train until the last epoch, patience, or a request to stop; checkpoint each epoch and at a stop.
+        """Train until the last epoch, the end of patience or a request to stop. Checkpoint each epoch and at a stop.
 
         Raises: NumbersWrong; PeerLost, after the state of the last whole step is saved (on a GPU: of the last epoch).
         """
-        world, patience = self.engine.world, self.config.trainer.patience
+        world = self.engine.world
         world.share([*self.model.state_dict().values()])
-        self._keep()
-        while (done := self.progress.epoch) < self.config.trainer.epochs and (
-            done - 1 - self.progress.best_epoch < patience
-        ):
+        self._remember()
+        while not self._is_done():
             started = time.perf_counter()
             try:
                 reason = self._train_epoch()
                 self.progress.elapsed_s += time.perf_counter() - started
                 if reason:
-                    self._save(None)
+                    self._save_interrupted()
                     return TrainingResult(self.progress, reason)
                 self._finish_epoch(started)
             except NumbersWrong as e:
                 self._go_back(e)
             except PeerLost:
-                if self._readable:
-                    self._save(None)
+                if self._is_readable:
+                    self._save_interrupted()
                 raise
-            if reason := world.agree(self.should_stop()):  # asked during evaluation; the epoch's checkpoint is written
+            if reason := world.agree(self.should_stop()):  # asked during validation: the epoch's checkpoint is written
                 return TrainingResult(self.progress, reason)
         return TrainingResult(self.progress, None)
 
-    @property
-    def _readable(self) -> bool:
-        """Whether the state can be read once a peer is lost.
-
-        A GPU's sum with the lost one returns at once and never ends: whatever is read there waits for it.
-        """
-        return self.device.type != "cuda"
+    def _is_done(self) -> bool:
+        done, trainer = self.progress.epoch, self.settings.trainer
+        return done >= trainer.epochs or done - 1 - self.progress.best_epoch >= trainer.patience
 
     def _train_epoch(self) -> str | None:
-        """Run the steps left in this epoch; return why to stop, if asked to."""
-        progress, seed = self.progress, self.config.trainer.seed
+        """Run the steps left in this epoch; return the reason to stop, if there is one."""
+        progress, size = self.progress, self.settings.trainer.batch_size
         self.model.train()
-        size = self.config.trainer.batch_size
-        rng = np.random.default_rng([seed, ORDER, progress.epoch])
+        rng = np.random.default_rng([self.settings.trainer.seed, ORDER, progress.epoch])
         order = self.source.windows.shuffled(self.split.train, rng)
         sums = torch.tensor(progress.train_sums, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         sums = sums.to(self.device)
@@ -191,22 +188,22 @@ class Trainer:
         reason = None
         try:
             for batch in self.source.batches(order, size, first=progress.step):
-                loss, norm, done = self._step(batch)
+                loss, norm, errors = self._step(batch)
                 # With a loss scale an infinite gradient is a skipped step, not an error.
-                seen = loss if self.scaler.is_enabled() else loss + norm
-                if not self.watched:  # the first bad step is noted on the device and asked for once
-                    first_bad = torch.where((first_bad < 0) & ~seen.isfinite(), progress.step, first_bad)
-                elif not math.isfinite(float(seen)):
+                checked = loss if self.scaler.is_enabled() else loss + norm
+                if not self.watched:  # the device notes the first bad step and is asked once, at the end of the epoch
+                    first_bad = torch.where((first_bad < 0) & ~checked.isfinite(), progress.step, first_bad)
+                elif not math.isfinite(float(checked)):
                     raise self._wrong(float(loss), float(norm), batch)
                 self._update()
-                count = done.count_K.sum()
-                sums += torch.stack([loss * count, done.absolute_K.sum(), count]).to(sums.dtype)
+                count = errors.count_K.sum()
+                sums += torch.stack([loss * count, errors.absolute_K.sum(), count]).to(sums.dtype)
                 progress.step += 1
                 self._emit(StepEnded(progress.epoch, progress.step, self.steps))
                 if reason := self.engine.world.agree(self.should_stop()):
                     break
         except PeerLost:
-            if self._readable:  # the epoch goes on from here, and its mean is over all of its steps
+            if self._is_readable:  # the epoch goes on from here, and its mean is over all of its steps
                 progress.train_sums = tuple(sums.tolist())
             raise
         if (bad := int(first_bad)) >= 0:
@@ -218,51 +215,41 @@ class Trainer:
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor, Errors]:
         """Leave clipped gradients in the parameters; return loss, gradient norm and summed errors."""
-        progress, objective = self.progress, self.model.objective
-        key = mixed_seed(self.config.trainer.seed, DROPOUT, progress.epoch, progress.step)
-        kept: list[Any] = []
+        key = mixed_seed(self.settings.trainer.seed, DROPOUT, self.progress.epoch, self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
-
-        def slope(errors: Errors) -> Tensor:
-            loss = objective.loss(errors)
-            self.scaler.scale(loss).backward()  # the objective's own parameters have their gradients from here
-            kept.extend((loss.detach(), errors.detach()))
-            return loss
-
-        found = self.engine.step(batch, self.draws, key, slope)
-        for parameter, gradient in zip(self.engine.parameters, found.by_parameter, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        result = self.engine.step(batch, self.draws, key)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.engine.parameters, self.config.trainer.clip_norm)
-        self._drawn = found.state
-        return kept[0], norm, kept[1]
+        norm = nn.utils.clip_grad_norm_(self.engine.parameters, self.settings.trainer.clip_norm)
+        self._drawn = result.state
+        return result.loss, norm, result.errors
 
     def _update(self) -> None:
+        """Move the weights along their gradients, and the schedule and the generator on by a step."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.progress.lr = self.optimizer.param_groups[0]["lr"]
         self.scheduler.step()
-        self.draws.set_state(self._drawn)  # last: a step that fails half-way has not been
+        self.draws.set_state(self._drawn)  # last: a step that failed half-way has drawn nothing
 
     def _finish_epoch(self, started: float) -> None:
+        """Score the validation windows, save a checkpoint and tell the subscribers."""
         progress = self.progress
         loss, absolute, count = progress.train_sums
-        trained = time.perf_counter() - started
+        trained_s = time.perf_counter() - started
         scores = self.evaluation.scores("val")
         metrics = {
             Metrics.TRAIN_LOSS: loss / max(count, 1),
             Metrics.TRAIN_MAE: absolute / max(count, 1),
             **{f"{Metrics.VAL}{name}": value for name, value in scores.items() if name in EPOCH_SCORES},
             Metrics.LR: progress.lr,
-            Metrics.EPOCH_SECONDS: trained,
-            Metrics.WINDOWS_PER_SECOND: len(self.split.train) / trained,
+            Metrics.EPOCH_SECONDS: trained_s,
+            Metrics.WINDOWS_PER_SECOND: len(self.split.train) / trained_s,
         }
         huber = metrics[Metrics.VAL_HUBER]
         if not math.isfinite(huber):
             raise NumbersWrong(
-                f"{Metrics.VAL_HUBER} is {huber} after epoch {progress.epoch}, the training loss was finite; "
-                "lower optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept",
+                f"{Metrics.VAL_HUBER} is {huber} after epoch {progress.epoch}, the training loss was finite; lower "
+                "optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept",
                 {"epoch": progress.epoch, "step": progress.step, "scores": scores},
             )
         improved = huber < progress.best_huber
@@ -270,133 +257,82 @@ class Trainer:
             progress.best_huber, progress.best_epoch = huber, progress.epoch
         progress.history.append(metrics)
         progress.epoch, progress.step, progress.train_sums = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
-        self._save(huber)
-        self._keep()
-        self._emit(EpochEnded(progress.epoch - 1, self.config.trainer.epochs, metrics, improved))
+        if self.checkpointer is not None:
+            self.checkpointer.save_epoch(self.state(), huber)
+        self._remember()
+        self._emit(EpochEnded(progress.epoch - 1, self.settings.trainer.epochs, metrics, improved))
 
-    def _save(self, huber: float | None) -> None:
-        """Save the state of a finished epoch, or, without its Huber, of one in progress; rank 0 alone writes."""
-        if self.engine.world.rank:
-            return
-        if huber is None:
-            self.folder.save_interrupted(self.state())
-        else:
-            self.folder.save_epoch(self.state(), huber)
+    def _save_interrupted(self) -> None:
+        if self.checkpointer is not None:
+            self.checkpointer.save_interrupted(self.state())
 
-    def _keep(self) -> None:
-        """Keep the last good state in memory, where training may have to go back to it."""
-        if self.config.trainer.nan_retry:
+    def _remember(self) -> None:
+        """Keep the last good state in memory, if training may have to go back to it."""
+        if self.settings.trainer.nan_retry:
             self._good = copy.deepcopy(self.state())
 
     def _go_back(self, error: NumbersWrong) -> None:
-        """Restore the last good epoch and halve the rate, once; raise where that is not wanted or has been done."""
+        """Restore the last good epoch and halve the learning rate, once. Raises: the error if that is not possible."""
         if self._good is None or self.progress.lr_scale < 1:
             raise error
         self.restore(self._good)
         self.progress.lr_scale = 0.5
-        self._set_rate()
+        self.set_rate()
         self._emit(WentBack(self.progress.epoch, self.progress.lr_scale, error))
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a continued run needs, as tensors, numbers and text."""
-        progress = self.progress
-        last = progress.history[-1] if progress.history else {}
-        return {
-            "epoch": progress.epoch - 1,
-            "model_state_dict": self.model.state_dict(),
-            "optimizer_state_dict": self.optimizer.state_dict(),
-            "scheduler": {"last_epoch": self.scheduler.last_epoch},
-            "scaler": self.scaler.state_dict(),
-            "shards": self.engine.parts * self.engine.world.size,
-            "device": self.device.type,
-            "rng": {
-                "draws": self.draws.get_state(),
-                "torch": torch.get_rng_state(),
-                "cuda": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
-            },
-            "metrics": {name.replace("/", "_"): value for name, value in last.items()},
-            "progress": {**vars(progress), "train_sums": list(progress.train_sums), "history": list(progress.history)},
-            "config": self.config.model_dump(mode="json"),
-            "seed": self.config.trainer.seed,
-            "run_id": self.run_id,
-        }
+        """Return everything that a continued training needs, as tensors, numbers and text."""
+        return training_state.collect(self)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state as if training had never stopped: weights, optimiser, schedule, generators and history.
+        """Go on from a state as if training had never stopped.
 
-        Call it last before ``fit``: whatever draws random numbers in between would change what follows.
+        Call it last before ``fit``: random numbers drawn in between would change what follows.
 
-        Raises: UserError where the state is of another network or another kind of device, or lacks a part.
+        Raises: UserError if the state is of another network or another kind of device, or lacks a part.
         """
-        self._check_device(state)
-        try:
-            self.model.load_state_dict(state["model_state_dict"])
-            self.optimizer.load_state_dict(state["optimizer_state_dict"])
-        except (RuntimeError, ValueError, KeyError, TypeError) as e:
-            raise UserError(
-                "this configuration makes another network than the checkpoint holds, so training cannot go on from it: "
-                f"{' '.join(str(e).split())[:300]}; keep encoder.*, features.set and objective.* as they were"
-            ) from e
-        try:
-            self._take_up(state)
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as e:
-            raise UserError(
-                f"training cannot go on from this checkpoint: it lacks a part, or holds another: {e!r}"
-            ) from e
+        training_state.restore(self, state)
 
-    def _check_device(self, state: dict[str, Any]) -> None:
-        """Refuse a state whose generator drew on another kind of device: no other can go on with it."""
-        rng = state.get("rng")
-        draws = rng.get("draws") if isinstance(rng, dict) else None
-        if not isinstance(draws, Tensor) or draws.numel() == self.draws.get_state().numel():
-            return
-        written = state.get("device", "another kind of device")  # files of earlier versions do not say
-        raise UserError(
-            f"training cannot go on from this checkpoint: it was written on {written}, and {self.device.type}, on "
-            "which this training runs, draws random numbers in another way; allowed: the kind of device that it was "
-            "written on; resume on the same kind of device, with runtime.device"
-        )
-
-    def _take_up(self, state: dict[str, Any]) -> None:
-        """Take everything but weights and optimiser from a state."""
-        progress = state["progress"]
-        history = list(progress["history"])
-        self.progress = Progress(**{**progress, "train_sums": tuple(progress["train_sums"]), "history": history})
-        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
-        self._set_rate()
-        # The same bits on another number of cores or processes. A GPU is parallel by itself, and has one part.
-        if self.device.type == "cpu" and not self.config.runtime.shards:
-            self.engine.use_parts(max(1, state.get("shards", 1) // self.engine.world.size))
-        self.scaler.load_state_dict(state["scaler"])
-        self.draws.set_state(state["rng"]["draws"])
-        torch.set_rng_state(state["rng"]["torch"])
-        if self.device.type == "cuda" and (states := state["rng"]["cuda"]):
-            # Files of earlier versions hold one of every GPU that was there, which may have been more or fewer.
-            torch.cuda.set_rng_state(states[min(self.device.index or 0, len(states) - 1)], self.device)
-
-    def _set_rate(self) -> None:
+    def set_rate(self) -> None:
+        """Set the learning rate of the next step."""
         for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
             group["lr"] = base * self._lr_factor(self.scheduler.last_epoch)
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which encoders and decoders run."""
+        dtype = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
+        enabled = self.settings.precision != "fp32"
+        # Without autocast's cache, which all threads share: a pass casts every weight only once anyway.
+        return torch.autocast(self.device.type, dtype, enabled=enabled, cache_enabled=False)
+
+    @property
+    def _is_readable(self) -> bool:
+        """Whether the state can be read once a peer is lost.
+
+        On a GPU the sum with a lost peer returns at once and never ends, and whatever reads from it waits for ever.
+        """
+        return self.device.type != "cuda"
+
+    def _lr_factor(self, step: int) -> float:
+        total = self.steps * self.settings.trainer.epochs
+        warmup = min(round(self.settings.schedule.warmup_epochs * self.steps), total // 2)
+        return self.progress.lr_scale * lr_factor(step, total, warmup, self.settings.schedule.final_fraction)
+
+    def _generator(self, *purpose: int) -> torch.Generator:
+        device = self.device if self.device.type == "cuda" else "cpu"
+        return seeded_generator(self.settings.trainer.seed, *purpose, device=device)
+
     def _wrong(self, loss: float, norm: float | None, batch: Batch) -> NumbersWrong:
-        """Say where a loss stopped being finite and what its input looked like."""
-        start_ns = self.source.windows.start_ns
-        first, last = (
-            str(np.datetime64(int(t), "ns"))[:16]
-            for t in sorted(start_ns[batch.index])[:: max(1, len(batch.index) - 1)][:2]
+        """Return the error that says where a loss stopped being finite and what its input looked like."""
+        advice = (
+            f"lower optimizer.lr (now {self.settings.optimizer.lr:g}) or trainer.clip_norm, set "
+            "runtime.precision=fp32, or let training go back by itself with trainer.nan_retry=true"
         )
-        self.model.eval()
-        found = nan_report.describe(
-            where={"epoch": self.progress.epoch, "step": self.progress.step},
-            loss=loss, norm=norm, model=self.model, batch=batch,
-            z_BTF=self.model.encoder.standardise(batch.x_BTF), names=self.source.names, start_ns=start_ns,
-            score=lambda one: self.model.objective(self.model.encoder, one, self._generator(EVALUATION)),
-        )  # fmt: skip
-        cure = (
-            f"lower optimizer.lr (now {self.config.optimizer.lr:g}) or trainer.clip_norm, set runtime.precision=fp32, "
-            "or let training go back by itself with trainer.nan_retry=true"
-        )
-        return NumbersWrong(nan_report.in_words(found, self.steps, (first, last), cure), found)
+        at = nan_report.FailedStep(self.progress.epoch, self.progress.step, loss, norm)
+        found = nan_report.diagnose(at, self.model.eval(), self.source, batch, lambda: self._generator(EVALUATION))
+        start_ns = self.source.windows.start_ns[batch.index]
+        times = nan_report.utc_minute(start_ns.min()), nan_report.utc_minute(start_ns.max())
+        return NumbersWrong(nan_report.in_words(found, self.steps, times, advice), found)
 
     def _emit(self, event: TrainingEvent) -> None:
         for subscriber in self.subscribers:

@@ -24,15 +24,12 @@ LONG_ARGUMENT_LISTS = {
     "evaluation/baselines.py:fit_predict",
     "models/objectives/masked.py:__init__",
     "sweep/summary.py:note",
-    "training/nan_report.py:describe",
-    "training/trainer.py:__init__",
 }
 LONG_FILES = {
     "cli/commands/data.py",
     "cli/commands/detect.py",
     "cli/commands/finetune.py",
     "cli/commands/sweep.py",
-    "training/trainer.py",
 }
 SHARED_NAMES = {"Run"}  # labels/rules: a run of bars; tracking: an MLflow run
 

@@ -18,12 +18,11 @@ from moola_mlflow.core import (
     process_rank,
 )
 from moola_mlflow.evaluation import all_gates_passed, encoder_gates, frozen_copy, gates_summary, gates_table
-from moola_mlflow.models import BEST_CHECKPOINT, CheckpointFolder, load_checkpoint, save_encoder
+from moola_mlflow.models import BEST_CHECKPOINT, Checkpointer, about_training, load_checkpoint, save_encoder
 from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, pretrain_note, score_encoder
 from moola_mlflow.tracking import Artifacts, ResumePoint, Run, Tags, find_resume_point, run_name, with_failure_recorded
 from moola_mlflow.training import (
-    Trainer,
-    build_model,
+    build_trainer,
     check_alike,
     check_leak,
     check_names,
@@ -54,11 +53,10 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         world = join_world(device, active.id)  # before bars are read: whoever is lost from here on is missed
         data = prepare(config, device, steps.LoggedPreparation(active, config))
         bars, split, source = data.bars, data.split, data.source
-        model = build_model(config, source, data.mean, data.std).to(device)
-        initial = frozen_copy(model.encoder)
         folder = active.folder / "checkpoints"
-        keeper = CheckpointFolder(folder)
-        trainer = Trainer(model, source, split, config, precision, keeper, run_id=active.id, world=world)
+        checkpointer = Checkpointer(folder, about_training(config, active.id))
+        trainer = build_trainer(config, data, precision, checkpointer, world)
+        model, initial = trainer.model, frozen_copy(trainer.model.encoder)
         active.tags({Tags.SHARDS: trainer.engine.parts, Tags.PROCESSES: world.size})
         print(
             f"{len(bars):,} bars, {len(source.windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
@@ -66,21 +64,21 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
             f"{describe_processes(world.size, trainer.engine.parts, threads)}",
             flush=True,
         )
-        check_alike(trainer, bars.sha256)
+        check_alike(trainer, config, bars.sha256)
         trainer.should_stop = interrupts.reason
         trainer.evaluation.fit_baselines()
         active.tags({Tags.IDENTITY: str(model.objective.identity).lower()})
         check_leak(trainer, active.metrics)
         if point:
-            go_on(active, trainer, point, bars.sha256)
+            go_on(active, trainer, checkpointer, point, bars.sha256)
             active.config(config)  # not before: a run that cannot go on so must stay as it was
-        world.share_state(point.state if point else None)
+        world.share_state(point.checkpoint.state if point else None)
         fit_tracked(active, trainer, config.tracking.figures_every, interrupts)
         active.draw_waiting()  # of a run that had no epoch left
         world.leave()
-        keeper.forget_previous()
+        checkpointer.forget_previous()
         model.load_state_dict(load_checkpoint(folder / BEST_CHECKPOINT)["model_state_dict"])
-        results = score_encoder(trainer, initial, check_leak(trainer, active.metrics), started)
+        results = score_encoder(trainer, config, initial, check_leak(trainer, active.metrics), started)
         _log_results(active, results)
         active.artifact(folder, "checkpoints")
         card = encoder_card(trainer, results, bars, dict(data.quality), active.id)

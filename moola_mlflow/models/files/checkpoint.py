@@ -6,13 +6,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from moola_mlflow.core import TrainingError, UserError
+from moola_mlflow.core import TrainingError, TrainingKeys, UserError
 
 LATEST_CHECKPOINT, BEST_CHECKPOINT, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
 PREVIOUS = "checkpoint_previous.pt"
@@ -113,23 +115,36 @@ def _free(folder: Path) -> str:
         return f"'{folder}' cannot be looked at"
 
 
-class CheckpointFolder:
-    """Keeps ``latest`` every epoch, and hard links to it for ``best`` and the top three.
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """The newest state in a folder of checkpoints that can be read."""
 
-    A file is never written twice: latest is always a new file, so a link to it stays what it was.
+    state: dict[str, Any]
+    is_latest: bool
+    """Whether it is the latest; False if that one is damaged and an earlier one was read."""
+    warnings: list[str]
+    """One sentence for each newer checkpoint that could not be read."""
+
+
+class Checkpointer:
+    """Keeps the checkpoints of one training in a folder: the latest, the one before, the best and the top three.
+
+    Best and top three are hard links to a latest of their epoch. A file is never written twice, so a link keeps its
+    content. ``about`` is saved with every state: what users read that is not part of the training's state.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.about = folder, dict(about or {})
         self.ranking: list[float] = []
+        """Validation Hubers of the top three, best first."""
 
     def save_epoch(self, state: dict[str, Any], huber: float) -> None:
-        """Save the state of a finished epoch and rank it by its validation Huber, the earlier epoch first on a tie."""
+        """Save the state of a finished epoch and rank it by its validation Huber; on a tie the earlier epoch leads."""
         latest = self.folder / LATEST_CHECKPOINT
         rank = sum(other <= huber for other in self.ranking)
         if rank < NUM_TOP:
             self.ranking = [*self.ranking[:rank], huber, *self.ranking[rank:]][:NUM_TOP]
-        self._save_latest(state)
+        self.save_interrupted(state)
         if rank >= NUM_TOP:
             return
         try:
@@ -143,49 +158,41 @@ class CheckpointFolder:
             raise TrainingError(f"the checkpoints in '{self.folder}' cannot be kept in order: {e}") from e
 
     def save_interrupted(self, state: dict[str, Any]) -> None:
-        """Save the state in the middle of an epoch: latest alone."""
-        self._save_latest(state)
-
-    def _save_latest(self, state: dict[str, Any]) -> None:
+        """Save the state as the latest; the latest so far becomes the one before."""
         latest = self.folder / LATEST_CHECKPOINT
         if latest.exists():
             try:
                 _link(latest, self.folder / PREVIOUS)
             except OSError as e:
                 raise TrainingError(f"the checkpoints in '{self.folder}' cannot be kept in order: {e}") from e
-        save_checkpoint({**state, "ranking": list(self.ranking)}, latest)
+        save_checkpoint({**state, **self.about, "ranking": list(self.ranking)}, latest)
 
-    def load_latest(self) -> tuple[dict[str, Any], list[str]]:
-        """Return the newest state that can be read, and what to say of those that cannot.
+    def load_latest(self) -> LoadedCheckpoint:
+        """Return the newest state that can be read. The folder stays as it is.
 
-        Checkpoints of later epochs than its own leave the top three: those epochs will be trained again.
-
-        Raises: UserError where there is none.
+        Raises: UserError if there is none.
         """
-        warnings = []
+        warnings: list[str] = []
         for name in (LATEST_CHECKPOINT, PREVIOUS, *(TOP.format(place) for place in range(1, NUM_TOP + 1))):
             if not (self.folder / name).exists():
                 continue
             try:
-                state = load_epoch(self.folder / name)
+                return LoadedCheckpoint(load_epoch(self.folder / name), name == LATEST_CHECKPOINT, warnings)
             except UserError as e:
                 warnings.append(f"{e}. Falling back to the one before.")
-                continue
-            if name != LATEST_CHECKPOINT:
-                self._forget_after(state["epoch"])
-            else:
-                self.ranking = list(state["ranking"])
-            return state, warnings
         raise UserError(f"no readable checkpoint in '{self.folder}': " + (" ".join(warnings) or "there is none"))
 
-    def _forget_after(self, epoch: int) -> None:
-        """Rank anew what is readable and not later than an epoch."""
+    def go_on(self, loaded: LoadedCheckpoint) -> None:
+        """Go on from a checkpoint of this folder. Later epochs leave the top three: they will be trained again."""
+        if loaded.is_latest:
+            self.ranking = list(loaded.state["ranking"])
+            return
         kept = []
         for place in range(1, NUM_TOP + 1):
             path = self.folder / TOP.format(place)
             try:
                 state = load_epoch(path)
-                if state["epoch"] <= epoch and "val_huber" in state["metrics"]:
+                if state["epoch"] <= loaded.state["epoch"] and "val_huber" in state["metrics"]:
                     kept.append((state["metrics"]["val_huber"], path))
                     continue
             except UserError:
@@ -198,8 +205,13 @@ class CheckpointFolder:
         self.ranking = [huber for huber, _ in kept]
 
     def forget_previous(self) -> None:
-        """Remove the checkpoint to fall back on, when training has come to its end."""
+        """Remove the one before the latest once training is done."""
         (self.folder / PREVIOUS).unlink(missing_ok=True)
+
+
+def about_training(config: TrainingKeys, run_id: str = "") -> dict[str, Any]:
+    """Return what the checkpoints of a training say besides its state: configuration, seed and run."""
+    return {"config": config.model_dump(mode="json"), "seed": config.trainer.seed, "run_id": run_id}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from small_disks import small_disk
 
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.models.files import checkpoint
-from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, LATEST_CHECKPOINT, PREVIOUS, TOP, CheckpointFolder
+from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, LATEST_CHECKPOINT, PREVIOUS, TOP, Checkpointer
 
 
 def state(epoch: int, huber: float = 1.0) -> dict[str, Any]:
@@ -24,11 +24,19 @@ def state(epoch: int, huber: float = 1.0) -> dict[str, Any]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> CheckpointFolder:
-    keeper = CheckpointFolder(tmp_path)
+def folder(tmp_path: Path) -> Checkpointer:
+    keeper = Checkpointer(tmp_path)
     for epoch, huber in enumerate((0.5, 0.3, 0.4, 0.6, 0.2)):
         keeper.save_epoch(state(epoch, huber), huber)
     return keeper
+
+
+def gone_on(folder: Path) -> tuple[Checkpointer, dict[str, Any], list[str]]:
+    """Go on from the newest checkpoint that can be read; return its state and the warnings too."""
+    checkpointer = Checkpointer(folder)
+    latest = checkpointer.load_latest()
+    checkpointer.go_on(latest)
+    return checkpointer, latest.state, latest.warnings
 
 
 def flip(path: Path, position: float = 0.5) -> None:
@@ -60,13 +68,12 @@ def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10, 1000, -1])
-def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: CheckpointFolder, size: int) -> None:
+def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: Checkpointer, size: int) -> None:
     path = folder.folder / LATEST_CHECKPOINT
     path.write_bytes(path.read_bytes()[:size])  # under all its names: it is also the best
     with pytest.raises(UserError, match="not a readable checkpoint"):
         checkpoint.load_checkpoint(path)
-    again = CheckpointFolder(folder.folder)
-    loaded, warnings = again.load_latest()
+    again, loaded, warnings = gone_on(folder.folder)
     assert loaded["epoch"] == 3
     assert torch.equal(loaded["model_state_dict"]["w"], state(3)["model_state_dict"]["w"])
     assert ["Falling back to the one before" in text for text in warnings] == [True]
@@ -74,18 +81,44 @@ def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: C
     assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 1
 
 
-def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: CheckpointFolder) -> None:
-    again = CheckpointFolder(folder.folder)
-    loaded, warnings = again.load_latest()
+def test_loading_leaves_the_folder_as_it_is_and_going_on_reads_no_whole_latest_again(
+    folder: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.folder.iterdir()}
+
+    before, latest = files(), folder.load_latest()
+    assert (latest.is_latest, latest.state["epoch"]) == (True, 4)
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: pytest.fail(f"{path} was read again"))
+    folder.go_on(latest)
+    assert files() == before
+    monkeypatch.undo()
+    flip(folder.folder / LATEST_CHECKPOINT)
+    before, latest = files(), folder.load_latest()
+    assert (latest.is_latest, latest.state["epoch"]) == (False, 3)
+    assert files() == before
+    folder.go_on(latest)
+    assert files() != before
+
+
+def test_every_checkpoint_says_what_it_is_about(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(tmp_path, {"run_id": "r", "seed": 17})
+    checkpointer.save_epoch(state(0), 1.0)
+    for name in (LATEST_CHECKPOINT, BEST_CHECKPOINT):
+        saved = checkpoint.load_checkpoint(tmp_path / name)
+        assert (saved["run_id"], saved["seed"], saved["epoch"]) == ("r", 17, 0)
+
+
+def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: Checkpointer) -> None:
+    again, loaded, warnings = gone_on(folder.folder)
     assert (loaded["epoch"], warnings) == (4, [])
     assert again.ranking == folder.ranking == [0.2, 0.3, 0.4]
 
 
-def test_a_damaged_latest_falls_back_to_the_one_before_and_says_so(folder: CheckpointFolder) -> None:
+def test_a_damaged_latest_falls_back_to_the_one_before_and_says_so(folder: Checkpointer) -> None:
     (folder.folder / LATEST_CHECKPOINT).unlink()
     (folder.folder / LATEST_CHECKPOINT).write_bytes(b"cut short")
-    again = CheckpointFolder(folder.folder)
-    loaded, warnings = again.load_latest()
+    again, loaded, warnings = gone_on(folder.folder)
     assert loaded["epoch"] == 3
     assert len(warnings) == 1
     assert LATEST_CHECKPOINT in warnings[0]
@@ -98,20 +131,20 @@ def test_a_damaged_latest_falls_back_to_the_one_before_and_says_so(folder: Check
     assert [checkpoint.load_checkpoint(folder.folder / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [4, 1, 2]
 
 
-def test_with_both_newest_damaged_the_best_that_is_left_is_taken(folder: CheckpointFolder) -> None:
+def test_with_both_newest_damaged_the_best_that_is_left_is_taken(folder: Checkpointer) -> None:
     for name in (LATEST_CHECKPOINT, PREVIOUS, TOP.format(1)):
         flip(folder.folder / name, 0.1)
-    loaded, warnings = CheckpointFolder(folder.folder).load_latest()
+    _, loaded, warnings = gone_on(folder.folder)
     assert loaded["epoch"] == 1
     assert len(warnings) == 3
 
 
 def test_no_readable_checkpoint_is_an_error_that_lists_the_damage(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is none"):
-        CheckpointFolder(tmp_path).load_latest()
+        Checkpointer(tmp_path).load_latest()
     (tmp_path / LATEST_CHECKPOINT).write_bytes(b"")
     with pytest.raises(UserError, match=r"no readable checkpoint.*not a readable"):
-        CheckpointFolder(tmp_path).load_latest()
+        Checkpointer(tmp_path).load_latest()
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(tmp_path: Path) -> None:
@@ -119,14 +152,13 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(tmp
         return {**state(epoch, 1 / (epoch + 1)), "model_state_dict": {"w": torch.full((150_000,), float(epoch))}}
 
     with small_disk(tmp_path / "disk", kib=2048) as disk:
-        keeper = CheckpointFolder(disk)
+        keeper = Checkpointer(disk)
         for epoch in range(3):  # of 0.6 MB each, and all three are among the best
             keeper.save_epoch(large(epoch), 1 / (epoch + 1))
         with pytest.raises(TrainingError, match=r"about 0\.6 MB are needed and 0\.\d MB are free; free space"):
             keeper.save_epoch(large(3), 1 / 4)
         assert not list(disk.glob("*.tmp"))
-        again = CheckpointFolder(disk)
-        loaded, warnings = again.load_latest()
+        again, loaded, warnings = gone_on(disk)
         assert (loaded["epoch"], warnings) == (2, [])
         assert [checkpoint.load_checkpoint(disk / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [2, 1, 0]
         (disk / TOP.format(3)).unlink()

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_trainings import small_windows, trainer_of
 from torch import nn
 
-from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, ObjectiveConfig, SplitConfig, resolve
+from moola_mlflow.core import ObjectiveConfig, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.features.relativity import compute_features, feature_names
-from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files import checkpoint
@@ -23,12 +22,9 @@ from moola_mlflow.models.objectives.base import Errors, leak
 from moola_mlflow.models.objectives.masked import Masked
 from moola_mlflow.models.objectives.price_path import TARGETS
 from moola_mlflow.models.objectives.weighted_sum import WeightedSum
-from moola_mlflow.training.engine import Pretraining
-from moola_mlflow.training.trainer import Trainer
-from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
-from moola_mlflow.windows.splits import split_by_time
-from moola_mlflow.windows.windows import make_windows
+from moola_mlflow.windows.batches import Batch
 
+SHORT = {"trainer.epochs": 3, "schedule.warmup_epochs": 1}
 NAMES = feature_names("relativity11")
 
 
@@ -162,16 +158,9 @@ def test_a_sum_that_is_no_sum_is_refused_with_a_cure(name: str, message: str) ->
 
 
 def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) -> None:
-    config = resolve({}, {"objective.name": "price_path+0.5*masked", "trainer.epochs": 3, "schedule.warmup_epochs": 1})
-    windows = make_windows(read_bars(BarsConfig(sample_bars=12_000)))
-    source = BatchSource(windows, "relativity11", Hybrid(), 20, torch.device("cpu"))
-    split = split_by_time(windows, SplitConfig())
-    torch.manual_seed(0)
-    encoder = build_encoder("bilstm", 11, 8, 1, 0.0)
-    encoder.set_scaling(*fit_scaling(source.features(split.train), 20))
-    model = Pretraining(encoder, build_objective(config.objective, source.names, 16))
-    trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(tmp_path))
-    trainer.evaluation.fit_baselines()
+    config = resolve({}, {"objective.name": "price_path+0.5*masked", "encoder.hidden": 8, **SHORT})
+    trainer = trainer_of(config, small_windows(), tmp_path)
+    model = trainer.model
     assert trainer.evaluation.leak() == 0.0
     history = trainer.fit().progress.history
     assert history[-1]["val/huber"] < history[0]["val/huber"]

@@ -10,28 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from small_trainings import histories, make_trainer, resumed, small_windows, weights
 
-from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, Config, resolve
+from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, CheckpointFolder
+from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, Checkpointer
 from moola_mlflow.tracking import Run, resume, run_folder
 from moola_mlflow.tracking.delivery import Sent
 from moola_mlflow.tracking.session import RunSession
-from moola_mlflow.training.trainer import Trainer
-from moola_mlflow.windows.windows import Windows, make_windows
-from tests.unit.training.test_trainer import make_trainer, weights
-
-TIMING = ("epoch_seconds", "windows_per_second")
+from moola_mlflow.windows.windows import Windows
 
 
 @pytest.fixture(scope="module")
 def windows() -> Windows:
-    return make_windows(read_bars(BarsConfig(sample_bars=12_000)))
-
-
-def histories(trainer: Trainer) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in trainer.progress.history]
+    return small_windows()
 
 
 @pytest.mark.parametrize("name", ["masked", "price_path", "price_path+0.5*masked"])
@@ -46,21 +38,20 @@ def test_a_training_that_stops_anywhere_goes_on_bit_equal(
     folder = tmp_path / "cut"
     # In the middle of the first epoch, at its last step, and in the middle of the third.
     for stop_at in (steps // 2, steps, 2 * steps + 3):
-        trainer = make_trainer(windows, folder, precision, **overrides)
-        if (folder / LATEST_CHECKPOINT).exists():
-            torch.manual_seed(int(time.time()))  # whatever went before must not matter
-            trainer.restore(trainer.folder.load_latest()[0])
+        make = resumed if (folder / LATEST_CHECKPOINT).exists() else make_trainer
+        trainer = make(windows, folder, precision, **overrides)
         trainer.should_stop = lambda t=trainer, n=stop_at: (  # type: ignore[misc]
             "SIGTERM" if t.progress.epoch * t.steps + t.progress.step >= n else None
         )
         assert trainer.fit().stopped == "SIGTERM"
-    last = make_trainer(windows, folder, precision, **overrides)
-    last.restore(last.folder.load_latest()[0])
+    last = resumed(windows, folder, precision, **overrides)
     assert last.fit().stopped is None
     assert histories(last) == histories(whole)
     expected = weights(whole)
     assert all(torch.equal(tensor, expected[key]) for key, tensor in weights(last).items())
-    assert last.folder.ranking == whole.folder.ranking
+    assert last.checkpointer is not None
+    assert whole.checkpointer is not None
+    assert last.checkpointer.ranking == whole.checkpointer.ranking
     assert last.progress.best_epoch == whole.progress.best_epoch
 
 
@@ -70,8 +61,7 @@ def test_a_training_that_ran_out_of_patience_does_not_go_on(windows: Windows, tm
     trainer.progress.best_epoch = 0
     trainer.fit()
     done = trainer.progress.epoch
-    again = make_trainer(windows, tmp_path, **{"optimizer.lr": 1e-9, "trainer.patience": 1, "trainer.epochs": 9})
-    again.restore(again.folder.load_latest()[0])
+    again = resumed(windows, tmp_path, **{"optimizer.lr": 1e-9, "trainer.patience": 1, "trainer.epochs": 9})
     again.fit()
     assert again.progress.epoch == done < 9
 
@@ -82,7 +72,7 @@ def interrupted(root: Path, run_id: str, config: Config, status: str = "KILLED",
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config.to_yaml())
     state = {"epoch": 1, "model_state_dict": {}, "metrics": {"val_huber": 1.0}}
-    CheckpointFolder(folder / "checkpoints").save_epoch(state, 1.0)
+    Checkpointer(folder / "checkpoints").save_epoch(state, 1.0)
     records = [{"kind": "begin"}, {"kind": "tags", "tags": {"moola.data_sha256": "abc"}}]
     records += [{"kind": "status", "status": status}] if status else []
     (folder / "journal.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records) + '{"kind": "metr')

@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_program_is_refused_in_words(tmp_path: Path, sta
     with pytest.raises(UserError, match=r"checkpoint_latest\.pt"):
         load_from_path(path)
     with pytest.raises(UserError, match="no readable checkpoint"):
-        checkpoint.CheckpointFolder(tmp_path).load_latest()
+        checkpoint.Checkpointer(tmp_path).load_latest()
 
 
 WHOLE = {

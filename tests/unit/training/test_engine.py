@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trainings import histories, make_trainer, resumed, small_windows, weights
 from torch import Tensor, nn
 
-from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import seeded_generator
 from moola_mlflow.models import encoders
@@ -24,9 +24,7 @@ from moola_mlflow.models.files import checkpoint
 from moola_mlflow.training import engine
 from moola_mlflow.training.events import MemoryRanOut
 from moola_mlflow.training.trainer import Trainer
-from moola_mlflow.windows.windows import Windows, make_windows
-from tests.unit.tracking.test_resume import histories
-from tests.unit.training.test_trainer import make_trainer, weights
+from moola_mlflow.windows.windows import Windows
 
 DROPPING = {"encoder.dropout": 0.5, "trainer.epochs": 2}
 NAMES = ["masked", "price_path", "price_path+0.5*masked"]
@@ -34,15 +32,14 @@ NAMES = ["masked", "price_path", "price_path+0.5*masked"]
 
 @pytest.fixture(scope="module")
 def windows() -> Windows:
-    return make_windows(read_bars(BarsConfig(sample_bars=12_000)))
+    return small_windows()
 
 
 def one_step(trainer: Trainer) -> tuple[Tensor, list[Tensor]]:
     """Return the loss and the unclipped gradients of the first batch."""
     trainer.model.train()
-    trainer.config = trainer.config.model_copy(
-        update={"trainer": trainer.config.trainer.model_copy(update={"clip_norm": 1e9})}
-    )
+    unclipped = trainer.settings.trainer.model_copy(update={"clip_norm": 1e9})
+    trainer.settings = replace(trainer.settings, trainer=unclipped)
     batch = next(iter(trainer.source.batches(trainer.split.train, 16)))
     loss, _, _ = trainer._step(batch)
     return loss, [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
@@ -72,6 +69,21 @@ def test_a_step_is_what_plain_autograd_makes_of_the_batch(windows: Windows, tmp_
     expected = [p.grad for p in plain.parameters() if p.grad is not None]
     assert len(gradients) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_part_has_the_bits_of_a_batch_computed_whole(
+    windows: Windows, tmp_path: Path, name: str, precision: str
+) -> None:
+    overrides = {"objective.name": name, "objective.uncertainty": name == "masked", **DROPPING}
+    loss, whole = one_step(make_trainer(windows, tmp_path, precision, **overrides))
+    trainer = make_trainer(windows, tmp_path, precision, **overrides)
+    trainer.engine.micro = 16  # as many windows as the batch has: one piece, on the way of several
+    part_loss, part = one_step(trainer)
+    assert torch.equal(part_loss, loss)
+    assert len(part) == len(whole)
+    assert all(torch.equal(a, b) for a, b in zip(part, whole, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,9 +125,8 @@ def test_a_training_in_parts_goes_on_bit_equal_with_as_many_parts_as_it_had(wind
     cut = make_trainer(windows, tmp_path / "cut", "bf16", **DROPPING, **{"runtime.shards": 2})
     cut.should_stop = lambda: "SIGTERM" if cut.progress.step == 5 else None
     assert cut.fit().stopped
-    on = make_trainer(windows, tmp_path / "cut", "bf16", **DROPPING)  # no number given: that of the checkpoint
-    assert on.engine.parts == 1
-    on.restore(on.folder.load_latest()[0])
+    assert make_trainer(windows, tmp_path / "cut", "bf16", **DROPPING).engine.parts == 1
+    on = resumed(windows, tmp_path / "cut", "bf16", **DROPPING)  # no number given: that of the checkpoint
     assert on.engine.parts == 2
     on.fit()
     assert histories(on) == histories(whole)
@@ -179,6 +190,31 @@ def test_where_memory_runs_out_the_step_is_the_same_in_smaller_pieces_and_the_us
     told.clear()
     one_step(tight)
     assert told == []  # it is remembered
+
+
+@pytest.mark.usefixtures("greedy")
+def test_gradients_of_a_backward_pass_that_ran_out_of_memory_are_dropped(windows: Windows, tmp_path: Path) -> None:
+    expected = one_step(greedy_trainer(windows, tmp_path, 99))[1]
+    trainer = greedy_trainer(windows, tmp_path, 99)
+    encode, lengths = trainer.model.encoder.encode, []
+
+    def ends_on_the_way_back(z_BTF: Tensor) -> Tensor:
+        def run_out(gradient: Tensor) -> None:
+            lengths.append(len(gradient))
+            if len(gradient) > 8:
+                assert trainer.model.objective.decoder.weight.grad is not None  # it has come past the decoder
+                raise torch.OutOfMemoryError("tried to allocate")
+
+        h_BTD = encode(z_BTF)
+        if h_BTD.requires_grad:
+            h_BTD.register_hook(run_out)
+        return h_BTD
+
+    trainer.model.encoder.encode = ends_on_the_way_back  # type: ignore[method-assign]
+    gradients = one_step(trainer)[1]
+    assert lengths == [16, 8, 8]
+    for a, b in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("greedy")

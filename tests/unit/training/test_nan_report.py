@@ -10,22 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_trainings import make_trainer, resumed, small_windows
 
-from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.training.events import EpochEnded, TrainingEvent, WentBack
 from moola_mlflow.training.nan_report import NumbersWrong, gradient_norms
 from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.windows.batches import Batch
-from moola_mlflow.windows.windows import Windows, make_windows
+from moola_mlflow.windows.windows import Windows
 from tests.unit.models.test_price_path import NoDoubles
-from tests.unit.training.test_trainer import make_trainer
 
 
 @pytest.fixture(scope="module")
 def windows() -> Windows:
-    return make_windows(read_bars(BarsConfig(sample_bars=12_000)))
+    return small_windows()
 
 
 def spoil(trainer: Trainer, window: int, feature: int, when: Callable[[], bool]) -> None:
@@ -87,7 +85,7 @@ def test_training_goes_back_once_to_its_last_good_epoch_at_half_the_rate(windows
     back = events[2]
     assert isinstance(back, WentBack)
     assert (back.epoch, back.lr_scale, back.error.diagnosis["epoch"]) == (2, 0.5, 2)
-    last = rates._lr_factor(3 * rates.steps - 1) * rates.config.optimizer.lr
+    last = rates._lr_factor(3 * rates.steps - 1) * rates.settings.optimizer.lr
     assert progress.history[2]["lr"] == pytest.approx(last / 2)
     assert len(progress.history) == 4
     state = checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)
@@ -110,8 +108,7 @@ def test_a_training_that_went_back_keeps_its_rate_when_it_is_resumed(windows: Wi
     trainer.progress.lr_scale = 0.5
     trainer.should_stop = lambda: "SIGTERM" if trainer.progress.epoch == 1 and trainer.progress.step == 3 else None
     trainer.fit()
-    again = make_trainer(windows, tmp_path, **{"trainer.epochs": 4})
-    again.restore(again.folder.load_latest()[0])
+    again = resumed(windows, tmp_path, **{"trainer.epochs": 4})
     assert again.optimizer.param_groups[0]["lr"] == trainer.optimizer.param_groups[0]["lr"]
     assert again.progress.lr_scale == 0.5
 

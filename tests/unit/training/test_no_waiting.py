@@ -14,18 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from small_trainings import make_trainer, small_windows
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig
 from moola_mlflow.models.encoders import keyed_dropout
 from moola_mlflow.models.objectives.base import Errors
 from moola_mlflow.models.objectives.masked import Masked
 from moola_mlflow.training.events import StepEnded, TrainingEvent
 from moola_mlflow.training.trainer import Trainer
-from moola_mlflow.windows.windows import Windows, make_windows
-from tests.unit.training.test_trainer import make_trainer
+from moola_mlflow.windows.windows import Windows
 
 STEPS = 3
 ASKING = {
@@ -69,7 +67,7 @@ def _is_mask(index: Tensor | None) -> bool:
 
 @pytest.fixture(scope="module")
 def windows() -> Windows:
-    return make_windows(read_bars(BarsConfig(sample_bars=12_000)))
+    return small_windows()
 
 
 @pytest.fixture

@@ -10,49 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_trainings import histories, make_trainer, resumed, small_windows, weights
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.cli.progress import TrainingDisplay, epoch_line
-from moola_mlflow.core import BarsConfig, Config, SplitConfig, resolve
 from moola_mlflow.core.errors import TrainingError, UserError
-from moola_mlflow.features.zigzag import Hybrid
-from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.encoder import load_from_path
-from moola_mlflow.models.objectives import build_objective
 from moola_mlflow.tracking.recovery import stale_runs
 from moola_mlflow.training.distributed import PeerLost, World
-from moola_mlflow.training.engine import Pretraining
 from moola_mlflow.training.events import EpochEnded
-from moola_mlflow.training.trainer import Trainer
-from moola_mlflow.windows.batches import BatchSource, fit_scaling
-from moola_mlflow.windows.splits import split_by_time
-from moola_mlflow.windows.windows import make_windows
-
-SMALL = {"encoder.hidden": 8, "trainer.batch_size": 16, "trainer.epochs": 3, "schedule.warmup_epochs": 1}
 
 
 @pytest.fixture(scope="module")
 def windows():
-    return make_windows(read_bars(BarsConfig(sample_bars=12_000)))
-
-
-def make_trainer(windows, folder: Path, precision: str = "fp32", **overrides: object) -> Trainer:
-    config: Config = resolve({}, {**SMALL, **overrides})
-    source = BatchSource(windows, config.features.set, Hybrid(), config.windows.warmup, torch.device("cpu"))
-    split = split_by_time(windows, SplitConfig())
-    torch.manual_seed(config.trainer.seed)
-    encoder = build_encoder("bilstm", len(source.names), config.encoder.hidden, 2, config.encoder.dropout)
-    encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
-    model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
-    trainer = Trainer(model, source, split, config, precision, checkpoint.CheckpointFolder(folder), run_id="r")
-    trainer.evaluation.fit_baselines()
-    return trainer
-
-
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    return small_windows()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -62,10 +34,8 @@ def test_the_same_seed_gives_identical_weights_and_metrics_and_another_seed_othe
     runs = []
     for i, seed in enumerate((17, 17, 23)):
         trainer = make_trainer(windows, tmp_path / str(i), precision, **{"trainer.seed": seed, "trainer.epochs": 2})
-        fitted = trainer.fit()
-        timing = ("epoch_seconds", "windows_per_second")
-        history = [{k: v for k, v in row.items() if k not in timing} for row in fitted.progress.history]
-        runs.append((weights(trainer), history))
+        trainer.fit()
+        runs.append((weights(trainer), histories(trainer)))
     assert runs[0][1] == runs[1][1]
     assert all(torch.equal(runs[0][0][name], runs[1][0][name]) for name in runs[0][0])
     assert runs[0][1] != runs[2][1]
@@ -194,21 +164,16 @@ class Lossy(World):
 
 
 def test_a_training_whose_peer_was_lost_goes_on_with_the_means_of_whole_epochs(windows, tmp_path) -> None:
-    timing = ("epoch_seconds", "windows_per_second")
     whole = make_trainer(windows, tmp_path / "whole", **{"trainer.epochs": 2})
     whole.fit()
     cut = make_trainer(windows, tmp_path / "cut", **{"trainer.epochs": 2})
     cut.engine.world = Lossy()
     with pytest.raises(PeerLost):
         cut.fit()
-    on = make_trainer(windows, tmp_path / "cut", **{"trainer.epochs": 2})
-    on.restore(on.folder.load_latest()[0])
+    on = resumed(windows, tmp_path / "cut", **{"trainer.epochs": 2})
     assert (on.progress.epoch, on.progress.step) == (0, 3)
     on.fit()
-    for ours, expected in zip(on.progress.history, whole.progress.history, strict=True):
-        assert {k: v for k, v in ours.items() if k not in timing} == {
-            k: v for k, v in expected.items() if k not in timing
-        }
+    assert histories(on) == histories(whole)
 
 
 def test_a_gpu_is_asked_for_nothing_once_a_peer_is_lost(windows, tmp_path, monkeypatch) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from paths import ROOT
+from small_trainings import trainer_of
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, SplitConfig, read_preset, resolve
+from moola_mlflow.core import BarsConfig, read_preset, resolve
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import EVALUATION, seeded_generator
 from moola_mlflow.features.zigzag import Hybrid
@@ -20,12 +21,9 @@ from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.encoder import describe_encoder
-from moola_mlflow.models.objectives import build_objective
-from moola_mlflow.training.engine import Pretraining
 from moola_mlflow.training.trainer import Trainer, lr_factor
 from moola_mlflow.training.validation import EVALUATION_BATCH
 from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
-from moola_mlflow.windows.splits import split_by_time
 from moola_mlflow.windows.windows import Windows, make_windows
 
 
@@ -36,16 +34,7 @@ def windows() -> Windows:
 
 def make_trainer(windows: Windows, folder: Path, preset: str, **overrides: object) -> Trainer:
     small = {"encoder.hidden": 8, "trainer.epochs": 2, "trainer.batch_size": 48, **overrides}
-    config = resolve(read_preset(ROOT / "configs" / f"{preset}.yaml"), small)
-    source = BatchSource(windows, config.features.set, Hybrid(), config.windows.warmup, torch.device("cpu"))
-    split = split_by_time(windows, SplitConfig())
-    torch.manual_seed(config.trainer.seed)
-    encoder = build_encoder("bilstm", len(source.names), config.encoder.hidden, 2, config.encoder.dropout)
-    encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
-    model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
-    trainer = Trainer(model, source, split, config, "fp32", checkpoint.CheckpointFolder(folder))
-    trainer.evaluation.fit_baselines()
-    return trainer
+    return trainer_of(resolve(read_preset(ROOT / "configs" / f"{preset}.yaml"), small), windows, folder)
 
 
 def numpy_huber(error: np.ndarray) -> np.ndarray:
@@ -83,7 +72,7 @@ def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Pat
     trainer.fit()
     found = trainer.evaluation.scores("test")
     objective, encoder = trainer.model.objective.eval(), trainer.model.encoder.eval()
-    raw_units = trainer.config.objective.units == "raw"
+    raw_units = trainer.model.objective.units == "raw"
     mean, std = encoder.mean.double().numpy(), encoder.std.double().numpy()
 
     def drawn(x: torch.Tensor, purpose: tuple[int, ...]) -> np.ndarray:
@@ -95,7 +84,7 @@ def test_every_score_equals_its_plain_definition(windows: Windows, tmp_path: Pat
     mask = drawn(x, (EVALUATION, 1))
     z = (x.double().numpy() - mean) / std
     seen = torch.from_numpy(z).float()
-    if trainer.config.objective.hide_masked:
+    if trainer.model.objective.hide:
         seen[torch.from_numpy(mask)] = objective.mask_token.detach()
     with torch.no_grad():
         h = seen
