@@ -24,7 +24,7 @@ from harness import QUICK, ROOT, SMOKE, Store, note_of
 from mlflow.entities import Run
 
 import moola_mlflow
-from moola_mlflow.tracking.recovery.heartbeat import machine_name
+from moola_mlflow.tracking.recovery.heartbeat import host_name
 
 TINY = {**QUICK, "base": SMOKE, "config": str(ROOT / "configs" / "sweep.yaml")}
 FAST_DEATH = {"sweep.heartbeat_s": "1", "sweep.grace_s": "4"}
@@ -295,7 +295,7 @@ def test_a_sweep_that_is_coordinated_elsewhere_is_not_taken_over(swept: Store, t
     swept.client.set_tag(parent.info.run_id, "moola.coordinator", json.dumps({**beat, "over": True}))
     done = swept.run("sweep", given)  # ended: another machine may go on
     assert done.returncode == 0
-    assert machine_name() in swept.client.get_run(parent.info.run_id).data.tags["moola.coordinator"]
+    assert host_name() in swept.client.get_run(parent.info.run_id).data.tags["moola.coordinator"]
     assert_done(swept, "twenty", 20)
 
 

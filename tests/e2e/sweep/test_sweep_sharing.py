@@ -15,7 +15,7 @@ import psutil
 import pytest
 from harness import Served, Store, free_port
 
-from moola_mlflow.tracking.recovery.heartbeat import machine_name
+from moola_mlflow.tracking.recovery.heartbeat import host_name
 from tests.e2e.sweep.test_sweep import (
     SLOW_TRIALS,
     TINY,
@@ -39,7 +39,7 @@ def own_trials(store: Store, parent_id: str, process: subprocess.Popen[str]) -> 
     study = optuna.load_study(study_name="shared", storage=f"sqlite:///{path}")
     running = [trial for trial in study.trials if trial.state.name == "RUNNING" and trial.intermediate_values]
     workers = {trial.user_attrs["run_id"]: trial.user_attrs.get("worker") for trial in running}
-    return [run_id for run_id, worker in workers.items() if worker in [[machine_name(), pid] for pid in beneath]]
+    return [run_id for run_id, worker in workers.items() if worker in [[host_name(), pid] for pid in beneath]]
 
 
 @pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
