@@ -61,7 +61,7 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
         begun = time.process_time(), time.perf_counter()
         joined = join_study(config, space, coordination, config.sweep.study, run)
         joined_at = time.process_time()
-        Worker(config, space, joined.queue, joined.experiment, joined.run_id, trivial, heard=heard).run()
+        Worker(config, space, joined.queue, joined.experiment, joined.run_id, trivial, log=heard).run()
         ended = time.process_time(), time.perf_counter()
     cpu = np.diff([joined_at, *(one[0] for one in at)])
     tenth = max(5, num_trials // 10)

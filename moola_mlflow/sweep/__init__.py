@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
-    from moola_mlflow.sweep.attach import Beat, Joined, find_parent_run, join_study
+    from moola_mlflow.sweep.attach import JoinedStudy, SweepHeartbeat, find_parent_run, join_study
     from moola_mlflow.sweep.finetune_trials import FinetuneTrials
     from moola_mlflow.sweep.pretrain_trials import PretrainTrials
     from moola_mlflow.sweep.processes import WorkerJob, run_workers
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from moola_mlflow.sweep.space import Space
     from moola_mlflow.sweep.storage import STORAGE_FAILURES, Coordination, locate_storage, shown_url
     from moola_mlflow.sweep.summary import study_console_lines, summarise_study
-    from moola_mlflow.sweep.trial_runs import reconcile_trials, retry_patiently, trial_runs_of
+    from moola_mlflow.sweep.trial_runs import reconcile_trials, retry_during_outage, trial_runs_of
     from moola_mlflow.sweep.worker import TrialObjective, Worker
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "attach": ("Beat", "Joined", "find_parent_run", "join_study"),
+        "attach": ("JoinedStudy", "SweepHeartbeat", "find_parent_run", "join_study"),
         "finetune_trials": ("FinetuneTrials",),
         "pretrain_trials": ("PretrainTrials",),
         "processes": ("WorkerJob", "run_workers"),
@@ -29,7 +29,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "space": ("Space",),
         "storage": ("Coordination", "STORAGE_FAILURES", "locate_storage", "shown_url"),
         "summary": ("study_console_lines", "summarise_study"),
-        "trial_runs": ("reconcile_trials", "retry_patiently", "trial_runs_of"),
+        "trial_runs": ("reconcile_trials", "retry_during_outage", "trial_runs_of"),
         "worker": ("TrialObjective", "Worker"),
     },
 )

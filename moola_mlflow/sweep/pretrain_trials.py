@@ -1,4 +1,4 @@
-"""What a trial of stage pretrain does: train one configuration; score it on validation windows, never on test."""
+"""One trial of a pre-training sweep: train a configuration, and score it on validation windows, never on test."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ from moola_mlflow.training import (
 )
 
 TIMED_STEPS = 4
-# A forward pass alone costs about a third of a training step.
 VALIDATION_COST = 1 / 3
-KEPT = 2
+"""Time of a forward pass, as a share of a training step."""
+MAX_PREPARED = 2
+"""Number of data sets that stay in memory."""
 
 
 class PretrainTrials:
-    """Trains trial after trial; bars and features are prepared once for all that agree on them."""
+    """Trains trials. Bars and features are prepared once for all trials that share their keys."""
 
     def __init__(self, device: torch.device, precision: str, preset: str = "sweep") -> None:
         self.device, self.precision, self.preset = device, precision, preset
         self._prepared: dict[str, TrainingData] = {}
 
     def data(self, config: PretrainSweepKeys) -> TrainingData:
-        """Return the data of a configuration; the last few are kept."""
+        """Return the data of a configuration. The last few stay in memory."""
         tree = config.model_dump(mode="json")
         key = json.dumps([tree[section] for section in DATA_SECTIONS])
         if key not in self._prepared:
             check_names(config)
-            while len(self._prepared) >= KEPT:
+            while len(self._prepared) >= MAX_PREPARED:
                 self._prepared.pop(next(iter(self._prepared)))
             self._prepared[key] = prepare(config, self.device)
         return self._prepared[key]
@@ -61,7 +62,7 @@ class PretrainTrials:
         return next(reversed(self._prepared.values())).bars
 
     def clock(self) -> float:
-        """Seconds: of this process's CPU time where it trains on the CPU, so that neighbours cost a trial nothing."""
+        """Return seconds; CPU time if trials train on the CPU, so that other processes do not count."""
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
     def __call__(self, config: SweepKeys, report: Reporter) -> TrialOutcome:
@@ -70,7 +71,7 @@ class PretrainTrials:
         try:
             return self._train(config, data, report, folder)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # what is worth keeping has been uploaded
+            shutil.rmtree(folder, ignore_errors=True)  # everything worth keeping is in the store
 
     def _train(self, config: PretrainSweepKeys, data: TrainingData, report: Reporter, folder: Path) -> TrialOutcome:
         started = time.perf_counter()
@@ -81,30 +82,30 @@ class PretrainTrials:
         trainer.should_stop = report.should_stop
         trainer.evaluation.fit_baselines()
         leak = check_leak(trainer)
-        probing, judged_s = report.target == Metrics.PROBE_R2_GAIN, 0.0
+        probing, scoring_s = report.target == Metrics.PROBE_R2_GAIN, 0.0
 
         def gain() -> float:
-            """The probe on validation windows: a search that looked at the test part would spend it."""
+            """Return the probe's gain on validation windows: a search on test windows would use them up."""
             split = dataclasses.replace(data.split, test=data.split.val)
             return probe(model.encoder, initial, data.source, split, trainer.autocast).gain
 
         def track(event: TrainingEvent) -> None:
-            nonlocal judged_s
+            nonlocal scoring_s
             if not isinstance(event, EpochEnded):
                 return
-            begun = self.clock()
+            began_at = self.clock()
             if not probing:
                 report.epoch(event.epoch, event.metrics[Metrics.VAL_HUBER], event.metrics)
-            elif config.sweep.pruner == "none":  # a probe an epoch would cost more than it tells
+            elif config.sweep.pruner == "none":  # a probe every epoch would cost more than it is worth
                 report.run.metrics(event.metrics, event.epoch)
             else:
                 report.epoch(event.epoch, gain(), event.metrics)
-            judged_s += self.clock() - begun
+            scoring_s += self.clock() - began_at
 
         trainer.subscribers = (track,)
-        begun = self.clock()
+        began_at = self.clock()
         fitted = trainer.fit()
-        seconds = self.clock() - begun - judged_s
+        seconds = self.clock() - began_at - scoring_s
         if fitted.stopped:
             raise Stopped(fitted.stopped)
         best = load_checkpoint(folder / "checkpoints" / BEST_CHECKPOINT)
@@ -118,7 +119,7 @@ class PretrainTrials:
         return TrialOutcome(value, seconds, {Metrics.SWEEP_EPOCHS: epochs, Metrics.SWEEP_WINDOWS: windows})
 
     def _budgeted(self, config: PretrainSweepKeys, data: TrainingData) -> PretrainSweepKeys:
-        """Return the configuration with as many epochs as the budget buys, at least one."""
+        """Return the configuration with as many epochs as the budget allows, at least one."""
         sweep, num_train = config.sweep, len(data.split.train)
         if sweep.budget_amount is None:
             return config
@@ -126,7 +127,7 @@ class PretrainTrials:
         return with_epochs(config, max(1, round(sweep.budget_amount / cost)))
 
     def _epoch_seconds(self, config: PretrainSweepKeys, data: TrainingData) -> float:
-        """Return what an epoch will take, from a few steps of a model that is thrown away."""
+        """Estimate the seconds of one epoch from a few steps of a model that is thrown away."""
         size = min(TIMED_STEPS * config.trainer.batch_size, len(data.split.train))
         few = dataclasses.replace(data.split, train=data.split.train[:size], val=data.split.val[:1])
         small = dataclasses.replace(data, split=few)
@@ -140,16 +141,17 @@ class PretrainTrials:
     def _keep_encoder(
         self, trainer: Trainer, results: Results, data: TrainingData, report: Reporter, folder: Path
     ) -> None:
-        """Upload the best trial's encoder so far with its evidence: whoever ends the sweep may be on another machine.
+        """Upload the encoder of the best trial so far, with its evidence.
 
-        The end of the sweep removes it again where a later trial was better.
+        Another machine may end the sweep, so the store must hold it. The end of the sweep deletes it if a later trial
+        was better.
         """
         card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
         save_encoder(trainer.model.encoder, card, folder / "encoder")
         tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, results.config.gates))
         (folder / "encoder" / Artifacts.VERSION_TAGS).write_text(json.dumps(tags), encoding="utf-8")
         send = report.run.client.log_artifacts
-        trial_runs.retry_patiently(
+        trial_runs.retry_during_outage(
             lambda: send(report.run.id, str(folder / "encoder"), KEPT_ENCODER), report.should_stop
         )
         report.trial.set_user_attr(KEPT_ENCODER, True)

@@ -1,7 +1,7 @@
-"""Several workers on one machine: processes with one torch thread each, told to stop through a pipe.
+"""Several workers on one machine: processes with one torch thread each. A pipe tells them to stop.
 
-A pipe and no shared event: a worker that is killed while it holds a lock would hang the others, and a pipe also ends
-with the process that holds its other end.
+A pipe, not a shared event: a worker that is killed while it holds a lock would hang the others. A pipe also ends with
+the process at its other end.
 """
 
 from __future__ import annotations
@@ -30,53 +30,53 @@ from moola_mlflow.sweep.worker import STORES, TrialObjective, Worker, build_prun
 from moola_mlflow.tracking import first_line
 
 POLL_S = 0.3
-LEAVE_S = 120.0
+STOP_LIMIT_S = 120.0
+"""Seconds after which a worker that was asked to stop is killed."""
 
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker process must know."""
+    """What a worker process needs to know."""
 
     config: SweepKeys
     study: str
     experiment: str
     parent: str
     make_objective: Callable[[SweepKeys], TrialObjective]
-    """A function of a module."""
+    """A function at the top of a module, so that it can be sent to another process."""
 
 
 def run_workers(
-    job: WorkerJob, workers: int, should_stop: Callable[[], str | None], heard: Callable[[str], None]
+    job: WorkerJob, num_workers: int, should_stop: Callable[[], str | None], log: Callable[[str], None]
 ) -> None:
-    """Work on a study with several processes until it is done or they are asked to stop; replace those that die.
+    """Work on a study with several processes until it is done or they are asked to stop. Replace those that die.
 
-    Raises: TrainingError with the words of a worker that gave up, or where too many died.
+    Raises: TrainingError with the message of a worker that gave up, or if too many died.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"  # inherited
-    crew = [_start(job) for _ in range(workers)]
-    deaths, failure, told_at = 0, "", 0.0
-    while crew:
-        wait([process.sentinel for process, _ in crew], POLL_S)
-        if (reason := should_stop() or failure) and not told_at:
-            told_at = time.monotonic()
-            for _, pipe in crew:
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers
+    workers = [_start(job) for _ in range(num_workers)]
+    num_died, failure, stop_sent_at = 0, "", 0.0
+    while workers:
+        wait([process.sentinel for process, _ in workers], POLL_S)
+        if (reason := should_stop() or failure) and not stop_sent_at:
+            stop_sent_at = time.monotonic()
+            for _, pipe in workers:
                 _send(pipe, reason)
-        if told_at and time.monotonic() - told_at > LEAVE_S:
-            for process, _ in crew:
+        if stop_sent_at and time.monotonic() - stop_sent_at > STOP_LIMIT_S:
+            for process, _ in workers:
                 process.kill()
-        for process, pipe in [one for one in crew if not one[0].is_alive()]:
-            crew.remove((process, pipe))
+        for process, pipe in [one for one in workers if not one[0].is_alive()]:
+            workers.remove((process, pipe))
             process.join()
-            said = _last_words(pipe)
-            if said:
-                failure = failure or said
-            elif process.exitcode and not told_at:
-                deaths += 1
-                heard(f"A worker died (exit code {process.exitcode}); its trial is tried again.")
-                if deaths <= job.config.sweep.max_failures + workers:
-                    crew.append(_start(job))
-                elif not crew:
-                    failure = f"{deaths} workers died, most likely for want of memory; lower sweep.workers"
+            if message := _received(pipe):
+                failure = failure or message
+            elif process.exitcode and not stop_sent_at:
+                num_died += 1
+                log(f"A worker died (exit code {process.exitcode}); its trial is tried again.")
+                if num_died <= job.config.sweep.max_failures + num_workers:
+                    workers.append(_start(job))
+                elif not workers:
+                    failure = f"{num_died} workers died, most likely for lack of memory; lower sweep.workers"
     if failure and not should_stop():
         raise TrainingError(failure)
 
@@ -95,7 +95,7 @@ def _send(pipe: Connection, text: str) -> None:
         pipe.send(text)
 
 
-def _last_words(pipe: Connection) -> str:
+def _received(pipe: Connection) -> str:
     try:
         return str(pipe.recv()) if pipe.poll() else ""
     except (EOFError, OSError):
@@ -103,25 +103,25 @@ def _last_words(pipe: Connection) -> str:
 
 
 def _main(job: WorkerJob, pipe: Connection) -> None:
-    """Be a worker: Ctrl-C is the parent's business, which tells through the pipe; SIGTERM stops this worker alone."""
+    """Run one worker. The parent handles Ctrl-C and sends the stop; SIGTERM stops this worker alone."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    asked: list[str] = []
+    reasons: list[str] = []
 
-    def note(signum: int, frame: FrameType | None) -> None:
-        asked.append(signal.Signals(signum).name)
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        reasons.append(signal.Signals(signum).name)
 
-    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGTERM, on_signal)
 
     def should_stop() -> str | None:
-        if not asked:
+        if not reasons:
             try:
                 if pipe.poll():
-                    asked.append(pipe.recv())
+                    reasons.append(pipe.recv())
             except (EOFError, OSError):
-                asked.append("the process that started this worker is gone")
-        return asked[0] if asked else None
+                reasons.append("the process that started this worker is gone")
+        return reasons[0] if reasons else None
 
     try:
         set_threads(1)
@@ -133,16 +133,16 @@ def _main(job: WorkerJob, pipe: Connection) -> None:
         study = optuna.load_study(study_name=job.study, storage=coordination.rdb, pruner=build_pruner(config))
         queue = TrialQueue(study, coordination, config.sweep, space, mlflow.MlflowClient())
         objective = job.make_objective(config)
-        Worker(config, space, queue, job.experiment, job.parent, objective, should_stop, _say).run()
+        Worker(config, space, queue, job.experiment, job.parent, objective, should_stop, _print).run()
     except (UserError, TrainingError) as e:
         _send(pipe, printable(str(e)))
         raise SystemExit(1) from None
-    except Exception as e:  # told here: what multiprocessing prints of it may show a password
+    except Exception as e:  # print it here: multiprocessing's own message may show a password
         if not isinstance(e, STORES):
             print(printable(traceback.format_exc()), file=sys.stderr, end="", flush=True)
         _send(pipe, f"{type(e).__name__}: {first_line(e)}")
         raise SystemExit(1) from None
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""The study from the tracking store alone: every trial out of its child run."""
+"""Rebuild a study from the tracking store alone: every trial from its child run."""
 
 from __future__ import annotations
 
@@ -15,56 +15,74 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from moola_mlflow.core import UserError
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.space import Space
-from moola_mlflow.sweep.trial_runs import EPOCH_VALUE, REASON, RETRY, RETRY_OF, SECONDS, STATE, STUDY, VALUE
-from moola_mlflow.tracking import Tags, first_line, shown_uri
-
-SPACE, DIRECTION, CONFIG = Tags.SPACE, Tags.DIRECTION, Tags.SWEEP_SHA256
+from moola_mlflow.tracking import Metrics, Tags, first_line, shown_uri
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What a sweep's parent run and its child runs say."""
+class RecordedStudy:
+    """A sweep as its parent run and its child runs record it."""
 
     run: Run
     space: Space
     direction: str
     children: list[Run]
     trials: list[FrozenTrial]
-    """All finished: a run that is RUNNING stands for a trial that failed. Numbers no run has are failures too."""
+    """All of them have ended: a run that is RUNNING, or missing, counts as a failed trial."""
 
-    def unretried(self) -> list[FrozenTrial]:
-        """Trials that were interrupted, or whose process died, and that no later one repeats."""
-        again = {run.data.tags[RETRY_OF] for run in self.children if RETRY_OF in run.data.tags}
-        lost = [run for run in self.children if trial_state(run) is None or _interrupted(run)]
-        numbers = {trial_runs.number_of(run) for run in lost} - {int(number) for number in again}
+    def to_repeat(self) -> list[FrozenTrial]:
+        """Return the trials that were interrupted, or whose process died, and that no later trial repeats."""
+        repeated = {run.data.tags[Tags.RETRY_OF] for run in self.children if Tags.RETRY_OF in run.data.tags}
+        lost = [run for run in self.children if trial_state(run) is None or _was_interrupted(run)]
+        numbers = {trial_runs.number_of(run) for run in lost} - {int(number) for number in repeated}
         return [trial for trial in self.trials if trial.number in numbers and trial.params]
 
 
 def load_study(run_id: str) -> optuna.Study:
-    """Return a sweep's study in memory, a copy made from its runs.
+    """Rebuild a sweep's Optuna study in memory, from its runs in the tracking store.
 
-    Raises: UserError where there is no such run or it is no sweep.
+    Changes of the study are not stored.
+
+    Parameters
+    ----------
+    run_id
+        The id of the sweep's parent run.
+
+    Returns
+    -------
+    optuna.Study
+        The study with all its trials; each trial's user attribute ``run_id`` names its run.
+
+    Raises
+    ------
+    UserError
+        If the run does not exist or is no sweep.
+
+    Examples
+    --------
+    >>> load_study("no-such-run")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    moola_mlflow.core.errors.UserError: no run 'no-such-run' in ...
     """
-    recorded = read(mlflow.MlflowClient(), run_id)
-    name = recorded.run.data.tags[STUDY]
+    recorded = read_recorded_study(mlflow.MlflowClient(), run_id)
+    name = recorded.run.data.tags[Tags.STUDY]
     study = optuna.create_study(study_name=name, direction=StudyDirection[recorded.direction.upper()])
     study.set_user_attr("run_id", run_id)
     study.add_trials(recorded.trials)
     return study
 
 
-def read(client: mlflow.MlflowClient, run_id: str) -> Recorded:
-    """Read a sweep from the tracking store. Raises: UserError where the run is none."""
+def read_recorded_study(client: mlflow.MlflowClient, run_id: str) -> RecordedStudy:
+    """Read a sweep from the tracking store. Raises: UserError if the run does not exist or is no sweep."""
     try:
         run = client.get_run(run_id)
     except MlflowException as e:
         raise UserError(f"no run '{run_id}' in {shown_uri()}: {first_line(e)}") from e
     tags = run.data.tags
-    if SPACE not in tags:
+    if Tags.SPACE not in tags:
         raise UserError(f"run '{run_id}' is no sweep; give the id of the parent run, not of a trial")
-    space = Space.from_json(tags[SPACE])
+    space = Space.from_json(tags[Tags.SPACE])
     runs = trial_runs.trial_runs_of(client, run.info.experiment_id, run_id)
-    return Recorded(run, space, tags[DIRECTION], runs, _trials(client, runs, space))
+    return RecordedStudy(run, space, tags[Tags.DIRECTION], runs, _trials(client, runs, space))
 
 
 def _trials(client: mlflow.MlflowClient, runs: list[Run], space: Space) -> list[FrozenTrial]:
@@ -76,8 +94,8 @@ def _trials(client: mlflow.MlflowClient, runs: list[Run], space: Space) -> list[
         while len(trials) < number:
             trials.append(_numbered(create_trial(state=TrialState.FAIL), len(trials)))
         history: list[int] = []
-        if RETRY_OF in run.data.tags:
-            before = int(run.data.tags[RETRY_OF])
+        if Tags.RETRY_OF in run.data.tags:
+            before = int(run.data.tags[Tags.RETRY_OF])
             history = [*trials[before].system_attrs.get("retry_history", []), before]
         trials.append(_numbered(_trial(client, run, space, history), number))
     return trials
@@ -87,18 +105,19 @@ def _trial(client: mlflow.MlflowClient, run: Run, space: Space, history: list[in
     params = space.read(run.data.params)
     state, values = trial_state(run) or TrialState.FAIL, run.data.metrics
     curve = {}
-    if EPOCH_VALUE in values:
-        curve = {point.step: point.value for point in client.get_metric_history(run.info.run_id, EPOCH_VALUE)}
+    if Metrics.SWEEP_EPOCH_VALUE in values:
+        points = client.get_metric_history(run.info.run_id, Metrics.SWEEP_EPOCH_VALUE)
+        curve = {point.step: point.value for point in points}
     value = None
     if state == TrialState.COMPLETE:
-        value = values[VALUE]
+        value = values[Metrics.SWEEP_VALUE]
     elif state == TrialState.PRUNED and curve:
-        value = curve[max(curve)]  # as Optuna has it
+        value = curve[max(curve)]  # as in Optuna
     attributes: dict[str, object] = {"run_id": run.info.run_id}
-    if SECONDS in values:
-        attributes["seconds"] = values[SECONDS]
-    if state == TrialState.FAIL and REASON in run.data.tags:
-        attributes["reason"] = run.data.tags[REASON]
+    if Metrics.SWEEP_SECONDS in values:
+        attributes["seconds"] = values[Metrics.SWEEP_SECONDS]
+    if state == TrialState.FAIL and Tags.REASON in run.data.tags:
+        attributes["reason"] = run.data.tags[Tags.REASON]
     trial = create_trial(
         state=state,
         value=value,
@@ -114,16 +133,16 @@ def _trial(client: mlflow.MlflowClient, run: Run, space: Space, history: list[in
 
 
 def trial_state(run: Run) -> TrialState | None:
-    """Return how a trial's run says it ended; None where it does not."""
-    name = run.data.tags.get(STATE)
-    if name is None or (name == "COMPLETE" and VALUE not in run.data.metrics):
+    """Return how a trial ended, by its run. None if the run does not say it."""
+    name = run.data.tags.get(Tags.TRIAL_STATE)
+    if name is None or (name == "COMPLETE" and Metrics.SWEEP_VALUE not in run.data.metrics):
         return None
     return TrialState[name]
 
 
-def _interrupted(run: Run) -> bool:
-    """Whether a failed trial is to be tried again with its values: one that failed by itself is not."""
-    return run.data.tags.get(STATE) == "FAIL" and run.data.tags.get(RETRY) == "true"
+def _was_interrupted(run: Run) -> bool:
+    """Return whether a failed trial is to be repeated with its values. One that failed by itself is not."""
+    return run.data.tags.get(Tags.TRIAL_STATE) == "FAIL" and run.data.tags.get(Tags.RETRY) == "true"
 
 
 def _numbered(trial: FrozenTrial, number: int) -> FrozenTrial:

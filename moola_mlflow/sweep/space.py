@@ -1,4 +1,4 @@
-"""The search space: dotted keys of the configuration as Optuna distributions, some only where another key allows."""
+"""The search space: dotted keys of the configuration as Optuna distributions, some only under a condition."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from moola_mlflow.core import Dimension, SweepKeys, UserError, current_name, dot
 from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.tracking import Metrics
 
-# What these sections say is no property of what is trained.
-CLOSED = ("sweep", "tracking", "registry", "runtime", "gates")
-# Validation Huber is measured on the targets and windows that these keys define: across them it compares nothing.
-UNITS = ("bars.", "features.", "windows.", "split.", "objective.")
-# Values of searched keys and of keys that are not.
+NOT_SEARCHABLE = ("sweep", "tracking", "registry", "runtime", "gates")
+"""Sections that change nothing about what is trained."""
+HUBER_SCALE = ("bars.", "features.", "windows.", "split.", "objective.")
+"""Keys that define the targets and windows of the validation Huber: its values do not compare across them."""
 Params = dict[str, Any]
+"""Values by dotted keys."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Searched keys in the order in which they are drawn, each after the keys it depends on."""
+    """The searched keys in the order of drawing: each comes after the keys that its condition names."""
 
     distributions: dict[str, BaseDistribution]
     conditions: dict[str, dict[str, list[Any]]]
-    """For some keys: other keys and the values they must have."""
+    """Conditions of some keys: other keys and the values that they must have."""
     fixed: Params
-    """Values of the keys that conditions name and that are not searched."""
+    """Values of keys that conditions name but that are not searched."""
 
     @classmethod
     def of(cls, config: SweepKeys) -> Space:
-        """Return the search space of a configuration. Raises: UserError naming the key, the value and the cure."""
+        """Return the search space of a configuration. Raises: UserError that names key, value and what to do."""
         sweep, flat = config.sweep, config.flat()
         if not sweep.space:
             raise UserError("sweep.space is empty: name at least one key to search, as configs/sweep.yaml does")
@@ -66,13 +66,13 @@ class Space:
         fields = dotted_keys(type(config))
         drawn = {key: _distribution(key, sweep.space[key], fields[key].annotation) for key in order}
         space = cls(drawn, conditions, fixed)
-        space._try_ends(config)
+        space._check_ends(config)
         for point in sweep.enqueue:
             space.check_point(point)
         return space
 
     def active(self, key: str, params: Params) -> bool:
-        """Return whether a key is searched where the keys before it have these values."""
+        """Return whether a key is searched, given the values of the keys before it."""
         known = {**self.fixed, **params}
         return all(
             other in known and _current(known[other]) in map(_current, allowed)
@@ -95,7 +95,7 @@ class Space:
         return params
 
     def grid(self) -> list[Params]:
-        """Return every combination. Raises: UserError where a key has no list of values."""
+        """Return every combination of values. Raises: UserError if a key has no list of values."""
         values = {key: list(_values(key, one)) for key, one in self.distributions.items()}
         points: list[Params] = []
         for combination in itertools.product(*values.values()):
@@ -108,7 +108,7 @@ class Space:
         return points
 
     def check_point(self, point: Params) -> None:
-        """Refuse a point to be tried that is outside of the space."""
+        """Refuse a point that is outside the space. Raises: UserError."""
         for key, value in point.items():
             if key not in self.distributions:
                 raise UserError(f"sweep.enqueue: '{key}' is not searched{nearest_name(key, self.distributions)}")
@@ -117,10 +117,10 @@ class Space:
             except (ValueError, TypeError):
                 inside = False
             if not inside:
-                raise UserError(f"sweep.enqueue: {key}={value!r} is outside of {self.distributions[key]}")
+                raise UserError(f"sweep.enqueue: {key}={value!r} is outside {self.distributions[key]}")
 
     def read(self, text: Mapping[str, str]) -> Params:
-        """Return a trial's values from the text of its run's parameters, in the order of the space."""
+        """Return a trial's values from its run's parameters, in the order of the space. Raises: UserError."""
         params: Params = {}
         for key, distribution in self.distributions.items():
             if key not in text:
@@ -137,19 +137,19 @@ class Space:
         return params
 
     def to_json(self) -> str:
-        """Return the space as text from which ``from_json`` makes it again."""
+        """Return the space as JSON text."""
         parts = {key: json.loads(distribution_to_json(one)) for key, one in self.distributions.items()}
         return json.dumps({"distributions": parts, "conditions": self.conditions, "fixed": self.fixed})
 
     @classmethod
     def from_json(cls, text: str) -> Space:
-        """Return the space that ``to_json`` has written."""
+        """Return the space that a text of ``to_json`` describes."""
         tree = json.loads(text)
         parts = {key: json_to_distribution(json.dumps(one)) for key, one in tree["distributions"].items()}
         return cls(parts, tree["conditions"], tree["fixed"])
 
-    def _try_ends(self, config: SweepKeys) -> None:
-        """Refuse a range whose ends the configuration itself would refuse."""
+    def _check_ends(self, config: SweepKeys) -> None:
+        """Refuse a range if the configuration refuses one of its ends. Raises: UserError."""
         for key, distribution in self.distributions.items():
             needed = {other: allowed[0] for other, allowed in self.conditions.get(key, {}).items()}
             ends = (
@@ -169,22 +169,22 @@ def _current(value: object) -> object:
 
 
 def trial_config(config: SweepKeys, params: Params) -> SweepKeys:
-    """Return the configuration that a trial trains. Raises: UserError where the values do not go together."""
+    """Return the configuration that a trial trains. Raises: UserError if its values contradict each other."""
     text = {key: "none" if value is None else value for key, value in params.items()}
     return make_config(type(config), config.model_dump(mode="json"), text)
 
 
 def _check_key(key: str, config: SweepKeys) -> None:
-    keys = [name for name in dotted_keys(type(config)) if name.split(".")[0] not in CLOSED]
+    keys = [name for name in dotted_keys(type(config)) if name.split(".")[0] not in NOT_SEARCHABLE]
     if key not in keys:
         raise UserError(
             f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} Every key: moola sweep --help"
         )
     if config.sweep.stage == "finetune" and key.startswith(UNREAD):
-        raise UserError(f"sweep.space: finetune does not read '{key}': every value would give one score; remove it")
-    if config.sweep.target == Metrics.VAL_HUBER and key.startswith(UNITS):
+        raise UserError(f"sweep.space: finetune does not read '{key}', so every value would score the same; remove it")
+    if config.sweep.target == Metrics.VAL_HUBER and key.startswith(HUBER_SCALE):
         raise UserError(
-            f"sweep.space: '{key}' changes what val/huber is measured on, so its values would not compare; "
+            f"sweep.space: '{key}' changes what {Metrics.VAL_HUBER} is measured on, so its values do not compare; "
             "set sweep.objective=probe/r2_gain, or do not search it"
         )
     if key == "trainer.epochs" and config.sweep.budget != "epochs":
@@ -194,13 +194,13 @@ def _check_key(key: str, config: SweepKeys) -> None:
 
 
 def _ordered(keys: list[str], conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the keys, each after those that its condition names."""
+    """Return the keys, each after those that its condition names. Raises: UserError for a circle."""
     order: list[str] = []
     while len(order) < len(keys):
         ready = [k for k in keys if k not in order and all(o in order or o not in keys for o in conditions.get(k, {}))]
         if not ready:
             stuck = ", ".join(key for key in keys if key not in order)
-            raise UserError(f"sweep.space: the conditions of {stuck} name each other in a circle")
+            raise UserError(f"sweep.space: the conditions of {stuck} name each other in a circle; remove one of them")
         order.append(ready[0])
     return order
 

@@ -1,4 +1,4 @@
-"""Where workers coordinate: an Optuna database beside the tracking store, and the one lock that everybody takes."""
+"""Where workers coordinate: an Optuna database beside the tracking store, and one lock for all processes."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# A table of migrations of its own: MLflow's has the same name, so the two cannot share a schema.
 SCHEMA = "optuna"
+"""Optuna's own schema: its table of migrations has the same name as MLflow's, so they cannot share one."""
 STORAGE_FAILURES = (SQLAlchemyError, StorageInternalError, OSError)
-# SQLite waits this long for another process's transaction.
 WAIT_S = 60
-# PostgreSQL's locks go with their connection: both ends ask after a minute of silence whether the other is there.
+"""How long SQLite waits for another process's transaction."""
+# PostgreSQL's locks end with their connection: after a minute of silence both ends check that the other one lives.
 KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-# Seconds after which a waiting process says for whom it waits; what PostgreSQL says then; and how to find that out.
-TELL_S, LOCK_TIMEOUT = 30, "55P03"
+NOTICE_S, LOCK_TIMEOUT = 30, "55P03"
+"""Seconds after which a process prints which one it waits for, and PostgreSQL's code when they are over."""
 HOLDER = """
     SELECT application_name, host(client_addr) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid::bigint = :key AND objsubid = 1
 """
 SECRETS = ("password", "sslpassword")
-"""What libpq takes in the query of an address."""
+"""Passwords that libpq takes in the query of an address."""
 
 
 class Coordination:
     """An open Optuna storage with its lock."""
 
     def __init__(self, url: URL, heartbeat_s: int, grace_s: int) -> None:
-        """Open it, making file, schema and tables where they are missing. Raises: UserError with the cure."""
+        """Open the storage; make file, schema and tables if they are missing. Raises: UserError."""
         self.url = url
         self.shown = shown_url(url)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -73,11 +73,11 @@ class Coordination:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Let one process at a time, on whatever machine, change what a name stands for. Not to be nested."""
+        """Lock a name for one process at a time, on all machines. Do not nest it."""
         if self.url.get_backend_name() != "sqlite":
             key = zlib.crc32(f"moola {name}".encode())
-            with _engine(self.url).connect() as connection:  # the server frees the lock when the process dies
-                _take(connection, key, name)
+            with _engine(self.url).connect() as connection:  # the server releases the lock if the process dies
+                _lock(connection, key, name)
                 try:
                     yield
                 finally:
@@ -85,7 +85,7 @@ class Coordination:
             return
         with open(f"{self.url.database}.lock", "w", encoding="utf-8") as lock:
             if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed, also by a crash
+                fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, or a crash, releases it
             yield
 
 
@@ -93,10 +93,10 @@ CURE = "start it or correct sweep.storage (sqlite:///file.db or postgresql://use
 
 
 def locate_storage(given: str, tracking_uri: str) -> tuple[URL, str]:
-    """Return where to coordinate and, where that reaches one machine only, a warning.
+    """Return where to coordinate, and a warning if only this machine can reach it.
 
-    Beside a SQLite store it is ``mlruns/optuna.db``, in a PostgreSQL store the schema ``optuna``; a tracking server
-    gives its clients no database, so without ``given`` it is ``mlruns/optuna.db`` in the current folder.
+    Beside a SQLite store that is ``mlruns/optuna.db``, and in a PostgreSQL store the schema ``optuna``. A tracking
+    server gives its clients no database: without ``given`` it is ``mlruns/optuna.db`` in the current folder.
     """
     uri, warning = given or tracking_uri, ""
     if not given and uri.startswith("sqlite"):
@@ -104,8 +104,8 @@ def locate_storage(given: str, tracking_uri: str) -> tuple[URL, str]:
         return _sqlite(folder / "mlruns" / "optuna.db"), warning
     if not given and not uri.startswith("postgresql"):
         warning = (
-            "the tracking store gives no database to coordinate in: workers of this machine share mlruns/optuna.db; "
-            "for workers on other machines set storage=postgresql://..."
+            "the tracking store gives no database to coordinate in, so only workers of this machine can share the "
+            "sweep (mlruns/optuna.db); for workers on other machines set storage=postgresql://..."
         )
         return _sqlite(Path("mlruns") / "optuna.db"), warning
     try:
@@ -125,7 +125,7 @@ def locate_storage(given: str, tracking_uri: str) -> tuple[URL, str]:
 
 
 def shown_url(url: URL) -> str:
-    """Return a database's address as it may be shown and kept."""
+    """Return a database's address without passwords."""
     return url.difference_update_query(SECRETS).render_as_string(hide_password=True)
 
 
@@ -134,7 +134,7 @@ def _sqlite(path: Path) -> URL:
 
 
 def _make_private(path: Path) -> None:
-    """Make a new SQLite database, and the folder that it is in, readable by their owner alone."""
+    """Make a new SQLite database, and its folder, readable by their owner alone."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
@@ -154,10 +154,10 @@ def _engine(url: URL) -> sqlalchemy.Engine:
     )
 
 
-def _take(connection: sqlalchemy.Connection, key: int, name: str) -> None:
-    """Take an advisory lock, and say for whom this waits where it takes long."""
-    connection.execute(sqlalchemy.text(f"SET lock_timeout = '{TELL_S}s'"))
-    told = False
+def _lock(connection: sqlalchemy.Connection, key: int, name: str) -> None:
+    """Take an advisory lock. If that takes long, print which process holds it."""
+    connection.execute(sqlalchemy.text(f"SET lock_timeout = '{NOTICE_S}s'"))
+    noticed = False
     while True:
         try:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
@@ -165,15 +165,15 @@ def _take(connection: sqlalchemy.Connection, key: int, name: str) -> None:
         except DBAPIError as e:
             if getattr(e.orig, "sqlstate", "") != LOCK_TIMEOUT:
                 raise
-        if not told:
+        if not noticed:
             holder = connection.execute(sqlalchemy.text(HOLDER), {"key": key}).first()
-            who = f"'{holder[0]}' at {holder[1] or 'this machine'}" if holder else "another process"
+            process = f"'{holder[0]}' at {holder[1] or 'this machine'}" if holder else "another process"
             print(
-                f"Waiting for the lock of study {name}: {who} has held it for more than {TELL_S} s; the database takes "
-                "it from a machine that has vanished after a minute",
+                f"Waiting for the lock of study {name}: {process} has held it for more than {NOTICE_S} s. If that "
+                "machine is gone, the database releases the lock after a minute",
                 flush=True,
             )
-        told = True
+        noticed = True
 
 
 def _make_schema(url: URL) -> None:
@@ -182,15 +182,15 @@ def _make_schema(url: URL) -> None:
     if not schema:
         return
     with _engine(url).connect() as connection:
-        _take(connection, zlib.crc32(b"moola schema"), "schema")  # two at once would both make it
+        _lock(connection, zlib.crc32(b"moola schema"), "schema")  # two processes at once would both make it
         quoted = connection.dialect.identifier_preparer.quote(schema)
         connection.execute(sqlalchemy.text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
 
 
 def _lock_at_begin(engine: sqlalchemy.Engine) -> None:
-    """Take SQLite's write lock where a transaction begins.
+    """Take SQLite's write lock at the start of a transaction.
 
-    Python's driver begins one at the first write: two workers that both read a waiting trial would both claim it.
+    Python's driver takes it at the first write: two workers that both read a waiting trial would both claim it.
     """
     engine.dispose()
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves on its run: the best trial, all trials, pictures, cost, and what to do next."""
+"""The results of a sweep on its run: the best trial, all trials, pictures, cost, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.core import SweepKeys, markdown_code
+from moola_mlflow.models import ENCODER_CARD
 from moola_mlflow.reports import (
     Scale,
     Tried,
@@ -44,55 +46,70 @@ from moola_mlflow.tracking import (
     without_progress_bar,
 )
 
-TABLE, BEST = Artifacts.TRIALS, Artifacts.BEST_CONFIG
-# What the UI reads to show a table; MLflow's own call would append to the table of an earlier end.
-SHOWN = Tags.TABLES
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The results of a study with at least one complete trial."""
+
+    study: optuna.Study
+    config: SweepKeys
+    space: Space
+    ended: list[FrozenTrial]
+    """Complete and pruned trials."""
+    counts: Mapping[str, int]
+    """Number of trials by state, in lower case."""
+    best: FrozenTrial
+    front: list[int]
+    """Numbers of the trials that no other beats in both value and seconds, cheapest first."""
+    importance: Mapping[str, float]
+    """Share of the variance that each searched key explains, empty if the trials cannot tell."""
 
 
 def summarise_study(parent: Run, study: optuna.Study, space: Space, config: SweepKeys, full_epochs: int) -> None:
     """Log the results of a finished sweep on its run.
 
-    ``full_epochs``: epochs of the run that is varied, for the best configuration.
+    ``full_epochs``: epochs of the run that the sweep varies, for the best configuration.
     """
     trials = study.get_trials(deepcopy=False)
-    direction = config.sweep.direction
-    done = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    whole = [t for t in done if t.state == TrialState.COMPLETE]
+    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    complete = [t for t in ended if t.state == TrialState.COMPLETE]
     counts = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
     parent.metrics({f"{Metrics.SWEEP}{name}": counts[name] for name in ("complete", "pruned", "fail")})
-    parent.json(split_table(rows(trials, space)), TABLE)
-    parent.tags({SHOWN: json.dumps([{"path": TABLE, "type": "table"}])})
-    if not whole:
+    parent.json(split_table(rows(trials, space)), Artifacts.TRIALS)
+    # The tag by which the UI finds tables. MLflow's own call would append to the table of an earlier end.
+    parent.tags({Tags.TABLES: json.dumps([{"path": Artifacts.TRIALS, "type": "table"}])})
+    if not complete:
         parent.note(f"No trial of study {markdown_code(study.study_name)} was completed: {counts}.")
         return
-    best, front = study.best_trial, pareto_front(whole, direction)
-    importance = importances(study)
-    _figures(parent, done, whole, space, config, best.number, front, importance)
+    best, front = study.best_trial, pareto_front(complete, config.sweep.direction)
+    results = StudyResults(study, config, space, ended, counts, best, front, importances(study))
+    _log_figures(parent, results)
     parent.metrics({Metrics.SWEEP_BEST_VALUE: float(best.value or 0.0), Metrics.SWEEP_BEST_TRIAL: best.number})
     parent.tags({f"{Tags.BEST}{key}": value for key, value in best.params.items()} | {Tags.BEST_TRIAL: best.number})
-    parent.json({"trials": front, "importance": importance}, Artifacts.PARETO)
-    path = best_config(parent, config, space, best, full_epochs)
-    uri = register(parent, config, best) if config.sweep.register_best else ""
-    drop_encoders([trial for trial in trials if trial.number != best.number])
-    parent.note(note(study, config, best, counts, front, importance, path, parent.id, uri))
+    parent.json({"trials": front, "importance": results.importance}, Artifacts.PARETO)
+    path = log_best_config(parent, results, full_epochs)
+    uri = register_best(parent, results) if config.sweep.register_best else ""
+    delete_encoders([trial for trial in trials if trial.number != best.number])
+    parent.note(note(results, path, parent.id, uri))
 
 
 def study_console_lines(parent: Run, study: optuna.Study, config: SweepKeys) -> list[str]:
-    """Return what the console says of a finished sweep."""
+    """Return the lines that the console shows of a finished sweep."""
     trials, ends = study.get_trials(deepcopy=False), [state for state in TrialState if state.is_finished()]
     counts = ", ".join(f"{sum(t.state == state for t in trials)} {state.name.lower()}" for state in ends)
     if not any(t.state == TrialState.COMPLETE for t in trials):
         return [f"No trial was completed ({counts})."]
     best = study.best_trial
     values = ", ".join(f"{key}={_short(value)}" for key, value in best.params.items())
+    config_path = parent.folder / Artifacts.BEST_CONFIG
     return [
         f"Best of {counts}: trial {best.number}, {config.sweep.target} {best.value:.5g}; {values}",
-        f"At full length: mlflow run . -e {config.sweep.stage} -P config={parent.folder / BEST}",
+        f"At full length: mlflow run . -e {config.sweep.stage} -P config={config_path}",
     ]
 
 
 def rows(trials: Sequence[FrozenTrial], space: Space) -> list[dict[str, Any]]:
-    """Return a row a trial: number, state, value, cost, values of the searched keys, and its run."""
+    """Return one row a trial: number, state, value, cost, values of the searched keys, and its run."""
     return [
         {
             "trial": t.number, "state": t.state.name, "value": t.value, "seconds": t.user_attrs.get("seconds"),
@@ -105,12 +122,12 @@ def rows(trials: Sequence[FrozenTrial], space: Space) -> list[dict[str, Any]]:
 
 
 def split_table(table: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return rows as MLflow stores a table."""
+    """Return rows in the form in which MLflow stores a table."""
     return {"columns": list(table[0]), "data": [list(row.values()) for row in table]}
 
 
 def pareto_front(trials: Sequence[FrozenTrial], direction: str) -> list[int]:
-    """Return the numbers of the trials that no other beats in both value and seconds, the cheapest first."""
+    """Return the numbers of the trials that no other beats in both value and seconds, cheapest first."""
     timed = [t for t in trials if t.user_attrs.get("seconds") is not None]
     if not timed:
         return []
@@ -123,66 +140,66 @@ def pareto_front(trials: Sequence[FrozenTrial], direction: str) -> list[int]:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Return each key's share of the variance; empty where the trials cannot say."""
+    """Return the share of the variance that each key explains, empty if the trials cannot tell."""
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError):  # one complete trial, or equal values
+        except (ValueError, RuntimeError):  # one complete trial only, or equal values
             return {}
 
 
 def scales(space: Space) -> dict[str, Scale]:
-    """Return how each searched key is drawn."""
+    """Return the scale on which pictures show each searched key."""
     return {
         key: Scale(choices=one.choices) if isinstance(one, CategoricalDistribution) else Scale(log=one.log)  # type: ignore[attr-defined]
         for key, one in space.distributions.items()
     }
 
 
-def _figures(
-    parent: Run, done: Sequence[FrozenTrial], whole: Sequence[FrozenTrial], space: Space, config: SweepKeys, best: int,
-    front: Sequence[int], importance: Mapping[str, float],
-) -> None:  # fmt: skip
-    target, direction = config.sweep.target, config.sweep.direction
+def _log_figures(parent: Run, results: StudyResults) -> None:
+    target, direction = results.config.sweep.target, results.config.sweep.direction
+    axes = scales(results.space)
     tried = [
         Tried(t.number, t.state == TrialState.PRUNED, float(t.value), t.user_attrs.get("seconds"), t.params,
               t.intermediate_values)
-        for t in done if t.value is not None
+        for t in results.ended if t.value is not None
     ]  # fmt: skip
-    drawn = {
+    figures = {
         "history": history_figure(tried, target, direction),
-        "slice": slice_figure(tried, scales(space), target),
-        "parallel_coordinates": parallel_figure(tried, scales(space), target, direction),
-        "pareto": pareto_figure(tried, front, target),
+        "slice": slice_figure(tried, axes, target),
+        "parallel_coordinates": parallel_figure(tried, axes, target, direction),
+        "pareto": pareto_figure(tried, results.front, target),
     }
-    if importance:
-        drawn["importance"] = importance_figure(importance, target)
+    if results.importance:
+        figures["importance"] = importance_figure(results.importance, target)
     if any(t.curve for t in tried):
-        drawn["curves"] = trial_curves_figure(tried, target, best)
-    for name, figure in drawn.items():
+        figures["curves"] = trial_curves_figure(tried, target, results.best.number)
+    for name, figure in figures.items():
         parent.figure(figure, f"{Artifacts.FIGURES}{name}.png")
 
 
-def best_config(parent: Run, config: SweepKeys, space: Space, best: FrozenTrial, full_epochs: int) -> Path:
-    """Write and log the best trial's configuration at full length; return where it is on this machine."""
+def log_best_config(parent: Run, results: StudyResults, full_epochs: int) -> Path:
+    """Write and log the configuration of the best trial at full length. Return its path on this machine."""
+    best, config = results.best, results.config
     params = dict(best.params)
-    if "trainer.epochs" not in space.distributions:
+    if "trainer.epochs" not in results.space.distributions:
         params["trainer.epochs"] = full_epochs
     tree = trial_config(config, params).model_dump(mode="json")
     del tree["sweep"]
-    if config.sweep.stage == "finetune":  # on these labels its score will be optimistic, and finetune will say so
+    if config.sweep.stage == "finetune":  # `finetune` warns that the score on these labels is optimistic
         tree["finetune"]["tuned_on"] = mlflow.get_run(parent.id).data.tags.get(Tags.DATA_SHA256, "")
     text = f"# Trial {best.number} of sweep {parent.id}, at full length.\n" + yaml.safe_dump(tree, sort_keys=False)
-    path = parent.folder / BEST
+    path = parent.folder / Artifacts.BEST_CONFIG
     path.write_text(text, encoding="utf-8")
-    parent.text(text, BEST)
+    parent.text(text, Artifacts.BEST_CONFIG)
     return path
 
 
-def register(parent: Run, config: SweepKeys, best: FrozenTrial) -> str:
-    """Register the encoder that the best trial uploaded as candidate; return its URI, empty where it kept none."""
+def register_best(parent: Run, results: StudyResults) -> str:
+    """Register the best trial's encoder as candidate. Return its URI, empty if the trial kept no encoder."""
+    best = results.best
     try:
         with without_progress_bar():
             found = mlflow.artifacts.download_artifacts(
@@ -192,18 +209,21 @@ def register(parent: Run, config: SweepKeys, best: FrozenTrial) -> str:
     except (MlflowException, OSError) as e:
         if is_outage(e):
             raise
-        said = "it ran before sweep.register_best was set; train it with the command of the run's note"
-        print(f"Warning: the best trial, {best.number}, kept no encoder to register: {said}.", flush=True)
+        print(
+            f"Warning: the best trial, {best.number}, kept no encoder to register: it ran before sweep.register_best "
+            "was set. Train it with the command in the run's note.",
+            flush=True,
+        )
         return ""
     tags = json.loads((folder / Artifacts.VERSION_TAGS).read_text(encoding="utf-8"))
-    card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    name = config.registry.name
+    card = json.loads((folder / ENCODER_CARD).read_text(encoding="utf-8"))
+    name = results.config.registry.name
     with active_run(parent.id):
         return f"models:/{name}/{log_encoder(name, folder, card, {**tags, VersionTags.SWEEP: parent.id})}"
 
 
-def drop_encoders(trials: Sequence[FrozenTrial]) -> None:
-    """Remove the uploaded encoders of trials that were the best for a while; a store that cannot keeps them."""
+def delete_encoders(trials: Sequence[FrozenTrial]) -> None:
+    """Delete the uploaded encoders of trials that were the best for a while, if the store can delete."""
     for trial in trials:
         if trial.user_attrs.get(KEPT_ENCODER):
             with suppress(*STORE_FAILURES, NotImplementedError):
@@ -211,35 +231,32 @@ def drop_encoders(trials: Sequence[FrozenTrial]) -> None:
                 get_artifact_repository(str(root)).delete_artifacts(KEPT_ENCODER)
 
 
-def note(
-    study: optuna.Study, config: SweepKeys, best: FrozenTrial, counts: Mapping[str, int], front: Sequence[int],
-    importance: Mapping[str, float], path: Path, run_id: str, uri: str,
-) -> str:  # fmt: skip
-    """Return the Markdown note: the best, what else there is, and the command that trains it at full length."""
-    sweep = config.sweep
+def note(results: StudyResults, path: Path, run_id: str, uri: str) -> str:
+    """Return the Markdown note: the best trial, the command that trains it at full length, and the other trials.
+
+    ``path``: its configuration on this machine. ``uri``: its registered encoder, empty if there is none.
+    """
+    best, counts, sweep = results.best, results.counts, results.config.sweep
     values = "\n".join(f"| `{key}` | {_short(value)} |" for key, value in best.params.items())
     budget = sweep.budget if sweep.budget_amount is None else f"{sweep.budget_amount:g} {sweep.budget}"
     parts = [
         f"**Best: trial {best.number}, {sweep.target} {best.value:.5g}** of {counts['complete']} complete, "
-        f"{counts['pruned']} pruned and {counts['fail']} failed trials of study {markdown_code(study.study_name)} "
-        f"(equal {budget}).",
+        f"{counts['pruned']} pruned and {counts['fail']} failed trials of study "
+        f"{markdown_code(results.study.study_name)} (equal {budget}).",
         f"| key | value |\n|---|---|\n{values}",
-        f"Retrain it at full length: `mlflow run . -e {sweep.stage} -P config={path}`, or on another machine first "
-        f"`mlflow artifacts download -r {run_id} -a {BEST} -d .`",
+        f"Retrain it at full length: `mlflow run . -e {sweep.stage} -P config={path}`. On another machine, first "
+        f"`mlflow artifacts download -r {run_id} -a {Artifacts.BEST_CONFIG} -d .`",
     ]
     if uri:
         parts.append(f"The trial's own encoder is registered: `{uri}`.")
-    if front:
-        parts.append(f"Trials that no other beats in both quality and seconds, the cheapest first: {_list(front)}.")
-    if importance:
-        shares = ", ".join(f"`{key}` {share:.0%}" for key, share in importance.items())
-        parts.append(f"What the value varies by: {shares}.")
+    if results.front:
+        numbers = ", ".join(map(str, results.front))
+        parts.append(f"Trials that no other beats in both quality and seconds, cheapest first: {numbers}.")
+    if results.importance:
+        shares = ", ".join(f"`{key}` {share:.0%}" for key, share in results.importance.items())
+        parts.append(f"Share of the variance that each key explains: {shares}.")
     parts.append(f"In a notebook: `moola_mlflow.load_study('{run_id}')`")
     return "\n\n".join(parts) + "\n"
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A trial as a child run: its values, curves and how it ended, enough to make the trial again from the run alone."""
+"""A trial as a child run: its values, curves and end. The run alone is enough to rebuild the trial."""
 
 from __future__ import annotations
 
@@ -14,55 +14,42 @@ import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
-from moola_mlflow.tracking import (
-    MAX_NOTE,
-    STORE_FAILURES,
-    Metrics,
-    Tags,
-    first_line,
-    host_name,
-    is_outage,
-)
+from moola_mlflow.tracking import MAX_NOTE, STORE_FAILURES, Artifacts, Tags, first_line, host_name, is_outage
 
-STUDY = Tags.STUDY
-TRIAL, STATE, RETRY, RETRY_OF = Tags.TRIAL, Tags.TRIAL_STATE, Tags.RETRY, Tags.RETRY_OF
-REASON = Tags.REASON
-"""Why a trial failed by itself."""
-VALUE, EPOCH_VALUE, SECONDS = Metrics.SWEEP_VALUE, Metrics.SWEEP_EPOCH_VALUE, Metrics.SWEEP_SECONDS
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 PAGE = 1000
-# How long a trial waits for a store that does not answer, and the longest pause between two tries.
-PATIENCE_S, PAUSE_S = 1800.0, 10.0
+OUTAGE_LIMIT_S, LONGEST_PAUSE_S = 1800.0, 10.0
+"""How long a trial waits for a store that does not answer, and the longest pause between two tries."""
 MAX_REASON = 5000
-KEPT_ENCODER = "encoder"
-"""Artifact folder of a trial's run with its encoder, and the user attribute that says there is one."""
+KEPT_ENCODER = Artifacts.ENCODER
+"""Artifact folder of a trial's encoder. Optuna's user attribute of this name says that there is one."""
+DIED_NOTE = "**Failed:** its process is gone; the trial is repeated."
 T = TypeVar("T")
-GONE = "**Failed:** the process that ran it is gone; it is tried again."
 
 
-def retry_patiently(step: Callable[[], T], should_stop: Callable[[], str | None] = lambda: None) -> T:
-    """Do what asks the store; where it does not answer, wait and try again: a trial is worth more than minutes.
+def retry_during_outage(step: Callable[[], T], should_stop: Callable[[], str | None] = lambda: None) -> T:
+    """Call the store and, if it does not answer, wait and try again: a trial costs more than a few minutes.
 
-    Raises: what ``step`` raises where that is no outage, the outage lasts half an hour, or a stop is asked for.
+    Raises: what ``step`` raises if that is no outage, the outage lasts half an hour, or a stop is asked for.
     """
-    began, pause_s = time.monotonic(), 0.5
+    started_at, pause_s = time.monotonic(), 0.5
     while True:
         try:
             return step()
         except STORE_FAILURES as e:
-            if not is_outage(e) or should_stop() or time.monotonic() - began > PATIENCE_S:
+            if not is_outage(e) or should_stop() or time.monotonic() - started_at > OUTAGE_LIMIT_S:
                 raise
             if pause_s == 0.5:
                 print(
                     f"The tracking store does not answer ({first_line(e)[:200]}); the trial waits for it.", flush=True
                 )
         time.sleep(pause_s)
-        pause_s = min(2 * pause_s, PAUSE_S)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 @dataclass
 class TrialRun:
-    """The child run of a trial while it runs; it outlasts an outage of the store."""
+    """The child run of a trial that is being worked on. It survives an outage of the store."""
 
     client: mlflow.MlflowClient
     id: str
@@ -73,62 +60,63 @@ class TrialRun:
         cls, client: mlflow.MlflowClient, experiment: str, parent: str, number: int, tags: Mapping[str, Any],
         should_stop: Callable[[], str | None] = lambda: None,
     ) -> TrialRun:  # fmt: skip
-        """Make the run, RUNNING."""
-        all_tags = {
-            Tags.PARENT: parent,
-            Tags.STAGE: "trial",
-            TRIAL: str(number),
-            **{key: str(v) for key, v in tags.items()},
-        }
-        all_tags[Tags.WORKER] = json.dumps([host_name(), os.getpid()])
-        now, name = int(time.time() * 1000), f"trial-{number:03d}"
-        run = retry_patiently(
-            lambda: client.create_run(experiment, start_time=now, tags=all_tags, run_name=name), should_stop
+        """Make the run, with status RUNNING."""
+        own = {Tags.PARENT: parent, Tags.STAGE: "trial", Tags.TRIAL: str(number)}
+        own[Tags.WORKER] = json.dumps([host_name(), os.getpid()])
+        all_tags = {**own, **{key: str(value) for key, value in tags.items()}}
+        now_ms, name = int(time.time() * 1000), f"trial-{number:03d}"
+        run = retry_during_outage(
+            lambda: client.create_run(experiment, start_time=now_ms, tags=all_tags, run_name=name), should_stop
         )
         return cls(client, run.info.run_id, should_stop)
 
     def params(self, params: Mapping[str, Any]) -> None:
-        """Log the values that were drawn; ``repr`` keeps every digit of a float."""
+        """Log the values that were drawn, with every digit of a float."""
         rows = [Param(key, repr(value) if isinstance(value, float) else str(value)) for key, value in params.items()]
-        retry_patiently(lambda: self.client.log_batch(self.id, params=rows), self.should_stop)
+        retry_during_outage(lambda: self.client.log_batch(self.id, params=rows), self.should_stop)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log figures in one batch; what is not finite is left out."""
-        now = int(time.time() * 1000)
-        rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
-        retry_patiently(lambda: self.client.log_batch(self.id, metrics=rows), self.should_stop)
+        """Log metrics in one batch, without those that are not finite."""
+        now_ms = int(time.time() * 1000)
+        rows = [Metric(key, float(value), now_ms, step) for key, value in metrics.items() if math.isfinite(value)]
+        retry_during_outage(lambda: self.client.log_batch(self.id, metrics=rows), self.should_stop)
 
-    def end(
-        self, state: TrialState, note: str = "", *, status: str = "", retry: bool = False, reason: str = ""
-    ) -> None:
-        """Say how the trial ended, in words too."""
-        retry_patiently(
-            lambda: end_run(self.client, self.id, state, note, status=status, retry=retry, reason=reason),
-            self.should_stop,
-        )
+    def end(self, end: TrialEnd) -> None:
+        """Log how the trial ended, and set the run's status."""
+        retry_during_outage(lambda: end_run(self.client, self.id, end), self.should_stop)
 
 
-def end_run(
-    client: mlflow.MlflowClient,
-    run_id: str,
-    state: TrialState,
-    note: str = "",
-    *,
-    status: str = "",
-    retry: bool = False,
-    reason: str = "",
-) -> None:
-    """End a trial's run; ``status`` where it is not the one that goes with the state, ``retry``: will be repeated,
-    ``reason``: why it failed by itself."""
-    note = note or (f"**Failed:** {reason}" if reason else "")
-    tags = [RunTag(STATE, state.name), *[RunTag(REASON, reason[:MAX_REASON])] * bool(reason)]
-    tags += [RunTag(Tags.NOTE, note[:MAX_NOTE])] * bool(note) + [RunTag(RETRY, "true")] * retry
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended."""
+
+    state: TrialState
+    note: str = ""
+    """Note of the run; by default the reason."""
+    status: str = ""
+    """Status of the run; by default the one that belongs to the state."""
+    retry: bool = False
+    """Whether the trial will be repeated with its values."""
+    reason: str = ""
+    """Why the trial failed by itself."""
+
+
+def end_run(client: mlflow.MlflowClient, run_id: str, end: TrialEnd) -> None:
+    """Set the tags, note and status of a trial's run at its end."""
+    note = end.note or (f"**Failed:** {end.reason}" if end.reason else "")
+    tags = [RunTag(Tags.TRIAL_STATE, end.state.name)]
+    if end.reason:
+        tags.append(RunTag(Tags.REASON, end.reason[:MAX_REASON]))
+    if note:
+        tags.append(RunTag(Tags.NOTE, note[:MAX_NOTE]))
+    if end.retry:
+        tags.append(RunTag(Tags.RETRY, "true"))
     client.log_batch(run_id, tags=tags)
-    client.set_terminated(run_id, status or STATUS[state])
+    client.set_terminated(run_id, end.status or STATUS[end.state])
 
 
 def trial_runs_of(client: mlflow.MlflowClient, experiment: str, parent: str) -> list[Run]:
-    """Return the runs of a sweep's trials by number, of equal numbers the one that began first."""
+    """Return the runs of a sweep's trials by number; of equal numbers, the one that began first comes first."""
     runs: list[Run] = []
     token: str | None = None
     while True:
@@ -139,7 +127,7 @@ def trial_runs_of(client: mlflow.MlflowClient, experiment: str, parent: str) -> 
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        runs += [run for run in page if TRIAL in run.data.tags]
+        runs += [run for run in page if Tags.TRIAL in run.data.tags]
         token = page.token
         if not token:
             return sorted(runs, key=lambda run: (number_of(run), run.info.start_time))
@@ -147,29 +135,29 @@ def trial_runs_of(client: mlflow.MlflowClient, experiment: str, parent: str) -> 
 
 def number_of(run: Run) -> int:
     """Return the number of the trial that a run belongs to."""
-    return int(run.data.tags[TRIAL])
+    return int(run.data.tags[Tags.TRIAL])
 
 
 def reconcile_trials(client: mlflow.MlflowClient, runs: list[Run], trials: list[FrozenTrial]) -> int:
-    """End the runs that are RUNNING though their trial is not, or that do not say how it ended; return how many.
+    """End the runs that are RUNNING or lack a trial state although their trial has ended. Return how many.
 
-    A trial that was told its end before its run was keeps that end, also where the run was closed meanwhile as one
-    whose process is gone; a run that no trial stands for has failed.
+    If the database knows how the trial ended, the run gets that end, even if it was closed as dead meanwhile. A run
+    without a trial has failed.
     """
-    ended = 0
+    num_ended = 0
     by_run = {trial.user_attrs.get("run_id"): trial for trial in trials}
-    # A worker makes the run first and then tells the trial of it.
-    claimed = {t.number for t in trials if t.state == TrialState.RUNNING and "run_id" not in t.user_attrs}
+    # A worker makes the run first, and then writes the run's id into the trial.
+    without_run = {t.number for t in trials if t.state == TrialState.RUNNING and "run_id" not in t.user_attrs}
     for run in runs:
-        if run.info.status != "RUNNING" and STATE in run.data.tags:
+        if run.info.status != "RUNNING" and Tags.TRIAL_STATE in run.data.tags:
             continue
         trial = by_run.get(run.info.run_id)
-        if number_of(run) in claimed or (trial is not None and trial.state == TrialState.RUNNING):
+        if number_of(run) in without_run or (trial is not None and trial.state == TrialState.RUNNING):
             continue
         reason = trial.user_attrs.get("reason", "") if trial is not None else ""
         if trial is not None and trial.state.is_finished() and (reason or trial.state != TrialState.FAIL):
-            end_run(client, run.info.run_id, trial.state, reason=reason)
+            end_run(client, run.info.run_id, TrialEnd(trial.state, reason=reason))
         else:
-            end_run(client, run.info.run_id, TrialState.FAIL, GONE, retry=True)
-        ended += 1
-    return ended
+            end_run(client, run.info.run_id, TrialEnd(TrialState.FAIL, DIED_NOTE, retry=True))
+        num_ended += 1
+    return num_ended

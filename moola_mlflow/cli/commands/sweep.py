@@ -24,12 +24,12 @@ from moola_mlflow.core import (
 from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.sweep import STORAGE_FAILURES as STORAGE_FAILURES
 from moola_mlflow.sweep import (
-    Beat,
     Coordination,
     FinetuneTrials,
-    Joined,
+    JoinedStudy,
     PretrainTrials,
     Space,
+    SweepHeartbeat,
     TrialObjective,
     Worker,
     WorkerJob,
@@ -37,7 +37,7 @@ from moola_mlflow.sweep import (
     join_study,
     locate_storage,
     reconcile_trials,
-    retry_patiently,
+    retry_during_outage,
     run_workers,
     shown_url,
     study_console_lines,
@@ -52,7 +52,7 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
     allocator = configure_allocator(config.runtime)
     name = run_name("sweep", preset, config.trainer.seed)
     study = config.sweep.study or name
-    joined: Joined | None = None
+    joined: JoinedStudy | None = None
     active: Run | None = None
     adopted = is_launched()
     try:
@@ -78,7 +78,7 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
             if parent is not active:
                 _say(parent.address())
             _say(f"Trials are child runs of {joined.run_id}; workers coordinate in {coordination.shown}")
-            with interrupts.deferred(), Beat(parent, coordination, joined.queue):
+            with interrupts.deferred(), SweepHeartbeat(parent, coordination, joined.queue):
                 try:
                     _work(config, space, joined, study, objective, interrupts)
                 except BaseException:
@@ -93,7 +93,9 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
             _hand_on(joined)
 
 
-def _prepare(config: SweepKeys, study: str, active: Run | None) -> tuple[Space, Coordination, TrialObjective, Joined]:
+def _prepare(
+    config: SweepKeys, study: str, active: Run | None
+) -> tuple[Space, Coordination, TrialObjective, JoinedStudy]:
     """Do what can be refused. Raises: UserError."""
     space = Space.of(config)
     url, warning = locate_storage(config.sweep.storage, mlflow.get_tracking_uri())
@@ -106,7 +108,7 @@ def _prepare(config: SweepKeys, study: str, active: Run | None) -> tuple[Space, 
 
 
 def _work(
-    config: SweepKeys, space: Space, joined: Joined, study: str, objective: TrialObjective, interrupts: Interrupts
+    config: SweepKeys, space: Space, joined: JoinedStudy, study: str, objective: TrialObjective, interrupts: Interrupts
 ) -> None:
     if config.sweep.workers > 1:
         job = WorkerJob(config, study, joined.experiment, joined.run_id, build_objective)
@@ -115,7 +117,7 @@ def _work(
     Worker(config, space, joined.queue, joined.experiment, joined.run_id, objective, interrupts.reason, _say).run()
 
 
-def _finish(parent: Run, config: SweepKeys, space: Space, joined: Joined, base: str) -> None:
+def _finish(parent: Run, config: SweepKeys, space: Space, joined: JoinedStudy, base: str) -> None:
     """Whoever sees the study done logs its results; where two do, the second finds them logged."""
     study = joined.queue.study
     full = make_config(type(config), read_preset(base) if base else {}, {}).trainer.epochs
@@ -124,26 +126,26 @@ def _finish(parent: Run, config: SweepKeys, space: Space, joined: Joined, base: 
         if study.user_attrs.get("summarised") != seen:
             summarise_study(parent, study, space, config, full)
             study.set_user_attr("summarised", seen)
-    retry_patiently(lambda: _reconcile(joined))
+    retry_during_outage(lambda: _reconcile(joined))
     for line in study_console_lines(parent, study, config):
         print(line, flush=True)
 
 
-def _leave(joined: Joined) -> None:
+def _leave(joined: JoinedStudy) -> None:
     """End what workers that are gone have left open, as far as the stores answer."""
     with suppress(*STORE_FAILURES, *STORAGE_FAILURES):
-        joined.queue.bury()
+        joined.queue.requeue_dead()
         _reconcile(joined)
 
 
-def _hand_on(joined: Joined) -> None:
+def _hand_on(joined: JoinedStudy) -> None:
     """Have the sweep's run RUNNING again, however this command ended, where others work on: the last one ends it."""
     with suppress(*STORE_FAILURES, *STORAGE_FAILURES):
         if joined.queue.others_running():
             joined.queue.client.update_run(joined.run_id, status="RUNNING")
 
 
-def _reconcile(joined: Joined) -> None:
+def _reconcile(joined: JoinedStudy) -> None:
     client = joined.queue.client
     reconcile_trials(client, trial_runs_of(client, joined.experiment, joined.run_id), joined.queue.trials())
 

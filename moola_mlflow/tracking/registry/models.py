@@ -214,8 +214,9 @@ def load_encoder(uri: str | Path) -> Encoder:
     Examples
     --------
     >>> encoder = load_encoder("models:/moola-encoder@champion")  # doctest: +SKIP
-    >>> encoder.card["features"]["set"]  # doctest: +SKIP
-    'relativity11'
+    >>> load_encoder("no/such/folder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    moola_mlflow.core.errors.UserError: encoder 'no/such/folder' does not exist; give ...
     """
     with tempfile.TemporaryDirectory() as scratch:
         return load_from_path(
@@ -267,8 +268,9 @@ def load_detector(uri: str | Path) -> PatternDetector:
     Examples
     --------
     >>> detector = load_detector("models:/moola-detector@champion")  # doctest: +SKIP
-    >>> detector.classes  # doctest: +SKIP
-    ('consolidation', 'retracement')
+    >>> load_detector("no/such/folder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    moola_mlflow.core.errors.UserError: detector 'no/such/folder' does not exist; give ...
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = _located("detector", str(uri), DETECTOR_CARD, " or a folder", Path(scratch))

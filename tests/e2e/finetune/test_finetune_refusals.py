@@ -100,10 +100,10 @@ BAD = {
     "unknown class": ({"labels": "class_row.parquet"}, "row 3 (", "is an unknown class; write"),
     "an id twice": ({"labels": "twice_row.parquet"}, "row 3 (", "window_id"),
     "unknown head": ({**GOOD, "finetune.head": "spam"}, "finetune.head='spam' is unknown; did you mean 'span'?"),
-    "no encoder": ({**GOOD, "encoder": "nowhere"}, "encoder 'nowhere' is not there; give models:/moola-encoder@"),
+    "no encoder": ({**GOOD, "encoder": "nowhere"}, "encoder 'nowhere' does not exist; give models:/moola-encoder@"),
     "no version": ({**GOOD, "encoder": "models:/moola-encoder/99"}, "'models:/moola-encoder/99' cannot be fetched"),
-    "encoder twice": ({**GOOD, "encoder": "one,one"}, "names an encoder twice; an ensemble needs different ones"),
-    "one encoder, two names": ({**GOOD, "encoder": "one,models:/moola-encoder/1"}, "are one encoder; give different"),
+    "encoder twice": ({**GOOD, "encoder": "one,one"}, "names an encoder twice; name different ones"),
+    "one encoder, two names": ({**GOOD, "encoder": "one,models:/moola-encoder/1"}, "are the same encoder; name"),
     "other windows": ({**GOOD, "encoder": "longer"}, "windows of 210 bars, the labels hold 105; take an encoder"),
     "seed twice": ({**GOOD, "seeds": "13,13"}, "a seed is given twice"),
     "a name of encoders": (

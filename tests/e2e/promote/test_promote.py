@@ -289,7 +289,7 @@ def test_what_cannot_be_loaded_says_what_is_wrong(name: str, tmp_path: Path) -> 
     register(name, small_encoder(), tmp_path)
     with pytest.raises(moola_mlflow.core.UserError, match=r"holds no detector\.json; it is not one of"):
         moola_mlflow.load_detector(f"models:/{name}/1")
-    with pytest.raises(moola_mlflow.core.UserError, match="detector 'no/such' is not there; give models:/moola-det"):
+    with pytest.raises(moola_mlflow.core.UserError, match="detector 'no/such' does not exist; give models:/moola-det"):
         moola_mlflow.load_detector("no/such")
     with pytest.raises(moola_mlflow.core.UserError, match="cannot be fetched"):
         moola_mlflow.load_detector("models:/nobody@champion")

@@ -28,7 +28,7 @@ from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.sweep import attach, processes
 from moola_mlflow.sweep import trial_runs as trial_runs_module
-from moola_mlflow.sweep.attach import Beat, join_study
+from moola_mlflow.sweep.attach import SweepHeartbeat, join_study
 from moola_mlflow.sweep.finetune_trials import FinetuneTrials
 from moola_mlflow.sweep.processes import WorkerJob
 from moola_mlflow.sweep.queue import TrialQueue
@@ -167,7 +167,7 @@ def test_a_command_that_joins_leaves_a_run_alone_whose_trial_has_not_heard_of_it
     trial.set_user_attr("run_id", run.id)
     bench.rejoin(run_id)
     assert queue.client.get_run(run.id).info.status == "RUNNING"
-    queue.interrupted(trial.number)
+    queue.requeue(trial.number)
     bench.rejoin(run_id)
     ended = queue.client.get_run(run.id)
     assert (ended.info.status, ended.data.tags["moola.retry"]) == ("FAILED", "true")
@@ -216,7 +216,7 @@ def test_nobody_elsewhere_takes_a_sweep_over_that_is_worked_on_whatever_its_stat
         beat = heartbeat.read_beat(queue.client.get_run(run_id))
         queue.client.set_tag(run_id, Tags.COORDINATOR, json.dumps({**beat, "host": "elsewhere"}))
 
-    with Beat(Run.join(run_id), bench.coordination, queue):
+    with SweepHeartbeat(Run.join(run_id), bench.coordination, queue):
         queue.client.set_terminated(run_id, "FINISHED")  # by another command
         as_if_elsewhere()
         with pytest.raises(UserError, match=r"is being worked on by process \d+ of elsewhere"):
@@ -229,7 +229,7 @@ def test_whoever_works_says_that_the_sweep_is_running(workdir: Path, monkeypatch
     monkeypatch.setattr(attach, "BEAT_S", 0.01)
     bench = Bench(configured(n_trials=2))
     queue, run_id = bench.sweep()
-    with Beat(Run.join(run_id), bench.coordination, queue):
+    with SweepHeartbeat(Run.join(run_id), bench.coordination, queue):
         queue.client.set_terminated(run_id, "FINISHED")  # by another command, which looked between two trials
         deadline = time.monotonic() + 30
         while queue.client.get_run(run_id).info.status != "RUNNING":
@@ -265,11 +265,11 @@ def test_a_trial_that_was_told_its_end_keeps_it_though_its_run_was_closed_as_one
 ) -> None:
     Bench(configured(n_trials=2)).sweep()
     client, run_id = mlflow.MlflowClient(), trial_runs()[0].info.run_id
-    client.delete_tag(run_id, trial_runs_module.STATE)
+    client.delete_tag(run_id, Tags.TRIAL_STATE)
     client.set_terminated(run_id, "KILLED")
     Bench(configured(n_trials=2)).sweep()
     run = client.get_run(run_id)
-    assert (run.info.status, run.data.tags[trial_runs_module.STATE]) == ("FINISHED", "COMPLETE")
+    assert (run.info.status, run.data.tags[Tags.TRIAL_STATE]) == ("FINISHED", "COMPLETE")
 
 
 def test_new_databases_and_folders_are_their_owners_alone(workdir: Path) -> None:
