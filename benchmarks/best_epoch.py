@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.synthetic_months import machine
 from moola_mlflow.core import Config, CvConfig
-from moola_mlflow.evaluation.crossval import HeadMethod, cross_validate, plan_folds
+from moola_mlflow.evaluation.crossval import HeadMethod, cross_validate
+from moola_mlflow.evaluation.folds import plan_folds
 from moola_mlflow.evaluation.metrics import scores
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.targets import Targets
@@ -42,15 +43,15 @@ def fold_f1(labels: LabelledSet, head: str, epochs: int, seed: int) -> dict[str,
     settings = HeadSettings(epochs=epochs, patience=epochs, head=head)
     inputs = HeadInputs(*(detector_inputs(None, "price_path", ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc))))
     method, targets = HeadMethod(head, inputs, settings), Targets.of(labels)
-    units = plan_folds(labels, CvConfig(), [seed])
+    folds = plan_folds(labels, CvConfig(), [seed])
     # The published way: the same fit, but the fold that scores it watches every epoch.
-    watched = [replace(unit, held=unit.test) for unit in units]
-    inside = cross_validate([method], targets, units)[head]
+    watched = [replace(fold, held=fold.test) for fold in folds]
+    inside = cross_validate([method], targets, folds)[head]
     outside = cross_validate([method], targets, watched)[head]
     span = np.stack([labels.start, labels.end], 1)
     honest = [
         scores(labels.label[u.test], o.probability, o.predicted, span[u.test], labels.classes)["f1_macro"]
-        for u, o in zip(units, inside, strict=True)
+        for u, o in zip(folds, inside, strict=True)
     ]
     curves = [[row["held_f1_macro"] for row in outcome.history] for outcome in outside]
     return {

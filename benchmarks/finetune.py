@@ -64,7 +64,8 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     import torch
 
     from moola_mlflow.core import read_preset, resolve, runtime
-    from moola_mlflow.evaluation.crossval import cross_validate, plan_folds
+    from moola_mlflow.evaluation.crossval import cross_validate
+    from moola_mlflow.evaluation.folds import plan_folds
     from moola_mlflow.evaluation.methods import detector_method, make_setting
     from moola_mlflow.labels.targets import Targets
     from moola_mlflow.labels.weak import sample_labels
@@ -74,10 +75,10 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     labels = sample_labels(config, config.labels.n, config.labels.seed)
     started = time.perf_counter()
     setting = make_setting(labels, [load_from_path(encoder_folder)], config, torch.device("cpu"), "fp32")
-    units = plan_folds(labels, config.cv, SEEDS)
+    folds = plan_folds(labels, config.cv, SEEDS)
     workers = runtime.usable_cores()
-    outcomes = cross_validate([detector_method(setting)], Targets.of(labels), units, workers=workers)
-    assert all(len(found) == len(units) for found in outcomes.values())
+    outcomes = cross_validate([detector_method(setting)], Targets.of(labels), folds, workers=workers)
+    assert all(len(found) == len(folds) for found in outcomes.values())
     return time.perf_counter() - started
 
 

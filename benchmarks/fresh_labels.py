@@ -137,9 +137,9 @@ def main() -> None:
             config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), fresh)
             labels = sample_labels(config, config.labels.n, config.labels.seed)
             groups = overlap_groups(labels, across_instruments=True)
-            units, outcomes = run_seed(labels, seed, pretrained(folder, seed, small), fresh, WANTED)
+            folds, outcomes = run_seed(labels, seed, pretrained(folder, seed, small), fresh, WANTED)
             for name, rows in outcomes.items():
-                sets[name].append((pooled_predictions(rows, units, labels), groups))
+                sets[name].append((pooled_predictions(rows, folds, labels), groups))
             counts.append(len(labels))
             print(f"seed {seed}: {time.perf_counter() - started:.0f} s so far", file=sys.stderr, flush=True)
     found = summary(sets)

@@ -80,7 +80,8 @@ def run_seed(
     import torch
 
     from moola_mlflow.core import read_preset, resolve, runtime
-    from moola_mlflow.evaluation.crossval import cross_validate, plan_folds
+    from moola_mlflow.evaluation.crossval import cross_validate
+    from moola_mlflow.evaluation.folds import plan_folds
     from moola_mlflow.evaluation.methods import build_methods, make_setting
     from moola_mlflow.labels.targets import Targets
     from moola_mlflow.models.files.encoder import load_from_path
@@ -96,12 +97,12 @@ def run_seed(
             name = PATH_ALONE if method.name == "path_features" else f"{method.name}, {inputs}" if own else method.name
             if name in wanted and name not in methods:
                 methods[name] = replace(method, name=name)
-    units = plan_folds(labels, config.cv, (seed,))
+    folds = plan_folds(labels, config.cv, (seed,))
     workers = runtime.usable_cores()
-    return units, cross_validate(list(methods.values()), Targets.of(labels), units, workers=workers)
+    return folds, cross_validate(list(methods.values()), Targets.of(labels), folds, workers=workers)
 
 
-def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> dict[str, Any]:
+def summary(labels: Any, folds: list[Any], outcomes: dict[str, list[Any]]) -> dict[str, Any]:
     """Return scores, paired differences with the single seeds beside them, and calibration before and after."""
     import numpy as np
 
@@ -110,15 +111,15 @@ def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> di
     from moola_mlflow.labels.overlap import overlap_groups
 
     groups = overlap_groups(labels, across_instruments=True)
-    said = {name: pooled_predictions(rows, units, labels) for name, rows in outcomes.items()}
+    said = {name: pooled_predictions(rows, folds, labels) for name, rows in outcomes.items()}
     scores = {
         name: {metric: list(bootstrap_interval(found.statistics()[metric], groups)) for metric in METRICS}
         for name, found in said.items()
     }
 
     def of_seed(name: str, seed: int) -> Any:
-        chosen = [i for i, unit in enumerate(units) if unit.seed == seed]
-        return pooled_predictions([outcomes[name][i] for i in chosen], [units[i] for i in chosen], labels)
+        chosen = [i for i, fold in enumerate(folds) if fold.seed == seed]
+        return pooled_predictions([outcomes[name][i] for i in chosen], [folds[i] for i in chosen], labels)
 
     differences = []
     for one, other in DIFFERENCES:
@@ -127,14 +128,14 @@ def summary(labels: Any, units: list[Any], outcomes: dict[str, list[Any]]) -> di
             row[metric] = list(paired_difference(said[one], said[other], metric, groups))
             row[f"{metric} by seed"] = [
                 paired_difference(of_seed(one, seed), of_seed(other, seed), metric, groups, resamples=2).mean
-                for seed in sorted({unit.seed for unit in units})
+                for seed in sorted({fold.seed for fold in folds})
             ]
         differences.append(row)
     everything = np.ones((1, len(labels)))
     ece = {
         name: {
             what: float(
-                pooled_predictions(outcomes[name], units, labels, calibrated=after).statistics()["ece"](everything)[0]
+                pooled_predictions(outcomes[name], folds, labels, calibrated=after).statistics()["ece"](everything)[0]
             )
             for what, after in (("before", False), ("after", True))
         }
@@ -190,17 +191,17 @@ def main() -> None:
         seeds, small, few = [13], SMALL, FEW
     config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), few)
     labels = sample_labels(config, config.labels.n, config.labels.seed)
-    units: list[Any] = []
+    folds: list[Any] = []
     outcomes: dict[str, list[Any]] = {}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             own, said = run_seed(labels, seed, pretrained(folder, seed, small), few)
-            units += own
+            folds += own
             for name, rows in said.items():
                 outcomes.setdefault(name, []).extend(rows)
             print(f"seed {seed}: {time.perf_counter() - started:.0f} s so far", file=sys.stderr, flush=True)
-    found = summary(labels, units, outcomes)
+    found = summary(labels, folds, outcomes)
     print(tables(found))
     result = {"machine": machine(), "seeds": seeds, "labels": len(labels), "smoke": arguments.smoke, **found}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,9 @@ from moola_mlflow.evaluation.crossval import (
     Method,
     NetworkMethod,
     cross_validate,
-    plan_folds,
     pooled_predictions,
 )
+from moola_mlflow.evaluation.folds import plan_folds
 from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.features.price_path import price_path_features
 from moola_mlflow.labels.labelled_set import LabelledSet
@@ -108,7 +108,7 @@ def predictions(
     reader: Reader, done: Sequence[Pretrained], labels: LabelledSet, seed: int, scale: Scale, settings: HeadSettings
 ) -> Predictions:
     """Return what a reader says of every labelled window, out of 5 purged folds by time; folds and fits by ``seed``."""
-    units = plan_folds(labels, CvConfig(), [seed])
+    folds = plan_folds(labels, CvConfig(), [seed])
     one = method(reader, done, labels, seed, scale, settings)
-    (outcomes,) = cross_validate([one], Targets.of(labels), units).values()
-    return pooled_predictions(outcomes, units, labels)
+    (outcomes,) = cross_validate([one], Targets.of(labels), folds).values()
+    return pooled_predictions(outcomes, folds, labels)

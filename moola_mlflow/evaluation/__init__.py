@@ -12,10 +12,7 @@ if TYPE_CHECKING:
         HeadMethod,
         Method,
         NetworkMethod,
-        Unit,
         cross_validate,
-        plan_folds,
-        split_inside,
     )
     from moola_mlflow.evaluation.evidence import (
         DETECTOR,
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
         judge_gain,
         weigh_evidence,
     )
+    from moola_mlflow.evaluation.folds import Fold, NestedFold, plan_folds, split_training_part
     from moola_mlflow.evaluation.gates import (
         COPIES_INPUT,
         Gate,
@@ -75,10 +73,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "HeadMethod",
             "Method",
             "NetworkMethod",
-            "Unit",
             "cross_validate",
-            "plan_folds",
-            "split_inside",
         ),
         "evidence": (
             "DETECTOR",
@@ -93,6 +88,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "judge_gain",
             "weigh_evidence",
         ),
+        "folds": ("Fold", "NestedFold", "plan_folds", "split_training_part"),
         "gates": (
             "COPIES_INPUT",
             "Gate",

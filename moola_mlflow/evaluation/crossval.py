@@ -4,7 +4,7 @@ Everything a fit chooses (epoch, temperature) is chosen on the held part of its 
 predicted once, by what was chosen. The inner splits are drawn before anything is fitted, so all methods share them
 and a set that cannot be split is refused at once.
 
-Shape legend: N windows, M test windows of a unit, C classes, T steps, P inputs a step.
+Shape legend: N windows, M test windows of a fold, C classes, T steps, P inputs a step.
 """
 
 from __future__ import annotations
@@ -19,43 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.core import CvConfig, TrainingError
+from moola_mlflow.core import TrainingError
 from moola_mlflow.evaluation.baselines import fit_predict
-from moola_mlflow.evaluation.folds import inner_split, make_folds
+from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.evaluation.workers import run_tasks
-from moola_mlflow.labels import LabelledSet, Targets, overlap_groups
+from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.models import Encoder, apply_temperature, temperature
 from moola_mlflow.training import FittedHead, HeadInputs, HeadSettings, fit_detector, fit_head, predict
 from moola_mlflow.windows import fit_scaling
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One fold of one repeat under one seed, with the split inside of its training part.
-
-    Shapes: train, test, fit, held int64, positions into the labelled set; ``fit`` and ``held`` are parts of ``train``.
-    """
-
-    seed: int
-    repeat: int
-    fold: int
-    num_folds: int
-    train: np.ndarray
-    test: np.ndarray
-    fit: np.ndarray
-    held: np.ndarray
-    purged: int
-
-    @property
-    def draw(self) -> int:
-        """Seed of the fits of this unit: equal for all methods, another for each unit."""
-        return int(np.random.SeedSequence([self.seed, self.repeat, self.fold]).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
 class FoldOutcome:
-    """What one method says about the test windows of one unit.
+    """What one method says about the test windows of one fold.
 
     Shapes: probability and raw [M, C] (after and before temperature), predicted int64 [M, 2] (start and end).
     """
@@ -71,13 +48,13 @@ class FoldOutcome:
 
 
 class Method(Protocol):
-    """Something that fits on a unit's training part and predicts its test part."""
+    """Something that fits on a fold's training part and predicts its test part."""
 
     @property
     def name(self) -> str: ...
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
-        """Fit and predict; the same unit gives the same outcome in any process."""
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
+        """Fit and predict; the same fold gives the same outcome in any process."""
         ...
 
 
@@ -89,9 +66,9 @@ class HeadMethod:
     inputs: HeadInputs
     settings: HeadSettings
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
-        fitted = fit_head(self.inputs, targets, unit.fit, unit.held, self.settings, unit.draw)
-        return _outcome(fitted, self.inputs.values, targets, unit)
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
+        fitted = fit_head(self.inputs, targets, fold.fit, fold.held, self.settings, fold.fit_seed)
+        return _outcome(fitted, self.inputs.values, targets, fold)
 
 
 @dataclass(frozen=True)
@@ -106,7 +83,7 @@ class NetworkMethod:
     settings: HeadSettings
     encoder: Encoder
     fresh: bool = False
-    """Initialise the encoder anew for each unit, and scale its features by that unit's windows."""
+    """Initialise the encoder anew for each fold, and scale its features by that fold's windows."""
     warmup: int = 20
 
     def start(self, fit: np.ndarray, seed: int) -> Encoder:
@@ -119,10 +96,10 @@ class NetworkMethod:
         encoder.card = {**encoder.card, "scaling": {"mean": encoder.mean.tolist(), "std": encoder.std.tolist()}}
         return encoder
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
-        encoder = self.start(unit.fit, unit.draw)
-        fitted = fit_detector(encoder, self.features, targets, unit.fit, unit.held, self.settings, unit.draw)
-        return _outcome(fitted, self.features.values, targets, unit)
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
+        encoder = self.start(fold.fit, fold.fit_seed)
+        fitted = fit_detector(encoder, self.features, targets, fold.fit, fold.held, self.settings, fold.fit_seed)
+        return _outcome(fitted, self.features.values, targets, fold)
 
 
 @dataclass(frozen=True)
@@ -131,10 +108,10 @@ class ClassicalMethod:
 
     name: str
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
         probability, predicted = fit_predict(
-            self.name, targets.ohlc, targets.label, targets.start, targets.end, unit.train, unit.test,
-            targets.num_classes, unit.draw,
+            self.name, targets.ohlc, targets.label, targets.start, targets.end, fold.train, fold.test,
+            targets.num_classes, fold.fit_seed,
         )  # fmt: skip
         return FoldOutcome(probability, probability, predicted)
 
@@ -153,93 +130,65 @@ def fresh_copy(encoder: Encoder, seed: int) -> Encoder:
     return encoder
 
 
-def plan_folds(labels: LabelledSet, cv: CvConfig, seeds: Sequence[int]) -> list[Unit]:
-    """Return the units of all seeds: ``repeats`` x ``folds`` each, with their inner splits.
-
-    Purge and embargo hold across instruments: the same minutes of two contracts are the same market twice.
-
-    Raises: UserError with the arithmetic where the labels are too few for the folds or for an inner split.
-    """
-    groups, units = overlap_groups(labels), []
-    for seed in seeds:
-        for one in make_folds(labels, groups, cv, seed):
-            unit = Unit(seed, one.repeat, one.index, cv.folds, one.train, one.test, one.train, one.train, one.purged)
-            fit, held = split_inside(labels, groups, one.train, unit, cv)
-            units.append(replace(unit, fit=fit, held=held))
-    return units
-
-
-def split_inside(
-    labels: LabelledSet, groups: np.ndarray, part: np.ndarray, unit: Unit, cv: CvConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split a part of a unit's training windows into those to fit and those held out, purged as between folds.
-
-    Raises: UserError if the windows are too few.
-    """
-    # Not the sum of the numbers: that would give units of neighbouring seeds one and the same split.
-    seed = int(np.random.SeedSequence([unit.seed, unit.repeat, unit.fold, len(part)]).generate_state(1)[0])
-    return inner_split(labels, groups, part, cv, seed)
-
-
 def cross_validate(
     methods: Sequence[Method],
     targets: Targets,
-    units: Sequence[Unit],
+    folds: Sequence[NestedFold],
     *,
     workers: int = 1,
-    on_outcome: Callable[[str, int, FoldOutcome], None] = lambda name, unit, outcome: None,
+    on_outcome: Callable[[str, int, FoldOutcome], None] = lambda name, fold, outcome: None,
     should_stop: Callable[[], str | None] = lambda: None,
     tuned: bool = True,
 ) -> dict[str, list[FoldOutcome]]:
-    """Run every method on every unit and return the outcomes of each, in the order of the units.
+    """Run every method on every fold and return the outcomes of each, in the order of the folds.
 
-    ``on_outcome`` hears (method, number of the unit, outcome) as they come, the first method's first. The outcomes do
+    ``on_outcome`` hears (method, number of the fold, outcome) as they come, the first method's first. The outcomes do
     not depend on the number of ``workers`` (processes). Asked to stop, it returns what is complete: methods that have
-    an outcome of every unit.
+    an outcome of every fold.
     """
-    tasks = [(method, unit) for method in range(len(methods)) for unit in range(len(units))]
+    tasks = [(method, fold) for method in range(len(methods)) for fold in range(len(folds))]
     out: list[dict[int, FoldOutcome]] = [{} for _ in methods]
 
     def heard(task: int, outcome: FoldOutcome) -> None:
-        method, unit = tasks[task]
-        out[method][unit] = outcome
-        on_outcome(methods[method].name, unit, outcome)
+        method, fold = tasks[task]
+        out[method][fold] = outcome
+        on_outcome(methods[method].name, fold, outcome)
 
     try:
-        run_tasks(_run, (list(methods), targets, list(units)), tasks, workers, heard, should_stop, tuned)
+        run_tasks(_run, (list(methods), targets, list(folds)), tasks, workers, heard, should_stop, tuned)
     except TrainingError:
         if not should_stop():  # else the signal went to the whole process group, and the workers died of it first
             raise
     complete = zip(methods, out, strict=True)
-    return {method.name: [done[i] for i in range(len(units))] for method, done in complete if len(done) == len(units)}
+    return {method.name: [done[i] for i in range(len(folds))] for method, done in complete if len(done) == len(folds)}
 
 
-def _run(context: tuple[list[Method], Targets, list[Unit]], task: tuple[int, int]) -> FoldOutcome:
-    methods, targets, units = context
+def _run(context: tuple[list[Method], Targets, list[NestedFold]], task: tuple[int, int]) -> FoldOutcome:
+    methods, targets, folds = context
     started = time.perf_counter()
-    outcome = methods[task[0]].run(targets, units[task[1]])
+    outcome = methods[task[0]].run(targets, folds[task[1]])
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
 def pooled_predictions(
-    outcomes: Sequence[FoldOutcome], units: Sequence[Unit], labels: LabelledSet, *, calibrated: bool = True
+    outcomes: Sequence[FoldOutcome], folds: Sequence[NestedFold], labels: LabelledSet, *, calibrated: bool = True
 ) -> Predictions:
     """Put the folds of each repeat and seed together: what a method says of every window, once a repeat and seed."""
-    keys = sorted({(unit.seed, unit.repeat) for unit in units})
+    keys = sorted({(fold.seed, fold.repeat) for fold in folds})
     num_classes = len(labels.classes)
     probability = np.full((len(keys), len(labels), num_classes), np.nan)
     predicted = np.full((len(keys), len(labels), 2), -1, np.int64)
-    for unit, outcome in zip(units, outcomes, strict=True):
-        k = keys.index((unit.seed, unit.repeat))
-        probability[k, unit.test] = outcome.probability if calibrated else outcome.raw
-        predicted[k, unit.test] = outcome.predicted
+    for fold, outcome in zip(folds, outcomes, strict=True):
+        k = keys.index((fold.seed, fold.repeat))
+        probability[k, fold.test] = outcome.probability if calibrated else outcome.raw
+        predicted[k, fold.test] = outcome.predicted
     return Predictions(labels.label, np.stack([labels.start, labels.end], 1), probability, predicted, labels.classes)
 
 
-def _outcome(fitted: FittedHead, inputs_NTP: Tensor, targets: Targets, unit: Unit) -> FoldOutcome:
+def _outcome(fitted: FittedHead, inputs_NTP: Tensor, targets: Targets, fold: NestedFold) -> FoldOutcome:
     """Calibrate on the held windows, then predict the test windows, once."""
-    warmth = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[unit.held])
-    logits, start, end = (x.numpy(force=True) for x in predict(fitted, inputs_NTP, unit.test))
+    warmth = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[fold.held])
+    logits, start, end = (x.numpy(force=True) for x in predict(fitted, inputs_NTP, fold.test))
     return FoldOutcome(
         apply_temperature(logits, warmth), apply_temperature(logits, 1.0), np.stack([start, end], 1),
         warmth, fitted.best_epoch, fitted.history,

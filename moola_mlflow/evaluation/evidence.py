@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from moola_mlflow.core import Metrics
-from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, pooled_predictions
+from moola_mlflow.evaluation.crossval import FoldOutcome, pooled_predictions
+from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.evaluation.metrics import (
     Interval,
     Predictions,
@@ -67,7 +68,7 @@ class Evidence:
     """What cross-validation says about the detector and about every baseline on the same folds."""
 
     labels: LabelledSet
-    units: list[Unit]
+    folds: list[NestedFold]
     outcomes: dict[str, list[FoldOutcome]]
     predictions: dict[str, Predictions]
     uncalibrated: Predictions
@@ -177,11 +178,11 @@ class Evidence:
             },
             "fold_results": [
                 {
-                    "seed": unit.seed, "repeat": unit.repeat, "fold": unit.fold, "num_train": len(unit.train),
-                    "num_test": len(unit.test), "num_purged": unit.purged, "best_epoch": outcome.best_epoch,
+                    "seed": fold.seed, "repeat": fold.repeat, "fold": fold.index, "num_train": len(fold.train),
+                    "num_test": len(fold.test), "num_purged": fold.num_purged, "best_epoch": outcome.best_epoch,
                     "temperature": outcome.temperature, "seconds": outcome.seconds, **row,
                 }
-                for unit, outcome, row in zip(self.units, self.outcomes[DETECTOR], self.fold_scores, strict=True)
+                for fold, outcome, row in zip(self.folds, self.outcomes[DETECTOR], self.fold_scores, strict=True)
             ],
             "baselines": {
                 method: {name: _plain(interval) for name, interval in self.table[method].items()}
@@ -244,7 +245,7 @@ class Evidence:
     def rows(self, method: str = DETECTOR) -> list[dict[str, Any]]:
         """Return a method's out-of-fold predictions, a row a window and repeat."""
         out = []
-        keys = sorted({(unit.seed, unit.repeat) for unit in self.units})
+        keys = sorted({(fold.seed, fold.repeat) for fold in self.folds})
         found = self.predictions[method]
         for k, (seed, repeat) in enumerate(keys):
             for i in range(len(self.labels)):
@@ -267,22 +268,26 @@ class Evidence:
 
 
 def weigh_evidence(
-    labels: LabelledSet, units: Sequence[Unit], outcomes: Mapping[str, list[FoldOutcome]], *, pretrained: bool = True
+    labels: LabelledSet,
+    folds: Sequence[NestedFold],
+    outcomes: Mapping[str, list[FoldOutcome]],
+    *,
+    pretrained: bool = True,
 ) -> Evidence:
     """Score the detector and every baseline, and their differences, with 95 % intervals over overlap groups.
 
     Windows of two instruments at the same time are one group here: the same hours say the same thing twice.
     """
     groups = overlap_groups(labels, across_instruments=True)
-    predictions = {name: pooled_predictions(rows, units, labels) for name, rows in outcomes.items()}
+    predictions = {name: pooled_predictions(rows, folds, labels) for name, rows in outcomes.items()}
     detector, uncalibrated = (
         predictions[DETECTOR],
-        pooled_predictions(outcomes[DETECTOR], units, labels, calibrated=False),
+        pooled_predictions(outcomes[DETECTOR], folds, labels, calibrated=False),
     )
     span = np.stack([labels.start, labels.end], 1)
-    folds = [
-        scores(labels.label[u.test], o.probability, o.predicted, span[u.test], labels.classes)
-        for u, o in zip(units, outcomes[DETECTOR], strict=True)
+    fold_scores = [
+        scores(labels.label[f.test], o.probability, o.predicted, span[f.test], labels.classes)
+        for f, o in zip(folds, outcomes[DETECTOR], strict=True)
     ]
     all_scores = intervals(detector, groups)
     others = [name for name in predictions if name != DETECTOR]
@@ -293,12 +298,12 @@ def weigh_evidence(
     ece = uncalibrated.statistics()["ece"]
     return Evidence(
         labels=labels,
-        units=list(units),
+        folds=list(folds),
         outcomes=dict(outcomes),
         predictions=predictions,
         uncalibrated=uncalibrated,
         detector=all_scores,
-        std={name: _std([row[name] for row in folds]) for name in all_scores},
+        std={name: _std([row[name] for row in fold_scores]) for name in all_scores},
         table=table,
         differences={
             name: {metric: paired_difference(detector, predictions[name], metric, groups) for metric in HEADLINE}
@@ -308,7 +313,7 @@ def weigh_evidence(
         ece_if_calibrated=ece_if_calibrated(detector.probability),
         num_groups=len(np.unique(groups)),
         pretrained=pretrained,
-        fold_scores=folds,
+        fold_scores=fold_scores,
     )
 
 

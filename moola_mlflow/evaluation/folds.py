@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from moola_mlflow.core import CvConfig, UserError
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels import LabelledSet, overlap_groups
 from moola_mlflow.windows import MINUTE_NS
 
 Kind = Literal["stratified", "time"]
@@ -20,16 +21,48 @@ INNER_DRAWS = 8
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions of the windows of one fold, ascending; ``purged`` windows are on neither side.
+    """One fold of one repeat under one seed: positions of its windows, ascending. Purged windows are on neither side.
 
     Shapes: train int64 [N_train], test int64 [N_test].
     """
 
-    train: np.ndarray
-    test: np.ndarray
+    seed: int
     repeat: int
     index: int
-    purged: int
+    num_folds: int
+    train: np.ndarray
+    test: np.ndarray
+    num_purged: int
+
+    @property
+    def fit_seed(self) -> int:
+        """Seed of everything that is fitted on this fold: the same for all methods, another one for each fold."""
+        return int(np.random.SeedSequence([self.seed, self.repeat, self.index]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class NestedFold(Fold):
+    """A fold whose training part is split once more: what is fitted, and what epoch and temperature are chosen on.
+
+    Shapes: fit, held int64, parts of ``train``.
+    """
+
+    fit: np.ndarray
+    held: np.ndarray
+
+
+def plan_folds(labels: LabelledSet, cv: CvConfig, seeds: Sequence[int]) -> list[NestedFold]:
+    """Return the folds of all seeds, ``cv.repeats`` x ``cv.folds`` each, with their inner splits.
+
+    Raises: UserError with the arithmetic if the labels are too few for the folds or for an inner split.
+    """
+    groups = overlap_groups(labels)
+    folds = []
+    for seed in seeds:
+        for fold in make_folds(labels, groups, cv, seed):
+            fit, held = split_training_part(labels, groups, fold, cv)
+            folds.append(NestedFold(**vars(fold), fit=fit, held=held))
+    return folds
 
 
 def make_folds(labels: LabelledSet, groups: np.ndarray, cv: CvConfig, seed: int) -> list[Fold]:
@@ -55,10 +88,23 @@ def make_folds(labels: LabelledSet, groups: np.ndarray, cv: CvConfig, seed: int)
         for index in range(cv.folds):
             test = np.flatnonzero(fold_N == index)
             train = purge(np.flatnonzero(fold_N != index), test, labels, cv)
-            fold = Fold(train, test, repeat, index, len(labels) - len(test) - len(train))
+            fold = Fold(seed, repeat, index, cv.folds, train, test, len(labels) - len(test) - len(train))
             _check_training_part(fold, labels, cv)
             folds.append(fold)
     return folds
+
+
+def split_training_part(
+    labels: LabelledSet, groups: np.ndarray, fold: Fold, cv: CvConfig, part: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split a fold's training part, or another part of it, into windows to fit and windows held out.
+
+    Raises: UserError if the windows are too few.
+    """
+    part = fold.train if part is None else part
+    # Not the sum of the numbers: that would give folds of neighbouring seeds the same split.
+    seed = int(np.random.SeedSequence([fold.seed, fold.repeat, fold.index, len(part)]).generate_state(1)[0])
+    return inner_split(labels, groups, part, cv, seed)
 
 
 def inner_split(
@@ -208,9 +254,10 @@ def _check_training_part(fold: Fold, labels: LabelledSet, cv: CvConfig) -> None:
     total, tested = int((label == missing[0]).sum()), int((label[fold.test] == missing[0]).sum())
     raise UserError(
         f"fold {fold.index + 1} of {cv.folds} (repeat {fold.repeat + 1}): {len(label)} windows - {len(fold.test)} "
-        f"tested - {fold.purged} purged (span meets a test span, or starts within {cv.embargo_bars} minutes after one) "
-        f"= {len(fold.train)} to train on, none of class '{labels.classes[missing[0]]}' ({total} in the set - {tested} "
-        f"tested - {total - tested} purged). Use time-blocked folds, change cv.folds, or label windows further apart"
+        f"tested - {fold.num_purged} purged (span meets a test span, or starts within {cv.embargo_bars} minutes after "
+        f"one) = {len(fold.train)} to train on, none of class '{labels.classes[missing[0]]}' ({total} in the set - "
+        f"{tested} tested - {total - tested} purged). Use time-blocked folds, change cv.folds, or label windows "
+        "further apart"
     )
 
 

@@ -13,16 +13,9 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.core import FinetuneKeys, UserError, nearest_name
-from moola_mlflow.evaluation.crossval import (
-    ClassicalMethod,
-    FoldOutcome,
-    HeadMethod,
-    Method,
-    NetworkMethod,
-    Unit,
-    fresh_copy,
-)
+from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR
+from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.features import feature_names, price_path_features
 from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.models import (
@@ -88,9 +81,9 @@ class FinetuneSetting:
 
 @dataclass(frozen=True)
 class RandomEncoderMethod:
-    """A head on a frozen encoder of the same architecture and scaling whose weights are drawn anew for each unit.
+    """A head on a frozen encoder of the same architecture and scaling whose weights are drawn anew for each fold.
 
-    One network for all units would make the comparison with it a matter of that draw's luck: over four seeds its
+    One network for all folds would make the comparison with it a matter of that draw's luck: over four seeds its
     Joint@3 has a standard deviation of 0.04 (docs/explanation/objectives.md).
     """
 
@@ -104,9 +97,9 @@ class RandomEncoderMethod:
         """Return what the head reads under one draw. Shapes: [N, T, 4] -> [N, T, P]."""
         return detector_inputs(fresh_copy(self.encoder, draw), self.which, ohlc_NT4, self.device)
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
-        inputs = _both_ways(lambda ohlc: self.inputs(ohlc, unit.draw), targets.ohlc, self.settings.mirror)
-        return HeadMethod(self.name, inputs, self.settings).run(targets, unit)
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
+        inputs = _both_ways(lambda ohlc: self.inputs(ohlc, fold.fit_seed), targets.ohlc, self.settings.mirror)
+        return HeadMethod(self.name, inputs, self.settings).run(targets, fold)
 
 
 def refuse_unread(config: FinetuneKeys) -> None:

@@ -17,7 +17,7 @@ from moola_mlflow.evaluation import (
     FoldOutcome,
     Gate,
     Interval,
-    Unit,
+    NestedFold,
     copies_input,
     gate_reasons,
 )
@@ -31,35 +31,35 @@ WEAK_LABELS_TEXT = (
 )
 
 
-def fold_line(unit: Unit, found: Mapping[str, float]) -> str:
+def fold_line(fold: NestedFold, found: Mapping[str, float]) -> str:
     """Return what the console says of a finished fold."""
     return (
-        f"Fold {unit.fold + 1}/{unit.num_folds}: F1={found['f1_macro']:.3f}, "
-        f"Joint@3={found['joint_success_at_3']:.3f} (repeat {unit.repeat + 1}, seed {unit.seed})"
+        f"Fold {fold.index + 1}/{fold.num_folds}: F1={found['f1_macro']:.3f}, "
+        f"Joint@3={found['joint_success_at_3']:.3f} (repeat {fold.repeat + 1}, seed {fold.seed})"
     )
 
 
-def fold_run(unit: Unit, outcome: FoldOutcome, found: Mapping[str, float]) -> dict[str, Any]:
+def fold_run(fold: NestedFold, outcome: FoldOutcome, found: Mapping[str, float]) -> dict[str, Any]:
     """Return name, tags, parameters, duration, curves and final figures of a fold's child run."""
     names = {"train_loss": Metrics.TRAIN_LOSS, "held_nll": Metrics.VAL_NLL, "held_class_nll": Metrics.VAL_CLASS_NLL,
              "held_f1_macro": Metrics.VAL_F1_MACRO, "held_joint_at_3": Metrics.VAL_JOINT_AT_3}  # fmt: skip
     tags = {
         Tags.STAGE: "fold",
-        Tags.FOLD: unit.fold + 1,
-        Tags.REPEAT: unit.repeat + 1,
-        Tags.SEED: unit.seed,
+        Tags.FOLD: fold.index + 1,
+        Tags.REPEAT: fold.repeat + 1,
+        Tags.SEED: fold.seed,
     }
     final = {f"{Metrics.TEST}{name}": value for name, value in found.items()}
     final |= {Metrics.BEST_EPOCH: outcome.best_epoch, Metrics.TEMPERATURE: outcome.temperature}
     final[Metrics.SECONDS] = outcome.seconds
-    final |= {Metrics.SPLIT_TRAIN: len(unit.fit), Metrics.SPLIT_VAL: len(unit.held), Metrics.SPLIT_TEST: len(unit.test)}
-    final[Metrics.SPLIT_PURGED] = unit.purged
+    final |= {Metrics.SPLIT_TRAIN: len(fold.fit), Metrics.SPLIT_VAL: len(fold.held), Metrics.SPLIT_TEST: len(fold.test)}
+    final[Metrics.SPLIT_PURGED] = fold.num_purged
     return {
-        "name": f"seed {unit.seed} repeat {unit.repeat + 1} fold {unit.fold + 1}",
+        "name": f"seed {fold.seed} repeat {fold.repeat + 1} fold {fold.index + 1}",
         "tags": tags,
         "params": {
-            "fold": unit.fold + 1, "repeat": unit.repeat + 1, "seed": unit.seed, "folds": unit.num_folds,
-            "draw": unit.draw,
+            "fold": fold.index + 1, "repeat": fold.repeat + 1, "seed": fold.seed, "folds": fold.num_folds,
+            "draw": fold.fit_seed,
         },
         "seconds": outcome.seconds,
         "series": [{names[key]: value for key, value in row.items() if key in names} for row in outcome.history],
@@ -270,9 +270,9 @@ def collapse_warning(evidence: Evidence, floor: float) -> str | None:
 
 
 def _folds(evidence: Evidence) -> str:
-    seeds = sorted({unit.seed for unit in evidence.units})
-    repeats = len({(unit.seed, unit.repeat) for unit in evidence.units}) // len(seeds)
-    return f"{evidence.units[0].num_folds} folds x {repeats} repeats x {len(seeds)} seeds"
+    seeds = sorted({fold.seed for fold in evidence.folds})
+    repeats = len({(fold.seed, fold.repeat) for fold in evidence.folds}) // len(seeds)
+    return f"{evidence.folds[0].num_folds} folds x {repeats} repeats x {len(seeds)} seeds"
 
 
 def _counts(labels: LabelledSet) -> str:

@@ -20,14 +20,14 @@ from moola_mlflow.evaluation import (
     FinetuneSetting,
     HeadMethod,
     Method,
+    NestedFold,
     NetworkMethod,
-    Unit,
     detector_method,
     head_settings,
     make_setting,
     plan_folds,
     scores,
-    split_inside,
+    split_training_part,
 )
 from moola_mlflow.labels import LabelledSet, Targets, overlap_groups, read_labels, sample_labels
 from moola_mlflow.models import Encoder
@@ -56,16 +56,16 @@ class FinetuneTrials:
     def __call__(self, config: SweepKeys, report: Reporter) -> TrialOutcome:
         assert isinstance(config, FinetuneSweepKeys)
         seeds = config.cv.seeds or (config.trainer.seed,)
-        units = [inner_unit(self.labels, config, unit) for unit in plan_folds(self.labels, config.cv, seeds)]
+        folds = [inner_fold(self.labels, config, fold) for fold in plan_folds(self.labels, config.cv, seeds)]
         started_at, joints, metrics = self._clock(), [], {}
         method = self._method_for(config)
-        for step, unit in enumerate(units):
+        for step, fold in enumerate(folds):
             if reason := report.should_stop():
                 raise Stopped(reason)
-            outcome = method.run(self.targets, unit)
-            span = np.stack([self.labels.start, self.labels.end], 1)[unit.test]
+            outcome = method.run(self.targets, fold)
+            span = np.stack([self.labels.start, self.labels.end], 1)[fold.test]
             found = scores(
-                self.labels.label[unit.test], outcome.probability, outcome.predicted, span, self.labels.classes
+                self.labels.label[fold.test], outcome.probability, outcome.predicted, span, self.labels.classes
             )
             joints.append(found["joint_success_at_3"])
             metrics = {Metrics.INNER_FOLD_JOINT_AT_3: joints[-1], Metrics.INNER_FOLD_F1_MACRO: found["f1_macro"]}
@@ -105,10 +105,10 @@ def load_labels(config: FinetuneSweepKeys) -> LabelledSet:
     return read_labels(config.labels.path, config.windows.length)
 
 
-def inner_unit(labels: LabelledSet, config: FinetuneSweepKeys, unit: Unit) -> Unit:
-    """Return a unit of work that is tested on a fold's held-out windows. A part of the others chooses the epoch.
+def inner_fold(labels: LabelledSet, config: FinetuneSweepKeys, fold: NestedFold) -> NestedFold:
+    """Return a fold that is tested on the held-out windows of another. A part of the others chooses the epoch.
 
     Raises: UserError if there are too few windows for one more split.
     """
-    fit, held = split_inside(labels, overlap_groups(labels), unit.fit, unit, config.cv)
-    return dataclasses.replace(unit, train=unit.fit, test=unit.held, fit=fit, held=held)
+    fit, held = split_training_part(labels, overlap_groups(labels), fold, config.cv, fold.fit)
+    return dataclasses.replace(fold, train=fold.fit, test=fold.held, fit=fit, held=held)

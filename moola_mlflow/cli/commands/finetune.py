@@ -25,7 +25,7 @@ from moola_mlflow.evaluation import (
     Evidence,
     FinetuneSetting,
     FoldOutcome,
-    Unit,
+    NestedFold,
     build_methods,
     cross_validate,
     detector_gates,
@@ -77,19 +77,19 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.WORKERS: workers})
         active.tags({Tags.ALLOCATOR: allocator})
         labels = steps.load_labels(active, config)
-        units = plan_folds(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
+        folds = plan_folds(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
         encoders = load_encoders(config.finetune.encoder)
         steps.log_encoders(active, encoders)
         setting = make_setting(labels, [encoder for _, encoder in encoders], config, device, precision)
         overlap, warnings = steps.check_overlap(active, labels, encoders)
         warnings = [*labels.warnings, *warnings, *steps.check_label_features(active, labels, config, encoders)]
         print(
-            f"{len(labels)} labelled windows: {labels.counts()}; {len(units)} folds in all; {device}, {precision}, "
+            f"{len(labels)} labelled windows: {labels.counts()}; {len(folds)} folds in all; {device}, {precision}, "
             f"{workers} processes",
             flush=True,
         )
-        outcomes = _cross_validate(active, setting, units, seeds, workers, interrupts)
-        evidence = weigh_evidence(labels, units, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
+        outcomes = _cross_validate(active, setting, folds, seeds, workers, interrupts)
+        evidence = weigh_evidence(labels, folds, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
         warnings += [*list_doubts(setting, evidence), *without_effect(config)]
         if collapse := collapse_warning(evidence, config.gates.recall):
             warnings.append(collapse)
@@ -114,7 +114,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
 def _cross_validate(
     active: Run,
     setting: FinetuneSetting,
-    units: list[Unit],
+    folds: list[NestedFold],
     seeds: tuple[int, ...],
     workers: int,
     interrupts: Interrupts,
@@ -123,18 +123,18 @@ def _cross_validate(
     labels, span = setting.labels, np.stack([setting.labels.start, setting.labels.end], 1)
     total: dict[str, list[FoldOutcome]] = {}
     for seed in seeds:
-        mine = [unit for unit in units if unit.seed == seed]
+        mine = [fold for fold in folds if fold.seed == seed]
 
-        def told(method: str, number: int, outcome: FoldOutcome, mine: list[Unit] = mine) -> None:
+        def told(method: str, number: int, outcome: FoldOutcome, mine: list[NestedFold] = mine) -> None:
             active.beat()
             if method != DETECTOR:
                 return
-            unit = mine[number]
+            fold = mine[number]
             found = scores(
-                labels.label[unit.test], outcome.probability, outcome.predicted, span[unit.test], labels.classes
+                labels.label[fold.test], outcome.probability, outcome.predicted, span[fold.test], labels.classes
             )
-            print(fold_line(unit, found), flush=True)
-            active.child(**fold_run(unit, outcome, found))
+            print(fold_line(fold, found), flush=True)
+            active.child(**fold_run(fold, outcome, found))
 
         methods = build_methods(setting)
         with interrupts.deferred():  # raises at its end what interrupted it

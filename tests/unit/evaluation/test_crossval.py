@@ -23,12 +23,11 @@ from moola_mlflow.evaluation.crossval import (
     HeadMethod,
     Method,
     NetworkMethod,
-    Unit,
     cross_validate,
     fresh_copy,
-    plan_folds,
     pooled_predictions,
 )
+from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.labels.targets import Targets
@@ -56,7 +55,9 @@ def method(name: str, inputs: torch.Tensor = INPUTS) -> Method:
     return ClassicalMethod(name)
 
 
-def units(labels: LabelledSet = LABELS, folds: int = 3, repeats: int = 1, seeds: Sequence[int] = (17,)) -> list[Unit]:
+def planned(
+    labels: LabelledSet = LABELS, folds: int = 3, repeats: int = 1, seeds: Sequence[int] = (17,)
+) -> list[NestedFold]:
     return plan_folds(labels, CvConfig(folds=folds, repeats=repeats), seeds)
 
 
@@ -96,7 +97,7 @@ def test_what_is_fitted_chosen_and_tested_never_meets_and_every_window_is_tested
         assert not set(one.train) & set(one.test)
         assert set(one.fit) | set(one.held) <= set(one.train)
         assert not set(one.fit) & set(one.held)
-        assert one.purged == len(labels) - len(one.train) - len(one.test)
+        assert one.num_purged == len(labels) - len(one.train) - len(one.test)
         sides = [(one.fit, one.held), (one.fit, one.test), (one.held, one.test)]
         for early, late in sides:
             assert not set(groups[early]) & set(groups[late])
@@ -105,23 +106,23 @@ def test_what_is_fitted_chosen_and_tested_never_meets_and_every_window_is_tested
         if times != "none":
             assert not any(meet(labels, *side, embargo * MINUTE_NS) for side in sides)
     keys = list(product((seed, seed + 1), range(repeats), range(folds)))
-    assert [(one.seed, one.repeat, one.fold) for one in all_units] == keys
+    assert [(one.seed, one.repeat, one.index) for one in all_units] == keys
     for which in sorted({key[:2] for key in keys}):
         tested = np.concatenate([one.test for one in all_units if (one.seed, one.repeat) == which])
         np.testing.assert_array_equal(np.sort(tested), np.arange(len(labels)))
 
 
 def test_every_unit_draws_its_own_numbers_and_the_same_ones_each_time() -> None:
-    many = units(folds=3, repeats=3, seeds=(13, 14, 17))
-    draws = [one.draw for one in many]
+    many = planned(folds=3, repeats=3, seeds=(13, 14, 17))
+    draws = [one.fit_seed for one in many]
     assert len(set(draws)) == len(many) == 27
-    assert draws == [one.draw for one in units(folds=3, repeats=3, seeds=(13, 14, 17))]
-    assert [one.draw for one in units(folds=3, repeats=1, seeds=(17,))] == draws[18:21]
+    assert draws == [one.fit_seed for one in planned(folds=3, repeats=3, seeds=(13, 14, 17))]
+    assert [one.fit_seed for one in planned(folds=3, repeats=1, seeds=(17,))] == draws[18:21]
 
 
 def test_a_repeat_or_another_seed_moves_the_blocks() -> None:
     labels = small_labels(90, seed=1)
-    many = units(labels, repeats=2, seeds=(1, 2))
+    many = planned(labels, repeats=2, seeds=(1, 2))
     keys = list(product((1, 2), (0, 1)))
     sizes = {tuple(len(one.test) for one in many if (one.seed, one.repeat) == key) for key in keys}
     assert len(sizes) == 4
@@ -161,7 +162,7 @@ def same(one: FoldOutcome, other: FoldOutcome) -> bool:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_labels_and_spans_of_the_tested_windows_change_nothing(name: str) -> None:
-    one = units()[1]
+    one = planned()[1]
     label, start, end = TARGETS.label.copy(), TARGETS.start.copy(), TARGETS.end.copy()
     label[one.test], start[one.test], end[one.test] = 1 - label[one.test], 0, 104
     corrupted = replace(TARGETS, label=label, start=start, end=end)
@@ -172,7 +173,7 @@ def test_labels_and_spans_of_the_tested_windows_change_nothing(name: str) -> Non
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_prices_of_a_tested_window_change_no_other_prediction(name: str) -> None:
-    one = units()[1]
+    one = planned()[1]
     inputs, ohlc = INPUTS.clone(), TARGETS.ohlc.copy()
     inputs[one.test[0]], ohlc[one.test[0]] = 50 - inputs[one.test[0]], ohlc[one.test[0], ::-1]
     before, after = method(name).run(TARGETS, one), method(name, inputs).run(replace(TARGETS, ohlc=ohlc), one)
@@ -183,7 +184,7 @@ def test_the_prices_of_a_tested_window_change_no_other_prediction(name: str) -> 
 
 @pytest.mark.parametrize("name", METHODS[:3])
 def test_windows_that_were_purged_change_nothing(name: str) -> None:
-    one = units()[0]
+    one = planned()[0]
     gone = one.fit[:3]
     one = replace(one, train=np.setdiff1d(one.train, gone), fit=one.fit[3:])
     inputs = INPUTS.clone()
@@ -195,7 +196,7 @@ def test_windows_that_were_purged_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_outcome_speaks_of_the_tested_windows_in_probabilities_and_spans(name: str) -> None:
-    one = units()[2]
+    one = planned()[2]
     outcome = method(name).run(TARGETS, one)
     for probability in (outcome.probability, outcome.raw):
         assert probability.shape == (len(one.test), 2)
@@ -209,7 +210,7 @@ def test_an_outcome_speaks_of_the_tested_windows_in_probabilities_and_spans(name
 
 
 def test_the_temperature_is_fitted_on_the_held_windows_and_orders_nothing_anew() -> None:
-    one = units()[0]
+    one = planned()[0]
     outcome = method("head").run(TARGETS, one)
     warmed = apply_temperature(np.log(outcome.raw), outcome.temperature)
     np.testing.assert_allclose(outcome.probability, warmed, rtol=1e-9)
@@ -219,7 +220,7 @@ def test_the_temperature_is_fitted_on_the_held_windows_and_orders_nothing_anew()
 
 
 def test_a_fresh_network_is_scaled_by_the_fitted_windows_and_a_pretrained_one_keeps_its_scaling() -> None:
-    one, encoder = units()[0], small_encoder()
+    one, encoder = planned()[0], small_encoder()
     mean, std = fit_scaling(INPUTS[one.fit, :, :11].numpy(), 20)
     fresh = NetworkMethod("n", HeadInputs(INPUTS), SETTINGS, encoder, fresh=True).start(one.fit, 5)
     torch.testing.assert_close(fresh.mean, torch.as_tensor(mean))
@@ -233,7 +234,7 @@ def test_a_network_method_leaves_the_encoder_that_it_was_given_as_it_was(name: s
     given_method = method(name)
     assert isinstance(given_method, NetworkMethod)
     before = {key: tensor.clone() for key, tensor in given_method.encoder.state_dict().items()}
-    given_method.run(TARGETS, units()[0])
+    given_method.run(TARGETS, planned()[0])
     assert all(torch.equal(tensor, before[key]) for key, tensor in given_method.encoder.state_dict().items())
 
 
@@ -261,25 +262,25 @@ def test_a_fresh_copy_has_the_architecture_and_scaling_and_other_weights_from_it
 
 @dataclass(frozen=True)
 class Named:
-    """Says which unit it was run on."""
+    """Says which fold it was run on."""
 
     name: str
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
-        probability = np.full((len(unit.test), 2), [unit.seed / 100, 1 - unit.seed / 100])
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
+        probability = np.full((len(fold.test), 2), [fold.seed / 100, 1 - fold.seed / 100])
         return FoldOutcome(
-            probability, probability[:, ::-1], np.full((len(unit.test), 2), unit.fold), history=[{"x": 1.0}]
+            probability, probability[:, ::-1], np.full((len(fold.test), 2), fold.index), history=[{"x": 1.0}]
         )
 
 
 def test_outcomes_come_in_the_order_of_the_units_and_are_heard_the_first_method_first() -> None:
-    many, heard = units(repeats=2, seeds=(1, 2)), []
+    many, heard = planned(repeats=2, seeds=(1, 2)), []
     done = cross_validate(
         [Named("a"), Named("b")], TARGETS, many, on_outcome=lambda name, number, outcome: heard.append((name, number))
     )
     assert heard == list(product("ab", range(12)))
     for outcomes in (done["a"], done["b"]):
-        assert [int(outcome.predicted[0, 0]) for outcome in outcomes] == [one.fold for one in many]
+        assert [int(outcome.predicted[0, 0]) for outcome in outcomes] == [one.index for one in many]
         assert [outcome.probability[0, 0] for outcome in outcomes] == [one.seed / 100 for one in many]
 
 
@@ -287,7 +288,7 @@ def test_outcomes_come_in_the_order_of_the_units_and_are_heard_the_first_method_
 def test_asked_to_stop_it_returns_the_methods_that_are_complete(heard_before: int, complete: list[str]) -> None:
     heard: list[int] = []
     done = cross_validate(
-        [Named("a"), Named("b")], TARGETS, units(), on_outcome=lambda name, number, outcome: heard.append(number),
+        [Named("a"), Named("b")], TARGETS, planned(), on_outcome=lambda name, number, outcome: heard.append(number),
         should_stop=lambda: "SIGINT" if len(heard) == heard_before else None,
     )  # fmt: skip
     assert len(heard) == heard_before
@@ -303,12 +304,12 @@ def test_workers_that_die_of_the_signal_that_stops_it_are_no_failure(
 
     monkeypatch.setattr("moola_mlflow.evaluation.crossval.run_tasks", broken)
     with nullcontext() if reason else pytest.raises(TrainingError, match="died"):
-        assert cross_validate([Named("a")], TARGETS, units(), should_stop=lambda: reason) == {}
+        assert cross_validate([Named("a")], TARGETS, planned(), should_stop=lambda: reason) == {}
 
 
 @pytest.mark.slow
 def test_the_number_of_processes_changes_no_bit_of_any_method() -> None:
-    many = units(folds=2, seeds=(13, 17))
+    many = planned(folds=2, seeds=(13, 17))
     methods = [method(name) for name in METHODS]
     one, two = (cross_validate(methods, TARGETS, many, workers=workers) for workers in (1, 2))
     assert list(one) == list(two) == list(METHODS)
@@ -322,7 +323,7 @@ def test_the_number_of_processes_changes_no_bit_of_any_method() -> None:
 @given(seed=st.integers(0, 99), order=st.randoms(use_true_random=False))
 def test_pooled_predictions_hold_each_windows_own_fold_once_a_seed_and_repeat(seed: int, order: object) -> None:
     rng = np.random.default_rng(seed)
-    many = units(repeats=2, seeds=(5, 3))
+    many = planned(repeats=2, seeds=(5, 3))
     order.shuffle(many)  # type: ignore[attr-defined]
     outcomes = [
         FoldOutcome(rng.random((len(u.test), 2)), rng.random((len(u.test), 2)), rng.integers(0, 105, (len(u.test), 2)))
@@ -331,9 +332,9 @@ def test_pooled_predictions_hold_each_windows_own_fold_once_a_seed_and_repeat(se
     for calibrated in (True, False):
         found = pooled_predictions(outcomes, many, LABELS, calibrated=calibrated)
         assert found.probability.shape == (4, 36, 2)
-        for unit, outcome in zip(many, outcomes, strict=True):
-            k = [(3, 0), (3, 1), (5, 0), (5, 1)].index((unit.seed, unit.repeat))
-            for row, window in enumerate(unit.test):
+        for fold, outcome in zip(many, outcomes, strict=True):
+            k = [(3, 0), (3, 1), (5, 0), (5, 1)].index((fold.seed, fold.repeat))
+            for row, window in enumerate(fold.test):
                 said = outcome.probability if calibrated else outcome.raw
                 np.testing.assert_array_equal(found.probability[k, window], said[row])
                 np.testing.assert_array_equal(found.predicted[k, window], outcome.predicted[row])
@@ -342,7 +343,7 @@ def test_pooled_predictions_hold_each_windows_own_fold_once_a_seed_and_repeat(se
 
 
 def test_a_window_that_no_fold_tested_is_no_number_rather_than_a_guess() -> None:
-    many = units()[:2]
+    many = planned()[:2]
     found = pooled_predictions([Named("a").run(TARGETS, one) for one in many], many, LABELS)
     untested = np.setdiff1d(np.arange(36), np.concatenate([one.test for one in many]))
     assert np.isnan(found.probability[0, untested]).all()
@@ -361,8 +362,8 @@ def test_the_same_minutes_of_another_instrument_are_never_on_the_other_side() ->
         **{name: np.tile(getattr(one, name), 2) for name in ("label", "start", "end", "start_ns", "end_ns")},
     )
     for kind in ("time", "stratified"):
-        for unit in plan_folds(both, CvConfig(folds=3, kind=kind), [3]):
-            for part, other in ((unit.test, unit.train), (unit.held, unit.fit)):
+        for fold in plan_folds(both, CvConfig(folds=3, kind=kind), [3]):
+            for part, other in ((fold.test, fold.train), (fold.held, fold.fit)):
                 assert not set(both.start_ns[part]) & set(both.start_ns[other])
 
 
@@ -372,13 +373,13 @@ def test_windows_that_share_bars_are_never_on_two_sides_though_their_times_say_t
     for i in range(0, 60, 5):
         ohlc[(i + 31) % 60, :40] = ohlc[i, -40:]
     for kind in ("time", "stratified"):
-        for unit in plan_folds(replace(labels, ohlc=ohlc), CvConfig(folds=3, kind=kind), [3]):
-            parts = [set(part.tolist()) for part in (unit.test, unit.held, unit.fit)]
+        for fold in plan_folds(replace(labels, ohlc=ohlc), CvConfig(folds=3, kind=kind), [3]):
+            parts = [set(part.tolist()) for part in (fold.test, fold.held, fold.fit)]
             for i in range(0, 60, 5):
                 assert sum(bool(part & {i, (i + 31) % 60}) for part in parts) <= 1
 
 
 def test_units_of_neighbouring_seeds_draw_different_inner_splits() -> None:
     labels = small_labels(60)
-    units = plan_folds(labels, CvConfig(folds=5), [13, 14, 15, 16, 17])
-    assert len({tuple(unit.held) for unit in units}) > len(units) // 2
+    folds = plan_folds(labels, CvConfig(folds=5), [13, 14, 15, 16, 17])
+    assert len({tuple(fold.held) for fold in folds}) > len(folds) // 2

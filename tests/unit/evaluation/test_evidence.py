@@ -11,11 +11,12 @@ from itertools import product
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
-from small_evidence import KEYS, LABELS, SKILL, UNITS, evidence, outcomes
+from small_evidence import FOLDS, KEYS, LABELS, SKILL, evidence, outcomes
 
 from moola_mlflow.core import CvConfig, GatesConfig
-from moola_mlflow.evaluation.crossval import FoldOutcome, Unit, plan_folds
+from moola_mlflow.evaluation.crossval import FoldOutcome
 from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh_evidence
+from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.gates import GAIN, detector_gates
 from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet
@@ -35,9 +36,9 @@ def weighed() -> Evidence:
 def by_window(found: Evidence, method: str, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and spans of a seed's repeat, put together window by window."""
     probability, span = np.full((len(LABELS), 2), np.nan), np.full((len(LABELS), 2), -1)
-    for unit, outcome in zip(UNITS, found.outcomes[method], strict=True):
-        if (unit.seed, unit.repeat) == key:
-            for row, window in enumerate(unit.test):
+    for fold, outcome in zip(FOLDS, found.outcomes[method], strict=True):
+        if (fold.seed, fold.repeat) == key:
+            for row, window in enumerate(fold.test):
                 probability[window], span[window] = outcome.probability[row], outcome.predicted[row]
     return probability, span
 
@@ -81,8 +82,8 @@ def test_every_score_is_the_mean_over_seeds_and_repeats_of_that_of_scikit_learn(
 
 def test_the_spread_is_that_of_the_folds_of_all_seeds_and_repeats(weighed: Evidence) -> None:
     f1 = [
-        f1_score(LABELS.label[unit.test], outcome.probability.argmax(1), average="macro")
-        for unit, outcome in zip(UNITS, weighed.outcomes[DETECTOR], strict=True)
+        f1_score(LABELS.label[fold.test], outcome.probability.argmax(1), average="macro")
+        for fold, outcome in zip(FOLDS, weighed.outcomes[DETECTOR], strict=True)
     ]
     assert [row["f1_macro"] for row in weighed.fold_scores] == pytest.approx(f1)
     assert weighed.std["f1_macro"] == pytest.approx(np.std(f1, ddof=1))
@@ -112,7 +113,7 @@ def test_a_difference_averages_seeds_and_repeats_of_a_window_and_then_resamples_
 
 def test_the_same_predictions_again_under_another_seed_narrow_no_interval() -> None:
     once = plan_folds(LABELS, CvConfig(folds=3), (5,))
-    again = [replace(unit, seed=seed) for seed in range(5, 13) for unit in once]
+    again = [replace(fold, seed=seed) for seed in range(5, 13) for fold in once]
     rows = {name: outcomes(skill, i, once) for i, (name, skill) in enumerate(SKILL.items())}
     one, many = (
         weigh_evidence(LABELS, once, rows),
@@ -132,14 +133,14 @@ def test_windows_that_overlap_are_resampled_together() -> None:
         LABELS, **columns, window_id=np.arange(len(twice)).astype(str),
         start_ns=LABELS.start_ns[twice] + later, end_ns=LABELS.end_ns[twice] + later,
     )  # fmt: skip
-    units = [
-        replace(unit, test=np.sort(np.concatenate([2 * unit.test, 2 * unit.test + 1])))
-        for unit in plan_folds(LABELS, CvConfig(folds=3), (5,))
+    folds = [
+        replace(fold, test=np.sort(np.concatenate([2 * fold.test, 2 * fold.test + 1])))
+        for fold in plan_folds(LABELS, CvConfig(folds=3), (5,))
     ]
-    single = [replace(unit, test=unit.test[::2] // 2) for unit in units]
+    single = [replace(fold, test=fold.test[::2] // 2) for fold in folds]
     rows = {name: outcomes(skill, i, single) for i, (name, skill) in enumerate(SKILL.items())}
     both = {name: [doubled_rows(outcome) for outcome in each] for name, each in rows.items()}
-    one, two = weigh_evidence(LABELS, single, rows), weigh_evidence(doubled, units, both)
+    one, two = weigh_evidence(LABELS, single, rows), weigh_evidence(doubled, folds, both)
     for name in ("scratch", "majority"):
         assert two.differences[name]["joint_success_at_3"] == pytest.approx(one.differences[name]["joint_success_at_3"])
 
@@ -266,15 +267,17 @@ def test_metrics_have_the_promised_names_and_no_value_that_is_no_number(weighed:
 def test_a_class_that_is_in_one_fold_alone_leaves_out_what_is_undefined() -> None:
     labels = replace(LABELS, label=(np.arange(len(LABELS)) < 6).astype(np.int64))
     order = np.arange(len(labels))
-    units = [Unit(1, 0, k, 3, order, part, order, order[:0], 0) for k, part in enumerate(np.array_split(order, 3))]
-    rows = {name: outcomes(0.5, i, units, labels) for i, name in enumerate((DETECTOR, "scratch", "majority"))}
-    found = weigh_evidence(labels, units, rows)
+    folds = [
+        NestedFold(1, 0, k, 3, order, part, 0, order, order[:0]) for k, part in enumerate(np.array_split(order, 3))
+    ]
+    rows = {name: outcomes(0.5, i, folds, labels) for i, name in enumerate((DETECTOR, "scratch", "majority"))}
+    found = weigh_evidence(labels, folds, rows)
     assert math.isnan(found.std["recall_retracement"])
     assert "cv/recall_retracement_std" not in found.metrics()
     assert all(math.isfinite(value) for value in found.metrics().values())
     summary = json.loads(json.dumps(without_nan(found.summary()), allow_nan=False))
     assert summary["avg_metrics"]["recall_retracement"]["std"] is None
-    lines = [fold_line(unit, row) for unit, row in zip(units, found.fold_scores, strict=True)]
+    lines = [fold_line(fold, row) for fold, row in zip(folds, found.fold_scores, strict=True)]
     assert all("nan" not in line for line in lines)
 
 
@@ -284,7 +287,7 @@ def test_the_summary_is_read_by_the_published_snippet_and_is_json_that_any_reade
     assert found["avg_metrics"]["joint_success_at_3"]["mean"] == weighed.detector["joint_success_at_3"].mean
     assert all(set(row) == {"mean", "std", "lo", "hi"} for row in found["avg_metrics"].values())
     assert [(row["seed"], row["repeat"], row["fold"]) for row in found["fold_results"]] == [
-        (unit.seed, unit.repeat, unit.fold) for unit in UNITS
+        (fold.seed, fold.repeat, fold.index) for fold in FOLDS
     ]
     assert all(
         row["f1_macro"] == score["f1_macro"]
@@ -334,11 +337,11 @@ def test_calibration_is_shown_before_and_after_temperature(weighed: Evidence) ->
         found = []
         for key in KEYS:
             confidence, right = np.zeros(len(LABELS)), np.zeros(len(LABELS))
-            for unit, outcome in zip(UNITS, weighed.outcomes[DETECTOR], strict=True):
-                if (unit.seed, unit.repeat) == key:
+            for fold, outcome in zip(FOLDS, weighed.outcomes[DETECTOR], strict=True):
+                if (fold.seed, fold.repeat) == key:
                     said = getattr(outcome, name)
-                    confidence[unit.test] = said.max(1)
-                    right[unit.test] = said.argmax(1) == LABELS.label[unit.test]
+                    confidence[fold.test] = said.max(1)
+                    right[fold.test] = said.argmax(1) == LABELS.label[fold.test]
             order = np.argsort(confidence)
             found.append(np.mean([abs((confidence - right)[part].mean()) for part in np.split(order, 5)]))
         return float(np.mean(found))

@@ -109,7 +109,7 @@ def test_exactly_the_training_windows_that_meet_a_test_span_or_its_embargo_are_p
         rest = np.setdiff1d(np.arange(len(labels)), fold.test)
         meets = sides_that_meet(labels, rest, fold.test)
         np.testing.assert_array_equal(fold.train, rest[~meets])
-        assert fold.purged == meets.sum()
+        assert fold.num_purged == meets.sum()
 
 
 @given(
@@ -164,7 +164,7 @@ def test_the_embargo_holds_for_105_bars_after_a_test_span_and_not_before_it() ->
     for gap, lost in ((105, 1), (106, 0)):
         for fold in make_folds(apart(40, minutes=104 + gap), np.arange(40), CvConfig(folds=4), 0):
             last = fold.test.max()
-            assert fold.purged == (lost if last < 39 else 0)
+            assert fold.num_purged == (lost if last < 39 else 0)
             assert (last + 1 in fold.train) == (lost == 0 and last < 39)
             assert fold.test.min() == 0 or fold.test.min() - 1 in fold.train
 
@@ -175,14 +175,14 @@ def test_the_same_minutes_of_another_instrument_are_purged_too() -> None:
     assert one.end_ns is not None
     both = labelled_set(np.repeat(one.label, 2), np.repeat(one.start_ns, 2), np.repeat(one.end_ns, 2), 2)
     folds = make_folds(both, np.arange(80), CvConfig(folds=4, repeats=3, kind="stratified"), 0)
-    assert sum(fold.purged for fold in folds) > 50
+    assert sum(fold.num_purged for fold in folds) > 50
     for fold in folds:
         assert not set(fold.train // 2) & set(fold.test // 2)
 
 
 def test_time_blocks_cost_fewer_windows_than_stratified_folds() -> None:
     data = apart(100, minutes=105), np.arange(100)
-    lost = {kind: sum(fold.purged for fold in make_folds(*data, CvConfig(kind=kind), 0)) for kind in KINDS}
+    lost = {kind: sum(fold.num_purged for fold in make_folds(*data, CvConfig(kind=kind), 0)) for kind in KINDS}
     assert lost["time"] <= 5
     assert lost["stratified"] > 50
 

@@ -21,15 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig, CvConfig
 from moola_mlflow.evaluation.baselines import window_statistics
-from moola_mlflow.evaluation.crossval import (
-    ClassicalMethod,
-    FoldOutcome,
-    Method,
-    Unit,
-    cross_validate,
-    plan_folds,
-    pooled_predictions,
-)
+from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, Method, cross_validate, pooled_predictions
+from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.labels import weak
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.targets import Targets
@@ -45,12 +38,12 @@ class Nearest:
 
     name: str = "nearest"
 
-    def run(self, targets: Targets, unit: Unit) -> FoldOutcome:
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
         statistics = window_statistics(targets.ohlc)
         model = make_pipeline(StandardScaler(), KNeighborsClassifier(1))
-        model.fit(statistics[unit.train], targets.label[unit.train])
-        probability = np.eye(targets.num_classes)[model.predict(statistics[unit.test])]
-        return FoldOutcome(probability, probability, np.stack([targets.start, targets.end], 1)[unit.test])
+        model.fit(statistics[fold.train], targets.label[fold.train])
+        probability = np.eye(targets.num_classes)[model.predict(statistics[fold.test])]
+        return FoldOutcome(probability, probability, np.stack([targets.start, targets.end], 1)[fold.test])
 
 
 def slid(seed: int, sample_bars: int) -> LabelledSet:
@@ -59,15 +52,15 @@ def slid(seed: int, sample_bars: int) -> LabelledSet:
     return weak.weak_labels(bars, 10**6, seed, overlap=True)
 
 
-def shuffled(labelled: LabelledSet, seed: int) -> list[Unit]:
+def shuffled(labelled: LabelledSet, seed: int) -> list[NestedFold]:
     """The folds that come to mind first: blind to overlap."""
     parts = KFold(FOLDS, shuffle=True, random_state=seed).split(labelled.label)
-    return [Unit(seed, 0, k, FOLDS, train, test, train, NONE, 0) for k, (train, test) in enumerate(parts)]
+    return [NestedFold(seed, 0, k, FOLDS, train, test, 0, train, NONE) for k, (train, test) in enumerate(parts)]
 
 
-def f1(method: Method, labelled: LabelledSet, units: Sequence[Unit]) -> float:
-    outcomes = cross_validate([method], Targets.of(labelled), units)[method.name]
-    said = pooled_predictions(outcomes, units, labelled)
+def f1(method: Method, labelled: LabelledSet, folds: Sequence[NestedFold]) -> float:
+    outcomes = cross_validate([method], Targets.of(labelled), folds)[method.name]
+    said = pooled_predictions(outcomes, folds, labelled)
     return float(f1_score(said.label, said.probability[0].argmax(1), average="macro"))
 
 
@@ -76,7 +69,7 @@ def f1_elsewhere(method: Method, labelled: LabelledSet, fresh: LabelledSet) -> f
     one, other = Targets.of(labelled), Targets.of(fresh)
     columns = [np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("label", "start", "end", "ohlc")]
     train, test = np.arange(len(labelled)), len(labelled) + np.arange(len(fresh))
-    outcome = method.run(Targets(*columns, num_classes=2), Unit(0, 0, 0, 1, train, test, train, NONE, 0))
+    outcome = method.run(Targets(*columns, num_classes=2), NestedFold(0, 0, 0, 1, train, test, 0, train, NONE))
     return float(f1_score(other.label, outcome.probability.argmax(1), average="macro"))
 
 
@@ -103,7 +96,7 @@ def test_overlap_inflates_a_score_and_purged_folds_foretell_another_series(
     for seed in SEEDS:
         labelled = slid(seed, sample_bars=10_500)
         purged = plan_folds(labelled, CvConfig(folds=FOLDS), [seed])
-        both = [f1(method, labelled, units) for units in (shuffled(labelled, seed), purged)]
+        both = [f1(method, labelled, folds) for folds in (shuffled(labelled, seed), purged)]
         rows.append((*both, f1_elsewhere(method, labelled, fresh)))
     blind, honest, elsewhere = np.array(rows).T
     inflation = blind - honest

@@ -16,17 +16,9 @@ from small_models import small_encoder
 
 from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.evaluation.crossval import (
-    ClassicalMethod,
-    FoldOutcome,
-    HeadMethod,
-    Method,
-    NetworkMethod,
-    Unit,
-    fresh_copy,
-    plan_folds,
-)
+from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh_evidence
+from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.methods import (
     CLASSICAL,
     FinetuneSetting,
@@ -137,7 +129,7 @@ def test_every_network_gets_the_windows_upside_down_or_none_does(kind: str) -> N
     given, plain = setting(kind), setting(kind, finetune__mirror=False)
     upside_down = methods(replace(given, labels=replace(LABELS, ohlc=mirrored(LABELS.ohlc))))
     for name, method in methods(given).items():
-        if isinstance(method, ClassicalMethod | RandomEncoderMethod):  # the latter makes its own, for each unit
+        if isinstance(method, ClassicalMethod | RandomEncoderMethod):  # the latter makes its own, for each fold
             continue
         read, turned = read_by(method), read_by(upside_down[name])
         assert read.mirrored is not None
@@ -245,11 +237,11 @@ def test_an_ensembles_scaling_from_scratch_waits_for_the_slowest_members_feature
 def test_an_ensemble_from_scratch_is_trained_member_by_member_and_predicts() -> None:
     given = setting("ensemble", trainer__epochs=1)
     scratch, pooled = (methods(given)[name] for name in ("scratch", "pooled_scratch"))
-    (unit, *_) = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    (fold, *_) = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
     before = {name: tensor.clone() for name, tensor in given.architecture.state_dict().items()}
     for method in (scratch, pooled):
-        outcome = method.run(Targets.of(LABELS), unit)
-        assert outcome.probability.shape == (len(unit.test), 2)
+        outcome = method.run(Targets.of(LABELS), fold)
+        assert outcome.probability.shape == (len(fold.test), 2)
         assert np.isfinite(outcome.probability).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in given.architecture.state_dict().items())
 
@@ -345,13 +337,13 @@ def test_a_refit_takes_the_epochs_it_is_given_and_follows_its_seed(kind: str) ->
 
 
 def evidence() -> Evidence:
-    units = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    folds = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
 
-    def said(unit: Unit) -> FoldOutcome:
-        probability = np.eye(2)[LABELS.label[unit.test]] * 0.8 + 0.1
-        return FoldOutcome(probability, probability, np.stack([LABELS.start, LABELS.end], 1)[unit.test], 1.0, 1)
+    def said(fold: NestedFold) -> FoldOutcome:
+        probability = np.eye(2)[LABELS.label[fold.test]] * 0.8 + 0.1
+        return FoldOutcome(probability, probability, np.stack([LABELS.start, LABELS.end], 1)[fold.test], 1.0, 1)
 
-    return weigh_evidence(LABELS, units, {name: [said(unit) for unit in units] for name in (DETECTOR, "scratch")})
+    return weigh_evidence(LABELS, folds, {name: [said(fold) for fold in folds] for name in (DETECTOR, "scratch")})
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,9 @@ from sklearn.metrics import roc_auc_score
 from small_models import small_encoder
 
 from moola_mlflow.core import CvConfig, resolve
-from moola_mlflow.evaluation.crossval import (
-    FoldOutcome,
-    HeadMethod,
-    Method,
-    Unit,
-    cross_validate,
-    plan_folds,
-    pooled_predictions,
-)
+from moola_mlflow.evaluation.crossval import FoldOutcome, HeadMethod, Method, cross_validate, pooled_predictions
 from moola_mlflow.evaluation.evidence import DETECTOR, weigh_evidence
+from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.methods import detector_method, make_setting, refit_detector
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.targets import Targets
@@ -57,7 +50,7 @@ class Crossed:
     """A labelled set and what its cross-validation said."""
 
     labels: LabelledSet
-    units: list[Unit]
+    folds: list[NestedFold]
     outcomes: list[FoldOutcome]
 
     def auroc(self) -> float:
@@ -71,14 +64,14 @@ class Crossed:
         return float(
             np.mean(
                 [
-                    roc_auc_score(self.labels.label[unit.test], outcome.probability[:, 1])
-                    for unit, outcome in zip(self.units, self.outcomes, strict=True)
+                    roc_auc_score(self.labels.label[fold.test], outcome.probability[:, 1])
+                    for fold, outcome in zip(self.folds, self.outcomes, strict=True)
                 ]
             )
         )
 
     def _score(self, name: str) -> float:
-        statistic = pooled_predictions(self.outcomes, self.units, self.labels).statistics()[name]
+        statistic = pooled_predictions(self.outcomes, self.folds, self.labels).statistics()[name]
         return float(statistic(np.ones((1, len(self.labels))))[0])
 
 
@@ -88,12 +81,12 @@ def crossed(labels: LabelledSet, method: Method, seed: int) -> Crossed:
 
 def leaked(labels: LabelledSet, method: Method, seed: int) -> Crossed:
     """The same, but the test windows are fitted too."""
-    units = plan_folds(labels, CvConfig(folds=5), (seed,))
-    return scored(labels, method, [replace(unit, fit=np.arange(len(labels))) for unit in units])
+    folds = plan_folds(labels, CvConfig(folds=5), (seed,))
+    return scored(labels, method, [replace(fold, fit=np.arange(len(labels))) for fold in folds])
 
 
-def scored(labels: LabelledSet, method: Method, units: list[Unit]) -> Crossed:
-    return Crossed(labels, units, cross_validate([method], Targets.of(labels), units)[method.name])
+def scored(labels: LabelledSet, method: Method, folds: list[NestedFold]) -> Crossed:
+    return Crossed(labels, folds, cross_validate([method], Targets.of(labels), folds)[method.name])
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +188,7 @@ def test_a_detector_refitted_on_shuffled_labels_knows_nothing_of_another_series(
     """
     rows = []
     for seed, one in enumerate(shuffles[:REFITTED]):
-        epochs = weigh_evidence(one.labels, one.units, {DETECTOR: one.outcomes}, pretrained=False).epochs()
+        epochs = weigh_evidence(one.labels, one.folds, {DETECTOR: one.outcomes}, pretrained=False).epochs()
         swapped = replace(one.labels, label=1 - one.labels.label)
         rows.append([auroc(refitted(given, epochs, seed), fresh) for given in (one.labels, swapped)])
     both = np.array(rows)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_evidence import LABELS, SKILL, UNITS, evidence
+from small_evidence import FOLDS, LABELS, SKILL, evidence
 
 from moola_mlflow.core import Config, GatesConfig
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
@@ -46,15 +46,15 @@ def test_a_class_that_is_hardly_ever_found_is_a_warning_that_names_it(weighed: E
 
 
 def test_a_folds_child_run_has_its_curves_scores_and_sizes(weighed: Evidence) -> None:
-    unit, row = UNITS[4], weighed.fold_scores[4]
+    fold, row = FOLDS[4], weighed.fold_scores[4]
     outcome = replace(weighed.outcomes[DETECTOR][4], history=[{"train_loss": 2.0, "held_nll": 3.0}, {"train_loss": 1}])
-    child = fold_run(unit, outcome, row)
+    child = fold_run(fold, outcome, row)
     assert child["name"] == "seed 5 repeat 2 fold 2"
     assert child["tags"] == {"moola.stage": "fold", "moola.fold": 2, "moola.repeat": 2, "moola.seed": 5}
     assert child["series"] == [{"train/loss": 2.0, "val/nll": 3.0}, {"train/loss": 1}]
     assert child["final"]["test/f1_macro"] == row["f1_macro"]
-    assert child["final"]["split/test"] == len(unit.test)
-    line = fold_line(unit, row)
+    assert child["final"]["split/test"] == len(fold.test)
+    line = fold_line(fold, row)
     assert line.startswith(f"Fold 2/3: F1={row['f1_macro']:.3f}, Joint@3={row['joint_success_at_3']:.3f}")
 
 
