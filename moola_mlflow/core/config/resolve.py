@@ -92,7 +92,7 @@ def _explain(error: Any, valid: Mapping[str, Any]) -> str:
         inner = ".".join(str(part) for part in error["loc"][2:])
         return f"{key}, {inner}: {error['msg'].removeprefix('Value error, ')} (given {_shown(error['input'])})"
     text = f"{key}={_shown(error['input'])}: {error['msg']}; allowed: {allowed_values(field)}"
-    return f"{text}. {field.description}"
+    return f"{text}. {' '.join((field.description or '').split())}"
 
 
 def _shown(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import ROOT
+from paths import PYTHONPATH, ROOT
 from sklearn.metrics import f1_score
 from sklearn.model_selection import KFold
 from sklearn.neighbors import KNeighborsClassifier
@@ -113,6 +114,7 @@ def test_what_tests_found_ends_the_output_of_a_run_whose_tests_pass_in_worker_pr
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_it.py").write_text('def test_it(figure):\n    figure("found 0.5")\n')
     command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", "test_it.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\ntest_it.py::test_it: found 0.5\n" in done.stdout.partition(" figures ")[2]
