@@ -61,7 +61,7 @@ class Plain:
 
         from moola_mlflow.core.runtime import seeded_generator
         from moola_mlflow.models.encoders.keyed_dropout import use_torch_dropout
-        from moola_mlflow.training.trainer import lr_factor
+        from moola_mlflow.training.schedule import lr_factor
         from moola_mlflow.windows.batches import Batch
 
         self.config, self.data, self.model = prepared(arguments)

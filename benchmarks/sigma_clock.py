@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from moola_mlflow.training.trainer import lr_factor
+from moola_mlflow.training.schedule import lr_factor
 
 STEPS = (900, 2_000, 4_000, 8_700, 10_000)
 HUBERS = (0.0, 1e-5, 2.75e-5, 1e-3, 1e-2)

@@ -108,6 +108,7 @@ ENTRY_POINTS = {
         (
             "moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
             "moola label --seed 23 --out other_labels.parquet  # of sample bars, other windows",
+            "moola label --labels.rule strict-0-12  # any rule of the registry",
         ),
         own={"out": Argument("Parquet file that gets the labelled windows.", "out/labels.parquet")},
         meanings={

@@ -119,7 +119,7 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
             picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
             active.figure(picture, f"{Artifacts.RECONSTRUCTION_FIGURE}{event.epoch:03d}.png")
 
-    display = progress_module.TrainingDisplay(trainer.settings.trainer.epochs, trainer.steps)
+    display = progress_module.TrainingDisplay(trainer.epochs, trainer.steps)
     trainer.subscribers = (display, track)
     with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
         try:

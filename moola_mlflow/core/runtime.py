@@ -186,7 +186,7 @@ def cpu_has_bf16() -> bool:
 
 
 # Purposes of seeds, so that no two streams share one.
-ORDER, DRAWS, EVALUATION, BASELINE_FIT, LEAK, PICTURES, DROPOUT = range(7)
+ORDER, DRAWS, EVALUATION, BASELINE_FIT, LEAK, PICTURES, DROPOUT, MIRROR = range(8)
 
 
 def seeded_generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generator:

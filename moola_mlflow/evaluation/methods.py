@@ -16,7 +16,8 @@ from moola_mlflow.core import FinetuneKeys, UserError, nearest_name
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR
 from moola_mlflow.evaluation.folds import NestedFold
-from moola_mlflow.features import feature_names, price_path_features
+from moola_mlflow.evaluation.prior_method import PriorMethod, has_priors, priors_of
+from moola_mlflow.features import input_names, price_path_features
 from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.models import (
     HEADS,
@@ -42,7 +43,7 @@ UNREAD = (
 """Keys and sections (``name.``) that no fine-tuning reads."""
 ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
 """What a given encoder brings with it."""
-SAMPLES_OWN = ("labels.n", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
+SAMPLES_OWN = ("labels.n", "labels.rule", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
 """What only labels made from sample bars are made by."""
 CLASSICAL = ("majority", "logistic", "boosting", "rule")
 
@@ -63,11 +64,22 @@ class FinetuneSetting:
     precision: str
 
     @property
+    def reader(self) -> str:
+        """What reads the inputs: ``prior`` or ``head``."""
+        tuned = self.config.finetune
+        fits = self.kind == "frozen" and tuned.head == "span" and has_priors(self.encoder)
+        return "prior" if tuned.reader != "head" and fits else "head"
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the detector reads: the prior reader, the encoding alone."""
+        return "encoding" if self.reader == "prior" else self.config.finetune.inputs
+
+    @property
     def which(self) -> Inputs:
         """What the networks without pre-training read: what the detector reads, or, where it reads path features
         alone, what a network would have in their place, an encoding."""
-        inputs = self.config.finetune.inputs
-        return "encoding" if inputs == "price_path" else inputs
+        return "encoding" if self.inputs == "price_path" else self.inputs
 
     @property
     def kind(self) -> str:
@@ -143,8 +155,21 @@ def make_setting(
                 "take an encoder trained with windows.length equal to the labels' windows"
             )
     pretrained = None if not encoders else encoders[0] if len(encoders) == 1 else Ensemble(encoders)
+    if config.finetune.reader == "prior":
+        _check_prior(pretrained, config)
     architecture = pretrained if pretrained is not None else _architecture(labels, config)
     return FinetuneSetting(labels, pretrained, architecture.to(device), config, device, precision)
+
+
+def _check_prior(encoder: Encoder | None, config: FinetuneKeys) -> None:
+    """Refuse what the prior reader cannot read. Raises: UserError."""
+    tuned = config.finetune
+    if encoder is None or tuned.inputs == "price_path" or not tuned.freeze or tuned.head != "span":
+        raise UserError(
+            "finetune.reader=prior reads the encodings of frozen encoders at a span; give encoder=, keep "
+            "freeze_encoder=true and finetune.head=span, or set finetune.reader=head"
+        )
+    priors_of(encoder)
 
 
 def _architecture(labels: LabelledSet, config: FinetuneKeys) -> Encoder:
@@ -152,7 +177,8 @@ def _architecture(labels: LabelledSet, config: FinetuneKeys) -> Encoder:
 
     Nothing else is known of it. Only a frozen random encoder keeps this scaling, and has a small advantage by it.
     """
-    parts, num = config.encoder, len(feature_names(config.features.set))
+    parts = config.encoder
+    num = len(input_names(config.features.set, parts.inputs))
     encoder = build_encoder(parts.name, num, parts.hidden, parts.layers, parts.dropout)
     encoder.card = describe_encoder(config, encoder)
     features = encoder_features(encoder, labels.ohlc).numpy(force=True)
@@ -211,7 +237,10 @@ def build_methods(setting: FinetuneSetting) -> list[Method]:
 
 
 def detector_method(setting: FinetuneSetting) -> Method:
-    inputs = setting.config.finetune.inputs
+    inputs = setting.inputs
+    if setting.reader == "prior":
+        assert setting.encoder is not None
+        return PriorMethod(DETECTOR, _cached(setting, setting.encoder, inputs), priors_of(setting.encoder))
     if setting.kind == "scratch":
         return _scratch(DETECTOR, setting, setting.architecture, inputs, setting.config.finetune.head)
     if setting.kind != "unfrozen":
@@ -261,6 +290,8 @@ def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[En
     Nothing is held out: nothing is chosen here.
     """
     targets, method = Targets.of(setting.labels), detector_method(setting)
+    if isinstance(method, PriorMethod):
+        return setting.encoder, method.fit(targets, np.arange(len(setting.labels)))
     assert isinstance(method, HeadMethod | NetworkMethod)
     everything, none = np.arange(len(setting.labels)), np.zeros(0, np.int64)
     settings = replace(method.settings, stop_after=epochs)

@@ -6,6 +6,7 @@ To add features, add a file to this folder that holds ``ROWS``, and name it in t
 from __future__ import annotations
 
 from moola_mlflow.core import find_plugins
+from moola_mlflow.features.inputs import EncoderInputs, compute_inputs, input_names
 from moola_mlflow.features.price_path import PRICE_PATH_FEATURE_NAMES, price_path_features
 from moola_mlflow.features.quality import Tally, check_quality, quality_metrics, quality_report, quality_table
 from moola_mlflow.features.relativity import (
@@ -24,6 +25,7 @@ from moola_mlflow.features.zigzag import Hybrid, Swings
 __all__ = [
     "FEATURE_SETS",
     "PRICE_PATH_FEATURE_NAMES",
+    "EncoderInputs",
     "Feature",
     "Hybrid",
     "State",
@@ -31,10 +33,12 @@ __all__ = [
     "Tally",
     "check_quality",
     "compute_features",
+    "compute_inputs",
     "compute_swings",
     "feature_bounds",
     "feature_names",
     "flip_rate",
+    "input_names",
     "price_path_features",
     "quality_metrics",
     "quality_report",

@@ -10,7 +10,8 @@ import numpy as np
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.core import BarsConfig, FinetuneKeys, SampleBarsConfig, UserError, WeakLabelsConfig
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
-from moola_mlflow.labels.surge_rule import CLASSES, NO_LABEL, NO_SURGE, RULE, SHORTEST, apply_rule
+from moola_mlflow.labels.rules import apply_rules, check_length, find_rule
+from moola_mlflow.labels.surge_rule import CLASSES, RULE
 from moola_mlflow.windows import Windows, make_windows
 
 STRIDE = 21  # bars between candidate windows: five phases, so that a surge may stand anywhere in its window
@@ -31,36 +32,43 @@ class Patterns:
     num_candidates: int
     num_no_label: int
     num_no_surge: int
+    classes: tuple[str, ...] = CLASSES
+    rule: str = RULE
 
 
 def find_patterns(
-    bars: Bars, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False
+    bars: Bars, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False, rule: str = RULE
 ) -> Patterns:
-    """Apply the rule to candidate windows cut every 21 bars, and keep labelled ones that share no bar.
+    """Apply a rule to candidate windows cut every 21 bars, and keep labelled ones that share no bar.
 
     Which of several overlapping ones stays is drawn from the seed: the first of them would always hold its surge at
     its right edge. With ``overlap`` all stay.
 
-    Raises: UserError where no window fits, or none gets a label.
+    Raises: UserError where the rule is unknown, no window fits, or none gets a label.
     """
-    if length < SHORTEST:
-        raise UserError(f"windows.length={length}; the label rule needs {SHORTEST} bars or more; 105 is the default")
+    labeller = find_rule(rule)
+    check_length(labeller, length)
     candidates = make_windows(bars, length, STRIDE, max_gap_minutes)
     chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
-    outcome, start, end = (
-        np.concatenate(parts) for parts in zip(*(apply_rule(candidates.gather(chunk)) for chunk in chunks), strict=True)
+    # Numbered by their times, so that a rule with noise says the same of a window in any file.
+    marks = [apply_rules([labeller], candidates.gather(chunk), candidates.start_ns[chunk])[0] for chunk in chunks]
+    outcome, start, end, spans, labelled = (
+        np.concatenate([getattr(part, name) for part in marks])
+        for name in ("outcome", "start", "end", "found", "labelled")
     )
-    found = np.flatnonzero(outcome < len(CLASSES))
+    found = np.flatnonzero(labelled)
     if len(found) == 0:
         raise UserError(
-            f"no labels: {len(candidates):,} candidate windows in {len(bars):,} bars, none with a surge that pulled "
-            "back or paused; give more bars"
+            f"no labels: {len(candidates):,} candidate windows in {len(bars):,} bars, none that the rule "
+            f"{rule} gives a class; give more bars"
         )
     if not overlap:
         found = found[_apart(candidates.starts[found], length, len(bars), np.random.default_rng(seed))]
-    no_label, no_surge = int((outcome == NO_LABEL).sum()), int((outcome == NO_SURGE).sum())
     chosen = candidates.select(found)
-    return Patterns(chosen, outcome[found], start[found], end[found], len(candidates), no_label, no_surge)
+    return Patterns(
+        chosen, outcome[found], start[found], end[found], len(candidates), int((spans & ~labelled).sum()),
+        int((~spans).sum()), labeller.classes, rule,
+    )  # fmt: skip
 
 
 def _apart(starts: np.ndarray, length: int, num_bars: int, rng: np.random.Generator) -> np.ndarray:
@@ -90,9 +98,11 @@ def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
         rng = np.random.default_rng(seed)
         pick = np.array([rng.choice(part) for part in np.array_split(pick, n)])
     label = patterns.label[pick]
-    if len(set(label.tolist())) < len(CLASSES):
+    present, label = np.unique(label, return_inverse=True)
+    classes = tuple(patterns.classes[i] for i in present.tolist())
+    if len(classes) < 2:
         raise UserError(
-            f"all {len(label):,} labels are '{CLASSES[label[0]]}', of {found:,} found; a detector needs both classes: "
+            f"all {len(label):,} labels are '{classes[0]}', of {found:,} found; a detector needs two classes: "
             "raise n or give more bars"
         )
     windows = patterns.windows.select(pick)
@@ -109,18 +119,24 @@ def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
         ]
     )
     labels = LabelledSet(
-        window_id, windows.gather(np.arange(len(pick))), label, CLASSES, patterns.start[pick], patterns.end[pick],
-        windows.start_ns, windows.end_ns, instrument, weak=True, rule=RULE, bars_sha256=bars.sha256,
+        window_id, windows.gather(np.arange(len(pick))), label, classes, patterns.start[pick], patterns.end[pick],
+        windows.start_ns, windows.end_ns, instrument, weak=True, rule=patterns.rule, bars_sha256=bars.sha256,
         warnings=tuple(warnings),
     )  # fmt: skip
     return replace(labels, sha256=content_sha256(labels))
 
 
 def weak_labels(
-    bars: Bars, n: int, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False
+    bars: Bars,
+    n: int,
+    seed: int,
+    length: int = LENGTH,
+    max_gap_minutes: int = 5,
+    overlap: bool = False,
+    rule: str = RULE,
 ) -> LabelledSet:
-    """Label n windows of some bars by the rule. Raises: UserError where that gives no set of two classes."""
-    return choose_labels(find_patterns(bars, seed, length, max_gap_minutes, overlap), n, seed)
+    """Label n windows of some bars by a rule. Raises: UserError where that gives no set of two classes."""
+    return choose_labels(find_patterns(bars, seed, length, max_gap_minutes, overlap, rule), n, seed)
 
 
 def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
@@ -140,5 +156,8 @@ def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
 def sample_labels(config: FinetuneKeys, n: int, seed: int) -> LabelledSet:
     """Label n windows of sample bars that pre-training does not see."""
     bars = read_bars(sample_bars(config.bars, config.labels), min_bars=config.windows.length)
-    labels = weak_labels(bars, n, seed, config.windows.length, config.bars.max_gap_minutes, config.labels.overlap)
+    options = config.labels
+    labels = weak_labels(
+        bars, n, seed, config.windows.length, config.bars.max_gap_minutes, options.overlap, options.rule
+    )
     return replace(labels, path="sample")

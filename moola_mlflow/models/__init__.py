@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
     from moola_mlflow.models.objectives.price_path import median_range, running_max, shifted
+    from moola_mlflow.models.prior_reader import Prior, SpanLabels, fit_prior_reader, reader_loss
     from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, detect, detect_options, scan
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -75,6 +76,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "objectives.base": ("Errors", "Objective", "leak"),
         "objectives.baselines": ("Ridge",),
         "objectives.price_path": ("median_range", "running_max", "shifted"),
+        "prior_reader": ("Prior", "SpanLabels", "fit_prior_reader", "reader_loss"),
         "scanning": ("SCAN_PARAMETERS", "Scan", "detect", "detect_options", "scan"),
     },
 )

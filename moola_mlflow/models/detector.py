@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.features import PRICE_PATH_FEATURE_NAMES, Hybrid, compute_features, price_path_features
+from moola_mlflow.features import PRICE_PATH_FEATURE_NAMES, price_path_features
 from moola_mlflow.models.calibration import apply_temperature
-from moola_mlflow.models.embedding import check_windows
+from moola_mlflow.models.embedding import check_windows, encoder_inputs
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import members_of
 from moola_mlflow.models.heads import HIT_BARS, Detector, Inputs, Output, SpanHead, span_scores
@@ -135,7 +135,7 @@ def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
 
 
 def encoder_features(encoder: Encoder, ohlc_NT4: np.ndarray) -> Tensor:
-    """Return the raw features that an encoder reads, as its card says; of an ensemble, each member's side by side.
+    """Return the raw inputs that an encoder reads, as its card says; of an ensemble, each member's side by side.
 
     Shapes: [N, T, 4] -> float32 [N, T, F].
     """
@@ -143,10 +143,10 @@ def encoder_features(encoder: Encoder, ohlc_NT4: np.ndarray) -> Tensor:
     computed: dict[str, np.ndarray] = {}
     parts = []
     for member in members_of(encoder):
-        spec = member.card["features"]
-        if str(spec) not in computed:
-            computed[str(spec)] = compute_features(ohlc_NT4, spec["set"], Hybrid(**spec["hybrid"]))
-        parts.append(computed[str(spec)])
+        spec = str((member.card["features"], member.card["architecture"].get("inputs")))
+        if spec not in computed:
+            computed[spec] = encoder_inputs(member.card, ohlc_NT4)
+        parts.append(computed[spec])
     return torch.from_numpy(np.concatenate(parts, -1))
 
 

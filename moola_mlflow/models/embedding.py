@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from moola_mlflow.core import UserError
-from moola_mlflow.features import Hybrid, compute_features
+from moola_mlflow.features import Hybrid, compute_inputs
 from moola_mlflow.models.encoders.base import Encoder
 
 POOLS = ("mean", "last", "none")
@@ -36,6 +39,14 @@ def check_windows(ohlc_NT4: np.ndarray, length: int) -> np.ndarray:
     return ohlc
 
 
+def encoder_inputs(card: Mapping[str, Any], ohlc_NT4: np.ndarray) -> np.ndarray:
+    """Return what an encoder reads of raw windows, as its card says. Shapes: [N, T, 4] -> float32 [N, T, P]."""
+    spec = card["features"]
+    # Encoders of earlier versions do not say: they read the features.
+    inputs = card["architecture"].get("inputs", "features")
+    return compute_inputs(ohlc_NT4, spec["set"], Hybrid(**spec["hybrid"]), inputs)
+
+
 @torch.no_grad()
 def embed(encoder: Encoder, ohlc_NT4: np.ndarray, pool: str = "mean") -> Tensor:
     """Return the encoder's embedding of raw OHLC windows.
@@ -45,13 +56,12 @@ def embed(encoder: Encoder, ohlc_NT4: np.ndarray, pool: str = "mean") -> Tensor:
     """
     if pool not in POOLS:
         raise UserError(f"pool={pool!r}; allowed: {', '.join(POOLS)}")
-    spec = encoder.card["features"]
     ohlc = check_windows(ohlc_NT4, encoder.card["window"]["length"])
     was_training, device = encoder.training, encoder.mean.device
     encoder.eval()
     parts = []
     for lo in range(0, len(ohlc), CHUNK):
-        x_BTF = compute_features(ohlc[lo : lo + CHUNK], spec["set"], Hybrid(**spec["hybrid"]))
+        x_BTF = encoder_inputs(encoder.card, ohlc[lo : lo + CHUNK])
         h_BTD = encoder(torch.from_numpy(x_BTF).to(device)).float()
         parts.append(h_BTD.mean(1) if pool == "mean" else h_BTD[:, -1] if pool == "last" else h_BTD)
     encoder.train(was_training)

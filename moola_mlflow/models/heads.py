@@ -114,6 +114,25 @@ class SpanHead(Head):
         return best_span(*output.pointers, self.lengths)
 
 
+class LinearSpanHead(SpanHead):
+    """Start, end and class by linear layers on the inputs as they are, the class at the span: no hidden layer.
+
+    It is what the prior reader fits. Pointers need no bias: one number added at all steps changes no softmax over them.
+    """
+
+    def __init__(self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int) -> None:
+        Head.__init__(self, lengths, num_steps)
+        self.pointer = nn.Linear(num_inputs, 2, bias=False)
+        self.classify = nn.Linear(3 * num_inputs, num_classes)
+
+    def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
+        start_BT, end_BT = self.pointer(z_BTP).unbind(-1)
+        if span is None:
+            span = best_span(start_BT.detach(), end_BT.detach(), self.lengths)
+        pooled_B3P = pooling(*span, z_BTP.shape[1]).to(z_BTP.dtype) @ z_BTP
+        return Output(self.classify(pooled_B3P.flatten(1)), (start_BT, end_BT))
+
+
 class PooledHead(Head):
     """The published head: mean pool over steps, class by a linear layer, centre and length by sigmoids."""
 
@@ -189,7 +208,11 @@ def pooling(start_B: Tensor, end_B: Tensor, num_steps: int) -> Tensor:
     return weight_B3T / weight_B3T.sum(-1, keepdim=True).clamp(min=1)
 
 
-HEADS: dict[str, Callable[[int, int, tuple[int, int], int], Head]] = {"span": SpanHead, "pooled": PooledHead}
+HEADS: dict[str, Callable[[int, int, tuple[int, int], int], Head]] = {
+    "span": SpanHead,
+    "linear": LinearSpanHead,
+    "pooled": PooledHead,
+}
 """Constructors: (num_inputs, num_classes, lengths, num_steps) -> head. A new head is a class and a row here."""
 
 

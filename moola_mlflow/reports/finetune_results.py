@@ -151,7 +151,8 @@ def _described(setting: FinetuneSetting) -> str:
         "unfrozen": "encoder trained on",
         "scratch": "encoder trained from scratch",
     }
-    return f"{kinds[setting.kind]}, head `{setting.config.finetune.head}`, inputs `{setting.config.finetune.inputs}`"
+    reads = "prior reader" if setting.reader == "prior" else f"head `{setting.config.finetune.head}`"
+    return f"{kinds[setting.kind]}, {reads}, inputs `{setting.inputs}`"
 
 
 def detector_card(
@@ -183,6 +184,7 @@ def detector_card(
         ],
         "pretrain_overlap": overlap,
         "fitted": setting.kind,
+        "reader": setting.reader,
         "finetune": config.finetune.model_dump(mode="json"),
         "cv": config.cv.model_dump(mode="json"),
         "epochs": evidence.epochs(),

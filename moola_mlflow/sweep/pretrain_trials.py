@@ -48,7 +48,7 @@ class PretrainTrials:
     def data(self, config: PretrainSweepKeys) -> TrainingData:
         """Return the data of a configuration. The last few stay in memory."""
         tree = config.model_dump(mode="json")
-        key = json.dumps([tree[section] for section in DATA_SECTIONS])
+        key = json.dumps([*(tree[section] for section in DATA_SECTIONS), tree["encoder"]["inputs"]])
         if key not in self._prepared:
             check_names(config)
             while len(self._prepared) >= MAX_PREPARED:

@@ -86,12 +86,19 @@ def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> Res
         )
     checkpoint = Checkpointer(folder / "checkpoints").load_latest()
     history, done = read_history(folder), checkpoint.state["epoch"] + 1
-    if history.status == "FINISHED" and done >= config.trainer.epochs:
+    if history.status == "FINISHED" and _is_complete(config, checkpoint.state):
         raise UserError(
             f"run {run_id} is finished: all {done} epochs are trained. To train longer, raise "
             "trainer.epochs" + ("" if kind == "new" else " and allow it with tracking.allow_drift=trainer.epochs")
         )
     return ResumePoint(run_id, folder, checkpoint, history.data_sha256, kind == "new", drift)
+
+
+def _is_complete(config: PretrainKeys, state: dict[str, Any]) -> bool:
+    """Return whether a checkpoint holds all the steps, or all the epochs, of a configuration."""
+    if config.trainer.steps:
+        return bool(state["scheduler"]["last_epoch"] >= config.trainer.steps)
+    return bool(state["epoch"] + 1 >= config.trainer.epochs)
 
 
 def _newest(config: PretrainKeys, root: Path) -> Path | None:

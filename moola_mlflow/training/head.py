@@ -23,6 +23,7 @@ from moola_mlflow.core import TrainingError, seeded_generator
 from moola_mlflow.labels import Targets
 from moola_mlflow.models import HIT_BARS, Detector, Encoder, EncoderDetector, Output, Span
 from moola_mlflow.training.optimizer import AdamW
+from moola_mlflow.windows import mirrored as mirrored
 
 Index = np.ndarray
 """Positions of windows, int64."""
@@ -97,11 +98,6 @@ class FittedHead:
     history: list[dict[str, float]]
     """One row an epoch: ``train_loss``, and on the held windows ``held_nll``, its class part ``held_class_nll``,
     ``held_f1_macro`` and ``held_joint_at_3``."""
-
-
-def mirrored(ohlc_NT4: np.ndarray) -> np.ndarray:
-    """Return the windows upside down: every move changes its sign, highs become lows."""
-    return -ohlc_NT4[..., [0, 2, 1, 3]]
 
 
 def fit_head(

@@ -56,7 +56,7 @@ def diagnose(
         **vars(at),
         "gradient_norms": gradient_norms(model.named_parameters()),
         "weights_not_finite": [name for name, p in model.named_parameters() if not bool(p.isfinite().all())],
-        "features": features_of(model.encoder.standardise(batch.x_BTF), source.names),
+        "features": features_of(model.encoder.standardise(batch.x_BTF), source.input_names),
         "windows": windows_of(
             batch, source.windows.start_ns, lambda one: model.objective(model.encoder, one, make_generator())
         ),

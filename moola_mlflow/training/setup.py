@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.core import FeaturesConfig, FeaturesKeys, Metrics, TrainingError, TrainingKeys
-from moola_mlflow.features import Hybrid, check_quality, feature_names
+from moola_mlflow.features import Hybrid, check_quality, input_names
 from moola_mlflow.models import Checkpointer, build_encoder, build_objective
 from moola_mlflow.training.distributed import World
 from moola_mlflow.training.engine import Pretraining
@@ -21,6 +21,7 @@ from moola_mlflow.windows import (
     Windows,
     check_drawn,
     feature_statistics,
+    input_scaling,
     make_windows,
     split_by_time,
     with_weights,
@@ -34,9 +35,9 @@ SHARED_SECTIONS = (*DATA_SECTIONS, "encoder", "objective", "optimizer", "schedul
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Bars cut, split and checked. Configurations that agree in ``DATA_SECTIONS`` can share it.
+    """Bars cut, split and checked. Configurations that agree in ``DATA_SECTIONS`` and ``encoder.inputs`` can share it.
 
-    Shapes: mean, std [F].
+    Shapes: mean, std [P], of the encoder's inputs.
     """
 
     bars: Bars
@@ -80,7 +81,7 @@ def prepare(config: TrainingKeys, device: torch.device, observer: PrepareObserve
     train = feature_statistics(source, split.train)
     quality = train.report(flip_rate)
     check_quality(quality)
-    return TrainingData(bars, source, split, *train.scaling(), quality)
+    return TrainingData(bars, source, split, *input_scaling(train, split.train), quality)
 
 
 def cut_windows(bars: Bars, config: FeaturesKeys | TrainingKeys) -> Windows:
@@ -106,12 +107,15 @@ def hybrid(features: FeaturesConfig) -> Hybrid:
 
 def batch_source(windows: Windows, config: FeaturesKeys | TrainingKeys, device: torch.device) -> BatchSource:
     """Return the source of batches over windows."""
-    return BatchSource(windows, config.features.set, hybrid(config.features), config.windows.warmup, device)
+    inputs = config.encoder.inputs if isinstance(config, TrainingKeys) else "features"
+    return BatchSource(
+        windows, config.features.set, hybrid(config.features), config.windows.warmup, device, inputs=inputs
+    )
 
 
 def check_names(config: TrainingKeys) -> None:
     """Refuse an unknown encoder, objective or feature set before any bar is read. Raises: UserError."""
-    names = feature_names(config.features.set)
+    names = input_names(config.features.set, config.encoder.inputs)
     build_encoder(config.encoder.name, len(names), hidden=1, layers=1, dropout=0.0)
     build_objective(config.objective, names, encoding_size=1)
 
@@ -120,9 +124,9 @@ def build_model(config: TrainingKeys, source: BatchSource, mean: Tensor, std: Te
     """Return encoder and objective, initialised from the seed, with the training windows' scaling. Shapes: [F], [F]."""
     torch.manual_seed(config.trainer.seed)
     parts = config.encoder
-    encoder = build_encoder(parts.name, len(source.names), parts.hidden, parts.layers, parts.dropout)
+    encoder = build_encoder(parts.name, len(source.input_names), parts.hidden, parts.layers, parts.dropout)
     encoder.set_scaling(mean, std)
-    return Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
+    return Pretraining(encoder, build_objective(config.objective, source.input_names, encoder.output_size))
 
 
 def build_trainer(

@@ -23,6 +23,7 @@ from moola_mlflow.core import (
     DRAWS,
     DROPOUT,
     EVALUATION,
+    MIRROR,
     ORDER,
     Metrics,
     OptimizerConfig,
@@ -41,17 +42,11 @@ from moola_mlflow.training.engine import Engine, Pretraining
 from moola_mlflow.training.events import EpochEnded, MemoryRanOut, StepEnded, TrainingEvent, WentBack
 from moola_mlflow.training.nan_report import NumbersWrong
 from moola_mlflow.training.optimizer import AdamW
+from moola_mlflow.training.schedule import scheduled
 from moola_mlflow.training.validation import Evaluation
 from moola_mlflow.windows import Batch, BatchSource, Split
 
 EPOCH_SCORES = ("loss", "loss_profiled", "huber", "mae", "skill", "sigma")
-
-
-def lr_factor(step: int, total: int, warmup: int, final: float) -> float:
-    """Return the share of the peak learning rate at a step: linear warm-up, then cosine to ``final``."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 @dataclass(frozen=True)
@@ -121,6 +116,8 @@ class Trainer:
         self.progress = Progress()
         trainer, tuned = settings.trainer, is_tuned(settings.runtime)
         self.steps = math.ceil(len(split.train) / trainer.batch_size)
+        self.total_steps = trainer.steps or self.steps * trainer.epochs
+        self.epochs = math.ceil(self.total_steps / self.steps)
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         others = [p for p in model.parameters() if p.ndim < 2]
         decay = settings.optimizer.weight_decay
@@ -174,7 +171,7 @@ class Trainer:
 
     def _is_done(self) -> bool:
         done, trainer = self.progress.epoch, self.settings.trainer
-        return done >= trainer.epochs or done - 1 - self.progress.best_epoch >= trainer.patience
+        return done >= self.epochs or done - 1 - self.progress.best_epoch >= trainer.patience
 
     def _train_epoch(self) -> str | None:
         """Run the steps left in this epoch; return the reason to stop, if there is one."""
@@ -182,12 +179,15 @@ class Trainer:
         self.model.train()
         rng = np.random.default_rng([self.settings.trainer.seed, ORDER, progress.epoch])
         order = self.source.windows.shuffled(self.split.train, rng)
+        order = order[: size * (self.total_steps - progress.epoch * self.steps)]
+        rng = np.random.default_rng([self.settings.trainer.seed, MIRROR, progress.epoch])
+        flipped = rng.random(self.steps) < 0.5 if self.settings.trainer.mirror else None
         sums = torch.tensor(progress.train_sums, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         sums = sums.to(self.device)
         first_bad = torch.full((), -1, device=self.device)
         reason = None
         try:
-            for batch in self.source.batches(order, size, first=progress.step):
+            for batch in self.source.batches(order, size, progress.step, flipped):
                 loss, norm, errors = self._step(batch)
                 # With a loss scale an infinite gradient is a skipped step, not an error.
                 checked = loss if self.scaler.is_enabled() else loss + norm
@@ -208,7 +208,7 @@ class Trainer:
             raise
         if (bad := int(first_bad)) >= 0:
             progress.step = bad
-            batch = next(self.source.batches(order[: (bad + 1) * size], size, first=bad))
+            batch = next(self.source.batches(order[: (bad + 1) * size], size, bad, flipped))
             raise self._wrong(math.nan, None, batch)
         progress.train_sums = tuple(sums.tolist())
         return reason
@@ -241,6 +241,7 @@ class Trainer:
             Metrics.TRAIN_LOSS: loss / max(count, 1),
             Metrics.TRAIN_MAE: absolute / max(count, 1),
             **{f"{Metrics.VAL}{name}": value for name, value in scores.items() if name in EPOCH_SCORES},
+            **self.evaluation.further_scores(),
             Metrics.LR: progress.lr,
             Metrics.EPOCH_SECONDS: trained_s,
             Metrics.WINDOWS_PER_SECOND: len(self.split.train) / trained_s,
@@ -260,7 +261,7 @@ class Trainer:
         if self.checkpointer is not None:
             self.checkpointer.save_epoch(self.state(), huber)
         self._remember()
-        self._emit(EpochEnded(progress.epoch - 1, self.settings.trainer.epochs, metrics, improved))
+        self._emit(EpochEnded(progress.epoch - 1, self.epochs, metrics, improved))
 
     def _save_interrupted(self) -> None:
         if self.checkpointer is not None:
@@ -314,9 +315,7 @@ class Trainer:
         return self.device.type != "cuda"
 
     def _lr_factor(self, step: int) -> float:
-        total = self.steps * self.settings.trainer.epochs
-        warmup = min(round(self.settings.schedule.warmup_epochs * self.steps), total // 2)
-        return self.progress.lr_scale * lr_factor(step, total, warmup, self.settings.schedule.final_fraction)
+        return self.progress.lr_scale * scheduled(self.settings.schedule, step, self.total_steps, self.steps)
 
     def _generator(self, *purpose: int) -> torch.Generator:
         device = self.device if self.device.type == "cuda" else "cpu"

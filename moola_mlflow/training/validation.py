@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from moola_mlflow.core import BASELINE_FIT, EVALUATION, LEAK, PICTURES
-from moola_mlflow.models import Errors, leak
+from moola_mlflow.models import Encoder, Errors, leak
 from moola_mlflow.training.engine import Engine
 from moola_mlflow.windows import Batch, BatchSource, Split
 
@@ -76,6 +76,17 @@ class Evaluation:
         scores |= {f"skill_{name}": value for name, value in skill.items()}
         scores |= {f"mae_{name}": float(total.absolute_K[i] / count[i]) for i, name in enumerate(objective.targets)}
         return scores
+
+    @torch.no_grad()
+    def further_scores(self, other: Encoder | None = None) -> dict[str, float]:
+        """Return the objective's further scores of the model, or of another encoder with its task heads.
+
+        They have their metric names, and come from validation windows.
+        """
+        model = self.model.eval()
+        encoder, heads = (other, other.task_heads) if other else (model.encoder, model.objective.task_heads())
+        with self.engine.autocast():
+            return model.objective.epoch_scores(encoder, heads, Passes(self.source, self.split.val))
 
     @torch.no_grad()
     def reconstruct(self, num_windows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,11 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.features import Hybrid, compute_features, feature_names, flip_rate
-from moola_mlflow.windows.windows import Windows
+from moola_mlflow.features import (
+    Hybrid,
+    compute_features,
+    compute_inputs,
+    feature_names,
+    flip_rate,
+    input_names,
+)
+from moola_mlflow.windows.windows import Windows, mirrored
 
 # Features are vectorised over windows, so windows are computed in chunks: a small batch then costs no more per window.
 CHUNK = 2048
+LARGEST_HELD = 2**30
+"""Bytes of inputs that are held in memory on a CPU where price-path features make them dear to compute again."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Batch:
 
     ``index`` holds the positions of the windows they came from. The first ``warmup`` steps never carry a loss.
 
-    Shapes: x_BTF float32 raw features; prices_BT4 float64 open, high, low, close; index [B].
+    Shapes: x_BTF float32 raw inputs of the encoder; prices_BT4 float64 open, high, low, close; index [B].
     """
 
     x_BTF: Tensor
@@ -52,42 +61,74 @@ class BatchSource:
     resident: bool | None = None
     """Whether features and prices of all windows stay on the device. None: only on a GPU that has room for them."""
 
+    inputs: str = "features"
+    """What the encoder reads: features, price_path or both."""
+
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the features, in the order of the last axis."""
+        """Names of the relativity features, in the order of the last axis."""
         return feature_names(self.feature_set)
 
-    def batches(self, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the windows of ``order`` in batches, starting with batch ``first``. The last batch may be smaller."""
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the encoder's inputs, in the order of the last axis of a batch."""
+        return input_names(self.feature_set, self.inputs)
+
+    def batches(
+        self, order: np.ndarray, batch_size: int, first: int = 0, flipped: np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """Yield the windows of ``order`` in batches, starting with batch ``first``. The last batch may be smaller.
+
+        Shapes: flipped bool [number of batches]: whether a batch's windows are turned upside down; None: none is.
+        """
         chunk = max(1, CHUNK // batch_size) * batch_size
-        held = self._held
         for lo in range(first * batch_size, len(order), chunk):
             index = order[lo : lo + chunk]
-            if held:
-                rows = self._there(torch.from_numpy(index))
-                x, p = held[0][rows], held[1][rows]
-            else:
-                x, p = self._computed(index)
+            flip = None
+            if flipped is not None:
+                flip = np.repeat(flipped[lo // batch_size :][: chunk // batch_size], batch_size)[: len(index)]
+            x, p = self._rows(index, flip)
             for i in range(0, len(index), batch_size):
                 part = slice(i, i + batch_size)
                 yield Batch(x[part], p[part], index[part], self.warmup)
+
+    def _rows(self, index: np.ndarray, flip: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """Return inputs and prices of some windows, some of them upside down. Shapes: index int [M], flip bool [M]."""
+        if not self._held:
+            return self._computed(index, flip)
+        rows = self._there(torch.from_numpy(index))
+        x, p = self._held[0][rows], self._held[1][rows]
+        if flip is not None and flip.any():
+            at = self._there(torch.from_numpy(np.flatnonzero(flip)))
+            x[at], p[at] = self._held_flipped[rows[at]], mirrored(p[at])
+        return x, p
+
+    @cached_property
+    def _held_flipped(self) -> Tensor:
+        """Inputs of all windows upside down, on the device."""
+        num = len(self.windows)
+        parts = [np.arange(lo, min(lo + CHUNK, num)) for lo in range(0, num, CHUNK)]
+        return torch.cat([self._computed(part, np.ones(len(part), bool))[0] for part in parts])
 
     @cached_property
     def _held(self) -> tuple[Tensor, Tensor] | None:
         """Features and prices of all windows on the device, or None if each epoch computes them again."""
         num, length = len(self.windows), self.windows.length
-        size = num * length * (4 * len(self.names) + 8 * 4)
-        if not (has_room(self.device, size) if self.resident is None else self.resident):
+        size = num * length * (4 * len(self.input_names) + 8 * 4)
+        resident = has_room(self.device, size) or (self.inputs != "features" and size <= LARGEST_HELD)
+        if not (resident if self.resident is None else self.resident):
             return None
-        x = torch.empty(num, length, len(self.names), device=self.device)
+        x = torch.empty(num, length, len(self.input_names), device=self.device)
         p = torch.empty(num, length, 4, device=self.device, dtype=self._price_type)
         for lo in range(0, num, CHUNK):
             x[lo : lo + CHUNK], p[lo : lo + CHUNK] = self._computed(np.arange(lo, min(lo + CHUNK, num)))
         return x, p
 
-    def _computed(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _computed(self, index: np.ndarray, flip: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         prices = self.windows.gather(index)
-        x = torch.from_numpy(compute_features(prices, self.feature_set, self.hybrid))
+        if flip is not None:
+            prices = np.where(flip[:, None, None], mirrored(prices), prices)
+        x = torch.from_numpy(compute_inputs(prices, self.feature_set, self.hybrid, self.inputs))
         return self._there(x), self._there(torch.from_numpy(prices).to(self._price_type))
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.features import Tally, compute_features, quality_report
+from moola_mlflow.features import Tally, compute_features, price_path_features, quality_report
 from moola_mlflow.windows.batches import CHUNK, BatchSource, fit_scaling
 
 SAMPLE = 16_384
@@ -56,3 +56,25 @@ def feature_statistics(source: BatchSource, order: np.ndarray) -> FeatureStatist
         first, last = np.searchsorted(kept, [lo, lo + len(part)])
         sample[first:last] = features[kept[first:last] - lo]
     return FeatureStatistics(source, sample, tally)
+
+
+def input_scaling(statistics: FeatureStatistics, order: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each of the encoder's inputs over the valid steps of some windows.
+
+    Those of the relativity features come from ``statistics``, which hold the same windows.
+
+    Shapes: order int [N] -> [P], [P].
+    """
+    source = statistics.source
+    parts = [statistics.scaling()] if source.inputs != "price_path" else []
+    if source.inputs != "features":
+        count, total, square = 0, np.zeros(1), np.zeros(1)
+        for lo in range(0, len(order), CHUNK):
+            x_NTP = price_path_features(source.windows.gather(order[lo : lo + CHUNK]))[:, source.warmup :]
+            x_MP = x_NTP.reshape(-1, x_NTP.shape[-1]).astype(np.float64)
+            count, total, square = count + len(x_MP), total + x_MP.sum(0), square + (x_MP**2).sum(0)
+        mean = total / count
+        std = np.sqrt(np.maximum(square / count - mean**2, 0))
+        parts.append((torch.from_numpy(mean).float(), torch.from_numpy(std).float()))
+    means, stds = zip(*parts, strict=True)
+    return torch.cat(means), torch.cat(stds)

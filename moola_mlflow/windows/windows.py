@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from moola_mlflow.bars import MINUTE_NS, Bars, segments, take_rows, take_runs
 from moola_mlflow.core import UserError, nearest_name
 
-__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "with_weights"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["MINUTE_NS", "Windows", "check_drawn", "make_windows", "mirrored", "with_weights"]
+
+Prices = TypeVar("Prices", np.ndarray, "Tensor")
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,11 @@ class Windows:
         until *= len(order) / until[-1]
         drawn = np.searchsorted(until, rng.random() + np.arange(len(order)), side="right")
         return rng.permutation(order[np.minimum(drawn, len(order) - 1)])
+
+
+def mirrored(ohlc: Prices) -> Prices:
+    """Return the windows upside down: every move changes its sign, highs become lows. Shapes: [..., 4] -> [..., 4]."""
+    return -ohlc[..., [0, 2, 1, 3]]
 
 
 def make_windows(bars: Bars, length: int = 105, stride: int = 52, max_gap_minutes: int = 5) -> Windows:

@@ -198,6 +198,11 @@ def test_an_unknown_rule_is_refused(name: str) -> None:
         find_rule(name)
 
 
-def test_windows_too_short_for_the_rules_are_refused() -> None:
-    with pytest.raises(UserError, match="90 bars or more"):
-        RuleWindows(np.ones((2, 80, 4)))
+def test_windows_too_short_for_a_rule_are_refused() -> None:
+    with pytest.raises(UserError, match=r"windows\.length=80; the label rule strict-0-1 needs 90 bars"):
+        find_rule("strict-0-1").apply(RuleWindows(np.ones((2, 80, 4))))
+
+
+def test_prices_of_another_shape_are_refused() -> None:
+    with pytest.raises(UserError, match=r"shape \[N, T, 4\]"):
+        RuleWindows(np.ones((2, 105, 5)))

@@ -174,7 +174,7 @@ def _refit(
     """Fit on all labels, save and register; return the detector's URI."""
     encoder, head = refit_detector(setting, evidence.epochs(), setting.config.trainer.seed)
     detector = PatternDetector(
-        head.cpu(), encoder.cpu() if encoder is not None else None, setting.config.finetune.inputs,
+        head.cpu(), encoder.cpu() if encoder is not None else None, setting.inputs,
         setting.labels.classes, evidence.temperature(), card,
     )  # fmt: skip
     folder = active.folder / Artifacts.DETECTOR

@@ -9,7 +9,6 @@ from moola_mlflow.bars import utc
 from moola_mlflow.cli import steps
 from moola_mlflow.core import Interrupts, LabelKeys, UserError, markdown_code
 from moola_mlflow.labels import (
-    RULE,
     LabelledSet,
     Patterns,
     choose_labels,
@@ -21,7 +20,7 @@ from moola_mlflow.labels import (
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, run_name
 
 WEAK = (
-    f"This is a WEAK labeller: a fixed rule ({RULE}) made these labels from prices, nobody has looked at them. "
+    "This is a WEAK labeller: a fixed rule ({rule}) made these labels from prices, nobody has looked at them. "
     "A score on them says how well the rule is imitated, not that a market can be read."
 )
 
@@ -41,7 +40,7 @@ def run(config: LabelKeys, preset: str, interrupts: Interrupts, out: str = "out/
         if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
             raise UserError(f"out='{out}' holds the bars themselves; give another name, nothing was overwritten")
         length, gap = config.windows.length, config.bars.max_gap_minutes
-        patterns = find_patterns(bars, seed, length, gap, config.labels.overlap)
+        patterns = find_patterns(bars, seed, length, gap, config.labels.overlap, config.labels.rule)
         labels = choose_labels(patterns, config.labels.n, seed)
         write_labels(labels, path)
         active.metrics(_metrics(patterns, labels))
@@ -81,14 +80,15 @@ def _rows(labels: LabelledSet) -> list[dict[str, Any]]:
 
 
 def _tell(active: Run, config: LabelKeys, patterns: Patterns, labels: LabelledSet, path: Path) -> None:
+    weak = WEAK.format(rule=patterns.rule)
     counts = ", ".join(f"{count:,} {name}" for name, count in labels.counts().items())
     summary = f"{len(labels):,} weak labels of {len(patterns.label):,} found: {counts}"
     warnings = "".join(f"\n\nWarning: {warning}" for warning in labels.warnings)
     active.note(
-        f"**{summary}.**\n\n{WEAK}{warnings}\n\n"
+        f"**{summary}.**\n\n{weak}{warnings}\n\n"
         f"Bars {markdown_code(config.bars.path)}, content SHA-256 `{labels.sha256}`. "
         f"File: {markdown_code(path)}, an artifact of this run too."
     )
     for warning in labels.warnings:
         print(f"Warning: {warning}", flush=True)
-    print(f"{summary} -> {path}\n{WEAK}\nsha256 {labels.sha256}", flush=True)
+    print(f"{summary} -> {path}\n{weak}\nsha256 {labels.sha256}", flush=True)

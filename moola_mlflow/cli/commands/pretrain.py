@@ -56,17 +56,19 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         folder = active.folder / "checkpoints"
         checkpointer = Checkpointer(folder, about_training(config, active.id))
         trainer = build_trainer(config, data, precision, checkpointer, world)
-        model, initial = trainer.model, frozen_copy(trainer.model.encoder)
+        model = trainer.model
         active.tags({Tags.SHARDS: trainer.engine.parts, Tags.PROCESSES: world.size})
         print(
             f"{len(bars):,} bars, {len(source.windows):,} windows: {len(split.train):,} train, {len(split.val):,} val, "
-            f"{len(split.test):,} test; {len(source.names)} features; {device}, {precision}, "
+            f"{len(split.test):,} test; {len(source.input_names)} features; {device}, {precision}, "
             f"{describe_processes(world.size, trainer.engine.parts, threads)}",
             flush=True,
         )
         check_alike(trainer, config, bars.sha256)
         trainer.should_stop = interrupts.reason
         trainer.evaluation.fit_baselines()
+        model.encoder.task_heads = model.objective.task_heads()
+        initial = frozen_copy(model.encoder)
         active.tags({Tags.IDENTITY: str(model.objective.identity).lower()})
         check_leak(trainer, active.metrics)
         if point:
@@ -84,6 +86,7 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         card = encoder_card(trainer, results, bars, dict(data.quality), active.id)
         checked = encoder_gates(card, config.gates)
         active.json(gates_table(checked), Artifacts.GATES)
+        model.encoder.task_heads = model.objective.task_heads()
         save_encoder(model.encoder, card, active.folder / Artifacts.ENCODER)
         active.artifact(active.folder / Artifacts.ENCODER, Artifacts.ENCODER)
         uri, registered = f"runs:/{active.id}/encoder", "not registered"

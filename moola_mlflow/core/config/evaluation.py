@@ -26,6 +26,9 @@ class FinetuneConfig(GivenEncoderConfig):
     """Epoch at which the encoder is unfrozen in phase 2; until then only the head trains."""
     inputs: Literal["encoding", "price_path", "both"] = "both"
     """What the head reads: the encoding, the price-path features, or both."""
+    reader: Literal["auto", "prior", "head"] = "auto"
+    """prior: the prior reader, on the encoding of an encoder trained on rules; head: a trained head; auto: prior if the
+    encoder is frozen and has heads of rules, and finetune.inputs and finetune.head do not ask for a head."""
     head: str = "span"
     """span: start and end as a softmax over the steps; pooled: the mean over the steps, as published."""
     head_lr: float | None = Field(None, gt=0, le=1e6)

@@ -16,6 +16,8 @@ class WeakLabelsConfig(Section):
     """Seed of the sample bars that are labelled; it must differ from bars.sample_seed, which pre-training reads."""
     overlap: bool = False
     """Whether windows that a rule labels may share bars."""
+    rule: str = "surge-1"
+    """Rule that labels windows: surge-1, one of your own, or a drawn rule such as strict-0-12."""
 
 
 class LabelsConfig(WeakLabelsConfig):

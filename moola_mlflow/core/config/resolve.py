@@ -18,6 +18,9 @@ from moola_mlflow.core.errors import UserError, nearest_name
 
 Keys = TypeVar("Keys", bound=CommandKeys)
 
+ALSO_CALLED = {"label.rule": "labels.rule"}
+"""Keys of the command line that have a second spelling."""
+
 
 def dotted_keys(keys: type[CommandKeys]) -> dict[str, Any]:
     """Return every dotted key of a command's configuration with its pydantic field, section by section."""
@@ -49,7 +52,7 @@ def make_config(keys: type[Keys], preset: Mapping[str, Mapping[str, Any]], overr
     valid, everywhere = dotted_keys(keys), every_key()
     flat = {f"{section}.{key}": value for section, given in preset.items() for key, value in given.items()}
     check_known(flat, everywhere)
-    given = {key: value for key, value in overrides.items() if value not in (None, "")}
+    given = {ALSO_CALLED.get(key, key): value for key, value in overrides.items() if value not in (None, "")}
     check_known(given, valid)
     if given.get("objective.mask_strategy"):
         flat.pop("objective.mask_ratio", None)  # the preset's ratio belongs to the preset's strategy

@@ -21,6 +21,8 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """The learning rate over a pre-training: linear warm-up, then a cosine."""
 
+    shape: Literal["cosine", "one_cycle"] = "cosine"
+    """cosine: warm-up, then a cosine; one_cycle: up from lr / 25 for 30 % of the run, then down to nearly 0."""
     warmup_epochs: float = Field(5, ge=0)
     """Epochs over which the learning rate grows from 0 to optimizer.lr; at most half of the run."""
     final_fraction: float = Field(0.1, ge=0, le=1)
@@ -55,6 +57,10 @@ class HeadTrainerConfig(EpochsConfig):
 class TrainerConfig(HeadTrainerConfig):
     """How long and in what batches a network is trained."""
 
+    steps: int | None = Field(None, ge=1, lt=2**31)
+    """Batches to train on, whatever the number of windows; none: trainer.epochs counts."""
+    mirror: bool = False
+    """Whether the windows of half of the batches are turned upside down."""
     nan_retry: bool = False
     """If the loss is NaN: go back to the last good epoch, once, and train on at half the learning rate."""
 

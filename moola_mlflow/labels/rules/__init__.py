@@ -12,12 +12,12 @@ from moola_mlflow.core import UserError, find_plugins, nearest_name
 from moola_mlflow.labels.rules import drawing
 from moola_mlflow.labels.rules.drawing import FAMILIES, apply_rules, is_kept
 from moola_mlflow.labels.rules.outcomes import OUTCOMES
-from moola_mlflow.labels.rules.rule import DrawnRule, Marked, Rule, Selector, Spans
+from moola_mlflow.labels.rules.rule import DrawnRule, Marked, Rule, Selector, Spans, check_length
 from moola_mlflow.labels.rules.windows import RuleWindows
 
 __all__ = [
     "FAMILIES", "OUTCOMES", "RULES", "SELECTORS", "DrawnRule", "Marked", "Rule", "RuleWindows", "Selector", "Spans",
-    "apply_rules", "draw_rules", "find_rule", "is_kept",
+    "apply_rules", "check_length", "draw_rules", "find_rule", "is_kept",
 ]  # fmt: skip
 
 SELECTORS: dict[str, type[Selector]] = find_plugins(__name__, __path__, "SELECTOR")

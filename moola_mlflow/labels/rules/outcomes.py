@@ -146,7 +146,7 @@ class AdverseExcursion(Sized):
     """Whether price comes back by more than ``fraction`` of the span's size."""
 
     fraction: float = real(0.3, 1.5, EXCLUDED)
-    classes: ClassVar[tuple[str, ...]] = ("holds", "gives back")
+    classes: ClassVar[tuple[str, ...]] = ("holds", "gives_back")
 
     def decide(self, after: After, g: np.ndarray) -> np.ndarray:
         return after.reference(self.reference) - after.lowest() > self.fraction * g

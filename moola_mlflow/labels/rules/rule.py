@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from moola_mlflow.core import UserError
 from moola_mlflow.labels.rules.parameters import choice, whole
 from moola_mlflow.labels.rules.windows import UNITS, RuleWindows
 
@@ -136,6 +137,11 @@ class Rule(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
 
+    @property
+    def shortest(self) -> int:
+        """Fewest bars of a window."""
+        ...
+
     def apply(self, w: RuleWindows) -> Marked:
         """Return span and class of each window, from that window's own bars alone."""
         ...
@@ -153,6 +159,8 @@ class DrawnRule:
     selector: Selector
     outcome: Outcome
     salt: int
+    shortest: ClassVar[int] = 90
+    """Bars that the largest lead, span and wait need."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -161,6 +169,7 @@ class DrawnRule:
 
     def apply(self, w: RuleWindows) -> Marked:
         """Return span and class of each window, from that window's own bars alone."""
+        check_length(self, w.length)
         spans = self.selector.find(w, self.salt).within(w)
         outcome = np.where(spans.found, self.outcome.apply(w, spans), -1)
         return Marked(spans.found, spans.start, spans.end, spans.direction, outcome)
@@ -168,6 +177,15 @@ class DrawnRule:
     def describe(self) -> str:
         """Return one sentence: which span, and which classes."""
         return f"{self.selector!r}; {self.outcome!r}"
+
+
+def check_length(rule: Rule, length: int) -> None:
+    """Refuse windows that are too short for a rule. Raises: UserError."""
+    if length < rule.shortest:
+        raise UserError(
+            f"windows.length={length}; the label rule {rule.name} needs {rule.shortest} bars or more; "
+            "105 is the default"
+        )
 
 
 def joined(parts: list[Marked]) -> Marked:

@@ -14,6 +14,7 @@ class Surge:
 
     name = surge_rule.RULE
     classes = surge_rule.CLASSES
+    shortest = surge_rule.SHORTEST
 
     def apply(self, w: RuleWindows) -> Marked:
         """Return span and class of each window, from that window's own bars alone."""

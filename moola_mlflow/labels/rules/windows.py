@@ -11,8 +11,6 @@ import numpy as np
 
 from moola_mlflow.core import UserError
 
-SHORTEST = 90
-"""Bars that the largest lead, span and wait of the drawn rules need."""
 UNITS = ("range", "change", "deviation")
 TABLE_SIZE = 2**18
 
@@ -24,16 +22,13 @@ class RuleWindows:
     which one of the units is 0 has no spans (``moves``); its units count as 1.
 
     Shapes: ohlc float64 [N, T, 4], key int64 [N]; every price array float64 [N, T].
-    Raises: UserError for windows of another shape, or too short for the rules.
+    Raises: UserError for windows of another shape.
     """
 
     def __init__(self, ohlc_NT4: np.ndarray, key_N: np.ndarray | None = None) -> None:
         ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
-        if ohlc_NT4.ndim != 3 or ohlc_NT4.shape[2] != 4 or ohlc_NT4.shape[1] < SHORTEST:
-            raise UserError(
-                f"rules need windows of {SHORTEST} bars or more, shape [N, T, 4], got {ohlc_NT4.shape}; "
-                "raise windows.length, 105 is the default"
-            )
+        if ohlc_NT4.ndim != 3 or ohlc_NT4.shape[2] != 4:
+            raise UserError(f"rules read windows of shape [N, T, 4] (open, high, low, close), got {ohlc_NT4.shape}")
         self.open, self.high, self.low, self.close = (np.ascontiguousarray(x) for x in np.moveaxis(ohlc_NT4, 2, 0))
         self.num, self.length = self.close.shape
         self.rows = np.arange(self.num)

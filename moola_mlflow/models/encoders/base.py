@@ -5,10 +5,13 @@ Shape legend: B windows, T steps, F features, D encoding size; x raw features, z
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from moola_mlflow.models.task_heads import TaskHeads
 
 
 class Encoder(nn.Module):
@@ -20,6 +23,8 @@ class Encoder(nn.Module):
     output_size: int
     card: dict[str, Any]
     """What it was trained on and how to feed it; set when an encoder is loaded or saved."""
+    task_heads: TaskHeads | None = None
+    """Heads of the rules that it was trained on, where it was: what the prior reader starts from."""
     mean: Tensor
     std: Tensor
 

@@ -21,10 +21,11 @@ from moola_mlflow.core import (
     current_name,
     make_config,
 )
-from moola_mlflow.features import feature_names
+from moola_mlflow.features import feature_names, input_names
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files import checkpoint
+from moola_mlflow.models.task_heads import TaskHeads, read_task_heads, task_heads_of
 
 ENCODER_WEIGHTS, ENCODER_CARD = "weights.safetensors", "encoder.json"
 BROKEN_FILE_ERRORS = (
@@ -69,10 +70,12 @@ def _hybrid(features: FeaturesConfig) -> dict[str, Any]:
 
 
 def save_encoder(encoder: Encoder, card: dict[str, Any], folder: Path) -> None:
-    """Write weights and card into a folder, which is made."""
+    """Write weights, card and, of an encoder trained on rules, its task heads into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(tensors, folder / ENCODER_WEIGHTS)
+    if encoder.task_heads is not None:
+        encoder.task_heads.save(folder)
     (folder / ENCODER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
@@ -100,9 +103,13 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     own = FeaturesConfig.model_validate(
         {"set": features["set"], **{f"hybrid_{key}": value for key, value in features["hybrid"].items()}}
     )
-    num = len(feature_names(own.set))
+    inputs = architecture.get("inputs", "features")  # encoders of earlier versions read the features
+    num = len(input_names(own.set, inputs))
     if num != int(architecture["input_size"]):
-        raise ValueError(f"features.set={own.set} has {num} features, the network reads {architecture['input_size']}")
+        raise ValueError(
+            f"features.set={own.set} and encoder.inputs={inputs} make {num} inputs, the network reads "
+            f"{architecture['input_size']}"
+        )
     read = WindowsConfig.model_validate({key: window[key] for key in ("length", "stride", "warmup") if key in window})
     check_card_fields(card, {"data": dict, "objective": dict, "model_id": str, "run_id": str})
     check_card_fields(card.get("objective", {}), {"name": str})
@@ -112,6 +119,7 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
         card = {**card, "objective": {**objective, "name": current_name(objective["name"])}}
     return {
         **card,
+        "architecture": {**architecture, "inputs": inputs},
         "features": {**features, "hybrid": _hybrid(own)},
         "window": {**window, **read.model_dump(include=set(window))},
     }
@@ -138,18 +146,21 @@ def _from_folder(folder: Path) -> Encoder:
         parts = {name: card["architecture"][name] for name in EncoderConfig.model_fields}
         config = EncoderConfig.model_validate(parts)
         input_size = int(card["architecture"]["input_size"])
+        task_heads = read_task_heads(folder)
     except FileNotFoundError:
         raise UserError(f"'{folder}' is not an encoder folder: it lacks {ENCODER_WEIGHTS}") from None
     except BROKEN_FILE_ERRORS as e:
         raise UserError(f"'{folder}' is not a readable encoder folder: {' '.join(repr(e).split())}") from e
-    return _filled(config, input_size, tensors, card, str(folder))
+    encoder = _filled(config, input_size, tensors, card, str(folder))
+    encoder.task_heads = _fitting(task_heads, encoder, str(folder))
+    return encoder
 
 
 def _from_checkpoint(path: Path) -> Encoder:
     state, prefix = checkpoint.load_checkpoint(path), "encoder."
     try:
         config = make_config(TrainingKeys, state["config"], {})
-        names = feature_names(config.features.set)
+        names = input_names(config.features.set, config.encoder.inputs)
         tensors = {k.removeprefix(prefix): v for k, v in state["model_state_dict"].items() if k.startswith(prefix)}
         made_by = {"run_id": str(state["run_id"]), "epochs": int(state["epoch"]) + 1}
     except BROKEN_FILE_ERRORS as e:
@@ -158,7 +169,17 @@ def _from_checkpoint(path: Path) -> Encoder:
         ) from e
     encoder = _filled(config.encoder, len(names), tensors, {}, str(path))
     encoder.card = {**describe_encoder(config, encoder), **describe_training(config), **made_by}
+    encoder.task_heads = _fitting(task_heads_of(state["model_state_dict"]), encoder, str(path))
     return encoder
+
+
+def _fitting(task_heads: TaskHeads | None, encoder: Encoder, source: str) -> TaskHeads | None:
+    """Return task heads. Raises: UserError where they read encodings of another size."""
+    if task_heads is not None and (size := task_heads.pointers.shape[-1]) != encoder.output_size:
+        raise UserError(
+            f"'{source}' has task heads for encodings of {size} numbers, its own have {encoder.output_size}"
+        )
+    return task_heads
 
 
 def _filled(

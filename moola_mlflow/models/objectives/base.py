@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.task_heads import TaskHeads
 from moola_mlflow.windows import Batch
 
 
@@ -56,6 +57,10 @@ class Objective(nn.Module):
     targets: tuple[str, ...]
     groups: dict[str, list[int]]
     identity: bool = False
+    per_step: bool = True
+    """Whether each loss belongs to one step; else it is one of a whole window, warm-up steps included."""
+    drawn_type: torch.dtype = torch.bool
+    """Type of what is drawn: a mask, or numbers."""
     checks_leak: bool = False
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -110,6 +115,21 @@ class Objective(nn.Module):
         if not (self.training and sigma):
             return z_BTF
         return z_BTF + sigma * torch.randn(z_BTF.shape, generator=generator, device=generator.device).to(z_BTF.device)
+
+    def drawn_size(self, num_steps: int) -> int:
+        """Return the size of the last axis of what is drawn for a batch: a mask's steps by default."""
+        return num_steps
+
+    def task_heads(self) -> TaskHeads | None:
+        """Return heads that are saved with the encoder; None by default."""
+        return None
+
+    def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:
+        """Return further scores of an encoder and its heads, by their metric names, on validation windows.
+
+        None by default.
+        """
+        return {}
 
     def fit_targets(self, batches: Iterable[Batch]) -> None:
         """Fit what targets need from the training windows (a scale); nothing by default.

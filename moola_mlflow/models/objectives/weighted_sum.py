@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from moola_mlflow.core import current_name
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.objectives.base import Errors, Objective
+from moola_mlflow.models.task_heads import TaskHeads
 from moola_mlflow.windows import Batch
 
 
@@ -22,7 +23,7 @@ class WeightedSum(Objective):
     another may see. The Huber that chooses the epoch is the weighted mean of the parts' Hubers. Targets and groups are
     the parts', with the part's name in front where two parts share one; each part is a group too.
 
-    Shapes: drawn [B, T, P] of P parts; encodings [P * B, T, D], part after part.
+    Shapes: drawn int64 [B, ...], what each part draws, part after part; encodings [P * B, T, D], part after part.
     """
 
     def __init__(self, terms: Mapping[str, tuple[float, Objective]]) -> None:
@@ -30,6 +31,7 @@ class WeightedSum(Objective):
         self.weights = {name: weight for name, (weight, _) in terms.items()}
         self.terms = nn.ModuleDict({name: part for name, (_, part) in terms.items()})
         self.identity = any(part.identity for part in self.parts())
+        self.per_step = all(part.per_step for part in self.parts())
         self.checks_leak = any(part.checks_leak for part in self.parts())
         used = Counter(name for part in self.parts() for name in {*part.targets, *part.groups})
         used.update(self.weights)
@@ -60,13 +62,19 @@ class WeightedSum(Objective):
     def _each(self, batch: Batch, drawn: Tensor, h_BTD: Tensor) -> Iterator[tuple[Objective, Tensor, Tensor]]:
         """Yield each part with its encodings and what was drawn for it."""
         split = h_BTD.unflatten(0, (len(self.terms), len(batch.x_BTF)))
-        yield from zip(self.parts(), split, drawn.unbind(-1), strict=True)
+        yield from zip(self.parts(), split, self._own(batch, drawn), strict=True)
+
+    def _own(self, batch: Batch, drawn: Tensor) -> Iterator[Tensor]:
+        """Yield what was drawn for each part: masks as masks, numbers of rules as numbers."""
+        sizes = [part.drawn_size(batch.x_BTF.shape[1]) for part in self.parts()]
+        for part, own in zip(self.parts(), drawn.split(sizes, -1), strict=True):
+            yield own.to(part.drawn_type)
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        return torch.stack([part.draw(batch, generator) for part in self.parts()], -1)
+        return torch.cat([part.draw(batch, generator).long() for part in self.parts()], -1)
 
     def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
-        each = zip(self.parts(), drawn.unbind(-1), strict=True)
+        each = zip(self.parts(), self._own(batch, drawn), strict=True)
         return torch.cat([part.encoder_input(encoder, batch, own, generator) for part, own in each])
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
@@ -104,6 +112,13 @@ class WeightedSum(Objective):
     def sigma(self) -> float | None:
         return next((sigma for part in self.parts() if (sigma := part.sigma()) is not None), None)
 
+    def task_heads(self) -> TaskHeads | None:
+        return next((heads for part in self.parts() if (heads := part.task_heads()) is not None), None)
+
+    def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:
+        each = [part.epoch_scores(encoder, heads, batches) for part in self.parts()]
+        return {name: score for scores in each for name, score in scores.items()}
+
     def fit_targets(self, batches: Iterable[Batch]) -> None:
         for part in self.parts():
             part.fit_targets(batches)
@@ -116,7 +131,7 @@ class WeightedSum(Objective):
         """Return the errors of each part's baselines on that part's targets, named ``<part> <baseline>``."""
         return {
             f"{name} {baseline}": errors
-            for (name, part), own in zip(self._named(), drawn.unbind(-1), strict=True)
+            for (name, part), own in zip(self._named(), self._own(batch, drawn), strict=True)
             for baseline, errors in part.baseline_errors(encoder, batch, own).items()
         }
 

@@ -105,7 +105,7 @@ def test_bars_without_a_surge_or_too_few_of_them_are_refused(bars: Bars) -> None
         weak_labels(still, 30, 17)
     with pytest.raises(UserError, match="a window needs 105"):
         weak_labels(bars.head(50), 30, 17)
-    with pytest.raises(UserError, match=r"windows.length=40; the label rule needs 52"):
+    with pytest.raises(UserError, match=r"windows.length=40; the label rule surge-1 needs 52"):
         weak_labels(bars, 30, 17, length=40)
     patterns = find_patterns(bars, 17)
     with pytest.raises(UserError, match=r"all 30 labels are 'retracement', of \d+ found; .* raise n or give more bars"):
@@ -152,3 +152,16 @@ def test_every_python_example_of_the_docs_prints_what_its_comment_says(
     exec(compile(code, str(DOCS), "exec"), {})
     *_, comment = re.findall(r"print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert comment.startswith(capsys.readouterr().out.strip())
+
+
+def test_any_rule_labels_and_a_window_gets_the_same_label_in_a_longer_file(bars: Bars) -> None:
+    patterns = find_patterns(bars, 17, overlap=True, rule="strict-0-3")
+    assert set(np.unique(patterns.label)) <= set(range(len(patterns.classes)))
+    labels = weak_labels(bars, 30, 17, rule="strict-0-3")
+    assert (labels.rule, labels.weak) == ("strict-0-3", True)
+    assert set(labels.classes) <= set(patterns.classes)
+    first = find_patterns(bars.head(len(bars) // 2), 17, overlap=True, rule="strict-0-3")
+    num = len(first.label)
+    np.testing.assert_array_equal(first.windows.starts, patterns.windows.starts[:num])
+    np.testing.assert_array_equal(first.label, patterns.label[:num])
+    np.testing.assert_array_equal(first.start, patterns.start[:num])

@@ -21,7 +21,8 @@ from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.encoder import describe_encoder
-from moola_mlflow.training.trainer import Trainer, lr_factor
+from moola_mlflow.training.schedule import lr_factor
+from moola_mlflow.training.trainer import Trainer
 from moola_mlflow.training.validation import EVALUATION_BATCH
 from moola_mlflow.windows.batches import Batch, BatchSource, fit_scaling
 from moola_mlflow.windows.windows import Windows, make_windows

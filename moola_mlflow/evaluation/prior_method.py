@@ -1,0 +1,63 @@
+"""The prior reader in cross-validation and in the final fit: it has no epochs and chooses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from moola_mlflow.core import UserError
+from moola_mlflow.evaluation.crossval import FoldOutcome
+from moola_mlflow.evaluation.folds import NestedFold
+from moola_mlflow.labels import Targets
+from moola_mlflow.models import Detector, Encoder, Prior, SpanLabels, apply_temperature, fit_prior_reader, members_of
+from moola_mlflow.training import HeadInputs
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class PriorMethod:
+    """The prior reader on cached encodings of one encoder, or of several side by side.
+
+    It is fitted on all training windows of a fold: there is no epoch or temperature to choose on held ones.
+    """
+
+    name: str
+    inputs: HeadInputs
+    priors: tuple[Prior, ...]
+
+    def fit(self, targets: Targets, index: np.ndarray) -> Detector:
+        """Fit on some windows and, if wanted, on the same windows upside down."""
+        rows = torch.as_tensor(index, device=self.inputs.values.device)
+        labels = SpanLabels.of(targets.label, targets.start, targets.end).at(index)
+        turned = None if self.inputs.mirrored is None else self.inputs.mirrored[rows]
+        return fit_prior_reader(self.priors, self.inputs.values[rows], labels, targets.num_classes, mirrored_NTD=turned)
+
+    @torch.no_grad()
+    def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
+        reader, parts = self.fit(targets, fold.train), []
+        for index in np.array_split(fold.test, -(-len(fold.test) // CHUNK)):
+            rows = torch.as_tensor(index, device=self.inputs.values.device)
+            output = reader(self.inputs.values[rows].float().cpu())
+            parts.append((output.class_logits, *reader.decode(output)))
+        logits, start, end = (torch.cat(column).numpy(force=True) for column in zip(*parts, strict=True))
+        probability = apply_temperature(logits, 1.0)
+        return FoldOutcome(probability, probability, np.stack([start, end], 1))
+
+
+def has_priors(encoder: Encoder | None) -> bool:
+    """Return whether an encoder, or every member of an ensemble, was trained on rules and has their heads."""
+    return encoder is not None and all(member.task_heads is not None for member in members_of(encoder))
+
+
+def priors_of(encoder: Encoder) -> tuple[Prior, ...]:
+    """Return the prior of each member of an encoder. Raises: UserError for a member without task heads."""
+    heads = [member.task_heads for member in members_of(encoder)]
+    if any(one is None for one in heads):
+        raise UserError(
+            "finetune.reader=prior needs encoders with task heads, which the objective rules trains "
+            "(configs/rules.yaml); give such encoders, or set finetune.reader=head"
+        )
+    return tuple(Prior.of(one) for one in heads if one is not None)

@@ -1,0 +1,117 @@
+"""The prior reader in folds, in the final fit and in a served detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_labels import small_labels
+from small_models import small_encoder
+
+from moola_mlflow.core import resolve
+from moola_mlflow.core.errors import UserError
+from moola_mlflow.evaluation.crossval import HeadMethod, cross_validate
+from moola_mlflow.evaluation.evidence import DETECTOR
+from moola_mlflow.evaluation.folds import plan_folds
+from moola_mlflow.evaluation.methods import FinetuneSetting, detector_method, make_setting, refit_detector
+from moola_mlflow.evaluation.prior_method import PriorMethod
+from moola_mlflow.labels.targets import Targets
+from moola_mlflow.models.detector import PatternDetector
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.files.detector import load_detector_folder, save_detector
+from moola_mlflow.models.task_heads import TaskHeads
+
+LABELS = small_labels(24, seed=4)
+CPU = torch.device("cpu")
+
+
+def encoder_with_heads(seed: int = 0, hidden: int = 4) -> Encoder:
+    encoder = small_encoder(seed=seed, hidden=hidden)
+    torch.manual_seed(seed)
+    names = tuple(f"rule-{i}" for i in range(6))
+    size = encoder.output_size
+    encoder.task_heads = TaskHeads(names, torch.randn(6, 2, size), torch.randn(6, 3, 3 * size))
+    return encoder
+
+
+def setting(encoders: list[Encoder], **keys: Any) -> FinetuneSetting:
+    given = {"trainer.epochs": 2, "labels.path": "l.parquet", "cv.folds": 2, "finetune.encoder": "given", **keys}
+    return make_setting(LABELS, encoders, resolve({}, given), CPU, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reader", "inputs"),
+    [
+        ({}, "prior", "encoding"),
+        ({"finetune.reader": "prior"}, "prior", "encoding"),
+        ({"finetune.reader": "head"}, "head", "both"),
+        ({"finetune.inputs": "price_path"}, "head", "price_path"),
+        ({"finetune.head": "pooled"}, "head", "both"),
+        ({"finetune.freeze": False}, "head", "both"),
+    ],
+)
+def test_the_prior_reader_reads_frozen_encoders_with_task_heads_unless_a_head_is_asked_for(
+    keys: dict[str, Any], reader: str, inputs: str
+) -> None:
+    given = setting([encoder_with_heads()], **keys)
+    assert (given.reader, given.inputs) == (reader, inputs)
+    assert isinstance(detector_method(given), PriorMethod) == (reader == "prior")
+
+
+def test_without_task_heads_a_head_reads() -> None:
+    assert isinstance(detector_method(setting([small_encoder()])), HeadMethod)
+    mixed = setting([encoder_with_heads(), small_encoder(seed=1)])
+    assert mixed.reader == "head"
+
+
+@pytest.mark.parametrize(
+    ("encoders", "keys"),
+    [
+        ([small_encoder()], {}),
+        ([], {}),
+        ([encoder_with_heads()], {"finetune.freeze": False}),
+        ([encoder_with_heads()], {"finetune.inputs": "price_path"}),
+    ],
+)
+def test_a_prior_reader_that_is_asked_for_and_cannot_be_is_refused(
+    encoders: list[Encoder], keys: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match=r"finetune\.reader=prior"):
+        setting(encoders, **{"finetune.reader": "prior", **keys})
+
+
+@pytest.mark.parametrize("num_encoders", [1, 2])
+def test_folds_are_predicted_by_fits_that_never_saw_them_and_alike_every_time(num_encoders: int) -> None:
+    given = setting([encoder_with_heads(i, 4 + i) for i in range(num_encoders)])
+    folds = plan_folds(LABELS, given.config.cv, [17])
+    targets = Targets.of(LABELS)
+    method = detector_method(given)
+    first, again = (cross_validate([method], targets, folds)[DETECTOR] for _ in range(2))
+    for fold, one, other in zip(folds, first, again, strict=True):
+        assert np.array_equal(one.probability, other.probability)
+        assert np.array_equal(one.predicted, other.predicted)
+        assert one.probability.shape == (len(fold.test), 2)
+        assert (one.temperature, one.best_epoch) == (1.0, -1)
+        lengths = one.predicted[:, 1] - one.predicted[:, 0] + 1
+        shortest, longest = targets.span_lengths(fold.train)
+        assert ((lengths >= shortest) & (lengths <= longest)).all()
+    assert isinstance(method, PriorMethod)
+    spoiled = Targets(targets.label.copy(), targets.start.copy(), targets.end.copy(), targets.ohlc, 2)
+    spoiled.label[folds[0].test] = 1 - spoiled.label[folds[0].test]
+    assert np.array_equal(method.run(spoiled, folds[0]).probability, first[0].probability)
+
+
+@pytest.mark.parametrize("num_encoders", [1, 2])
+def test_a_refit_detector_finds_the_same_after_it_was_saved_and_loaded(tmp_path: Path, num_encoders: int) -> None:
+    given = setting([encoder_with_heads(i, 4 + i) for i in range(num_encoders)])
+    encoder, head = refit_detector(given, epochs=0, seed=1)
+    detector = PatternDetector(head, encoder, given.inputs, LABELS.classes, 1.0, {})
+    found = detector.predict(LABELS.ohlc)
+    assert np.isfinite(found.span_score).all()
+    save_detector(detector, tmp_path / "detector")
+    again = load_detector_folder(tmp_path / "detector").predict(LABELS.ohlc)
+    np.testing.assert_array_equal(found.start, again.start)
+    np.testing.assert_allclose(found.probability, again.probability, rtol=1e-6)
