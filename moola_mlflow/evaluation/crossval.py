@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.core import TrainingError
-from moola_mlflow.evaluation.baselines import fit_predict
+from moola_mlflow.evaluation.baselines import predict_baseline
 from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.evaluation.metrics import Predictions
 from moola_mlflow.evaluation.workers import run_tasks
@@ -109,10 +109,7 @@ class ClassicalMethod:
     name: str
 
     def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
-        probability, predicted = fit_predict(
-            self.name, targets.ohlc, targets.label, targets.start, targets.end, fold.train, fold.test,
-            targets.num_classes, fold.fit_seed,
-        )  # fmt: skip
+        probability, predicted = predict_baseline(self.name, targets, fold.train, fold.test, fold.fit_seed)
         return FoldOutcome(probability, probability, predicted)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from moola_mlflow.core import Metrics
+from moola_mlflow.evaluation import baselines
 from moola_mlflow.evaluation.crossval import FoldOutcome, pooled_predictions
 from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.evaluation.metrics import (
@@ -40,10 +41,7 @@ TITLES = {
     "random_encoder": "frozen random encoder, same head",
     "path_features": "path features alone, same head",
     "pooled_scratch": "pooled head, from scratch (as published)",
-    "majority": "majority class",
-    "logistic": "logistic regression on window statistics",
-    "boosting": "gradient boosting on window statistics",
-    "rule": "hand-written rule + logistic regression",
+    **baselines.TITLES,
 }
 OTHER_INPUTS = {
     "scratch": "encoding from scratch, not path features",

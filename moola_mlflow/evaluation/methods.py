@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.core import FinetuneKeys, UserError, nearest_name
+from moola_mlflow.evaluation.baselines import BASELINES
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR
 from moola_mlflow.evaluation.folds import NestedFold
@@ -45,7 +46,6 @@ ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
 """What a given encoder brings with it."""
 SAMPLES_OWN = ("labels.n", "labels.rule", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
 """What only labels made from sample bars are made by."""
-CLASSICAL = ("majority", "logistic", "boosting", "rule")
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def build_methods(setting: FinetuneSetting) -> list[Method]:
     methods.append(RandomEncoderMethod(whole, which, setting.device, head_settings(config)))
     if setting.kind != "price_path":
         methods.append(HeadMethod("path_features", _cached(setting, None, "price_path"), head_settings(config)))
-    return [*methods, *(ClassicalMethod(name) for name in CLASSICAL)]
+    return [*methods, *(ClassicalMethod(name) for name in BASELINES)]
 
 
 def detector_method(setting: FinetuneSetting) -> Method:

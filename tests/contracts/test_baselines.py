@@ -1,4 +1,4 @@
-"""The contract of baselines: every competitor in the registry passes all of it."""
+"""The contract of baselines: every one in the registry passes all of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.evaluation.baselines import BASELINES, Prediction, fit_predict, window_statistics
+from moola_mlflow.evaluation.baselines import BASELINES, TITLES, Prediction, predict_baseline
+from moola_mlflow.evaluation.baselines.statistics import window_statistics
 from moola_mlflow.labels.surge_rule import NO_SURGE, apply_rule
+from moola_mlflow.labels.targets import Targets
 from moola_mlflow.labels.weak import weak_labels
 
 FIT, NUM = 70, 100
@@ -29,8 +31,8 @@ class Labelled:
         self.train, self.test = np.arange(FIT), np.arange(FIT, NUM)
 
     def predict(self, name: str, seed: int = 5, num_classes: int = 2, **changed: np.ndarray) -> Prediction:
-        columns = [changed.get(column, getattr(self, column)) for column in ("ohlc", "label", "start", "end")]
-        return fit_predict(name, *columns, self.train, self.test, num_classes, seed)
+        columns = {column: changed.get(column, getattr(self, column)) for column in ("ohlc", "label", "start", "end")}
+        return predict_baseline(name, Targets(**columns, num_classes=num_classes), self.train, self.test, seed)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,11 @@ def test_statistics_of_a_known_path_are_as_defined() -> None:
     assert (efficiency, up) == (1, 1)
     assert place == pytest.approx(105 / 106)
     assert np.isfinite(window_statistics(window)).all()
+
+
+def test_every_baseline_has_a_title_of_its_own() -> None:
+    assert set(TITLES) == set(BASELINES) >= {"boosting", "logistic", "majority", "rule"}
+    assert len(set(TITLES.values())) == len(TITLES)
 
 
 def test_an_unknown_baseline_suggests_the_nearest(labelled: Labelled) -> None:

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig, CvConfig
-from moola_mlflow.evaluation.baselines import window_statistics
+from moola_mlflow.evaluation.baselines.statistics import window_statistics
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, Method, cross_validate, pooled_predictions
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.labels import weak

@@ -16,11 +16,11 @@ from small_models import small_encoder
 
 from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.evaluation.baselines import BASELINES
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.methods import (
-    CLASSICAL,
     FinetuneSetting,
     RandomEncoderMethod,
     build_methods,
@@ -84,7 +84,7 @@ def test_the_detector_comes_first_and_every_baseline_that_has_a_meaning_beside_i
     found = {name: kind_of(method) for name, method in methods(setting(kind)).items()}
     detector = {"unfrozen": "network", "ensemble trained on": "network", "scratch": "fresh network"}.get(kind, "head")
     expected = {DETECTOR: detector, "scratch": "fresh network", "pooled_scratch": "fresh network"}
-    expected |= {"random_encoder": "head", "path_features": "head", **dict.fromkeys(CLASSICAL, "classical")}
+    expected |= {"random_encoder": "head", "path_features": "head", **dict.fromkeys(BASELINES, "classical")}
     if kind == "scratch":
         del expected["scratch"]
     if kind == "price_path":
