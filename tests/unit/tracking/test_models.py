@@ -128,12 +128,12 @@ def test_loading_shows_no_progress_bars_unless_they_are_asked_for(
 ) -> None:
     add_encoder(store, "quiet")
     add_detector(store, "quiet-detector")
-    monkeypatch.delenv(models.BAR, raising=False)  # a command in this process has set it
+    monkeypatch.delenv(models.PROGRESS_BAR, raising=False)  # a command in this process has set it
     if asked:
-        monkeypatch.setenv(models.BAR, asked)
+        monkeypatch.setenv(models.PROGRESS_BAR, asked)
     capfd.readouterr()
     load_encoder("models:/quiet@candidate")
     load_detector("models:/quiet-detector/1")
     said = "".join(capfd.readouterr())
     assert ("Downloading artifacts" in said) == bool(asked)
-    assert os.environ.get(models.BAR, "") == asked
+    assert os.environ.get(models.PROGRESS_BAR, "") == asked
