@@ -136,7 +136,7 @@ class Run:
             self.finish("FINISHED")
             self._check_not_deleted()
         elif isinstance(error, Interrupted | KeyboardInterrupt):
-            self.finish("KILLED", f"Interrupted ({error or 'SIGINT'}).")
+            self.finish("KILLED", f"Interrupted ({str(error) or 'SIGINT'}).")
         elif isinstance(error, UserError | TrainingError | GateError):
             reason = markdown_lines(printable(str(error)))  # it may quote any symbol or label
             self.finish("FAILED", f"**Failed:** {reason}" + (f"\n\n{self._note}" if self._note else ""))
