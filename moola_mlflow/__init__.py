@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moola_mlflow.tracking import load_detector, load_encoder
     from moola_mlflow.windows import Windows, make_windows
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Bars",

@@ -108,3 +108,31 @@ def test_ci_runs_the_commands_that_contributors_run() -> None:
     text = script.read_text()
     assert re.findall(r"^for lane in (.*); do$", text, re.MULTILINE) == ["check test test-slow"]
     assert re.findall(r"^ +make (.*)$", text, re.MULTILINE) == ['"$lane"']
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    assert job["steps"][-1] == {"run": ".ci/run"}
+
+
+def test_the_hooks_before_a_commit_are_the_tools_of_make_check() -> None:
+    check = re.search(r"^check: .*\n\t\$\(ACTIVATE\) (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert check is not None
+    tools = [words.split()[:2] for words in check[1].replace("ruff check .", "ruff check").split(" && ")]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = [hook["entry"].removeprefix(".venv/bin/").split() for hook in hooks]
+    assert [entry[: len(tool)] for entry, tool in zip(entries, tools, strict=True)] == tools
+
+
+def test_the_licence_is_the_one_that_the_package_names() -> None:
+    assert pyproject()["license"] == "Apache-2.0"
+    (name,) = pyproject()["license-files"]
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert re.match(r"\s+Apache License\n\s+Version 2\.0, January 2004\n", text)
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_changelog_has_a_section_for_the_version_of_the_package() -> None:
+    from moola_mlflow import __version__
+
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changes, re.MULTILINE)
+    assert "## [Unreleased]" in changes
+    assert released[0] == __version__
