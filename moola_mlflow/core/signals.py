@@ -56,10 +56,10 @@ class Interrupts:
         for signum in HANDLED:
             if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
                 signal.signal(signum, self._handle)
-        heard, tell = socket.socketpair()
+        reader, tell = socket.socketpair()
         tell.setblocking(False)
         signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._leave_at_second, args=(heard, tell), name="moola-signals", daemon=True).start()
+        threading.Thread(target=self._leave_at_second, args=(reader, tell), name="moola-signals", daemon=True).start()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -91,12 +91,12 @@ class Interrupts:
                 raise Interrupted(signum)
             self._pending = signum
 
-    def _leave_at_second(self, heard: socket.socket, tell: socket.socket) -> None:
+    def _leave_at_second(self, reader: socket.socket, tell: socket.socket) -> None:
         """Leave at a second SIGINT, from a thread: the main one handles none while it waits in a call into C, which a
         dead file system or peer never ends. ``tell`` is kept open for as long as Python writes signals to it.
         """
         first_at = None
-        while byte := heard.recv(1):
+        while byte := reader.recv(1):
             signum, now = byte[0], time.monotonic()
             if first_at is None:
                 first_at = now if signum in HANDLED else None

@@ -121,21 +121,21 @@ def join_world(device: torch.device, run_id: str = "") -> World:
     return world
 
 
-def differences(told: Sequence[Mapping[str, str]]) -> list[str]:
+def differences(reports: Sequence[Mapping[str, str]]) -> list[str]:
     """Return every item on which processes differ, with each value and who has it, by rank.
 
     >>> differences([{"seed": "17"}, {"seed": "17"}, {"seed": "23"}])
     ['seed is 17 in process 0, 1 and 23 in process 2']
     """
-    said = []
-    for name in dict.fromkeys(name for items in told for name in items):
+    lines = []
+    for name in dict.fromkeys(name for items in reports for name in items):
         holders: dict[str, list[str]] = {}
-        for number, items in enumerate(told):
+        for number, items in enumerate(reports):
             holders.setdefault(items.get(name, "not there"), []).append(str(number))
         if len(holders) > 1:
             each = (f"{value} in process {', '.join(numbers)}" for value, numbers in holders.items())
-            said.append(f"{name} is {' and '.join(each)}")
-    return said
+            lines.append(f"{name} is {' and '.join(each)}")
+    return lines
 
 
 def describe_processes(processes: object, parts: object, threads: object) -> str:
