@@ -15,7 +15,16 @@ import yaml
 
 from moola_mlflow.cli import help, main
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.core import Config, allowed_values, every_key, read_preset, resolve
+from moola_mlflow.core import (
+    COMMANDS,
+    Section,
+    allowed_values,
+    every_key,
+    make_config,
+    read_preset,
+    readers_of,
+    sections_of,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "commands.md"
@@ -26,8 +35,13 @@ Made by `python tools/reference.py` from the program itself; a test fails where 
 prints the same.
 
 `mlflow run . -e NAME -P key=value` and `moola NAME --key value` do the same, which a test tries for every command of
-the table. Any dotted key of the tables below is a parameter of every command, whether the command reads it or not.
-Order: preset < dotted key < short parameter; an empty value is unset; `none` empties a key that may be empty."""
+the table. Every dotted key of the tables below is a parameter of the commands that read it; any other command refuses
+it. Order: preset < dotted key < short parameter; an empty value is unset; `none` empties a key that may be empty."""
+KEYS = """\
+## Keys
+
+Defaults without a preset; [presets](#presets) set others. In brackets: the short parameter. A preset may hold keys of
+several commands: each command takes those that it reads. `sweep` reads the keys of the command that its trials run."""
 LAUNCHER = """\
 They hold for `moola`. Under the launcher every failure is 1, because `mlflow run` hides the program's own code; the
 run's status and note carry the reason."""
@@ -81,25 +95,45 @@ def _default(parameter: help.Parameter) -> str:
 
 def keys() -> Iterator[str]:
     """Yield a table for each section of the configuration."""
-    defaults, fields = Config().flat(), every_key()
-    short = {dotted: key for key, dotted in SHORT.items()}
-    yield "## Keys\n\nDefaults without a preset; [presets](#presets) set others. In brackets: the short parameter."
-    for section in Config.model_fields:
+    short, fields, defaults = {dotted: key for key, dotted in SHORT.items()}, every_key(), default_values()
+    yield KEYS
+    for section, title in sections().items():
         rows = []
-        for key, field in fields.items():
-            if key.split(".")[0] == section:
-                name = f"`{key}`" + (f" (`{short[key]}`)" if key in short else "")
-                rows.append((name, text(allowed_values(field)), code(defaults[key]), text(field.description or "")))
-        yield f"### Section {section}\n\n" + table(("key", "type and range", "default", "meaning"), rows)
+        for key in (key for key in defaults if key.split(".")[0] == section):
+            shown = f"`{key}`" + (f" (`{short[key]}`)" if key in short else "")
+            readers = dict.fromkeys("sweep" if " of " in reader else reader for reader in readers_of(key))
+            allowed, meaning = text(allowed_values(fields[key])), text(fields[key].description or "")
+            rows.append((shown, allowed, code(defaults[key]), ", ".join(readers), meaning))
+        heads = ("key", "type and range", "default", "read by", "meaning")
+        yield f"### Section {section}\n\n{title}.\n\n" + table(heads, rows)
+
+
+CONFIGURATIONS = [COMMANDS["pretrain"], COMMANDS["finetune"], *COMMANDS.values()]
+"""The configuration of every command, those with most sections first: their order is the page's."""
+
+
+def sections() -> dict[str, str]:
+    """Return every section and its title, in the words of the command that reads most of it."""
+    found: dict[str, type[Section]] = {}
+    for name, one in ((name, one) for keys in CONFIGURATIONS for name, one in sections_of(keys).items()):
+        if name not in found or len(one.model_fields) > len(found[name].model_fields):
+            found[name] = one
+    return {name: help.title_of(one) for name, one in found.items()}
+
+
+def default_values() -> dict[str, Any]:
+    """Return the value of every key without a preset."""
+    return {key: value for keys in reversed(CONFIGURATIONS) for key, value in keys().flat().items()}
 
 
 def presets() -> str:
     """Return the table of presets: what each is for, and the keys it sets to other values than their defaults."""
-    rows, defaults = [], Config().flat()
+    rows, defaults = [], default_values()
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         comment = " ".join(line[1:].strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
-        given = resolve(preset := read_preset(path), {}).flat()
+        preset = read_preset(path)
+        given = {key: value for one in COMMANDS.values() for key, value in make_config(one, preset, {}).flat().items()}
         named = [(f"{section}.{key}", value) for section, keys in preset.items() for key, value in keys.items()]
         changed = ", ".join(f"`{key}={_flow(value)}`" for key, value in named if given[key] != defaults[key])
         rows.append((f"[{path.name}](../../configs/{path.name})", text(comment), changed.replace("|", "\\|")))

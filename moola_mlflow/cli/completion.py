@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.core import every_key
+from moola_mlflow.cli.parser import configurations_of
+from moola_mlflow.core import dotted_keys
 
 TEMPLATE = """\
 # Completion of moola in bash, for this shell: source <(moola completion)
@@ -19,7 +22,6 @@ _moola() {{
     case ${{COMP_WORDS[1]}} in
 {cases}
     esac
-    [[ $word == *.* ]] && keys="$keys {dotted}"
     COMPREPLY=($(compgen -W "$keys --help" -- "$word"))
     [[ ${{COMPREPLY[0]}} == *. ]] && compopt -o nospace 2>/dev/null
 }}
@@ -30,16 +32,20 @@ complete -o default -F _moola moola
 def completion_script() -> str:
     """Return the script.
 
-    It offers a section's dotted keys only once a dot is typed: a list of two hundred keys helps nobody.
+    It offers a section's dotted keys only once a dot is typed: a list of a hundred keys helps nobody.
     """
-    dotted = sorted(every_key())
-    sections = " ".join(sorted({f"--{key.split('.')[0]}." for key in dotted}))
-    cases = [
-        f'        {name}) keys="{" ".join(f"--{key}" for key in entry.parameters)} {sections}" ;;'
-        for name, entry in ENTRY_POINTS.items()
-    ]
     return TEMPLATE.format(
-        names=" ".join([*ENTRY_POINTS, "completion", "help"]),
-        cases="\n".join(cases),
-        dotted=" ".join(f"--{key}" for key in dotted),
+        names=" ".join([*ENTRY_POINTS, "completion", "help"]), cases="\n".join(map(_case, ENTRY_POINTS))
     )
+
+
+def _case(name: str) -> str:
+    """Return the line of one command: its short parameters and sections, and its dotted keys once a dot is there."""
+    dotted = sorted({key for keys in configurations_of(name) for key in dotted_keys(keys)})
+    sections = sorted({f"{key.split('.')[0]}." for key in dotted})
+    short = _options([*ENTRY_POINTS[name].parameters, *sections])
+    return f'        {name}) keys="{short}"; [[ $word == *.* ]] && keys="$keys {_options(dotted)}" ;;'
+
+
+def _options(keys: Iterable[str]) -> str:
+    return " ".join(f"--{key}" for key in keys)

@@ -31,6 +31,8 @@ SHORT = {
 }
 """Short parameters and the dotted keys they stand for."""
 
+ALSO_CALLED = {"label.rule": "labels.rule"}
+"""Keys of the command line that have a second spelling."""
 PRESET = "A preset: a YAML file of sections and keys."
 
 
@@ -61,6 +63,10 @@ class EntryPoint:
     """The parameter whose name may be left out."""
     underlay: bool = False
     """Whether a given preset only replaces keys of the default one: it then need not repeat all of them."""
+    trials: str = ""
+    """What its help says of the keys that the command of its trials reads, instead of listing them."""
+    own_sections: tuple[str, ...] = ()
+    """The only sections that its help lists, if set."""
     module: str = ""
     """Module in ``commands/`` that runs it, if it has another name."""
 
@@ -112,7 +118,7 @@ ENTRY_POINTS = {
         ),
         own={"out": Argument("Parquet file that gets the labelled windows.", "out/labels.parquet")},
         meanings={
-            "bars": "A file, a folder, a glob, or `sample` for the embedded synthetic series of labels.sample_seed.",
+            "bars": "A file, a folder, a glob, or `sample` for the embedded sample series of labels.sample_seed.",
             "seed": "Seed of the draw: which of overlapping windows stay, and which n of more.",
         },
     ),
@@ -161,6 +167,10 @@ ENTRY_POINTS = {
             "labels": "Labels of a sweep of finetune: a parquet file of labelled windows, or `sample`.",
             "encoder": "Encoder of a sweep of finetune (models:/ or runs:/ URI, folder, .pt); not set: from scratch.",
         },
+        trials="""
+A sweep also reads the keys of the command that its trials run: moola pretrain --help or, with sweep.stage=finetune,
+moola finetune --help. It does not resume trainings or draw reconstructions (the other keys of section tracking).""",
+        own_sections=("sweep", "tracking"),
     ),
     "promote": EntryPoint(
         "check the gates of a registered version and move an alias to it",
@@ -221,7 +231,7 @@ ENTRY_POINTS = {
     ),
     "sync": EntryPoint(
         "send to the store what it missed of a run while it did not answer",
-        ("run_dir", "config"),
+        ("run_dir",),
         ("moola sync .moola/runs/RUN_ID", "mlflow run . -e sync -P run_dir=.moola/runs/RUN_ID"),
         own={
             "run_dir": Argument(
@@ -233,7 +243,7 @@ ENTRY_POINTS = {
     ),
     "doctor": EntryPoint(
         "look at environment, store, runs and aliases, and say what to do",
-        ("fix", "config"),
+        ("fix",),
         ("moola doctor", "moola doctor --fix true"),
         own={
             "fix": Argument(

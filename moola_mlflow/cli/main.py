@@ -21,6 +21,7 @@ from moola_mlflow.core import (
     GateError,
     Interrupted,
     Interrupts,
+    RuntimeConfig,
     TrainingError,
     UserError,
     is_launched,
@@ -111,7 +112,8 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
     except UserError as e:
         _record(name, e)
         raise
-    prepare_environment(config.runtime.threads, is_tuned(config.runtime))
+    runtime = getattr(config, "runtime", RuntimeConfig())  # a command that computes little has no such section
+    prepare_environment(runtime.threads, is_tuned(runtime))
     command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
     command.run(config, preset, interrupts, **arguments)
     return 0

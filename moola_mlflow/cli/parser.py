@@ -5,18 +5,33 @@ Order of precedence: preset < dotted key < short parameter. An empty value is un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.core import Config, UserError, every_key, merge_presets, nearest_name, read_preset, resolve
+from moola_mlflow.cli.entry_points import ALSO_CALLED, ENTRY_POINTS, SHORT, EntryPoint
+from moola_mlflow.core import (
+    COMMANDS,
+    CommandKeys,
+    UserError,
+    dotted_keys,
+    every_key,
+    make_config,
+    merge_presets,
+    nearest_name,
+    read_preset,
+    readers_of,
+)
+
+SWEEP = "sweep of "
+"""Beginning of the names of a sweep's configurations, before the command that its trials run."""
 
 
 class Parsed(NamedTuple):
     """What a command is run with."""
 
-    config: Config
+    config: Any
+    """The configuration of the command: its class in ``COMMANDS``."""
     preset: str
     """The preset's name, for the name of the run."""
     arguments: dict[str, str]
@@ -39,26 +54,66 @@ def parse(name: str, words: Sequence[str]) -> Parsed:
     entry = ENTRY_POINTS[name]
     if entry.lone and words and not words[0].startswith("--"):
         words = [f"--{entry.lone}", *words]
-    given = {key: value for key, value in _pairs(words).items() if value != ""}
-    known = {*entry.parameters, *every_key()}
-    for key, value in given.items():
-        if key not in known:
-            raise UserError(
-                f"unknown parameter '{key}' (value '{value}'){nearest_name(key, known)} "
-                f"Every key of this command: moola {name} --help"
-            )
-    named = given.get("config") or entry.config
-    path = str(find_preset(named)) if named else ""
+    given = {ALSO_CALLED.get(key, key): value for key, value in _pairs(words).items() if value != ""}
+    # Names are checked before any file is read. A sweep's keys depend on its presets, and are checked again below.
+    dotted = [key for keys in configurations_of(name) for key in dotted_keys(keys)]
+    _check_parameters(name, given, [*entry.parameters, *dotted])
+    preset, path = _presets(entry, given)
     overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
-    preset = read_preset(path) if path else {}
+    keys = _configuration(name, preset, overrides)
+    _check_parameters(name, overrides, dotted_keys(keys))
     arguments = {key: given[key] for key in entry.own if key in given}
+    if entry.base:
+        arguments["base"] = path
+    return Parsed(make_config(keys, preset, overrides), Path(path).stem if path else "default", arguments)
+
+
+def configurations_of(name: str) -> list[type[CommandKeys]]:
+    """Return the configuration of a command; of ``sweep``, one for each command that its trials may run."""
+    return [keys for command, keys in COMMANDS.items() if command == name or command.startswith(f"{name} of ")]
+
+
+def _check_parameters(name: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a parameter that the command does not read. Raises: UserError naming the commands that do."""
+    for key, value in given.items():
+        if key in known:
+            continue
+        hint = f"{nearest_name(key, known)} Every key of this command: moola {name} --help"
+        if readers := _readers(name, key):
+            raise UserError(f"{name} does not read {key}={value}, a key of {readers}{hint}")
+        raise UserError(f"unknown parameter '{key}' (value '{value}'){hint}")
+
+
+def _readers(name: str, key: str) -> str:
+    """Return the commands that read a key or short parameter, in words; empty if there are none."""
+    short = [command for command, entry in ENTRY_POINTS.items() if key in entry.parameters]
+    found = short or (readers_of(key) if key in every_key() else [])
+    if name == "sweep" and (trials := [command for command in found if command.startswith(SWEEP)]):
+        found = [f"a {command} (sweep.stage={command.removeprefix(SWEEP)})" for command in trials]
+    names = list(dict.fromkeys("sweep" if command.startswith(SWEEP) else command for command in found))
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _presets(entry: EntryPoint, given: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """Return the keys of a command's presets, merged, and the file that the run is named after."""
+    named = given.get("config") or entry.config
+    path = str(find_preset(named)) if named else ""
+    preset = read_preset(path) if path else {}
     if entry.underlay and path:
         preset = merge_presets(read_preset(find_preset(entry.config)), preset)
     if entry.base:
-        path = arguments["base"] = str(find_preset(given.get("base") or entry.base))
+        path = str(find_preset(given.get("base") or entry.base))
         preset = merge_presets(read_preset(path), preset)
-    return Parsed(resolve(preset, overrides), Path(path).stem if path else "default", arguments)
+    return preset, path
+
+
+def _configuration(name: str, preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Any:
+    """Return the class of a command's configuration. That of a sweep follows from ``sweep.stage``."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    stage = overrides.get("sweep.stage") or preset.get("sweep", {}).get("stage")
+    return COMMANDS.get(f"{SWEEP}{stage}", configurations_of(name)[0])  # which refuses an unknown stage by name
 
 
 def find_preset(preset: str) -> Path:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         make_config,
         readers_of,
         resolve,
+        sections_of,
     )
     from moola_mlflow.core.config.sweep import Dimension, SweepConfig
     from moola_mlflow.core.config.tracking import RegistryConfig, TrackingConfig
@@ -160,6 +161,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "make_config",
             "readers_of",
             "resolve",
+            "sections_of",
         ),
         "config.sweep": (
             "Dimension",

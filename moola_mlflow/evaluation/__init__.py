@@ -44,14 +44,12 @@ if TYPE_CHECKING:
         published_levels,
     )
     from moola_mlflow.evaluation.methods import (
-        UNREAD,
         FinetuneSetting,
         build_methods,
         detector_method,
         head_settings,
         make_setting,
         refit_detector,
-        refuse_unread,
         without_effect,
     )
     from moola_mlflow.evaluation.metrics import (
@@ -106,13 +104,11 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "methods": (
             "FinetuneSetting",
-            "UNREAD",
             "build_methods",
             "detector_method",
             "head_settings",
             "make_setting",
             "refit_detector",
-            "refuse_unread",
             "without_effect",
         ),
         "metrics": ("ECE_BINS", "FEW_UNITS", "Interval", "Predictions", "ece", "paired_difference", "scores"),

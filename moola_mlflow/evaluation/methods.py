@@ -36,12 +36,6 @@ from moola_mlflow.models import (
 from moola_mlflow.training import HeadInputs, HeadSettings, fit_detector, fit_head, mirrored
 from moola_mlflow.windows import fit_scaling
 
-UNREAD = (
-    *("bars.path", "bars.instrument", "bars.timezone", "bars.stamp", "bars.repair", "windows.stride", "split."),
-    *("objective.", "schedule.", "tracking.resume", "tracking.allow_drift", "tracking.figures_every", "sweep."),
-    "runtime.shards",
-)
-"""Keys and sections (``name.``) that no fine-tuning reads."""
 ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
 """What a given encoder brings with it."""
 SAMPLES_OWN = ("labels.n", "labels.rule", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
@@ -112,17 +106,6 @@ class RandomEncoderMethod:
     def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
         inputs = _both_ways(lambda ohlc: self.inputs(ohlc, fold.fit_seed), targets.ohlc, self.settings.mirror)
         return HeadMethod(self.name, inputs, self.settings).run(targets, fold)
-
-
-def refuse_unread(config: FinetuneKeys) -> None:
-    """Refuse keys that were given and that no fine-tuning reads. Raises: UserError naming each."""
-    wrong = {key: value for key, value in config.given().items() if key.startswith(UNREAD)}
-    if wrong:
-        shown = ", ".join(f"{key}={value}" for key, value in wrong.items())
-        raise UserError(
-            f"finetune does not read {shown}: it reads labelled windows, an encoder as it was trained, and a head's "
-            "own schedule; remove what belongs to another command (bars and objectives to `pretrain`, sweep to `sweep`)"
-        )
 
 
 def without_effect(config: FinetuneKeys) -> list[str]:

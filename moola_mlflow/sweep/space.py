@@ -21,7 +21,6 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from moola_mlflow.core import Dimension, SweepKeys, UserError, current_name, dotted_keys, make_config, nearest_name
-from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.tracking import Metrics
 
 NOT_SEARCHABLE = ("sweep", "tracking", "registry", "runtime", "gates")
@@ -178,10 +177,9 @@ def _check_key(key: str, config: SweepKeys) -> None:
     keys = [name for name in dotted_keys(type(config)) if name.split(".")[0] not in NOT_SEARCHABLE]
     if key not in keys:
         raise UserError(
-            f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} Every key: moola sweep --help"
+            f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} "
+            f"Every key: moola {config.sweep.stage} --help"
         )
-    if config.sweep.stage == "finetune" and key.startswith(UNREAD):
-        raise UserError(f"sweep.space: finetune does not read '{key}', so every value would score the same; remove it")
     if config.sweep.target == Metrics.VAL_HUBER and key.startswith(HUBER_SCALE):
         raise UserError(
             f"sweep.space: '{key}' changes what {Metrics.VAL_HUBER} is measured on, so its values do not compare; "

@@ -163,12 +163,8 @@ class Run:
         """Write to disk that this process is alive."""
         self._session.beat()
 
-    def config(self, config: CommandKeys, unread: tuple[str, ...] = ()) -> None:
-        """Log the resolved configuration as parameters, file and hash, and the environment.
-
-        ``unread``: keys, or sections as ``name.``, that the command does not read. Only the file and the hash have
-        them, because a parameter without effect misleads.
-        """
+    def config(self, config: CommandKeys) -> None:
+        """Log the command's configuration as parameters, file and hash, and the environment."""
         text = config.to_yaml()
         # Whole or not at all: `resume=auto` finds an interrupted run by this file.
         write_whole(self.folder / Artifacts.CONFIG, text, durable=True)
@@ -176,7 +172,7 @@ class Run:
         self.text(environment_text(), Artifacts.ENVIRONMENT)
         if diff := git_diff():
             self.text(diff, Artifacts.GIT_DIFF)
-        self.params({key: value for key, value in config.flat().items() if not key.startswith(unread)})
+        self.params(config.flat())
         self.tags({Tags.CONFIG_SHA256: config.sha256()})
 
     def params(self, params: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ from moola_mlflow.core import (
 )
 from moola_mlflow.evaluation import (
     DETECTOR,
-    UNREAD,
     Evidence,
     FinetuneSetting,
     FoldOutcome,
@@ -34,7 +33,6 @@ from moola_mlflow.evaluation import (
     make_setting,
     plan_folds,
     refit_detector,
-    refuse_unread,
     scores,
     weigh_evidence,
     without_effect,
@@ -67,8 +65,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = run_name("finetune", preset, seeds[0])
     with Run.start("finetune", name, config.tracking.experiment) as active:
-        active.config(config, UNREAD)
-        refuse_unread(config)
+        active.config(config)
         check_registry_kind(config.registry.name, "detector")  # now, not after minutes of folds
         configure_threads(config.runtime)
         device = pick_device(config.runtime.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from moola_mlflow.core import Config, GateError, Interrupts, PromoteKeys, UserError, metric_name
+from moola_mlflow.core import GateError, Interrupts, PromoteKeys, UserError, metric_name
 from moola_mlflow.evaluation import (
     Gate,
     all_gates_passed,
@@ -38,9 +38,6 @@ from moola_mlflow.tracking import (
     was_promoted,
 )
 
-UNREAD = tuple(f"{name}." for name in Config.model_fields if name not in ("gates", "tracking", "runtime"))
-"""Sections that no promotion reads."""
-
 
 def run(
     config: PromoteKeys,
@@ -53,7 +50,7 @@ def run(
 ) -> None:
     """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
     with Run.start("promote", run_name("promote", model, 0), config.tracking.experiment) as active:
-        active.config(config, UNREAD)
+        active.config(config)
         given = {"model": model, "version": version, "alias": alias, "force": force}
         active.params(given)
         active.tags({key: given[key] for key in ("model", "version", "alias")})

@@ -21,7 +21,6 @@ from moola_mlflow.core import (
     pick_precision,
     read_preset,
 )
-from moola_mlflow.evaluation import UNREAD
 from moola_mlflow.sweep import STORAGE_FAILURES as STORAGE_FAILURES
 from moola_mlflow.sweep import (
     Coordination,
@@ -59,7 +58,7 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
         with ExitStack() as stack:
             if adopted or not find_parent_run(config.sweep.study):
                 active = stack.enter_context(Run.start("sweep", name, config.tracking.experiment))
-                active.config(_shareable(config), _unread(config))
+                active.config(_shareable(config))
                 active.tags({Tags.ALLOCATOR: allocator})
                 space, coordination, objective, joined = _prepare(config, study, active)
             else:
@@ -176,13 +175,6 @@ def _shareable(config: SweepKeys) -> SweepKeys:
         return config
     shown = shown_url(locate_storage(config.sweep.storage, "")[0])
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"storage": shown})})
-
-
-def _unread(config: SweepKeys) -> tuple[str, ...]:
-    """Return the sections that trials do not read, whose parameters would only mislead."""
-    if config.sweep.stage == "pretrain":
-        return ("labels.", "finetune.", "cv.")
-    return tuple(key for key in UNREAD if key != "sweep.")
 
 
 def _say(line: str) -> None:

@@ -10,14 +10,14 @@ from moola_mlflow.core.config.base import Section
 
 
 class SampleLengthConfig(Section):
-    """The keys of ``bars`` that the tour reads."""
+    """The embedded sample series."""
 
     sample_bars: int = Field(200_000, ge=1, lt=2**31)
     """Number of bars in the embedded sample series."""
 
 
 class SampleBarsConfig(SampleLengthConfig):
-    """The keys of ``bars`` that labels from the sample are made with."""
+    """The embedded sample series, which labels=sample is made from."""
 
     sample_seed: int = Field(1, ge=0)
     """Seed of the embedded sample series."""
@@ -26,7 +26,7 @@ class SampleBarsConfig(SampleLengthConfig):
 
 
 class BarFilesConfig(Section):
-    """The keys of ``bars`` that say which files to read, and how."""
+    """The files that bars come from, and how they are read."""
 
     path: str = "sample"
     """A file, a folder, a glob, or `sample` for the embedded sample series."""

@@ -50,40 +50,44 @@ class RunKeys(CommandKeys):
     tracking: ExperimentConfig = ExperimentConfig()
 
 
-class TourKeys(RunKeys):
+class TourKeys(CommandKeys):
     """The keys of main, the tour."""
 
     bars: SampleLengthConfig = SampleLengthConfig()
     encoder: EncoderSizeConfig = EncoderSizeConfig()
     trainer: EpochsConfig = EpochsConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
-class DataKeys(RunKeys):
+class DataKeys(CommandKeys):
     """The keys of data."""
 
     bars: BarsConfig = BarsConfig()
     windows: WindowLengthConfig = WindowLengthConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
-class FeaturesKeys(RunKeys):
+class FeaturesKeys(CommandKeys):
     """The keys of features."""
 
     bars: BarsConfig = BarsConfig()
     features: FeaturesConfig = FeaturesConfig()
     windows: CutWindowsConfig = CutWindowsConfig()
     finetune: GivenEncoderConfig = GivenEncoderConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
-class LabelKeys(RunKeys):
+class LabelKeys(CommandKeys):
     """The keys of label."""
 
     bars: BarsConfig = BarsConfig()
     labels: WeakLabelsConfig = WeakLabelsConfig()
     trainer: SeedConfig = SeedConfig()
     windows: WindowLengthConfig = WindowLengthConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
-class TrainingKeys(RunKeys):
+class TrainingKeys(CommandKeys):
     """The keys of a pre-training, as a command of its own or as a trial of a sweep."""
 
     bars: BarsConfig = BarsConfig()
@@ -98,6 +102,7 @@ class TrainingKeys(RunKeys):
     runtime: TrainingRuntimeConfig = TrainingRuntimeConfig()
     registry: RegistryConfig = RegistryConfig()
     gates: EncoderGatesConfig = EncoderGatesConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
     @model_validator(mode="after")
     def _patch_fits(self) -> TrainingKeys:
@@ -118,7 +123,7 @@ class PretrainKeys(TrainingKeys):
     tracking: TrackingConfig = TrackingConfig()
 
 
-class FinetuneKeys(RunKeys):
+class FinetuneKeys(CommandKeys):
     """The keys of finetune."""
 
     labels: LabelsConfig = LabelsConfig()
@@ -133,6 +138,7 @@ class FinetuneKeys(RunKeys):
     runtime: RuntimeConfig = RuntimeConfig()
     registry: RegistryConfig = RegistryConfig()
     gates: DetectorGatesConfig = DetectorGatesConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
 class PretrainSweepKeys(TrainingKeys):
@@ -150,19 +156,21 @@ class FinetuneSweepKeys(FinetuneKeys):
 SweepKeys = PretrainSweepKeys | FinetuneSweepKeys
 
 
-class PromoteKeys(RunKeys):
+class PromoteKeys(CommandKeys):
     """The keys of promote."""
 
     gates: GateLimits = GateLimits()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
-class DetectKeys(RunKeys):
+class DetectKeys(CommandKeys):
     """The keys of detect."""
 
     bars: BarsConfig = BarsConfig()
     detect: DetectConfig = DetectConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     gates: DetectorLimits = DetectorLimits()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
 COMMANDS: dict[str, type[CommandKeys]] = {
@@ -181,6 +189,7 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "sync": NoKeys,
     "doctor": NoKeys,
 }
+"""The configuration of every command; a sweep reads that of the command which its trials run."""
 
 
 class Config(

@@ -10,7 +10,7 @@ from moola_mlflow.core.config.base import Section, current_name
 
 
 class GivenEncoderConfig(Section):
-    """The key of ``finetune`` that names an encoder."""
+    """The encoder."""
 
     encoder: str = ""
     """Pre-trained encoder: models:/ or runs:/ URI, folder or .pt file. Several, separated by commas, are an ensemble;
@@ -55,7 +55,7 @@ class FinetuneConfig(GivenEncoderConfig):
 
 
 class CvConfig(Section):
-    """The folds of the cross-validation."""
+    """How the labelled windows are divided for cross-validation."""
 
     folds: int = Field(5, ge=2, lt=2**31)
     """Folds of the cross-validation."""
@@ -89,14 +89,14 @@ class CvConfig(Section):
 
 
 class GateModeConfig(Section):
-    """The key of ``gates`` that a training command reads besides its limits."""
+    """What happens if a gate is missed."""
 
     mode: Literal["report", "strict"] = "report"
     """report: print and tag missed gates; strict: the command also ends with exit code 3."""
 
 
 class EncoderLimits(Section):
-    """What an encoder version must show."""
+    """What an encoder must show."""
 
     probe_r2_gain: float = 0.067
     """Encoder: least gain of the probe over the same network with random weights."""
@@ -105,7 +105,7 @@ class EncoderLimits(Section):
 
 
 class DetectorLimits(Section):
-    """What a detector version must show."""
+    """What a detector must show."""
 
     f1_macro: float = 0.60
     """Detector: least out-of-fold macro F1."""
@@ -120,11 +120,11 @@ class DetectorLimits(Section):
 
 
 class EncoderGatesConfig(EncoderLimits, GateModeConfig):
-    """The gates of an encoder."""
+    """What the encoder must show, and what happens if it does not."""
 
 
 class DetectorGatesConfig(DetectorLimits, GateModeConfig):
-    """The gates of a detector."""
+    """What the detector must show, and what happens if it does not."""
 
 
 class GateLimits(DetectorLimits, EncoderLimits):

@@ -8,7 +8,7 @@ from moola_mlflow.core.config.base import Section
 
 
 class WeakLabelsConfig(Section):
-    """The keys of ``labels`` that a rule labels windows with."""
+    """Labels that a rule makes from bars."""
 
     n: int = Field(174, ge=2, lt=2**31)
     """Labelled windows to make; if fewer are found, all of them."""

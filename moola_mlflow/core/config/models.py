@@ -11,7 +11,7 @@ from moola_mlflow.core.config.base import Section, current_name
 
 
 class EncoderSizeConfig(Section):
-    """The keys of ``encoder`` that the tour reads."""
+    """The network that reads a window."""
 
     hidden: int = Field(128, ge=1, le=2**16)
     """Units in each direction; the encoding of a step has twice as many numbers."""
@@ -74,7 +74,7 @@ class ObjectiveConfig(Section):
 
 
 class DetectConfig(Section):
-    """The detector, and which of its hits are kept."""
+    """The detector that scans the bars, and which of its hits are kept."""
 
     detector: str = "models:/moola-detector@champion"
     """Detector: models:/ or runs:/ URI, or folder."""

@@ -18,16 +18,18 @@ from moola_mlflow.core.errors import UserError, nearest_name
 
 Keys = TypeVar("Keys", bound=CommandKeys)
 
-ALSO_CALLED = {"label.rule": "labels.rule"}
-"""Keys of the command line that have a second spelling."""
+
+def sections_of(keys: type[CommandKeys]) -> dict[str, type[Section]]:
+    """Return the class of every section of a command's configuration."""
+    return {name: typing.cast(type[Section], field.annotation) for name, field in keys.model_fields.items()}
 
 
 def dotted_keys(keys: type[CommandKeys]) -> dict[str, Any]:
     """Return every dotted key of a command's configuration with its pydantic field, section by section."""
     return {
         f"{section}.{name}": field
-        for section, top in keys.model_fields.items()
-        for name, field in typing.cast(type[Section], top.annotation).model_fields.items()
+        for section, one in sections_of(keys).items()
+        for name, field in one.model_fields.items()
     }
 
 
@@ -37,7 +39,7 @@ def every_key() -> dict[str, Any]:
 
 
 def readers_of(key: str) -> list[str]:
-    """Return the commands that read a key; ``sweep of finetune`` is ``sweep`` with ``sweep.stage=finetune``."""
+    """Return the names in ``COMMANDS`` whose configuration holds a key."""
     return [command for command, keys in COMMANDS.items() if key in dotted_keys(keys)]
 
 
@@ -52,7 +54,7 @@ def make_config(keys: type[Keys], preset: Mapping[str, Mapping[str, Any]], overr
     valid, everywhere = dotted_keys(keys), every_key()
     flat = {f"{section}.{key}": value for section, given in preset.items() for key, value in given.items()}
     check_known(flat, everywhere)
-    given = {ALSO_CALLED.get(key, key): value for key, value in overrides.items() if value not in (None, "")}
+    given = {key: value for key, value in overrides.items() if value not in (None, "")}
     check_known(given, valid)
     if given.get("objective.mask_strategy"):
         flat.pop("objective.mask_ratio", None)  # the preset's ratio belongs to the preset's strategy
@@ -80,7 +82,7 @@ def check_known(given: Mapping[str, Any], valid: Iterable[str]) -> None:
         if key not in valid:
             raise UserError(
                 f"unknown key {_shown(key)} (value {_shown(value)}){nearest_name(key[:200], valid)} "
-                "Every key: docs/reference/commands.md"
+                "moola NAME --help lists the keys of a command"
             )
 
 

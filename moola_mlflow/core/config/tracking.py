@@ -8,7 +8,7 @@ from moola_mlflow.core.config.base import Section
 
 
 class ExperimentConfig(Section):
-    """The key of ``tracking`` that every command with a run reads."""
+    """The MLflow experiment of the run."""
 
     experiment: str = "moola"
     """MLflow experiment of the run; under `mlflow run` the launcher chooses it."""

@@ -30,21 +30,21 @@ class ScheduleConfig(Section):
 
 
 class SeedConfig(Section):
-    """The key of ``trainer`` that a command without training reads."""
+    """The seed."""
 
     seed: int = Field(17, ge=0, lt=2**32)
     """Seed of weights, masks, noise and the order of windows."""
 
 
 class EpochsConfig(SeedConfig):
-    """The keys of ``trainer`` that the tour reads."""
+    """How long networks are trained."""
 
     epochs: int = Field(20, ge=1, lt=2**31)
     """Passes over the training windows."""
 
 
 class HeadTrainerConfig(EpochsConfig):
-    """The keys of ``trainer`` that a fine-tuning reads."""
+    """How long and in what batches the head is trained, and an encoder that is not frozen."""
 
     batch_size: int = Field(64, ge=1, lt=2**31)
     """Windows in a step."""
@@ -55,7 +55,7 @@ class HeadTrainerConfig(EpochsConfig):
 
 
 class TrainerConfig(HeadTrainerConfig):
-    """How long and in what batches a network is trained."""
+    """How long and in what batches encoder and objective are trained."""
 
     steps: int | None = Field(None, ge=1, lt=2**31)
     """Batches to train on, whatever the number of windows; none: trainer.epochs counts."""
@@ -79,7 +79,7 @@ class RuntimeConfig(Section):
 
 
 class TrainingRuntimeConfig(RuntimeConfig):
-    """The hardware, and how a batch is split over it."""
+    """The hardware, how much of it is used, and how a batch is split over it."""
 
     shards: int = Field(0, ge=0, le=1024)
     """Parts of a batch that train in parallel, of 16 windows or more; 0: one for each core (or OMP_NUM_THREADS)."""

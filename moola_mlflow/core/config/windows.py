@@ -12,14 +12,14 @@ from moola_mlflow.core.config.base import Section, from_text
 
 
 class WindowLengthConfig(Section):
-    """The key of ``windows`` that every command with bars reads."""
+    """How long a window is."""
 
     length: int = Field(105, ge=2, lt=2**31)
     """Bars in a window."""
 
 
 class LabelledWindowsConfig(WindowLengthConfig):
-    """The keys of ``windows`` that hold for labelled windows."""
+    """How long a window is, and which of its steps are scored."""
 
     warmup: int = Field(20, ge=0)
     """First steps of a window that are never scored: their features have seen too few bars."""
@@ -34,7 +34,7 @@ class LabelledWindowsConfig(WindowLengthConfig):
 
 
 class CutWindowsConfig(LabelledWindowsConfig):
-    """The keys of ``windows`` that say how segments of bars are cut."""
+    """How segments of bars are cut into windows."""
 
     stride: int = Field(52, ge=1, lt=2**31)
     """Bars between the starts of two neighbouring windows."""

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow.core import (
+    CutWindowsConfig,
     EncoderConfig,
     FeaturesConfig,
     FinetuneKeys,
     TrainingKeys,
     UserError,
-    WindowsConfig,
     current_name,
     make_config,
 )
@@ -110,7 +110,8 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
             f"features.set={own.set} and encoder.inputs={inputs} make {num} inputs, the network reads "
             f"{architecture['input_size']}"
         )
-    read = WindowsConfig.model_validate({key: window[key] for key in ("length", "stride", "warmup") if key in window})
+    needed = ("length", "warmup", *(("stride",) if "stride" in window else ()))  # labelled windows have no stride
+    read = CutWindowsConfig.model_validate({key: window[key] for key in needed})
     check_card_fields(card, {"data": dict, "objective": dict, "model_id": str, "run_id": str})
     check_card_fields(card.get("objective", {}), {"name": str})
     check_card_times(card, "trained_from", "trained_until")
@@ -121,7 +122,7 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
         **card,
         "architecture": {**architecture, "inputs": inputs},
         "features": {**features, "hybrid": _hybrid(own)},
-        "window": {**window, **read.model_dump(include=set(window))},
+        "window": {**window, **read.model_dump(include=set(needed))},
     }
 
 

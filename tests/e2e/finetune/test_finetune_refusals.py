@@ -122,13 +122,12 @@ BAD = {
     ),
     "a key of bars": (
         {**GOOD, "windows.stride": "7"},
-        "finetune does not read windows.stride=7",
-        "remove what belongs",
+        "finetune does not read windows.stride=7, a key of features, pretrain and sweep",
     ),
     "a key of objectives": ({"objective.name": "price_path"}, "finetune does not read objective.name=price_path"),
     "a schedule": ({"schedule.warmup_epochs": "1"}, "finetune does not read schedule.warmup_epochs=1"),
-    "resume": ({"resume": "auto"}, "unknown parameter 'resume'"),
-    "resume in full": ({"tracking.resume": "auto"}, "finetune does not read tracking.resume=auto"),
+    "resume": ({"resume": "auto"}, "finetune does not read resume=auto, a key of pretrain"),
+    "resume in full": ({"tracking.resume": "auto"}, "finetune does not read tracking.resume=auto, a key of pretrain"),
     "unfrozen too late": (
         {**GOOD, "encoder": "one", "freeze_encoder": "false", "finetune.unfreeze_at": "2"},
         "finetune.unfreeze_at=2 lies beyond the 2 epochs",

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.core import every_key
+from moola_mlflow.core import PretrainKeys, dotted_keys
 
 
 def moola(*words: str, **environment: str) -> str:
@@ -38,8 +38,10 @@ def test_bash_completes_commands_short_parameters_and_dotted_keys() -> None:
     assert completed(script, "moola", "pretrain", "--ep") == ["--epochs"]
     assert completed(script, "moola", "doctor", "--ep") == []
     assert completed(script, "moola", "pretrain", "--optimizer") == ["--optimizer."]
-    wanted = sorted(f"--{key}" for key in every_key() if key.startswith("trainer."))
+    wanted = sorted(f"--{key}" for key in dotted_keys(PretrainKeys) if key.startswith("trainer."))
     assert sorted(set(completed(script, "moola", "pretrain", "--trainer.")) - {"--trainer."}) == wanted
+    assert set(completed(script, "moola", "label", "--trainer.")) == {"--trainer.seed", "--trainer."}
+    assert completed(script, "moola", "report", "--trainer.") == []
     assert completed(script, "moola", "pretrain", "--bars", "my_") == []  # left to bash, which knows files
 
 

@@ -15,8 +15,9 @@ from command_lines import spoken
 from paths import ROOT
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, SHORT
-from moola_mlflow.cli.help import help_text, parameters_of
-from moola_mlflow.cli.parser import parse
+from moola_mlflow.cli.help import help_text, listed_sections, parameters_of, title_of
+from moola_mlflow.cli.parser import configurations_of, parse
+from moola_mlflow.core import dotted_keys
 
 HEAVY = ("torch", "mlflow", "optuna", "numpy", "pandas", "matplotlib", "sklearn")
 
@@ -82,6 +83,24 @@ def test_a_parameter_says_what_it_means_to_this_command() -> None:
     assert line_of("report", "run_id").endswith("[needed]")
 
 
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_a_help_lists_the_keys_that_its_command_reads_by_section_and_no_other(name: str) -> None:
+    shown = help_text(name)
+    short = {SHORT[key] for key in ENTRY_POINTS[name].parameters if key in SHORT}
+    own = {key for keys in configurations_of(name) for key in dotted_keys(keys)}
+    listed = [line.split()[0][2:] for line in shown.splitlines() if line.startswith("  --")]
+    dotted = [key for key in listed if "." in key]
+    if name == "sweep":  # whose other keys are those of the command that its trials run
+        own = {key for key in own if key.startswith(("sweep.", "tracking."))}
+        assert "moola pretrain --help" in shown
+    assert set(dotted) == own - short
+    assert len(set(dotted)) == len(dotted)
+    assert listed[: len(ENTRY_POINTS[name].parameters)] == list(ENTRY_POINTS[name].parameters)  # the common ones first
+    for section, one in listed_sections(name).items():
+        lines = [line for line in shown.splitlines() if line == f"{section}: {title_of(one)}"]
+        assert len(lines) == (any(key.startswith(f"{section}.") for key in dotted))
+
+
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     """As `moola pretrain --help | head -1`, with the pipe closed before the first line."""
     reading, writing = os.pipe()
@@ -97,7 +116,9 @@ def test_help_waits_for_nothing_heavy() -> None:
     code = f"""
 import sys
 from moola_mlflow import cli
-cli.run_cli([]), cli.run_cli(["pretrain", "--help"])
+cli.run_cli([])
+for name in {list(ENTRY_POINTS)}:
+    cli.run_cli([name, "--help"])
 print([name for name in {HEAVY} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

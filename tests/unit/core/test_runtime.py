@@ -81,7 +81,7 @@ def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tun
     monkeypatch.setattr(runtime.os, "environ", environment)
     command = types.SimpleNamespace(run=lambda config, preset, interrupts: None)
     monkeypatch.setattr(main.importlib, "import_module", lambda name: command)
-    assert main.run_cli(["features", "--runtime.tune", tune]) == 0
+    assert main.run_cli(["detect", "--runtime.tune", tune]) == 0
     assert ("OMP_WAIT_POLICY" in environment) == (tune == "on")
     assert "CUBLAS_WORKSPACE_CONFIG" in environment
 

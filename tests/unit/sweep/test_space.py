@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moola_mlflow.core import resolve
+from moola_mlflow.core import FinetuneSweepKeys, PretrainSweepKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.sweep.space import Space, trial_config
 
@@ -12,7 +12,8 @@ LR = {"optimizer.lr": {"low": "1e-4", "high": "1e-2", "log": True}}
 
 
 def space(tree: object, **sweep: object) -> Space:
-    return Space.of(resolve({"sweep": {"space": tree, **sweep}}, {}))
+    keys = FinetuneSweepKeys if sweep.get("stage") == "finetune" else PretrainSweepKeys
+    return Space.of(make_config(keys, {"sweep": {"space": tree, **sweep}}, {}))
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,8 @@ def space(tree: object, **sweep: object) -> Space:
         ({}, {}, "sweep.space is empty"),
         ({"optimizer.rl": [1]}, {}, "did you mean 'optimizer.lr'?"),
         ({"sweep.n_trials": [1]}, {}, "'sweep.n_trials' cannot be searched"),
+        ({"finetune.gamma": [1]}, {}, "'finetune.gamma' cannot be searched.*moola pretrain --help"),
+        ({"schedule.warmup_epochs": [1]}, {"stage": "finetune"}, "cannot be searched.*moola finetune --help"),
         ({"optimizer.lr": {"low": 1, "high": 0.1}}, {}, "is empty"),
         ({"optimizer.lr": {"low": 0, "high": 0.1, "log": True}}, {}, "log needs low above 0"),
         ({"optimizer.lr": {"low": 1e-3}}, {}, "give low and high, or choices"),
@@ -48,7 +51,7 @@ def test_a_space_that_makes_no_sense_is_refused_with_the_cure(
 def test_a_space_is_read_back_whole_from_its_text() -> None:
     one = space(
         {**LR, "trainer.batch_size": [16, 32], "encoder.hidden": {"low": 4, "high": 16, "step": 4},
-         "finetune.head_lr": {"choices": [None, 0.1], "when": {"trainer.batch_size": 16}}}
+         "finetune.head_lr": {"choices": [None, 0.1], "when": {"trainer.batch_size": 16}}}, stage="finetune"
     )  # fmt: skip
     assert Space.from_json(one.to_json()) == one
     text = {"optimizer.lr": repr(0.1 + 0.2), "trainer.batch_size": "16", "finetune.head_lr": "None", "other": "x"}
@@ -68,9 +71,10 @@ def test_a_key_is_drawn_after_those_it_depends_on_and_fixed_keys_decide_at_once(
 
 
 def test_a_trials_configuration_is_the_base_with_its_values() -> None:
-    base = resolve({"trainer": {"epochs": 3}}, {})
-    config = trial_config(base, {"optimizer.lr": 0.01, "finetune.head_lr": None, "objective.mask_strategy": "patch"})
+    base = make_config(FinetuneSweepKeys, {"trainer": {"epochs": 3}, "finetune": {"head_lr": 0.1}}, {})
+    config = trial_config(base, {"optimizer.lr": 0.01, "finetune.head_lr": None})
     assert (config.trainer.epochs, config.optimizer.lr, config.finetune.head_lr) == (3, 0.01, None)
+    config = trial_config(PretrainSweepKeys(), {"objective.mask_strategy": "patch"})
     assert config.objective.mask_ratio == 0.4  # the strategy's own, not the base's
 
 
