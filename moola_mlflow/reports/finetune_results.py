@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves behind for people: the table, the note, the card and tags of the registered detector."""
+"""Describe a fine-tuning: console table, note and warnings, and the card and tags of the registered detector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moola_mlflow.bars import utc
-from moola_mlflow.core import PACKAGES, FinetuneKeys, markdown_code, markdown_text
+from moola_mlflow.core import PACKAGES, FinetuneKeys, markdown_code, markdown_table, markdown_text
 from moola_mlflow.evaluation import (
     DETECTOR,
     FEW_UNITS,
@@ -26,13 +26,13 @@ from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
 from moola_mlflow.tracking import Metrics, Tags, VersionTags
 
 WEAK_LABELS_TEXT = (
-    "The labels are WEAK: a rule made them from prices. The scores say how well the rule is imitated, not that a "
-    "market can be read."
+    "The labels are WEAK: a rule made them from prices. The scores say how well the detector imitates the rule, "
+    "nothing more."
 )
 
 
 def fold_line(fold: NestedFold, found: Mapping[str, float]) -> str:
-    """Return what the console says of a finished fold."""
+    """Return the console line of a finished fold."""
     return (
         f"Fold {fold.index + 1}/{fold.num_folds}: F1={found['f1_macro']:.3f}, "
         f"Joint@3={found['joint_success_at_3']:.3f} (repeat {fold.repeat + 1}, seed {fold.seed})"
@@ -40,7 +40,7 @@ def fold_line(fold: NestedFold, found: Mapping[str, float]) -> str:
 
 
 def fold_run(fold: NestedFold, outcome: FoldOutcome, found: Mapping[str, float]) -> dict[str, Any]:
-    """Return name, tags, parameters, duration, curves and final figures of a fold's child run."""
+    """Return the name, tags, parameters, duration, curves and final scores of a fold's child run."""
     names = {"train_loss": Metrics.TRAIN_LOSS, "held_nll": Metrics.VAL_NLL, "held_class_nll": Metrics.VAL_CLASS_NLL,
              "held_f1_macro": Metrics.VAL_F1_MACRO, "held_joint_at_3": Metrics.VAL_JOINT_AT_3}  # fmt: skip
     tags = {
@@ -68,12 +68,12 @@ def fold_run(fold: NestedFold, outcome: FoldOutcome, found: Mapping[str, float])
 
 
 def finetune_console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[str]:
-    """Return the cross-validation summary: every method on the same folds, and the targets."""
+    """Return the summary of the cross-validation: every method on the same folds, then the gates and the headline."""
     wide = max(len(evidence.title(name)) for name in evidence.table)
     lines = [
-        f"Out of fold, {len(evidence.labels)} windows, {_folds(evidence)}; mean [95 % interval over "
+        f"Out of fold, {len(evidence.labels)} windows, {_folds(evidence)}. Mean [95 % interval over "
         f"{evidence.num_groups} groups of windows]:",
-        f"  {'':<{wide}}  F1 macro                Joint@3                 Joint@3 of the detector beyond it",
+        f"  {'':<{wide}}  F1 macro                Joint@3                 detector minus method, Joint@3",
     ]
     for name, row in evidence.table.items():
         gain = evidence.differences.get(name)
@@ -92,46 +92,47 @@ def finetune_console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[st
 def finetune_note(
     setting: FinetuneSetting, evidence: Evidence, gates: Sequence[Gate], uri: str, warnings: Sequence[str]
 ) -> str:
-    """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
+    """Return the Markdown note of a finished run: the result, its meaning, the data, and the next command."""
     labels, config = evidence.labels, setting.config
     d = evidence.detector
-    rows = [
-        f"| {evidence.title(name)} | {_interval(row['f1_macro'])} | {_interval(row['joint_success_at_3'])} | "
-        f"{_signed(evidence.differences[name]['joint_success_at_3']) if name in evidence.differences else ''} |"
-        for name, row in evidence.table.items()
-    ]
+    rows = []
+    for name, row in evidence.table.items():
+        gain = evidence.differences.get(name)
+        scores = [_interval(row[key]) for key in ("f1_macro", "joint_success_at_3")]
+        rows.append((evidence.title(name), *scores, _signed(gain["joint_success_at_3"]) if gain else ""))
+    table = markdown_table(("method", "F1 macro", "Joint@3", "detector minus method, Joint@3"), rows)
     missed = [gate.text() for gate in gates if not gate.passed]
     passed = "All gates are met." if not missed else "Gates missed: " + markdown_text("; ".join(missed)) + "."
     passed += "".join(f" Met: {markdown_text(text)}." for text in gate_reasons(gates))
-    told = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
+    warned = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
     return (
         f"**{evidence.headline()}**\n\n"
         f"F1 {_interval(d['f1_macro'])}, Joint@3 {_interval(d['joint_success_at_3'])}, ECE {d['ece'].mean:.3f} out of "
         f"fold. {passed}\n\n"
-        "| method | F1 macro | Joint@3 | detector beyond it |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
+        f"{table}\n\n"
         f"{len(labels)} windows ({markdown_text(_counts(labels))}), {_folds(evidence)}, purged. Brackets are "
         f"95 % intervals over {evidence.num_groups} groups of overlapping windows."
-        f"{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{told}\n\n"
+        f"{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
         f"Detector: {_described(setting)}. Labels {markdown_code(labels.path)}, "
         f"encoder {markdown_code(config.finetune.encoder or 'none')}.\n\n"
-        f"{following(evidence, gates, uri)}\n"
+        f"{next_step(evidence, gates, uri)}\n"
     )
 
 
-def following(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
-    """Return in one sentence what to do next: to promote is offered where every gate is met."""
+def next_step(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
+    """Return what to do next: promote if every gate is met, otherwise what helps against the missed ones."""
     model, _, version = uri.removeprefix("models:/").partition("/")
     missed = [gate.name for gate in gates if not gate.passed]
     if not missed and uri.startswith("models:/"):
         return f"Next: `mlflow run . -e promote -P model={model} -P version={version}`"
     if not missed:
-        return "Next: the same command with `-P register=moola-detector`, for this detector is not registered"
+        return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
     cures = {
-        "identity": "take an encoder of an objective that hides what it asks for (configs/path.yaml)",
+        "identity": "use an encoder whose objective hides what it asks for (configs/path.yaml)",
         "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
     }
-    gain = "pre-train an encoder (configs/path.yaml) or leave it out (`-P finetune.inputs=price_path`)"
-    if evidence.same_inputs:  # else it is left out already
+    gain = "pre-train an encoder (configs/path.yaml) or use none (`-P finetune.inputs=price_path`)"
+    if evidence.same_inputs:  # otherwise the detector uses no encoder already
         cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
     cures |= {
         gate.name: "label more of that class, or set finetune.class_balanced=true"
@@ -148,7 +149,7 @@ def _described(setting: FinetuneSetting) -> str:
     kinds = {
         "price_path": "path features, no encoder",
         "frozen": "frozen encoder",
-        "unfrozen": "encoder trained on",
+        "unfrozen": "unfrozen encoder",
         "scratch": "encoder trained from scratch",
     }
     reads = "prior reader" if setting.reader == "prior" else f"head `{setting.config.finetune.head}`"
@@ -162,10 +163,10 @@ def detector_card(
     overlap: float | None,
     run_id: str,
 ) -> dict[str, Any]:
-    """Return everything that a user of the detector must know, without this project's store.
+    """Return everything that a user of the detector needs, without access to the store.
 
-    ``encoders`` are the URIs and encoders that were given; ``overlap`` is the share of labelled windows within the time
-    that an encoder was trained on.
+    ``encoders`` are the encoders that were given, each with its URI. ``overlap`` is the share of labelled windows from
+    the time that an encoder was trained on.
     """
     labels, config = evidence.labels, setting.config
     times = {}
@@ -197,7 +198,7 @@ def detector_card(
 
 
 def _sample(labels: LabelledSet, config: FinetuneKeys) -> dict[str, int]:
-    """Return which sample the labels come from: of another seed or length it is another series."""
+    """Return which sample the labels come from. Another seed or length makes another series."""
     if str(labels.path) != "sample":
         return {}
     return {"sample_seed": config.labels.sample_seed, "sample_bars": config.bars.sample_bars}
@@ -208,7 +209,7 @@ def _origin(encoder: Encoder) -> dict[str, Any]:
 
 
 def uses_identity_encoder(setting: FinetuneSetting) -> bool | None:
-    """Return whether an encoder that the detector reads was trained to copy what it could see; None where unknown."""
+    """Return whether an encoder of the detector was trained to copy its input; None if unknown."""
     if setting.encoder is None or setting.kind == "price_path":
         return False
     copies = [copies_input(member.card) for member in members_of(setting.encoder)]
@@ -235,46 +236,47 @@ def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: 
 
 
 def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
-    """Return what whoever reads the scores should know before."""
+    """Return warnings that the reader of the scores needs."""
     out = []
     if setting.kind == "price_path" and setting.encoder is not None:
-        out.append("finetune.inputs=price_path reads no encoder: the one that was given is not part of this detector.")
+        out.append("finetune.inputs=price_path reads no encoder, so the given encoder is not part of this detector.")
     if setting.config.finetune.tuned_on == evidence.labels.sha256:
         out.append(
-            "a sweep chose this configuration on these very labels: a window that one fold tests helped to choose in "
-            "the others, so the scores are optimistic; fresh labels give an honest figure."
+            "A sweep chose this configuration on the same labels, so the scores are too good. Use new labels for an "
+            "honest score."
         )
     if evidence.num_groups < FEW_UNITS:
         out.append(
-            f"only {evidence.num_groups} groups of windows do not overlap: intervals over so few are widened by "
-            "Student's t, and still rough; label windows further apart."
+            f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, even widened by "
+            "Student's t. Label windows that are further apart."
         )
     warm = [outcome.temperature for outcome in evidence.outcomes[DETECTOR]]
     stuck = sum(min(value / LOWEST, HIGHEST / value) < 1.001 for value in warm)
     if stuck:
         out.append(
-            f"the temperature of {stuck} of {len(warm)} folds is at an end of its search range ({LOWEST:g} to "
-            f"{HIGHEST:g}): probabilities there are not calibrated; label more windows, or raise cv.inner_share."
+            f"The temperature of {stuck} of {len(warm)} folds is at an end of its search range ({LOWEST:g} to "
+            f"{HIGHEST:g}), so their probabilities are not calibrated. Label more windows, or raise cv.inner_share."
         )
     return out
 
 
 def collapse_warning(evidence: Evidence, floor: float) -> str | None:
-    """Return what to say where a class is hardly ever found, or None."""
+    """Return a warning that names the classes below the recall ``floor``, or None."""
     low = {name: i.mean for name, i in evidence.recall().items() if not i.mean >= floor}
     if not low:
         return None
     shown = ", ".join(f"{name} {value:.2f}" for name, value in low.items())
     return (
-        f"class collapse: recall {shown}, below {floor:g}; label more of it, or set finetune.class_balanced=true "
-        "or finetune.gamma=2"
+        f"Class collapse: recall {shown}, below {floor:g}. Label more windows of the class, or set "
+        "finetune.class_balanced=true or finetune.gamma=2."
     )
 
 
 def _folds(evidence: Evidence) -> str:
     seeds = sorted({fold.seed for fold in evidence.folds})
     repeats = len({(fold.seed, fold.repeat) for fold in evidence.folds}) // len(seeds)
-    return f"{evidence.folds[0].num_folds} folds x {repeats} repeats x {len(seeds)} seeds"
+    counts = {"fold": evidence.folds[0].num_folds, "repeat": repeats, "seed": len(seeds)}
+    return " x ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
 
 
 def _counts(labels: LabelledSet) -> str:

@@ -23,7 +23,7 @@ from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.reports.finetune_results import (
     finetune_console_lines,
     fold_line,
-    following,
+    next_step,
 )
 from moola_mlflow.tracking.plain_json import without_nan
 
@@ -217,7 +217,7 @@ def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wher
         assert any(line.startswith(f"  {title} ") for line in lines)
         assert not any(TITLES[name] in line for line in lines)
     assert f"against the best baseline ({OTHER_INPUTS['random_encoder']})" in found.headline()
-    assert "compare other inputs and heads" in following(found, [replace(gain, value=-1.0)], "models:/d/3")
+    assert "compare other inputs and heads" in next_step(found, [replace(gain, value=-1.0)], "models:/d/3")
 
 
 def test_the_gate_looks_at_the_network_that_the_gain_is_least_sure_over(weighed: Evidence) -> None:

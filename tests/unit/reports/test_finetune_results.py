@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from small_evidence import FOLDS, LABELS, SKILL, evidence
 
-from moola_mlflow.core import Config, GatesConfig
+from moola_mlflow.core import Config, GatesConfig, resolve
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.evaluation.gates import Gate, detector_gates
 from moola_mlflow.models.calibration import HIGHEST, LOWEST
 from moola_mlflow.reports.finetune_results import (
+    WEAK_LABELS_TEXT,
     collapse_warning,
     finetune_console_lines,
+    finetune_note,
     fold_line,
     fold_run,
-    following,
     list_doubts,
+    next_step,
 )
 
 
@@ -68,12 +70,39 @@ def test_a_temperature_at_the_end_of_its_range_is_told(weighed: Evidence, edge: 
     first, *rest = weighed.outcomes[DETECTOR]
     found = replace(weighed, outcomes={**weighed.outcomes, DETECTOR: [replace(first, temperature=edge), *rest]})
     texts = [text for text in doubts(found) if "end of its search range" in text]
-    assert [text.startswith(f"the temperature of 1 of {len(rest) + 1} folds") for text in texts] == [True] * told
+    assert [text.startswith(f"The temperature of 1 of {len(rest) + 1} folds") for text in texts] == [True] * told
 
 
 def test_fewer_than_twenty_groups_are_told(weighed: Evidence) -> None:
     assert doubts(weighed) == []
-    assert "only 19 groups of windows do not overlap" in doubts(replace(weighed, num_groups=19))[0]
+    assert "Only 19 groups of windows do not overlap" in doubts(replace(weighed, num_groups=19))[0]
+
+
+def note(found: Evidence, gates: list[Gate], *warnings: str, **changed: str) -> str:
+    setting: Any = SimpleNamespace(kind="frozen", config=resolve({}, changed))
+    return finetune_note(setting, found, gates, "models:/d/3", warnings)
+
+
+def test_the_note_begins_with_the_headline_and_ends_with_what_to_do(weighed: Evidence) -> None:
+    gates = detector_gates(weighed.gated(False), GatesConfig())
+    text = note(weighed, gates, "look out")
+    assert text.startswith(f"**{weighed.headline()}**\n\nF1 {weighed.detector['f1_macro'].mean:.3f} [")
+    assert text.rstrip().endswith(next_step(weighed, gates, "models:/d/3"))
+    assert "30 windows (" in text
+    assert "3 folds x 2 repeats x 2 seeds, purged." in text
+    assert f"{WEAK_LABELS_TEXT}\n\nWarning: look out\n\n" in text
+    assert WEAK_LABELS_TEXT not in note(replace(weighed, labels=replace(LABELS, weak=False)), gates)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[2:]] == [f"| {weighed.title(name)}" for name in weighed.table]
+
+
+def test_names_in_the_note_stay_text(weighed: Evidence) -> None:
+    named = replace(LABELS, classes=("<b>", "*b*"), path="`l` <i>.parquet")
+    text = note(replace(weighed, labels=named), [GOOD], "<u>", **{"finetune.encoder": "models:/<e>`/1"})
+    assert "&lt;b&gt;, 15 \\*b\\*" in text
+    assert "Warning: &lt;u&gt;" in text
+    assert "`` `l` <i>.parquet ``" in text
+    assert "`` models:/<e>`/1 ``" in text
 
 
 GOOD = Gate("f1_macro", 0.7, 0.6, ">=")
@@ -86,7 +115,7 @@ GOOD = Gate("f1_macro", 0.7, 0.6, ">=")
         ((), "runs:/x/detector", "-P register=moola-detector"),
         (("ece",), "models:/d/3", "label more windows (a perfectly calibrated detector averages"),
         (("recall/up",), "models:/d/3", "before it can be promoted: label more of that class"),
-        (("delta_joint_success_at_3_lo",), "models:/d/3", "leave it out (`-P finetune.inputs=price_path`)"),
+        (("delta_joint_success_at_3_lo",), "models:/d/3", "use none (`-P finetune.inputs=price_path`)"),
         (("identity", "f1_macro"), "models:/d/3", "configs/path.yaml); label more windows, or compare"),
     ],
 )
@@ -94,6 +123,6 @@ def test_promotion_is_offered_where_every_gate_is_met(
     weighed: Evidence, missed: tuple[str, ...], uri: str, said: str
 ) -> None:
     gates = [GOOD, *(Gate(name, 0.0, 1.0, ">=") for name in missed)]
-    text = following(weighed, gates, uri)
+    text = next_step(weighed, gates, uri)
     assert said in text
     assert ("-e promote" in text) == (not missed and uri.startswith("models:/"))
