@@ -1,4 +1,4 @@
-"""What a pre-training leaves behind: scores, the published results file, the encoder's card and the run's note."""
+"""Describe a pre-training: its scores, the published results file, the encoder's card and the run's note."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from moola_mlflow.tracking import Metrics, VersionTags
 from moola_mlflow.training import Trainer
 
 PATH = "configs/path.yaml"
-"""The preset of the objective whose encoders have met the probe's gate."""
+"""The preset whose encoders have met the probe's gate."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Results:
     """Huber of each baseline, by part of the split."""
     leak: float | None
     groups: tuple[str, ...]
-    """Targets that are reported together, such as candle and state."""
+    """Names of groups of targets with a skill of their own, such as candle and state."""
     targets: tuple[str, ...]
     probe: ProbeScores
     identity: bool
-    """Whether the objective shows the encoder what it must reconstruct."""
+    """Whether the encoder sees what it must reconstruct."""
     hides: bool
-    """Whether the objective hides steps from the encoder at all."""
+    """Whether the objective hides steps from the encoder."""
     seconds: float
 
     @property
@@ -66,7 +66,7 @@ class Results:
         return self.chosen[Metrics.VAL_LOSS]
 
     def test_names(self) -> list[str]:
-        """Names of the test scores that are tracked."""
+        """Return the names of the test scores that are tracked."""
         return [
             *("loss", "huber", "mae", "skill"),
             *(f"skill_{group}" for group in self.groups),
@@ -74,7 +74,7 @@ class Results:
         ]
 
     def metrics(self) -> dict[str, float]:
-        """Return what is tracked once, at the end."""
+        """Return the metrics that are tracked once, at the end."""
         test = {f"{Metrics.TEST}{name}": self.test[name] for name in self.test_names()}
         return {Metrics.BEST_VAL_LOSS: self.best_val_loss, **test, **self.probe.metrics()}
 
@@ -113,7 +113,7 @@ class Results:
 def score_encoder(
     trainer: Trainer, config: TrainingKeys, initial: Encoder, leak: float | None, started_at: float
 ) -> Results:
-    """Score the model that the trainer holds on validation and test, and probe it beside its initial state.
+    """Score the trainer's model on validation and test, and probe it next to its initial state.
 
     Units: ``started_at`` in seconds of ``time.perf_counter``.
     """
@@ -139,9 +139,9 @@ def score_encoder(
 def encoder_card(
     trainer: Trainer, results: Results, bars: Bars, quality: dict[str, Any], run_id: str
 ) -> dict[str, Any]:
-    """Return everything that a user of the encoder must know, without this project's store.
+    """Return everything that a user of the encoder needs, without access to the store.
 
-    ``quality`` is the feature quality report of the training windows alone: what later data is compared with.
+    ``quality`` is the feature quality report of the training windows alone. Later data is compared with it.
     """
     windows, train, config = trainer.source.windows, trainer.split.train, results.config
     synthetic = config.bars.path == "sample"
@@ -191,28 +191,29 @@ def encoder_version_tags(
 
 
 def pretrain_note(results: Results, preset: str, uri: str, checked: Sequence[Gate]) -> str:
-    """Return the Markdown note of a finished run: result first, what it means, on what, and what to do next."""
+    """Return the Markdown note of a finished run: the result, its meaning, the data, and the next command."""
     config, test = results.config, results.test
-    groups = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
+    skills = ", ".join(f"{group} {test[f'skill_{group}']:.3f}" for group in results.groups)
+    groups = f" (skill of {skills})" if skills else ""
     if results.identity:
         meaning = (
-            "Identity objective: the encoder saw the steps it reconstructs, so these numbers measure copying, "
+            "Identity objective: the encoder saw the steps that it had to reconstruct. Its scores measure copying, "
             f"not understanding. Published levels: {_levels(results)}."
         )
     elif results.hides:
         meaning = (
-            f"Hidden input does not reach the encoder (leak {results.leak:g}). State features at visible steps are "
-            "computed from bars that include hidden ones, so part of the state skill is algebra."
+            f"Hidden input does not reach the encoder (leak {results.leak:g}). But state features at visible steps are "
+            "computed from hidden bars too, so part of the state skill is algebra."
         )
     else:
-        meaning = "Nothing is hidden: the targets are summaries of the price path around each step."
+        meaning = "Nothing is hidden from the encoder. The targets are summaries of the price path around each step."
     p = results.probe
     probed = (
-        f"Probe (what a ridge reads from the frozen encoding about volatility and the place of extremes, test bars): "
-        f"R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}."
+        f"Probe: R2 {p.r2:.3f}, random network {p.r2_random:.3f}, raw inputs {p.r2_inputs:.3f}. A ridge regression "
+        "reads volatility and the place of extremes from the frozen encoding, on test bars."
     )
     return (
-        f"**Test:** {results.headline()} ({groups}) at epoch {results.best_epoch + 1} of {len(results.history)}.\n\n"
+        f"**Test:** {results.headline()}{groups} at epoch {results.best_epoch + 1} of {len(results.history)}.\n\n"
         f"{meaning}\n\n{probed}\n\n{_gate_note(checked)}\n\n"
         f"Preset {markdown_code(preset)}, objective `{config.objective.name}`, bars {markdown_code(config.bars.path)}, "
         f"seed {config.trainer.seed}, {math.ceil(results.seconds)} s.\n\n"
@@ -230,24 +231,24 @@ def _next(config: TrainingKeys, uri: str, passed: bool) -> str:
 
 
 def better_encoder_command(objective: str, epochs: int | None, bars: Mapping[str, Any]) -> str:
-    """Return the command that may give an encoder more to say, on the same bars.
+    """Return the command that may make a better encoder on the same bars.
 
-    It trains the path objective or, where that was trained, trains it for longer. ``bars``: what the run's
-    configuration says of them.
+    It trains the price_path objective, and for longer if the run trained that one already. ``bars`` is section
+    ``bars`` of the run's configuration.
     """
     longer = {"epochs": 2 * epochs} if objective == "price_path" and epochs else {}
     return launcher_command("pretrain", {"config": PATH, **longer, **bars_parameters(bars)})
 
 
 def bars_parameters(bars: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that name the bars of a run: all that differ from the defaults."""
+    """Return the parameters of a run's bars that differ from the defaults."""
     usual = BarsConfig().model_dump(mode="json")
     other = {key: bars[key] for key in usual if key in bars and bars[key] != usual[key]}
     return {"bars" if key == "path" else f"bars.{key}": value for key, value in other.items()}
 
 
 def launcher_command(entry: str, parameters: Mapping[str, Any]) -> str:
-    """Return the command that runs an entry point; a value may hold anything."""
+    """Return the command that runs an entry point. Values are quoted for the shell."""
     pairs = (f"-P {key}={shlex.quote(str(value))}" for key, value in parameters.items())
     return " ".join([f"mlflow run . -e {entry}", *pairs])
 

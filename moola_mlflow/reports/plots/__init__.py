@@ -1,1 +1,1 @@
-"""Matplotlib figures, drawn without pyplot: each function returns a Figure."""
+"""Matplotlib figures without pyplot: each function returns a Figure."""

@@ -1,4 +1,4 @@
-"""Pictures of a bars table: which days are there, and the price with the bounds of its segments."""
+"""Draw a table of bars: the days that it covers, and the price with the bounds of its segments."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def coverage_figure(days: np.ndarray, counts: np.ndarray, rolls: Sequence[tuple[int, str]]) -> Figure:
-    """Return a calendar: a strip a year, a column a week, a cell a day, coloured by its number of bars.
+    """Return a calendar: one strip a year, one column a week, one cell a day, coloured by its number of bars.
 
-    Days without bars are white; a day on which the series rolls has a red dot. The last twelve years are shown.
+    Days without bars are white. A day on which the series rolls has a red dot. Only the last twelve years are shown.
 
     Shapes: days int64 [D] since 1970 UTC, counts [D]; rolls are times in ns since 1970 UTC with the new symbol.
     """
@@ -50,15 +50,16 @@ def coverage_figure(days: np.ndarray, counts: np.ndarray, rolls: Sequence[tuple[
         ax.set_ylabel(str(year), fontsize=11)
     figure.colorbar(axes[0].images[0], ax=axes.tolist(), label="bars a day (UTC)", shrink=0.9)
     dots = f"; a red dot is a roll ({len(rolls):,})" if rolls else ""
-    figure.suptitle(f"{int(counts.sum()):,} bars on {len(days):,} days, white: none{dots}", fontsize=13)
+    figure.suptitle(f"{int(counts.sum()):,} bars on {len(days):,} days; white: no bars{dots}", fontsize=13)
     return figure
 
 
 def price_figure(bars: Bars, runs: np.ndarray, symbol: str, rolls: Sequence[tuple[int, str]]) -> Figure:
-    """Return the price of one instrument or series, whole and its last bars close up, with segment bounds.
+    """Return the price of one instrument or series: all bars above, the last bars below.
 
-    Both run bar by bar, so that nights and years without bars take no room. Above, high and low, with rolls and, where
-    they are few, the bounds of segments; below, the last closes, a dashed line where a segment ends.
+    Both axes count bars, so that nights and years without bars take no room. Above are high and low with the rolls,
+    and with the bounds of segments if they are few. Below are the last closes, with a dashed line at each end of a
+    segment.
 
     Shapes: runs int64 [S, 2], the segments that are drawn, in order of time.
     """
@@ -81,7 +82,7 @@ def price_figure(bars: Bars, runs: np.ndarray, symbol: str, rolls: Sequence[tupl
     close_up.set_xticks(places, [utc(int(ns)) for ns in take_rows(bars.time_ns, rows)], fontsize=8)
     close_up.set_xlim(0, int(ends[-1]))
     close_up.set_title(
-        f"the last {int(ends[-1]):,} bars; dashed: a segment ends, and no window crosses it", fontsize=11
+        f"the last {int(ends[-1]):,} bars; dashed: end of a segment, which no window crosses", fontsize=11
     )
     figure.suptitle(f"{symbol}: {int(sizes.sum()):,} bars in {len(runs):,} segments", fontsize=13, parse_math=False)
     return figure
@@ -95,7 +96,7 @@ def _whole(ax: Axes, bars: Bars, runs: np.ndarray, rolls: Sequence[tuple[int, st
     for (lo, hi), at in zip(runs.tolist(), before.tolist(), strict=True):
         ohlc, cuts = take_rows(bars.ohlc, np.arange(lo, hi)), np.arange(0, hi - lo, width)
         places += [*(at + cuts), at + hi - lo]
-        lows += [*np.minimum.reduceat(ohlc[:, 2], cuts), np.nan]  # the line breaks where a segment ends
+        lows += [*np.minimum.reduceat(ohlc[:, 2], cuts), np.nan]  # NaN breaks the line at the end of a segment
         highs += [*np.maximum.reduceat(ohlc[:, 1], cuts), np.nan]
     ax.fill_between(places, lows, highs, color=LINE, linewidth=0.9)
     if len(runs) <= MAX_BOUNDS:
@@ -118,5 +119,5 @@ def _whole(ax: Axes, bars: Bars, runs: np.ndarray, rolls: Sequence[tuple[int, st
     rows = runs[at_tick := np.searchsorted(before, ticks, side="right") - 1, 0] + ticks - before[at_tick]
     ax.set_xticks(ticks, [utc(int(ns))[:10] for ns in take_rows(bars.time_ns, rows)], fontsize=8)
     ax.set_xlim(0, int(sizes.sum()))
-    marks = ", dashed: a segment ends" if len(runs) <= MAX_BOUNDS else ""
-    ax.set_title(f"high and low, bar by bar{marks}{'; red: a roll, and what to' if rolls else ''}", fontsize=11)
+    marks = ", dashed: end of a segment" if len(runs) <= MAX_BOUNDS else ""
+    ax.set_title(f"high and low, bar by bar{marks}{'; red: a roll and its new contract' if rolls else ''}", fontsize=11)

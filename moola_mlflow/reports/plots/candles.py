@@ -1,4 +1,4 @@
-"""Pictures of detections: candlesticks as SVG inside a page, and one overview of a scan."""
+"""Draw detections: candlesticks as SVG for a page, and one overview of a scan."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ UP, DOWN = "#2a9d76", "#d1495b"
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 8, 58, 10, 24
 MAX_POINTS = 4000
-"""Points of the overview's price line: more than its pixels show nothing more."""
+"""Points of the overview's price line, about as many as it has pixels."""
 
 
 def class_color(classes: Sequence[str], label: str) -> str:
-    """Return the colour of a class, the same in every picture of one detector."""
+    """Return the colour of a class. It is the same in every picture of one detector."""
     return CLASS_COLORS[list(classes).index(label) % len(CLASS_COLORS)]
 
 
@@ -76,7 +76,7 @@ def price_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def price_text(price: float, spread: float) -> str:
-    """Return a price with as many decimals as tell the ticks of a chart apart."""
+    """Return a price with enough decimals to tell the ticks of a chart apart."""
     decimals = int(np.clip(2 - np.floor(np.log10(spread)), 0, 9)) if spread > 0 else 2
     text = f"{price:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -97,7 +97,7 @@ def overview_figure(
     threshold: float,
     classes: Sequence[str],
 ) -> Figure:
-    """Return the prices with every hit marked, and how probable the detector finds its class in each window.
+    """Return the prices with every hit marked, and a histogram of the probability of the class in each window.
 
     Shapes: close and times [N bars], first and last row of each hit [H], confidence [W windows].
     """
@@ -110,17 +110,17 @@ def overview_figure(
     for name in classes:
         middle = ((first_H + last_H) // 2)[labels == name]
         color = class_color(classes, name)
-        # A dollar sign would begin mathematics.
+        # matplotlib reads text between dollar signs as a formula.
         legend = f"{name.replace('$', chr(92) + '$')} ({len(middle):,})"
         price_ax.plot(middle, close_N[middle], "o", markersize=4, color=color, alpha=0.8, label=legend)
     marks = np.linspace(0, len(close_N) - 1, 7).astype(int)
     price_ax.set_xticks(marks, [str(np.datetime64(int(time_ns_N[t]), "ns").astype("datetime64[D]")) for t in marks])
-    price_ax.set(xlabel="bars, without gaps", ylabel="close", title=f"{len(first_H):,} hits in {len(close_N):,} bars")
+    price_ax.set(xlabel="bar number", ylabel="close", title=f"{len(first_H):,} hits in {len(close_N):,} bars")
     price_ax.legend(loc="best")
     price_ax.margins(x=0.01)
     share_ax.hist(confidence_W, bins=np.linspace(0, 1, 51).tolist(), color="#4878a8")
     share_ax.axvline(threshold, color="#c03028", linestyle="--", linewidth=1.2, label=f"threshold {threshold:g}")
-    share_ax.set(xlabel="calibrated probability of the class named, every window", ylabel="windows", xlim=(0, 1))
+    share_ax.set(xlabel="calibrated probability of the predicted class, all windows", ylabel="windows", xlim=(0, 1))
     share_ax.legend(loc="upper left")
     for ax in (price_ax, share_ax):
         ax.grid(alpha=0.3)

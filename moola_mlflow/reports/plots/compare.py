@@ -1,4 +1,4 @@
-"""Pictures of several runs together: their curves over each other, their scores side by side."""
+"""Draw several runs together: their curves in one picture, their scores side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STYLES = ("-", "--", ":")
 
 
 def literal(text: str, length: int = 48) -> str:
-    """Return text that matplotlib shows as it is: no formula, not hidden from a legend, not endless."""
+    """Return text that matplotlib shows as it is. It makes no formula, and a legend does not hide it."""
     line = " ".join(text.split())
     line = line if len(line) <= length else f"{line[: length - 1]}…"
     return line.replace("\\", "\\\\").replace("$", r"\$").lstrip("_") or "?"
@@ -25,9 +25,9 @@ def literal(text: str, length: int = 48) -> str:
 def overlay_figure(
     runs: Sequence[str], curves: Mapping[str, Sequence[Sequence[Mapping[int, float]]]], title: str
 ) -> Figure:
-    """Return curves over each other: a colour a run, a line style a metric; the parts of a run share both.
+    """Return all curves in one picture: one colour a run, one line style a metric.
 
-    ``curves`` holds, by metric and run, the values by epoch of each part of the run (one, or its folds).
+    ``curves`` holds the values by epoch for each metric, each run and each part of the run (one, or its folds).
     """
     figure = blank_figure(9, 4.6)
     ax = figure.subplots()
@@ -46,7 +46,7 @@ def overlay_figure(
 
 
 def scores_figure(runs: Sequence[str], scores: Mapping[str, Sequence[Interval | None]]) -> Figure:
-    """Return each score of each run with its 95 % interval, a panel a score."""
+    """Return each score of each run with its 95 % interval, one panel a score."""
     figure = blank_figure(4.6 * len(scores), 1.4 + 0.45 * len(runs))
     for ax, (metric, by_run) in zip(figure.subplots(1, len(scores), squeeze=False, sharey=True)[0], scores.items(),
                                     strict=True):  # fmt: skip

@@ -1,6 +1,6 @@
-"""Pictures of a detector's cross-validation: confusion, reliability, pointers, recall, paired differences.
+"""Draw a detector's cross-validation: confusion, reliability, pointers, recall, paired differences.
 
-Predictions come once a repeat, as in ``metrics.Predictions``; a picture shows the mean over repeats.
+Predictions come once for each repeat, as in ``metrics.Predictions``. A picture shows the mean over repeats.
 
 Shape legend: K repeats, N windows, C classes.
 """
@@ -22,12 +22,12 @@ from moola_mlflow.reports.plots.figure import blank_figure
 BEFORE, AFTER, GAIN, LOSS, NEUTRAL = "tab:orange", "tab:blue", "tab:green", "tab:red", "0.45"
 HITS = (3, 5)
 WIDEST_ERROR = 40
-"""Errors beyond so many bars share the outermost bar of their histogram."""
+"""Larger errors, in bars, are counted in the outermost bin of the histogram."""
 WRAP = 34
 
 
 def confusion_figure(label_N: np.ndarray, guess_KN: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Return how many windows of each class were taken for which, and that share of the class.
+    """Return how many windows of each class were predicted as each class, and their share of the class.
 
     Shapes: label int [N], guess int [K, N].
     """
@@ -58,18 +58,18 @@ def confusion_figure(label_N: np.ndarray, guess_KN: np.ndarray, classes: Sequenc
 def reliability_figure(
     label_N: np.ndarray, raw_KNC: np.ndarray, calibrated_KNC: np.ndarray, bins: int = ECE_BINS
 ) -> Figure:
-    """Return accuracy against confidence before and after temperature, a point a bin of equally many windows.
+    """Return accuracy against confidence, before and after temperature: one point for each bin of equal size.
 
-    Windows of equal confidence share a bin. The legend's ECE is the mean over repeats of each repeat's.
+    Windows of equal confidence share a bin. The ECE in the legend is the mean over repeats.
 
     Shapes: label int [N], probabilities [K, N, C].
     """
     figure = blank_figure(5.6, 5.4)
     ax = figure.subplots()
-    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", label="as confident as right")
+    ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", label="confidence = accuracy")
     methods = (("before temperature", raw_KNC, BEFORE), ("after temperature", calibrated_KNC, AFTER))
     for name, probability_KNC, color in methods:
-        # Of each repeat, the windows that have a prediction.
+        # The windows of each repeat that have a prediction.
         there = [(_finite(one_NC), one_NC) for one_NC in probability_KNC]
         parts = [(label_N[there_N], one_NC[there_N]) for there_N, one_NC in there if there_N.any()]
         if not parts:
@@ -80,9 +80,9 @@ def reliability_figure(
         error = float(np.mean([ece(label, one_NC, bins) for label, one_NC in parts]))
         points = _reliability(confidence_M, right_M, bins)
         ax.plot(*points, marker="o", color=color, label=f"{name}: ECE {error:.3f}")
-    # Below one over C nothing can be the largest probability.
+    # The largest of C probabilities is at least 1 / C.
     lowest = max(0.0, 1 / raw_KNC.shape[2] - 0.1)
-    ax.set(xlabel="confidence (largest probability)", ylabel="share of windows classified right", xlim=(lowest, 1.02))
+    ax.set(xlabel="confidence (largest probability)", ylabel="share of correct windows", xlim=(lowest, 1.02))
     ax.set(ylim=(0, 1.03), title=f"Reliability, {len(label_N)} windows out of fold{_over(len(raw_KNC))}")
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right")
@@ -116,7 +116,7 @@ def pointer_figure(span_N2: np.ndarray, predicted_KN2: np.ndarray) -> Figure:
 
 
 def recall_figure(recall: Mapping[str, Interval], floor: float = 0.3) -> Figure:
-    """Return the recall of each class with its interval; a class below ``floor`` counts as collapsed."""
+    """Return the recall of each class with its interval. A class below ``floor`` counts as collapsed."""
     figure = blank_figure(7.5, 1.5 + 0.55 * len(recall))
     ax = figure.subplots()
     for y, interval in enumerate(recall.values()):
@@ -138,7 +138,7 @@ def recall_figure(recall: Mapping[str, Interval], floor: float = 0.3) -> Figure:
 
 
 def forest_figure(rows: Sequence[tuple[str, Interval]], title: str, xlabel: str) -> Figure:
-    """Return differences with their intervals, a row each, beside the zero that an interval must not cover."""
+    """Return differences with their intervals, one row each, and a line at zero."""
     figure = blank_figure(9.5, 1.4 + 0.45 * max(len(rows), 1))
     ax = figure.subplots()
     ax.axvline(0, color="0.2", linewidth=1)
@@ -155,13 +155,13 @@ def forest_figure(rows: Sequence[tuple[str, Interval]], title: str, xlabel: str)
     ends = [0.0, *(value for _, interval in rows for value in interval if np.isfinite(value))]
     margin = 0.08 * (max(ends) - min(ends)) or 0.1
     ax.set(xlim=(min(ends) - margin, max(ends) + margin), title=title)
-    ax.set(xlabel=f"{xlabel}\ngrey: the interval covers 0, no gain")
+    ax.set(xlabel=f"{xlabel}\ngrey: the interval contains 0, no gain")
     ax.grid(alpha=0.3, axis="x")
     return figure
 
 
 def _reliability(confidence_M: np.ndarray, right_M: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean confidence and accuracy of each bin that holds windows. Shapes: [B] each, B at most ``bins``."""
+    """Return mean confidence and accuracy of each bin with windows. Shapes: [B] each, B at most ``bins``."""
     _, tie_M, count = np.unique(confidence_M, return_inverse=True, return_counts=True)
     bin_M = ((np.cumsum(count) - count) * bins // len(confidence_M))[tie_M]
     there = np.bincount(bin_M, minlength=bins)
@@ -171,12 +171,12 @@ def _reliability(confidence_M: np.ndarray, right_M: np.ndarray, bins: int) -> tu
 
 def _errors(ax: Axes, error_M: np.ndarray, weight: float, name: str) -> None:
     limit = int(np.clip(np.ceil(np.abs(error_M).max()), 8, WIDEST_ERROR))
-    # A half between two bars counts half in each, or the picture would lean to one side.
+    # An error of half a bar counts half in each of two bins, so that the picture leans to neither side.
     both = np.clip(np.concatenate([error_M - 0.25, error_M + 0.25]), -limit, limit)
     edges = (np.arange(-limit, limit + 2) - 0.5).tolist()
     ax.hist(both, bins=edges, weights=np.full(both.shape, weight / 2), color=AFTER, alpha=0.75)
     ax.axvline(0, color="0.2", linewidth=1)
-    beyond = f"; the outermost: {limit} or further" if (np.abs(error_M) > limit).any() else ""
+    beyond = f"; outermost bins: {limit} or more" if (np.abs(error_M) > limit).any() else ""
     ax.set(xlabel=f"predicted minus labelled {name}, bars{beyond}", ylabel="windows")
     ax.set(title=f"{name}: mean error {error_M.mean():+.1f}, mean absolute error {np.abs(error_M).mean():.1f} bars")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -190,7 +190,7 @@ def _finite(values_MC: np.ndarray) -> np.ndarray:
 
 
 def _rows(ax: Axes, names: Sequence[str]) -> None:
-    """Name the rows, the first on top."""
+    """Name the rows, with the first on top."""
     ax.set_yticks(range(len(names)), [_wrapped(name, WRAP) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
 

@@ -1,4 +1,4 @@
-"""One picture of a feature quality report."""
+"""Draw a feature quality report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 COLUMNS = 4
 BINS = 40
 MAX_VALUES = 200_000
-"""Values a histogram is drawn from: more change nothing that the eye can see."""
+"""Values that a histogram is drawn from. More values would not change the picture."""
 
 
 def quality_figure(report: Mapping[str, Any], features_NTF: NDArray[np.float32]) -> Figure:
-    """Return a histogram of each feature with its clip bounds, its share of non-zero and its share of clipped steps.
+    """Return a histogram of each feature with its clip bounds, its share of non-zero steps and of clipped steps.
 
     Shapes: features [N, T, F], those the report was made from. Units: raw feature units; saved at its own 100 dpi
     the picture is 1400 pixels wide.
@@ -31,7 +31,7 @@ def quality_figure(report: Mapping[str, Any], features_NTF: NDArray[np.float32])
     figure = Figure(figsize=(14, height), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, COLUMNS, squeeze=False).ravel()
-    # A layout that measures every label takes as long as the drawing, and a training waits for both.
+    # The training waits for this picture, and a layout that measures every label would double the time.
     figure.subplots_adjust(0.06, 0.8 / height, 0.99, 1 - 0.95 / height, wspace=0.2, hspace=0.56)
     for f, (row, ax) in enumerate(zip(rows, axes, strict=False)):
         values_P = features_NTF[:, report["warmup"] :, f].ravel()
@@ -50,7 +50,7 @@ def quality_figure(report: Mapping[str, Any], features_NTF: NDArray[np.float32])
 def _histogram(ax: Axes, row: Mapping[str, Any], values_P: NDArray[np.float32]) -> None:
     lower, upper = row["lower"], row["upper"]
     values_P = values_P[np.isfinite(values_P)]
-    # Features of a wide range often fill a small part of it: show that part, and the bounds when they are in reach.
+    # Features of a wide range often fill a small part of it. Show that part, and the bounds if they are near.
     low, high = (float(values_P.min()), float(values_P.max())) if len(values_P) else (lower, upper)
     margin = 0.04 * ((high - low) or 1.0)
     ax.stairs(*np.histogram(values_P, BINS, (low - margin, high + margin)), fill=True, color="#4878a8")

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: history, values against each key, importance, curves, and quality against cost."""
+"""Draw a sweep: history, values against each key, importance, curves, and quality against cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moola_mlflow.reports.plots.figure import blank_figure
 
 @dataclass(frozen=True)
 class Tried:
-    """A finished trial, as pictures need it; ``value`` of a pruned one is its last epoch's."""
+    """A finished trial as the pictures need it. The ``value`` of a pruned trial is that of its last epoch."""
 
     number: int
     pruned: bool
@@ -28,7 +28,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Scale:
-    """How a searched key is drawn: log, linear, or one place for each of its values."""
+    """The axis of a searched key: log, linear, or one place for each of its values."""
 
     log: bool = False
     choices: Sequence[Any] | None = None
@@ -41,7 +41,7 @@ class Scale:
 
 
 def history_figure(trials: Sequence[Tried], target: str, direction: str) -> Figure:
-    """Return each trial's value by number, pruned ones as crosses, and the best so far."""
+    """Return the value of each trial by its number, pruned trials as crosses, and the best value so far."""
     figure = blank_figure(8, 4)
     ax = figure.subplots()
     whole = [trial for trial in trials if not trial.pruned]
@@ -56,7 +56,7 @@ def history_figure(trials: Sequence[Tried], target: str, direction: str) -> Figu
 
 
 def slice_figure(trials: Sequence[Tried], scales: Mapping[str, Scale], target: str) -> Figure:
-    """Return the value against each searched key, later trials darker."""
+    """Return the value against each searched key. Later trials are darker."""
     figure = blank_figure(max(4.0, 3.4 * len(scales)), 3.8)
     axes = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
     for ax, (key, scale) in zip(axes, scales.items(), strict=True):
@@ -76,7 +76,7 @@ def slice_figure(trials: Sequence[Tried], scales: Mapping[str, Scale], target: s
 
 
 def parallel_figure(trials: Sequence[Tried], scales: Mapping[str, Scale], target: str, direction: str) -> Figure:
-    """Return a line a complete trial through its values, the better the darker."""
+    """Return one line through the values of each complete trial. Better trials are darker."""
     figure = blank_figure(max(5.0, 2.2 * (len(scales) + 1)), 4.5)
     ax = figure.subplots()
     whole = sorted((t for t in trials if not t.pruned), key=lambda t: t.value, reverse=direction == "minimize")
@@ -94,12 +94,12 @@ def parallel_figure(trials: Sequence[Tried], scales: Mapping[str, Scale], target
         labels.append(f"{key}\n{low} to {high}")
     ax.set_xticks(range(len(columns)), labels, fontsize=8)
     ax.set_yticks([])
-    ax.set_title("complete trials; the better the darker")
+    ax.set_title("complete trials; better ones are darker")
     return figure
 
 
 def importance_figure(importance: Mapping[str, float], target: str) -> Figure:
-    """Return each key's share of what the value varies by."""
+    """Return the share of each key in the variance of the value."""
     figure = blank_figure(7, 0.5 * len(importance) + 1.4)
     ax = figure.subplots()
     keys = list(importance)[::-1]
@@ -108,7 +108,7 @@ def importance_figure(importance: Mapping[str, float], target: str) -> Figure:
 
 
 def trial_curves_figure(trials: Sequence[Tried], target: str, best: int) -> Figure:
-    """Return every trial's value by epoch, the best trial's in front."""
+    """Return the value of every trial by epoch, with the best trial in front."""
     figure = blank_figure(8, 4.5)
     ax = figure.subplots()
     for trial in sorted(trials, key=lambda t: t.number == best):
@@ -118,11 +118,11 @@ def trial_curves_figure(trials: Sequence[Tried], target: str, best: int) -> Figu
             style = {"color": "tab:red", "linewidth": 2, "label": f"trial {best}, the best"}
         ax.plot(steps, [trial.curve[step] for step in steps], marker=".", **style)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _done(figure, ax, "every trial's curve; dotted ones were pruned", "epoch", target)
+    return _done(figure, ax, "curves of all trials; dotted ones were pruned", "epoch", target)
 
 
 def pareto_figure(trials: Sequence[Tried], front: Sequence[int], target: str) -> Figure:
-    """Return value against seconds of training, with the trials that no other beats in both joined."""
+    """Return value against seconds of training, with a line through the trials that no other beats in both."""
     figure = blank_figure(7, 4.5)
     ax = figure.subplots()
     timed = [(t.seconds, t.value, t.number) for t in trials if not t.pruned and t.seconds is not None]
@@ -157,7 +157,7 @@ def _linear(scale: Scale, value: Any) -> float:
 
 
 def _unit(values: Sequence[float]) -> list[float]:
-    """Return the values between 0 and 1; one value alone, or none, in the middle."""
+    """Return the values scaled to 0 to 1; a single value lies in the middle."""
     x = np.asarray(values, float)
     if not len(x) or not np.isfinite(x).any() or np.nanmax(x) == np.nanmin(x):
         return [0.5 if np.isfinite(v) else float("nan") for v in x]

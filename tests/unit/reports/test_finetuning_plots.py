@@ -97,8 +97,8 @@ def test_pointers_show_errors_in_windows_and_the_share_within_three_and_five_bar
     lines = {float(np.asarray(line.get_xdata())[0]): str(line.get_label()) for line in centre_ax.get_lines()}
     assert set(lines) == {0, -3, 3, -5, 5}
     assert (lines[3], lines[5]) == ("within 3 bars: 75%", "within 5 bars: 88%")
-    assert "40 or further" in centre_ax.get_xlabel()
-    assert "further" not in length_ax.get_xlabel()
+    assert "40 or more" in centre_ax.get_xlabel()
+    assert "outermost" not in length_ax.get_xlabel()
     assert "mean error +25.0, mean absolute error 26.2" in centre_ax.get_title()
 
 
