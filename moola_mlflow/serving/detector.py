@@ -1,4 +1,4 @@
-"""The detector as MLflow serves it: raw OHLC windows or a table of bars in, findings out."""
+"""The detector as MLflow serves it: raw OHLC windows or a table of bars in, hits out."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ TIMES = ("start", "end", "window_start", "window_end")
 
 
 class ServedDetector(PythonModel):
-    """Windows float64 [N, T, 4] -> N rows: label, p_<class> of each class, expansion_start, expansion_end.
+    """Predict on windows or on a table of bars.
 
-    A table of bars -> a row a hit, as ``moola detect`` finds them, times as ISO 8601; parameters: thresholds, stride.
+    Windows float64 [N, T, 4] -> N rows: label, p_<class> for each class, expansion_start, expansion_end.
+    A table of bars -> one row for each hit that ``moola detect`` finds, with times as ISO 8601. The parameters are the
+    thresholds and the stride.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         self.detector = load_detector_folder(Path(context.artifacts["detector"]))
 
-    # An array is the one hint that MLflow neither turns into a schema of its own nor asks to be replaced; a table, or
-    # columns by name, come all the same.
+    # np.ndarray is the one type hint that MLflow neither turns into a schema nor asks to replace. Tables and columns by
+    # name arrive here too.
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
@@ -48,13 +50,13 @@ class ServedDetector(PythonModel):
         bars = bars_from_table(table, self.detector.length)
         hits = scan(bars, self.detector, detect_options(params)).table()
         times = {name: hits[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype(object) for name in TIMES}
-        # JSON knows no NaN, which a head without a span score has.
+        # A head without a span score gives NaN, which JSON does not have.
         score = hits["span_score"].astype(object).where(hits["span_score"].notna(), None)
         return hits.assign(**times, span_score=score)
 
 
 def _columns(given: dict[str, Any]) -> pd.DataFrame:
-    """Return columns by name as a table; one value for all rows is one that every row has."""
+    """Return columns by name as a table. A single value is repeated in every row."""
     return pd.DataFrame({key: value if np.ndim(value) else np.asarray(value).item() for key, value in given.items()})
 
 

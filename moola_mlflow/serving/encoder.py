@@ -14,12 +14,15 @@ from moola_mlflow.serving.refusal import bad_request
 
 
 class ServedEncoder(PythonModel):
-    """Shapes: float64 [N, T, 4] -> float32 [N, D]; parameter ``pool`` = mean, last or none ([N, T, D])."""
+    """Embed windows.
+
+    Shapes: float64 [N, T, 4] -> float32 [N, D]. With parameter ``pool`` = none: [N, T, D]; mean and last give [N, D].
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         self.encoder = load_from_path(Path(context.artifacts["encoder"]))
 
-    # An array is the one hint that MLflow neither turns into a schema of its own nor asks to be replaced.
+    # np.ndarray is the one type hint that MLflow neither turns into a schema nor asks to replace.
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:

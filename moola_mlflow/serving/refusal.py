@@ -1,4 +1,4 @@
-"""What a served model answers to input it cannot read."""
+"""Answer input that a served model cannot read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moola_mlflow.core import UserError
 
 @contextmanager
 def bad_request() -> Iterator[None]:
-    """Turn a UserError into an answer 400 that gives its reason; the scoring server hides any other exception's."""
+    """Answer 400 with the reason of a UserError. The scoring server hides the reason of any other exception."""
     try:
         yield
     except UserError as e:
@@ -22,9 +22,9 @@ def bad_request() -> Iterator[None]:
 
 
 def as_numbers(ohlc: Any, length: int) -> np.ndarray:
-    """Return what shall be windows as an array, refusing text even where it reads as a number.
+    """Return windows as an array of numbers.
 
-    Raises: UserError naming the first cell that is no number, where the shape lets it be told.
+    Raises: UserError that names the first cell that is not a number. Text is refused even if it reads as one.
     """
     wanted = f"windows must be numbers of shape [N, {length}, 4] (open, high, low, close)"
     try:
@@ -33,7 +33,7 @@ def as_numbers(ohlc: Any, length: int) -> np.ndarray:
         raise UserError(f"{wanted}: {e}") from None
     if array.dtype.kind in "iuf":
         return array
-    # An array of text may hold numbers that stood beside one text: the cell that does not read as one is to blame.
+    # numpy turns numbers next to one text into text. So look for the cell that does not read as a number.
     cells: list[tuple[Any, Any]] = [*np.ndenumerate(array), ((), None)]
     place, cell = next((pair for pair in cells[:-1] if not _reads_as_number(pair[1])), cells[0])
     where = f"window {place[0]}, step {place[1]}: " if len(place) == 3 else ""

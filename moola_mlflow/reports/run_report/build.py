@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from moola_mlflow.core import UserError
 from moola_mlflow.evaluation import COPIES_INPUT, Interval
-from moola_mlflow.reports.document import Code, Document, Heading, Items, Mono, Notice, Para, Strong, Text
+from moola_mlflow.reports.document import Block, Code, Document, Heading, Items, Mono, Notice, Para, Strong, Text
 from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import pair
 from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
@@ -95,10 +95,11 @@ def build_report(subject: Subject) -> Document:
     document.add(*tuning.phase("frozen", pairs, command))
     document.add(*tuning.phase("unfrozen", pairs, f"{command} -P config=configs/phase2.yaml"))
     document.add(*tuning.impact(pairs, command), *tuning.classes_and_pointers(pairs, command))
-    document.add(
-        Heading("Conclusions"), _list(conclusions.of_pretraining(p)), *map(_list, map(conclusions.of_tuning, last))
-    )
-    document.add(_list(conclusions.of_phases(_phases([one for one, t in reported if t.done]))))
+    document.add(Heading("Conclusions"), *_conclusions("Pre-training", conclusions.of_pretraining(p)))
+    for tuned in last:
+        document.add(*_conclusions(tuning.SECTIONS[tuned.kind][0], conclusions.of_tuning(tuned)))
+    difference = _phases([one for one, t in reported if t.done])
+    document.add(*_conclusions("Phase 2 against phase 1", conclusions.of_phases(difference)))
     detectors = [made for one, t in reported if _promotable(t) and (made := one.version())]
     steps = next_steps(run.id, uri, p, [t for _, t in pairs], detectors)
     document.add(Heading("Next steps"))
@@ -131,7 +132,7 @@ def _notices(run: RunRecord, p: Pretrained, subject: Subject, pairs: Sequence[tu
         text2: Text = ("It is not recorded whether ", Mono(one.id), f" ({one.name}) belongs here: {why}.")
         out.append(Notice(text2, "warn"))
     if len(subject.unknown) > NAMED:
-        out.append(Notice(f"The same holds for {len(subject.unknown) - NAMED} more fine-tunings.", "warn"))
+        out.append(Notice(f"The same holds for {len(subject.unknown) - NAMED} more.", "warn"))
     return out
 
 
@@ -151,9 +152,9 @@ def _kind(conclusion: Conclusion) -> str:
     return {True: "good", False: "bad", None: ""}[conclusion.good]
 
 
-def _list(found: Sequence[Conclusion]) -> Items | None:
+def _conclusions(title: str, found: Sequence[Conclusion]) -> list[Block]:
     items: list[Text] = [one.text if one.good is None else (Strong("", one.good), f" {one.text}") for one in found]
-    return Items(items) if items else None
+    return [Heading(title, 3), Items(items)] if items else []
 
 
 def _ended(subject: Subject) -> str:

@@ -1,8 +1,10 @@
-"""The note of a pre-training: which command it names next."""
+"""What a pre-training leaves for people: its scores, its note and the next command."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,15 +17,21 @@ MET = Gate("probe_r2_gain", 0.2, 0.067, ">")
 MISSED = Gate("probe_r2_gain", 0.01, 0.067, ">")
 
 
+def results(**changed: Any) -> Results:
+    """Scores of a run of one epoch; two underscores in a key of the configuration are a dot."""
+    keys = {key: changed.pop(key) for key in list(changed) if "__" in key}
+    config = resolve({}, {key.replace("__", "."): value for key, value in keys.items()})
+    scores = {"loss": 0.1, "huber": 0.1, "mae": 0.1, "skill": 0.3, "skill_state": 0.25, "mae_range": 0.02}
+    found = Results(
+        config, [{"train/loss": 0.2, "train/mae": 0.2, "val/loss": 0.1, "val/mae": 0.1}], 0, scores, scores,
+        {"test": {"mean": 0.2}}, 0.0, (), (), ProbeScores(0.3, 0.1, 0.2, 0.1), identity=False, hides=True, seconds=1.0,
+    )  # fmt: skip
+    return replace(found, **changed)
+
+
 def next_words(gate: Gate, uri: str = "models:/e/3", **given: object) -> list[str]:
     """Return the command that a note ends with, as a shell reads it."""
-    config = resolve({}, {key.replace("__", "."): value for key, value in given.items()})
-    scores = {"loss": 0.1, "huber": 0.1, "mae": 0.1, "skill": 0.3}
-    results = Results(
-        config, [{"val/loss": 0.1, "val/mae": 0.1}], 0, scores, scores, {}, 0.0, (), (),
-        ProbeScores(0.3, 0.1, 0.2, 0.1), identity=False, hides=True, seconds=1.0,
-    )  # fmt: skip
-    last = pretrain_note(results, "a preset", uri, [gate]).strip().splitlines()[-1]
+    last = pretrain_note(results(**given), "a preset", uri, [gate]).strip().splitlines()[-1]
     assert last.startswith("Next")
     return shlex.split(last.split("`")[1])
 
@@ -48,3 +56,48 @@ def test_a_path_objective_that_misses_them_is_not_trained_the_same_way_again(bar
     words = next_words(MISSED, objective__name="path", trainer__epochs=24, bars__path=bars)
     assert "epochs=48" in words
     assert ("bars=mine.parquet" in words) == (bars != "sample")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            {"identity": True},
+            "copying, not understanding. Published levels: validation loss 0.1000 WARNING, MAE 0.1",
+        ),
+        ({"hides": True, "leak": 0.0}, "Hidden input does not reach the encoder (leak 0)."),
+        ({"hides": False}, "Nothing is hidden from the encoder."),
+    ],
+)
+def test_the_note_says_what_the_scores_measure(kind: dict[str, Any], said: str) -> None:
+    note = pretrain_note(results(**kind), "a preset", "models:/e/3", [MET])
+    assert said in note
+    assert ("WARNING" in note) == ("identity" in kind)
+
+
+def test_the_note_gives_the_result_first_and_names_every_missed_gate() -> None:
+    note = pretrain_note(results(groups=("state",)), "`p` <b>", "models:/e/3", [MET, MISSED])
+    assert note.startswith(
+        "**Test:** loss 0.1000, Huber 0.1000, MAE 0.1000, skill 0.300, probe gain +0.200 (skill of state 0.250) at "
+        "epoch 1 of 1.\n\n"
+    )
+    assert "Probe: R2 0.300, random network 0.100, raw inputs 0.200." in note
+    assert "**Gates missed:**\n\n- probe_r2_gain 0.01 <= 0.067 (by " in note
+    assert "Preset `` `p` <b> ``," in note
+    assert "**Gates:** passed." in pretrain_note(results(), "p", "models:/e/3", [MET])
+
+
+def test_what_is_tracked_and_published_are_the_scores_of_the_best_epoch() -> None:
+    found = results(groups=("state",), targets=("range",))
+    metrics = found.metrics()
+    assert {key: metrics[key] for key in ("best_val_loss", "test/huber", "test/skill_state", "test/mae_range")} == {
+        "best_val_loss": 0.1, "test/huber": 0.1, "test/skill_state": 0.25, "test/mae_range": 0.02,
+    }  # fmt: skip
+    published = found.published()
+    assert published["val_metrics"] == {"val_loss": 0.1, "val_mae": 0.1}
+    assert published["train_metrics"] == {"train_loss": 0.2, "train_mae": 0.2}
+    assert published["test_metrics"]["val_skill_state"] == 0.25
+    assert found.skills() == {
+        "skill": {part: {"skill": 0.3, "state": 0.25} for part in ("val", "test")},
+        "baseline_huber": {"test": {"mean": 0.2}},
+    }
