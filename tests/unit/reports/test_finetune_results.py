@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+import torch
 from small_evidence import FOLDS, LABELS, SKILL, evidence
 
-from moola_mlflow.core import Config, GatesConfig, resolve
+from moola_mlflow.core import GatesConfig, resolve
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.evaluation.gates import Gate, detector_gates
+from moola_mlflow.evaluation.methods import FinetuneSetting, make_setting
 from moola_mlflow.models.calibration import HIGHEST, LOWEST
 from moola_mlflow.reports.finetune_results import (
     WEAK_LABELS_TEXT,
@@ -60,27 +60,30 @@ def test_a_folds_child_run_has_its_curves_scores_and_sizes(weighed: Evidence) ->
     assert line.startswith(f"Fold 2/3: F1={row['f1_macro']:.3f}, Joint@3={row['joint_success_at_3']:.3f}")
 
 
+def setting(**changed: str) -> FinetuneSetting:
+    """A fine-tuning from scratch."""
+    return make_setting(LABELS, [], resolve({}, {"encoder.hidden": "4", **changed}), torch.device("cpu"), "fp32")
+
+
 def doubts(found: Evidence) -> list[str]:
-    setting: Any = SimpleNamespace(kind="frozen", encoder=None, config=Config())
-    return list_doubts(setting, found)
+    return list_doubts(setting(), found)
 
 
-@pytest.mark.parametrize(("edge", "told"), [(LOWEST, 1), (HIGHEST * 0.9995, 1), (HIGHEST / 2, 0)])
-def test_a_temperature_at_the_end_of_its_range_is_told(weighed: Evidence, edge: float, told: int) -> None:
+@pytest.mark.parametrize(("edge", "expected"), [(LOWEST, 1), (HIGHEST * 0.9995, 1), (HIGHEST / 2, 0)])
+def test_a_temperature_at_the_end_of_its_range_is_a_warning(weighed: Evidence, edge: float, expected: int) -> None:
     first, *rest = weighed.outcomes[DETECTOR]
     found = replace(weighed, outcomes={**weighed.outcomes, DETECTOR: [replace(first, temperature=edge), *rest]})
     texts = [text for text in doubts(found) if "end of its search range" in text]
-    assert [text.startswith(f"The temperature of 1 of {len(rest) + 1} folds") for text in texts] == [True] * told
+    assert [text.startswith(f"The temperature of 1 of {len(rest) + 1} folds") for text in texts] == [True] * expected
 
 
-def test_fewer_than_twenty_groups_are_told(weighed: Evidence) -> None:
+def test_fewer_than_twenty_groups_are_a_warning(weighed: Evidence) -> None:
     assert doubts(weighed) == []
     assert "Only 19 groups of windows do not overlap" in doubts(replace(weighed, num_groups=19))[0]
 
 
 def note(found: Evidence, gates: list[Gate], *warnings: str, **changed: str) -> str:
-    setting: Any = SimpleNamespace(kind="frozen", config=resolve({}, changed))
-    return finetune_note(setting, found, gates, "models:/d/3", warnings)
+    return finetune_note(setting(**changed), found, gates, "models:/d/3", warnings)
 
 
 def test_the_note_begins_with_the_headline_and_ends_with_what_to_do(weighed: Evidence) -> None:
