@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import JOURNAL_FILE, journal, read_history
-from moola_mlflow.tracking.delivery.batches import MAX_BATCH, MAX_METRICS, group_events
 from moola_mlflow.tracking.delivery.files import OUTBOX, copy_into, waiting_folder
-from moola_mlflow.tracking.delivery.journal import Event, Journal
+from moola_mlflow.tracking.delivery.journal import Journal
 from moola_mlflow.tracking.delivery.replay import Replayer
 from moola_mlflow.tracking.delivery.sent import SENT_FILE, Sent
 
@@ -56,24 +55,6 @@ def test_what_becomes_of_a_staged_file_later_does_not_change_what_is_sent(tmp_pa
     (source / "card.json").write_text("2")
     assert (staged / "encoder" / "card.json").read_text() == "1"
     assert (staged / "encoder" / "deep" / "a.pt").samefile(source / "deep" / "a.pt")  # no second copy of a checkpoint
-
-
-KINDS = st.sampled_from(["metrics", "params", "tags", "inputs", "artifacts"])
-
-
-@given(st.lists(st.tuples(KINDS, st.integers(1, 120)), max_size=40))
-def test_neighbours_go_together_in_their_order_within_what_a_request_may_hold(kinds: list[tuple[str, int]]) -> None:
-    events = [
-        Event({"kind": kind, kind: dict.fromkeys(map(str, range(num)), 1.0)}, i, i + 1)
-        for i, (kind, num) in enumerate(kinds)
-    ]
-    made = list(group_events(events))
-    assert [event for group in made for event in group] == events
-    for group in made:
-        assert len(group) == 1 or all(event.kind in ("metrics", "params", "tags") for event in group)
-        for kind, most in (("params", MAX_BATCH), ("tags", MAX_BATCH), ("metrics", MAX_METRICS)):
-            sizes = [len(event.record[kind]) for event in group if event.kind == kind]
-            assert sum(sizes) <= most or len(sizes) == 1  # which is cut when it is sent
 
 
 GOOD: list[dict[str, Any]] = [
