@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.objectives.base import Errors
 from moola_mlflow.models.objectives.masked import Masked
@@ -54,7 +55,8 @@ class HiddenPath(PricePath):
         super().__init__(encoding_size)
         self.checks_leak = num_hidden == num_inputs
         # A tuple, and so no part of the module: they only draw.
-        self.maskers = tuple(Masked(("",), 1, strategy="patch", ratio=ratio, patch=block) for block in blocks)
+        configs = [ObjectiveConfig(mask_strategy="patch", mask_ratio=ratio, mask_patch=block) for block in blocks]
+        self.maskers = tuple(Masked(("",), 1, config) for config in configs)
         self.mask_token = nn.Parameter(torch.zeros(num_hidden))
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:

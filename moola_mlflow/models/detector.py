@@ -1,4 +1,4 @@
-"""From raw OHLC windows to patterns found: the one path that fine-tuning and serving share, so they cannot skew.
+"""From raw OHLC windows to the patterns in them: the code that fine-tuning and serving share, so both give the same.
 
 Shape legend: N windows, T steps, F raw features, P inputs of the head a step, C classes.
 """
@@ -22,15 +22,15 @@ from moola_mlflow.models.encoders.ensemble import members_of
 from moola_mlflow.models.heads import HIT_BARS, Detector, Inputs, Output, SpanHead, span_scores
 
 CHUNK = 256
-"""Windows computed together: with an encoding of 256 numbers a step and path features, inputs of 35 MB."""
+"""Windows computed together: the inputs of 256-number encodings and price-path features take 35 MB."""
 
 
 @dataclass(frozen=True)
 class Found:
     """What a detector finds in each window.
 
-    Shapes: label text [N], probability float64 [N, C] in the order of the detector's classes (calibrated), start and
-    end int64 [N]: first and last step of the expansion, span_score float64 [N].
+    Shapes: label text [N]; probability float64 [N, C], calibrated, in the order of the detector's classes; start and
+    end int64 [N], the first and last step of the expansion; span_score float64 [N].
     """
 
     label: np.ndarray
@@ -38,8 +38,8 @@ class Found:
     start: np.ndarray
     end: np.ndarray
     span_score: np.ndarray
-    """Share of the span head's belief that lies on spans with a centre within 3 bars of this one's: 0 to 1, not
-    calibrated; NaN where the head has none."""
+    """Probability that the span head gives to spans with a centre within 3 bars of this one's: 0 to 1, not calibrated;
+    NaN for other heads."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -47,19 +47,19 @@ class Found:
 
 @dataclass(frozen=True)
 class PatternDetector:
-    """A fitted head with everything that it reads: what is saved, served and promoted as one.
+    """A fitted head with everything that it reads. It is saved, served and promoted as one.
 
-    Raises: ValueError where the parts do not fit each other.
+    Raises: ValueError if the parts do not fit each other.
     """
 
     head: Detector
     encoder: Encoder | None
-    """Needed unless the head reads path features alone."""
+    """Needed unless the head reads price-path features alone."""
     inputs: Inputs
     classes: tuple[str, ...]
     temperature: float
     card: dict[str, Any]
-    """Where it comes from, and its evidence: what `promote` judges."""
+    """Where it comes from, and the evidence that `promote` judges."""
 
     def __post_init__(self) -> None:
         if self.inputs not in get_args(Inputs):
@@ -79,15 +79,15 @@ class PatternDetector:
 
     @torch.no_grad()
     def predict(self, ohlc_NT4: np.ndarray, precision: str = "fp32") -> Found:
-        """Return class, calibrated probabilities and span of each window; the batch's size changes nothing.
+        """Return class, calibrated probabilities and span of each window. They do not depend on the other windows.
 
-        With ``precision`` bf16 the encoder is faster, and probabilities differ from those served and from those that
-        the temperature was fitted to: by 0.0004 on average where that was measured, by 0.02 at most.
+        With ``precision`` bf16 the encoder is faster. Probabilities then differ from those that are served and that
+        the temperature was fitted on: measured 0.0004 on average and 0.02 at most.
 
         Shapes: [N, T, 4], any N, T as in training. Raises: UserError for malformed windows.
         """
         ohlc = check_windows(ohlc_NT4, self.length)
-        # An empty first part, so that no windows give empty columns.
+        # An empty first part, so that no windows at all give empty columns.
         none: tuple[np.ndarray, ...] = (np.zeros((0, len(self.classes))), *np.zeros((2, 0), np.int64), np.zeros(0))
         parts = [none]
         with evaluating([self.head]):
@@ -106,27 +106,27 @@ class PatternDetector:
 
 
 def span_score(detector: Detector, output: Output, start_N: Tensor, end_N: Tensor) -> Tensor:
-    """Return how much of a span head's belief lies near the span that it found; NaN of a head without spans.
+    """Return the probability that a span head gives to spans near the one it found; NaN for a head without spans.
 
-    The belief is the softmax of log p_start + log p_end over the spans it may choose; near is a centre within 3 bars.
+    The probability is the softmax of log p_start + log p_end over the allowed spans; near is a centre within 3 bars.
 
     Shapes: start and end [N] -> float64 [N] on the CPU.
     """
     if not isinstance(detector.head, SpanHead):
         return torch.full(start_N.shape, torch.nan, dtype=torch.float64)
-    belief_NST = span_scores(*output.pointers, detector.head.lengths).cpu().double()  # on the CPU: MPS has no float64
+    score_NST = span_scores(*output.pointers, detector.head.lengths).cpu().double()  # on the CPU: MPS has no float64
     start_N, end_N = start_N.cpu(), end_N.cpu()
-    num_lengths, num_steps = belief_NST.shape[1:]
+    num_lengths, num_steps = score_NST.shape[1:]
     length_S1 = torch.arange(num_lengths)[:, None] + detector.head.lengths[0]
     twice_centre_ST = 2 * torch.arange(num_steps) + length_S1 - 1
     near_NST = (twice_centre_ST - (start_N + end_N)[:, None, None]).abs() <= 2 * HIT_BARS
-    return (belief_NST.flatten(1).softmax(1) * near_NST.flatten(1)).sum(1)
+    return (score_NST.flatten(1).softmax(1) * near_NST.flatten(1)).sum(1)
 
 
 def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
     """Return how many inputs a step :func:`detector_inputs` makes.
 
-    Raises: ValueError where an encoding is asked for and there is no encoder.
+    Raises: ValueError if an encoding is wanted and there is no encoder.
     """
     if which != "price_path" and encoder is None:
         raise ValueError(f"inputs='{which}' needs an encoder; without one inputs='price_path' is allowed")
@@ -135,11 +135,11 @@ def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
 
 
 def encoder_features(encoder: Encoder, ohlc_NT4: np.ndarray) -> Tensor:
-    """Return the raw inputs that an encoder reads, as its card says; of an ensemble, each member's side by side.
+    """Return the raw inputs that an encoder reads, as its card says; for an ensemble, those of all members.
 
     Shapes: [N, T, 4] -> float32 [N, T, F].
     """
-    # Members were mostly trained on the same features, which are then computed once.
+    # Members mostly read the same features, which are then computed once.
     computed: dict[str, np.ndarray] = {}
     parts = []
     for member in members_of(encoder):
@@ -158,12 +158,12 @@ def detector_inputs(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
 ) -> Tensor:
-    """Return what a head reads of raw windows: frozen encodings, path features, or both.
+    """Return a head's inputs from raw windows: frozen encodings, price-path features, or both.
 
-    The encoder runs in evaluation mode where its weights are, under autocast where ``precision`` is bf16; only the
-    result goes to ``device``.
+    The encoder runs in evaluation mode on its own device, under autocast if ``precision`` is bf16. The result is put
+    on ``device``.
 
-    Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError where an encoding is asked for and there is no encoder.
+    Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError if an encoding is wanted and there is no encoder.
     """
     size = num_inputs(encoder, which)
     ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
@@ -187,7 +187,7 @@ def _encoded(encoder: Encoder, ohlc_NT4: np.ndarray, precision: str) -> Tensor:
 
 @contextmanager
 def evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode for a while, and each back as it was."""
+    """Put modules into evaluation mode inside, and each back as it was afterwards."""
     before = [module.training for module in modules]
     try:
         for module in modules:

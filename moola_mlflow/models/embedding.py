@@ -1,4 +1,4 @@
-"""From raw OHLC windows to embeddings: the one path that pre-training, fine-tuning and serving share."""
+"""From raw OHLC windows to embeddings: the code that pre-training, fine-tuning and serving share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1024
 def check_windows(ohlc_NT4: np.ndarray, length: int) -> np.ndarray:
     """Return windows as float64 [N, length, 4].
 
-    Raises: UserError naming the shape, or the first window and step that is not a bar.
+    Raises: UserError that names the shape, or the first window and step that is not a bar.
     """
     try:
         ohlc = np.asarray(ohlc_NT4, dtype=np.float64)
@@ -51,8 +51,35 @@ def encoder_inputs(card: Mapping[str, Any], ohlc_NT4: np.ndarray) -> np.ndarray:
 def embed(encoder: Encoder, ohlc_NT4: np.ndarray, pool: str = "mean") -> Tensor:
     """Return the encoder's embedding of raw OHLC windows.
 
-    Shapes: [N, T, 4] -> [N, D] for pool ``mean`` (over steps) or ``last``, [N, T, D] for ``none``.
-    Raises: UserError for malformed windows or an unknown pool.
+    Parameters
+    ----------
+    encoder
+        An encoder with a card, such as ``load_encoder`` returns.
+    ohlc_NT4
+        Open, high, low and close of N windows of T bars. Shapes: float [N, T, 4].
+    pool
+        ``mean`` over the steps of a window, its ``last`` step, or ``none`` for all steps.
+
+    Returns
+    -------
+    torch.Tensor
+        Shapes: [N, D] for pool ``mean`` or ``last``, [N, T, D] for ``none``.
+
+    Raises
+    ------
+    UserError
+        For malformed windows or an unknown pool.
+
+    Examples
+    --------
+    >>> from moola_mlflow import BarsConfig, make_windows, read_bars
+    >>> from moola_mlflow.core import TrainingKeys
+    >>> from moola_mlflow.models import build_encoder, describe_encoder
+    >>> encoder = build_encoder("bilstm", num_features=11, hidden=4, layers=1, dropout=0.0)
+    >>> encoder.card = describe_encoder(TrainingKeys(), encoder)
+    >>> windows = make_windows(read_bars(BarsConfig(sample_bars=2000)))
+    >>> embed(encoder, windows.gather([0, 1])).shape
+    torch.Size([2, 8])
     """
     if pool not in POOLS:
         raise UserError(f"pool={pool!r}; allowed: {', '.join(POOLS)}")

@@ -1,4 +1,4 @@
-"""The detector: a small head that reads each step's encoding, path features, or both, and finds class and span.
+"""The detector: a small head that reads each step's encoding or price-path features and finds class and span.
 
 Shape legend: B windows, T steps, P inputs a step, H hidden size, C classes, S allowed lengths;
 x raw inputs, z z-scored inputs, g hidden steps.
@@ -25,21 +25,21 @@ Inputs = Literal["encoding", "price_path", "both"]
 """What a head reads at each step: the encoding, the price-path features, or both side by side."""
 
 HIT_BARS = 3
-"""A span is found where its centre is at most this many bars off."""
+"""A span counts as found if its centre is at most this many bars off."""
 HIDDEN = 64
 KERNEL = 5
 CONTEXT = 20
-"""Steps before and after the span that the class head pools: the bars in which a label is decided."""
+"""Steps before and after the span that the class head pools: in these bars a label is decided."""
 DROPOUT = 0.1
 LOG_SIGMA_BOUNDS = (-3.0, 3.0)
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a head says about each window.
+    """A head's output for each window.
 
-    Shapes: class_logits [B, C]; pointers are start and end logits [B, T] each of a span head, centre and length
-    [B] each, as shares of the window, of a pooled head.
+    Shapes: class_logits [B, C]; pointers of a span head are start and end logits [B, T] each, pointers of a pooled
+    head are centre and length [B] each, as shares of the window.
     """
 
     class_logits: Tensor
@@ -47,7 +47,7 @@ class Output:
 
 
 class Head(nn.Module):
-    """Base of heads: ``forward`` reads z-scored steps; the true span is given in training, for teacher forcing.
+    """Base class of heads: ``forward`` reads z-scored steps, and in training the true span (teacher forcing).
 
     Shapes: z_BTP, span ([B], [B]) -> Output.
     """
@@ -59,10 +59,11 @@ class Head(nn.Module):
         self.lengths, self.num_steps = lengths, num_steps
 
     def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
+        """Return class logits and pointers."""
         raise NotImplementedError
 
     def pointer_loss(self, output: Output, start_B: Tensor, end_B: Tensor) -> Tensor:
-        """Return each window's loss of the pointers. Shapes: [B]."""
+        """Return the pointers' loss of each window. Shapes: [B]."""
         raise NotImplementedError
 
     def decode(self, output: Output) -> Span:
@@ -71,9 +72,9 @@ class Head(nn.Module):
 
 
 class WindowDropout(nn.Module):
-    """Dropout of whole columns of a window: neighbouring steps are alike, so one left out alone hides little.
+    """Dropout of whole columns of a window: neighbouring steps are alike, so leaving out one of them hides little.
 
-    It draws one number a column, not one a step, which a fit's time notices.
+    One random number for each column instead of each step also makes a fit faster.
     """
 
     def forward(self, g_BTH: Tensor) -> Tensor:
@@ -162,10 +163,10 @@ class PooledHead(Head):
 
 
 def over_steps(conv: nn.Conv1d, g_BTH: Tensor) -> Tensor:
-    """Return a convolution over steps, which keeps their number. Shapes: [B, T, H] -> [B, T, H].
+    """Return a convolution over steps that keeps their number. Shapes: [B, T, H] -> [B, T, H].
 
-    To a picture of one row of steps these numbers are in the order that a CPU convolves in; as a line they would be put
-    into another one and back, which takes as long again.
+    It runs as a picture of one row: the numbers are already in the order in which a CPU convolves pictures. In one
+    dimension they would be reordered and put back, which takes as long again.
     """
     row_BH1T = g_BTH.transpose(1, 2).unsqueeze(2)
     around = functional.conv2d(row_BH1T, conv.weight.unsqueeze(2), conv.bias, padding=(0, *conv.padding))
@@ -173,7 +174,7 @@ def over_steps(conv: nn.Conv1d, g_BTH: Tensor) -> Tensor:
 
 
 def span_scores(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Tensor:
-    """Return log p_start(s) + log p_end(e) of each span, -inf where it leaves the window.
+    """Return log p_start(s) + log p_end(e) of each span, -inf if it leaves the window.
 
     Shapes: logits [B, T] each -> [B, S, T], by length from the shortest, and by start.
     """
@@ -195,7 +196,7 @@ def best_span(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Spa
 
 
 def pooling(start_B: Tensor, end_B: Tensor, num_steps: int) -> Tensor:
-    """Return the weights that average the steps of the span, before it and after it; 0 where there are none.
+    """Return the weights that average the steps of the span, before it and after it; 0 if there are none.
 
     Shapes: [B], [B] -> [B, 3, T].
     """
@@ -238,7 +239,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def fit_scaling(self, x_BTP: Tensor) -> None:
-        """Store the inputs' mean and standard deviation over all steps (a constant input counts as 1)."""
+        """Store mean and standard deviation of the inputs over all steps; the latter is 1 if an input is constant."""
         std_P, mean_P = torch.std_mean(x_BTP, dim=(0, 1), correction=0)
         self.mean.copy_(mean_P)
         self.std.copy_(torch.where(std_P > 0, std_P, torch.ones_like(std_P)))
@@ -251,15 +252,15 @@ class Detector(nn.Module):
         return self.head.decode(output)
 
     def losses(self, output: Output, label_B: Tensor, span: Span, gamma: float = 0.0) -> Tensor:
-        """Return the mean class loss (focal where gamma > 0) and the mean pointer loss. Shapes: [2]."""
+        """Return the mean class loss (focal if gamma > 0) and the mean pointer loss. Shapes: [2]."""
         class_B = functional.cross_entropy(output.class_logits, label_B, reduction="none")
         if gamma > 0:
-            # The floor keeps the gradient of the power finite at a perfectly sure window.
+            # The floor keeps the gradient of the power finite for a window with probability 1.
             class_B = class_B * (-torch.expm1(-class_B)).clamp(min=1e-6) ** gamma
         return torch.stack([class_B.mean(), self.head.pointer_loss(output, *span).mean()])
 
     def combined(self, losses_2: Tensor) -> Tensor:
-        """Return the losses combined by their learned uncertainties, L / (2 s^2) + log s summed."""
+        """Return the sum of L / (2 s^2) + log s over the losses, with a learned s for each."""
         # Projected, not clamped in the graph: a clamp would cut the gradient and log s could never come back.
         with torch.no_grad():
             self.log_sigma.clamp_(*LOG_SIGMA_BOUNDS)
@@ -267,10 +268,11 @@ class Detector(nn.Module):
 
 
 class EncoderDetector(nn.Module):
-    """An encoder that is trained on, and a detector that reads its encoding and, beside it, any further inputs.
+    """An encoder that is trained, and a detector that reads its encoding and any further inputs.
 
-    Shapes: x_BTP -> Output; the first F inputs a step are the encoder's features, the rest goes to the head as it is.
-    With ``precision`` bf16 the encoder trains under autocast; it is evaluated, as it will be served, in fp32.
+    With ``precision`` bf16 the encoder trains under autocast. It is evaluated in fp32, as it will be served.
+
+    Shapes: x_BTP -> Output; the first F inputs of a step are the encoder's features, the rest goes to the head.
     """
 
     def __init__(self, encoder: Encoder, detector: Detector, precision: str = "fp32") -> None:
@@ -278,7 +280,7 @@ class EncoderDetector(nn.Module):
         self.encoder, self.detector, self.precision = encoder, detector, precision
 
     def read(self, x_BTP: Tensor) -> Tensor:
-        """Return what the head reads: encoding and further inputs. Shapes: [B, T, F + K] -> [B, T, D + K]."""
+        """Return the inputs of the head: encoding and further inputs. Shapes: [B, T, F + K] -> [B, T, D + K]."""
         num_features = self.encoder.input_size
         with torch.autocast(x_BTP.device.type, torch.bfloat16, enabled=self.training and self.precision == "bf16"):
             h_BTD = self.encoder(x_BTP[..., :num_features]).float()

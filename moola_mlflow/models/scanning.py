@@ -1,8 +1,8 @@
-"""Sliding a detector over bars: every window once, hits above thresholds, of overlapping ones the most probable.
+"""Scan bars with a detector: read every window once, keep hits above thresholds, and of overlapping hits the best.
 
-A detector names a class and a span in every window, also where there is none: it was taught on windows that hold one,
-and knows no "nothing here" unless the labels had that class. The thresholds are all that stands against it. The class
-is read from the bars around the span, so a span at a window's edge is left to the next window, which holds them.
+A detector names a class and a span in every window, even if there is no pattern: it was trained on windows that hold
+one, and knows no "nothing here" unless the labels had that class. Only the thresholds keep such hits out. The class is
+read from the bars around the span, so a span at the edge of a window is left to the next window.
 
 Shape legend: N windows, H hits.
 """
@@ -27,18 +27,18 @@ COLUMNS = (
     "instrument", "start", "end", "label", "probability", "span_score", "num_windows", "window_start", "window_end",
     "expansion_start", "expansion_end",
 )  # fmt: skip
-"""Of the table of hits: times are the starts of a span's or window's first and last bar, pointers count bars in it."""
+"""Columns of the table of hits. Times are starts of the first and last bar; pointers count bars within the window."""
 
 SCAN_PARAMETERS = ("min_probability", "min_span_score", "margin", "stride")
-"""Keys of the section ``detect`` that decide which hits there are."""
+"""Keys of the section ``detect`` that decide which hits are found."""
 
 
 @dataclass(frozen=True)
 class Scan:
     """What a detector found in bars.
 
-    Shapes: found over the N windows, above bool [N], kept int64 [H] (windows whose hit was kept, in order of time),
-    support int64 [H] (windows whose hit lies on this one's bars, itself among them).
+    Shapes: found over the N windows; above bool [N]; kept int64 [H], the windows of the kept hits in order of time;
+    support int64 [H], how many windows have a hit on the same bars, this one included.
     """
 
     windows: Windows
@@ -48,10 +48,10 @@ class Scan:
     kept: np.ndarray
     support: np.ndarray
     num_bars_seen: int
-    """Bars that lie in some window; the others' segments are too short."""
+    """Bars that lie in a window; the segments of the other bars are too short."""
 
     def table(self) -> pd.DataFrame:
-        """Return one row a hit, in order of time: ``COLUMNS``."""
+        """Return one row for each hit, in order of time, with the columns ``COLUMNS``."""
         bars, found, kept = self.windows.bars, self.found, self.kept
         first, last = self.rows(kept)
         starts = self.windows.starts[kept]
@@ -72,7 +72,7 @@ class Scan:
         return pd.DataFrame(columns, columns=list(COLUMNS))
 
     def confidence(self) -> np.ndarray:
-        """Return the calibrated probability of the class that each window was given. Shapes: float64 [N]."""
+        """Return the calibrated probability of each window's class. Shapes: float64 [N]."""
         return self.found.probability.max(1)
 
     def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,13 +91,46 @@ def detect(
     stride: int | None = None,
     max_gap_minutes: int = 5,
 ) -> pd.DataFrame:
-    """Slide a detector over bars and return one row a hit; needs no tracking store.
+    """Scan bars with a detector and return one row for each pattern found. No tracking store is needed.
 
-    ``bars`` are those of ``read_bars``, a table with times and prices (see ``bars_from_table``), or a file of one
-    instrument. ``detector`` is a folder with ``detector.json`` or what ``load_detector`` returns. Thresholds and
-    stride default to those of the entry point. ``attrs`` of the result counts ``windows`` and ``windows_above``.
+    Parameters
+    ----------
+    bars
+        Bars of ``read_bars``, a table with times and prices, or the path of a file of one instrument.
+    detector
+        A detector of ``load_detector``, or a folder with ``detector.json``.
+    min_probability
+        Least calibrated probability of a hit; None: the default of the command ``detect``.
+    min_span_score
+        Least probability that the span head gives to spans near a hit's; None: the command's default.
+    margin
+        Least number of bars in the window before and after a hit's span; None: the command's default.
+    stride
+        Bars between two windows that are read; None: the command's default.
+    max_gap_minutes
+        A longer step between two bars ends a segment.
 
-    Raises: UserError where the bars, the folder or a threshold are not what they should be.
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each hit, in order of time. Its ``attrs`` count ``windows`` and ``windows_above`` the thresholds.
+
+    Raises
+    ------
+    UserError
+        If the bars, the folder or a threshold cannot be used.
+
+    Examples
+    --------
+    >>> from moola_mlflow import BarsConfig, read_bars
+    >>> from moola_mlflow.models import Detector, PatternDetector
+    >>> head = Detector("span", num_inputs=56, num_classes=2, lengths=(5, 12))  # not fitted: its hits mean nothing
+    >>> detector = PatternDetector(head.eval(), None, "price_path", ("consolidation", "retracement"), 1.0, card={})
+    >>> hits = detect(read_bars(BarsConfig(sample_bars=2000)), detector, min_probability=0.5, min_span_score=0.0)
+    >>> list(hits.columns[:5])
+    ['instrument', 'start', 'end', 'label', 'probability']
+    >>> hits.attrs["windows"]
+    88
     """
     thresholds = {"min_probability": min_probability, "min_span_score": min_span_score, "margin": margin}
     options = detect_options({**thresholds, "stride": stride})
@@ -116,7 +149,7 @@ def detect(
 
 
 def detect_options(given: dict[str, object]) -> DetectConfig:
-    """Return thresholds and stride, None for the default. Raises: UserError naming what is allowed."""
+    """Return thresholds and stride; None stands for the default. Raises: UserError that names what is allowed."""
     return make_config(DetectKeys, {}, {f"detect.{key}": value for key, value in given.items()}).detect
 
 
@@ -128,11 +161,12 @@ def scan(
     on_windows: Callable[[int, int], None] | None = None,
     precision: str = "fp32",
 ) -> Scan:
-    """Read every window of the bars once and merge what overlaps; ``on_windows`` is told how many of how many are done.
+    """Read every window of the bars once and keep the best of overlapping hits.
 
-    ``precision`` is that of ``PatternDetector.predict``.
+    ``on_windows`` is called with the number of windows done and of all windows. ``precision`` is that of
+    ``PatternDetector.predict``.
 
-    Raises: UserError where no window fits.
+    Raises: UserError if no window fits.
     """
     if 2 * options.margin + detector.head.head.lengths[0] > detector.length:
         raise UserError(
@@ -150,7 +184,7 @@ def scan(
     found = Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
     confidence = found.probability.max(1)
     inside = (found.start >= options.margin) & (found.end < detector.length - options.margin)
-    # A head without a span score is judged by its probability alone.
+    # Without a span score the probability alone decides.
     above = inside & (confidence >= options.min_probability) & ~(found.span_score < options.min_span_score)
     candidates = np.flatnonzero(above)
     kept, support = merge_overlaps(
@@ -165,9 +199,9 @@ def scan(
 
 
 def scan_windows(bars: Bars, length: int, stride: int, max_gap_minutes: int = 5) -> Windows:
-    """Cut windows every ``stride`` bars from each segment's first bar on, and one that ends at its last bar.
+    """Cut a window every ``stride`` bars of each segment, and one that ends at the segment's last bar.
 
-    Raises: UserError with the arithmetic where no segment is long enough.
+    Raises: UserError with the arithmetic if no segment is long enough.
     """
     windows = make_windows(bars, length, stride, max_gap_minutes)
     last = [hi - length for lo, hi in segments(bars, max_gap_minutes) if hi - lo >= length]
@@ -178,13 +212,13 @@ def scan_windows(bars: Bars, length: int, stride: int, max_gap_minutes: int = 5)
 def merge_overlaps(
     first_H: np.ndarray, last_H: np.ndarray, confidence_H: np.ndarray, span_score_H: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keep hits from the most probable to the least, each that shares no bar with one kept before.
+    """Keep hits from the most to the least probable, if they share no bar with a hit that is kept already.
 
-    Of equally probable hits the one with the higher span score is kept, then the earlier. Classes do not matter: a
-    bar belongs to one hit at most. Bars are counted by row, so hits of two segments never meet.
+    Equally probable hits are ordered by span score, then by time. Classes do not matter: a bar belongs to at most one
+    hit. Bars are counted by row, so hits of two segments never overlap.
 
-    Shapes: rows of the first and last bar, confidence, span score [H] -> positions of the kept hits [K], and how
-    many hits share bars with each and were not kept for a better one's sake, itself included [K].
+    Shapes: rows of the first and last bar, confidence, span score [H] -> positions of the kept hits [K], and for
+    each how many hits it replaces, itself included [K].
     """
     score_H = np.where(np.isnan(span_score_H), -1.0, span_score_H)
     order = np.lexsort((first_H, -score_H, -confidence_H))
@@ -198,7 +232,7 @@ def merge_overlaps(
         bars = owner[first_H[hit] - origin : last_H[hit] - origin + 1]
         taken = bars[bars >= 0]
         if len(taken):
-            support[int(taken.min())] += 1  # the most probable of those it meets
+            support[int(taken.min())] += 1  # the most probable of the hits that it overlaps
             continue
         bars[:] = len(kept)
         kept.append(hit)
@@ -207,7 +241,7 @@ def merge_overlaps(
 
 
 def instrument_names(bars: Bars) -> dict[int, str]:
-    """Return a name for each instrument key; keys that share a symbol have theirs behind it."""
+    """Return a name for each instrument key: its symbol, followed by the key if several keys share the symbol."""
     shared = {symbol for symbol, count in Counter(bars.symbols.values()).items() if count > 1}
     return {key: f"{name}.{key}" if name in shared else name for key, name in bars.symbols.items()}
 

@@ -1,4 +1,4 @@
-"""Train an encoder or a head: the loop, the data-parallel engine, validation, NaN reports."""
+"""Train an encoder or a head: the loop, the data-parallel engine, validation, reports on NaN."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Processes that train one model together: started by ``torchrun``, each with its rows of every batch.
+"""Processes that train one model together. ``torchrun`` starts them, and each computes its rows of every batch.
 
-Sums over processes are all that they exchange. Only rank 0 tracks and writes.
+During training they exchange only sums. Only rank 0 tracks the run and writes files.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from torch import Tensor
 
 from moola_mlflow.core import TrainingError, UserError, num_processes, process_rank
 
-# A living peer may be busy for long: rank 0 writes checkpoints and pictures. A dead one is noticed at once.
+# A peer may be busy for long: rank 0 writes checkpoints and pictures. A dead peer is noticed at once.
 TIMEOUT = dt.timedelta(minutes=30)
 T = TypeVar("T")
 
 
 class PeerLost(TrainingError):
-    """Another process of the training is gone."""
+    """Another process of the training has ended."""
 
 
 @dataclass
 class World:
-    """The processes of a training; alone where nobody started several."""
+    """The processes of a training; by default this process alone."""
 
     rank: int = 0
     size: int = 1
     control: Any = None
-    """The group for what the host decides; not the GPU's, whose answers the host would have to wait for."""
+    """Process group for decisions of the host. The host would have to wait for answers of the GPU's group."""
     run_id: str = ""
-    """The run that rank 0 tracks: who survives it must be able to say that it has failed."""
+    """The run that rank 0 tracks. If rank 0 dies, the others set the run to FAILED."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all processes, the same bits on each; in place. Raises: PeerLost."""
@@ -46,7 +46,7 @@ class World:
         return tensor
 
     def agree(self, reason: str | None) -> str | None:
-        """Return why to stop where any process has a reason. Raises: PeerLost."""
+        """Return a reason to stop if any process has one. Raises: PeerLost."""
         if self.size == 1:
             return reason
         asked = torch.tensor([float(reason is not None)])
@@ -54,7 +54,7 @@ class World:
         return (reason or "another process was asked to stop") if asked.item() else None
 
     def compare(self, mine: Mapping[str, object]) -> None:
-        """Refuse to train together on what is not the same; every process says so alike.
+        """Check that the items are equal in all processes; every process raises the same error if not.
 
         Raises: UserError with every item that differs and its values; PeerLost.
         """
@@ -68,9 +68,9 @@ class World:
         _talk(lambda: dist.all_gather(found, padded, group=self.control))
         if differing := differences([json.loads(content.numpy().tobytes()) for content in found]):
             raise UserError(
-                f"the {self.size} processes of this training differ: {'; '.join(differing)}; they must be the same in "
-                "all; start every process with the same command on the same bars, and set runtime.precision and "
-                "runtime.shards where the machines differ"
+                f"the {self.size} processes of this training differ: {'; '.join(differing)}; these must be equal. "
+                "Start every process with the same command on the same bars; if the machines differ, set "
+                "runtime.precision and runtime.shards"
             )
 
     def share(self, tensors: Iterable[Tensor]) -> None:
@@ -80,7 +80,7 @@ class World:
                 _talk(lambda tensor=tensor: dist.broadcast(tensor, 0))  # type: ignore[misc]
 
     def share_state(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return rank 0's state, or None where it has none; bytes that are read without executing anything."""
+        """Return rank 0's state, or None if it has none. Reading it executes nothing."""
         if self.size == 1:
             return state
         written = io.BytesIO()
@@ -97,22 +97,22 @@ class World:
         return state if self.rank == 0 else torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True)
 
     def leave(self) -> None:
-        """Go on alone: what follows the training is rank 0's."""
+        """Leave the other processes; rank 0 does alone what follows the training."""
         if self.size > 1:
             dist.destroy_process_group()
         self.rank, self.size, self.control = 0, 1, None
 
 
 def join_world(device: torch.device, run_id: str = "") -> World:
-    """Join the other processes that ``torchrun`` started, or be alone; rank 0 gives the run that it tracks.
+    """Return the processes that ``torchrun`` started, or this one alone; rank 0 passes on the run that it tracks.
 
-    Raises: PeerLost where they do not come.
+    Raises: PeerLost if they do not come.
     """
     size = num_processes()
     if size == 1:
         return World(run_id=run_id)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of devices that are not named
+        warnings.simplefilter("ignore")  # about process groups without a device id
         backend = "nccl" if device.type == "cuda" else "gloo"
         _talk(lambda: dist.init_process_group(backend, timeout=TIMEOUT))
         control = _talk(lambda: dist.new_group(backend="gloo", timeout=TIMEOUT))
@@ -121,25 +121,25 @@ def join_world(device: torch.device, run_id: str = "") -> World:
     return world
 
 
-def differences(reports: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return every item on which processes differ, with each value and who has it, by rank.
+def differences(items_by_rank: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return every item that differs between processes, with each value and the ranks that have it.
 
     >>> differences([{"seed": "17"}, {"seed": "17"}, {"seed": "23"}])
     ['seed is 17 in process 0, 1 and 23 in process 2']
     """
-    lines = []
-    for name in dict.fromkeys(name for items in reports for name in items):
-        holders: dict[str, list[str]] = {}
-        for number, items in enumerate(reports):
-            holders.setdefault(items.get(name, "not there"), []).append(str(number))
-        if len(holders) > 1:
-            each = (f"{value} in process {', '.join(numbers)}" for value, numbers in holders.items())
-            lines.append(f"{name} is {' and '.join(each)}")
-    return lines
+    found = []
+    for name in dict.fromkeys(name for items in items_by_rank for name in items):
+        ranks: dict[str, list[str]] = {}
+        for rank, items in enumerate(items_by_rank):
+            ranks.setdefault(items.get(name, "not there"), []).append(str(rank))
+        if len(ranks) > 1:
+            each = (f"{value} in process {', '.join(numbers)}" for value, numbers in ranks.items())
+            found.append(f"{name} is {' and '.join(each)}")
+    return found
 
 
 def describe_processes(processes: object, parts: object, threads: object) -> str:
-    """Return how a batch is shared out, such as ``2 parts of one thread``."""
+    """Return how a batch is split, such as ``2 parts of one thread``."""
     each = f"{_counted(parts, 'part')} of {_counted(threads, 'thread')}"
     return each if str(processes) == "1" else f"{processes} processes, each with {each}"
 

@@ -2,7 +2,7 @@
 
 With one part a batch goes through the encoder in one pass. With several, its rows are split over threads and
 processes. The loss is a function of errors summed over the batch, so every part runs its rows forward, the sums give
-the loss, and every part takes the slope of the loss backward. Gradients are summed in a fixed order: the same number
+the loss, and every part takes the gradient by the sums backward. Gradients are summed in a fixed order: the same number
 of parts gives the same bits on any machine, and another number differs only by the rounding of a sum.
 
 If memory runs out, a part is cut into micro-batches. Their forward passes are computed again one by one on the way
@@ -159,7 +159,7 @@ class Engine:
             return objective.errors(encoder, h_BTD, batch, drawn), generator.get_state()
 
     def _in_parts(self, batch: Batch, draw: Draw) -> StepResult:
-        """Compute a batch in parts: forward, the slope of the loss by the summed errors, and backward."""
+        """Compute a batch in parts: forward, the gradient of the loss by the summed errors, and backward."""
         rows = self.rows(len(batch.index))
         # The last batch may have fewer windows than there are processes: those without one draw but add nothing.
         idle = not rows
@@ -174,11 +174,11 @@ class Engine:
         loss = self.model.objective.loss(errors)
         self.scaler.scale(loss).backward()  # parameters of the loss itself have their gradients now
         assert leaf_K.grad is not None, "a loss follows from the errors"
-        slope_K, graphs, state = leaf_K.grad * (not idle), [graph for _, graph, _ in forward], forward[0][2]
+        gradient_K, graphs, state = leaf_K.grad * (not idle), [graph for _, graph, _ in forward], forward[0][2]
 
         def backward(i: int) -> list[Tensor | None]:
             graph, graphs[i] = graphs[i], None  # if memory runs out, the second try computes its own
-            return self._backward(batch, draw, rows[i], graph, slope_K)
+            return self._backward(batch, draw, rows[i], graph, gradient_K)
 
         del forward
         parts = self._within_memory(lambda: self._parallel(backward, list(range(len(rows)))), largest)
@@ -202,14 +202,14 @@ class Engine:
         return reduce(add, errors), errors[0] if len(pieces) == 1 else None, found[0][1]
 
     def _backward(
-        self, batch: Batch, draw: Draw, rows: slice, graph: Errors | None, slope_K: Tensor
+        self, batch: Batch, draw: Draw, rows: slice, graph: Errors | None, gradient_K: Tensor
     ) -> list[Tensor | None]:
         total: list[Tensor | None] = [None] * len(self.parameters)
         for piece in self._pieces(rows):
             errors = graph if graph is not None else self._errors(batch, draw, piece)[0]
             graph = None
             # The gradient of one number: for a vector of errors torch would import its symbolic shapes.
-            reached = (errors.huber_K * slope_K).sum()
+            reached = (errors.huber_K * gradient_K).sum()
             own = torch.autograd.grad(reached, self.parameters, allow_unused=True)
             del errors, reached
             total = _added(total, own)

@@ -1,4 +1,4 @@
-"""What a training tells whoever listens: displays, tracking, a sweep that prunes."""
+"""The events of a training: for displays, for tracking, and for a sweep that stops bad trials early."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moola_mlflow.training.nan_report import NumbersWrong
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """What subscribers hear after each epoch; ``metrics`` are named as they are tracked."""
+    """An epoch is trained and validated; ``metrics`` have the names under which they are tracked."""
 
     epoch: int
     epochs: int
@@ -19,7 +19,7 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class StepEnded:
-    """What a progress display hears after each step."""
+    """A step is done."""
 
     epoch: int
     step: int
@@ -28,19 +28,20 @@ class StepEnded:
 
 @dataclass(frozen=True)
 class WentBack:
-    """Training met numbers that are none, and goes on from its last good epoch at a lower rate."""
+    """A loss or gradient was not finite: training goes on from its last good epoch at a lower learning rate."""
 
     epoch: int
-    """The epoch that is trained again."""
+    """Epoch that is trained again."""
     lr_scale: float
     error: NumbersWrong
 
 
 @dataclass(frozen=True)
 class MemoryRanOut:
-    """Batches are computed in smaller pieces from now on; the step stays the same."""
+    """Memory ran out: batches are computed in smaller pieces from now on. The step stays the same."""
 
     micro_batch: int
+    """Windows in a piece."""
 
 
 TrainingEvent = EpochEnded | StepEnded | WentBack | MemoryRanOut

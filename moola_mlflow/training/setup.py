@@ -1,4 +1,4 @@
-"""Everything between a configuration and a trainer, without tracking: data, checks, model."""
+"""From a configuration to a trainer, without tracking: data, checks, model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHARED_SECTIONS = (*DATA_SECTIONS, "encoder", "objective", "optimizer", "schedul
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Bars cut, split and checked. Configurations that agree in ``DATA_SECTIONS`` and ``encoder.inputs`` can share it.
+    """Bars, cut, split and checked. Configurations with equal ``DATA_SECTIONS`` and ``encoder.inputs`` can share them.
 
     Shapes: mean, std [P], of the encoder's inputs.
     """
@@ -46,20 +46,20 @@ class TrainingData:
     mean: Tensor
     std: Tensor
     quality: dict[str, object]
-    """The feature quality report of the training windows alone."""
+    """The feature quality report of the training windows."""
 
 
 class PrepareObserver:
-    """Sees each step of :func:`prepare` as soon as it is done. This base class ignores them all."""
+    """Is called after each step of :func:`prepare`. This base class does nothing."""
 
     def bars_read(self, bars: Bars) -> None:
-        """Called with the bars before any window is cut."""
+        """Take the bars, before any window is cut."""
 
     def windows_split(self, windows: Windows, split: Split) -> None:
-        """Called with the windows and their split before any feature is computed."""
+        """Take the windows and their split, before any feature is computed."""
 
     def flip_rate(self, source: BatchSource) -> float:
-        """Return the swing flip rate of all windows; an observer that reports features knows it already.
+        """Return the swing flip rate of all windows. An observer that reports on features knows it already.
 
         Raises: UserError for features that cannot be learned from.
         """
@@ -121,7 +121,10 @@ def check_names(config: TrainingKeys) -> None:
 
 
 def build_model(config: TrainingKeys, source: BatchSource, mean: Tensor, std: Tensor) -> Pretraining:
-    """Return encoder and objective, initialised from the seed, with the training windows' scaling. Shapes: [F], [F]."""
+    """Return encoder and objective, initialised from the seed, with the scaling of the training windows.
+
+    Shapes: mean, std [F].
+    """
     torch.manual_seed(config.trainer.seed)
     parts = config.encoder
     encoder = build_encoder(parts.name, len(source.input_names), parts.hidden, parts.layers, parts.dropout)
@@ -143,7 +146,7 @@ def build_trainer(
 
 
 def check_leak(trainer: Trainer, log: Callable[[Mapping[str, float]], None] = lambda metrics: None) -> float | None:
-    """Log how far hidden input reaches the encoder, and return it; None for an objective without masks.
+    """Return how far hidden input reaches the encoder, and log it; None for an objective without masks.
 
     Raises: TrainingError above 0 if the objective claims to hide its masked steps.
     """

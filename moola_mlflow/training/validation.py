@@ -1,4 +1,7 @@
-"""Scores of a model in training on the parts of a split, its pictures, and the leak check."""
+"""Scores of a model in training on the parts of a split, pictures of its predictions, and the leak check.
+
+Shape legend: N windows, T steps, D encoding size, K targets.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from moola_mlflow.windows import Batch, BatchSource, Split
 
 EVALUATION_BATCH = 256
 LEAK_WINDOWS = 64
-"""Each goes through the encoder eight times: in two precisions, as in evaluation and in training, twice."""
+"""Each goes through the encoder eight times: in two precisions, in evaluation and in training mode, twice."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """The batches of some windows, anew at each iteration: a sum fits part after part."""
+    """The batches of some windows, to iterate over several times: a sum of objectives fits part after part."""
 
     source: BatchSource
     index: np.ndarray
@@ -32,7 +35,7 @@ class Passes:
 
 
 class Evaluation:
-    """Scores an engine's model. Masks come from fixed seeds, so all epochs are scored on the same steps."""
+    """Scores the model of an engine. Masks come from fixed seeds, so all epochs are scored on the same steps."""
 
     def __init__(
         self, engine: Engine, source: BatchSource, split: Split, generator: Callable[..., torch.Generator]
@@ -43,9 +46,9 @@ class Evaluation:
 
     @torch.no_grad()
     def scores(self, part: str) -> dict[str, float]:
-        """Score a part of the split on masks drawn from a fixed seed.
+        """Return the scores of a part of the split, on masks drawn from a fixed seed.
 
-        Returns loss, huber, mae (raw feature units), loss_profiled, skill, skill_<group>, sigma where learned, and
+        They are loss, huber, mae (raw feature units), loss_profiled, skill, skill_<group>, sigma if it is learned,
         mae_<target> and skill_<target>.
         """
         objective = self.model.eval().objective
@@ -90,7 +93,7 @@ class Evaluation:
 
     @torch.no_grad()
     def reconstruct(self, num_windows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return prediction, target and loss positions of the same validation windows on every call.
+        """Return prediction, target and loss positions of validation windows, the same windows on every call.
 
         Shapes: [N, T, K] each. Units: the objective's reporting units.
         """
@@ -106,21 +109,21 @@ class Evaluation:
         return predicted, target, where
 
     def baseline_hubers(self, part: str) -> dict[str, float]:
-        """Return each baseline's Huber on an evaluated part."""
+        """Return the Huber of each baseline on a part that was scored before."""
         return {name: float(errors.huber()) for name, errors in self._baselines[part].items()}
 
     def fit_baselines(self) -> None:
-        """Fit the objective's targets and then its baselines, both on the training windows alone."""
+        """Fit the objective's targets and then its baselines on the training windows."""
         objective, batches = self.model.objective, Passes(self.source, self.split.train)
         with torch.no_grad():
             objective.fit_targets(batches)
             objective.fit_baselines(self.model.encoder, batches, self.generator(BASELINE_FIT))
 
     def leak(self) -> float:
-        """Return how far validation encodings move when the input at hidden steps is replaced by noise."""
+        """Return how far validation encodings move if the input at hidden steps is replaced by noise."""
         batch = next(iter(self.source.batches(self.split.val[:LEAK_WINDOWS], LEAK_WINDOWS)))
         model, measured = self.model, []
-        for context in (self.engine.autocast, nullcontext):  # what bf16 rounds away is a leak all the same
+        for context in (self.engine.autocast, nullcontext):  # a leak that bf16 rounds away is still a leak
             with context():
                 measured.append(leak(model.objective, model.encoder, batch, lambda: self.generator(LEAK)))
         return max(measured)

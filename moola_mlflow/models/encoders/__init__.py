@@ -1,4 +1,4 @@
-"""Encoders by name. A new encoder is one file in this folder with ``build``; it is named after the file."""
+"""Encoders by name. A new encoder is one file in this folder with ``build``; the file names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bidirectional LSTM encoder."""
+"""Bidirectional LSTM encoder.
+
+Shape legend: B windows, T steps, F features, D = 2 * hidden; z z-scored features, h encodings.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,7 @@ from moola_mlflow.models.encoders.keyed_dropout import Dropout
 
 
 class BiLSTM(Encoder):
-    """Stacked bidirectional LSTMs with dropout between layers.
-
-    Shapes: x_BTF -> h_BTD with D = 2 * hidden.
-    """
+    """Stacked bidirectional LSTMs with dropout between the layers."""
 
     def __init__(self, num_features: int, hidden: int = 128, layers: int = 2, dropout: float = 0.1) -> None:
         super().__init__(num_features)
@@ -22,9 +22,10 @@ class BiLSTM(Encoder):
         self.dropout = Dropout(dropout)
 
     def encode(self, z_BTF: Tensor) -> Tensor:
-        h_BTD = z_BTF
-        for i, lstm in enumerate(self.layers):
-            h_BTD, _ = lstm(self.dropout(h_BTD) if i else h_BTD)
+        """Return the encoding of z-scored features: forward and backward state of each step. Shapes: h_BTD."""
+        h_BTD, _ = self.layers[0](z_BTF)
+        for lstm in self.layers[1:]:
+            h_BTD, _ = lstm(self.dropout(h_BTD))
         return h_BTD
 
 

@@ -1,4 +1,4 @@
-"""Several encoders as one: a detector that reads more than one pre-training."""
+"""Several encoders as one, for a detector that reads more than one pre-training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from moola_mlflow.models.encoders.base import Encoder
 class Ensemble(Encoder):
     """Encoders side by side: their raw features in one input, their encodings in one output.
 
-    Each member's features are z-scored by its own scaling. ``card`` holds the members' cards in their order.
+    Each member's features are z-scored by its own scaling. ``card`` holds the cards of the members, in order.
 
     Shapes: x [B, T, F1 + F2 + ...] -> h [B, T, D1 + D2 + ...].
-    Raises: ValueError where there is no member.
+    Raises: ValueError without a member.
     """
 
     def __init__(self, members: Sequence[Encoder]) -> None:
@@ -30,7 +30,7 @@ class Ensemble(Encoder):
         super().set_scaling(torch.cat([member.mean for member in members]), torch.cat([m.std for m in members]))
 
     def set_scaling(self, mean_F: Tensor, std_F: Tensor) -> None:
-        """Store the features' mean and standard deviation in every member too: each is also saved on its own."""
+        """Store mean and standard deviation here and in every member: each member is also saved on its own."""
         super().set_scaling(mean_F, std_F)
         sizes = [member.input_size for member in self.encoders()]
         for member, mean, std in zip(self.encoders(), mean_F.split(sizes), std_F.split(sizes), strict=True):
@@ -41,10 +41,11 @@ class Ensemble(Encoder):
         return [member for member in self.members if isinstance(member, Encoder)]
 
     def encode(self, z_BTF: Tensor) -> Tensor:
+        """Return the members' encodings side by side."""
         parts = z_BTF.split([member.input_size for member in self.encoders()], -1)
         return torch.cat([member.encode(z) for member, z in zip(self.encoders(), parts, strict=True)], -1)
 
 
 def members_of(encoder: Encoder) -> list[Encoder]:
-    """Return the encoders that an encoder is made of: an ensemble's members, or itself alone."""
+    """Return the members of an ensemble, or the encoder itself."""
     return encoder.encoders() if isinstance(encoder, Ensemble) else [encoder]

@@ -1,10 +1,12 @@
-"""Dropout whose bits depend on a key and on a window's place in its batch, not on who draws them or when.
+"""Dropout whose random bits depend on a key and on a window's place in its batch, and on nothing else.
 
-Threads and processes that share a batch so draw what one alone would have drawn, a step that is computed again draws
-the same, and there is no state to save: the key of a step follows from seed, epoch and step.
+So threads and processes that split a batch draw the same bits as one thread, and a step that is computed again draws
+the same bits again. There is no state to save: the key of a step follows from seed, epoch and step.
 
-On the CPU the bits are 16 of a counter-based generator (Philox) an element: about a quarter of the time that
-``torch.dropout`` takes, most of which goes into one Bernoulli variable an element.
+On the CPU each element takes 16 bits of a counter-based generator (Philox). That needs about a quarter of the time of
+``torch.dropout``, which draws one Bernoulli variable for each element.
+
+Shape legend: B windows, T steps, D encoding size, N = T * D elements of a window.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from torch.nn import functional
 
 LEVELS = 1 << 16
 WORDS, PER_COUNT = 4, 16
-"""64-bit words, and 16-bit integers, that one count of Philox gives."""
+"""64-bit words and 16-bit integers that one count of Philox gives."""
 
 
 @dataclass
 class Stream:
-    """Where the dropout layers of one forward pass take their bits from."""
+    """The source of random bits for the dropout layers of one forward pass."""
 
     key: int
     rows: tuple[slice, ...]
-    """Places in the batch, in the order of the rows that go through the encoder."""
+    """Places in the batch of the rows that go through the encoder, in their order."""
     layer: int = 0
 
 
@@ -39,7 +41,7 @@ _local = threading.local()
 
 @contextmanager
 def stream(key: int, rows: Sequence[slice]) -> Iterator[None]:
-    """Draw all dropout of this thread from a key, for the given places in a batch, while inside."""
+    """Draw all dropout of this thread from a key, for the given places in a batch."""
     before = getattr(_local, "stream", None)
     _local.stream = Stream(key, tuple(rows))
     try:
@@ -49,9 +51,9 @@ def stream(key: int, rows: Sequence[slice]) -> Iterator[None]:
 
 
 class Dropout(nn.Module):
-    """Dropout from the stream that is open, or from torch's default generator where none is.
+    """Dropout from the open stream; without one, from a key that torch's default generator draws.
 
-    The probability is rounded to 1/65536, and what is kept is scaled by the rounded one.
+    The probability is rounded to 1/65536. The elements that are kept are scaled by the rounded probability.
     """
 
     def __init__(self, p: float) -> None:
@@ -59,6 +61,7 @@ class Dropout(nn.Module):
         self.p, self.cheap = p, True
 
     def forward(self, h_BTD: Tensor) -> Tensor:
+        """Return the input with a share of its elements set to 0, in training mode only."""
         if not self.training or not self.p:
             return h_BTD
         if not self.cheap:
@@ -75,7 +78,7 @@ class Dropout(nn.Module):
 
 
 def factors_on_cpu(at: Stream, size: int, least: int, factor: Tensor, device: torch.device) -> Tensor:
-    """Return 0 where a 16-bit integer is below ``least`` and ``factor`` elsewhere. Shapes: [rows, size]."""
+    """Return 0 if an element's 16-bit integer is below ``least``, else ``factor``. Shapes: [B, N]."""
     counts = -(-size // PER_COUNT)
     kept = np.empty((sum(part.stop - part.start for part in at.rows), size), bool)
     done = 0
@@ -85,13 +88,13 @@ def factors_on_cpu(at: Stream, size: int, least: int, factor: Tensor, device: to
         bits = source.random_raw(num * counts * WORDS).view(np.int16).reshape(num, -1)[:, :size]
         np.greater_equal(bits, least, out=kept[done : done + num])
         done += num
-    # 0 or 1 times the factor's bit pattern is 0 or the factor, in one pass of whole numbers.
+    # 0 or 1 times the bit pattern of the factor is 0 or the factor: one pass over integers.
     pattern = factor.view(torch.int16 if factor.itemsize == 2 else torch.int32).numpy()
     return torch.from_numpy(np.multiply(kept.view(np.int8), pattern, dtype=pattern.dtype)).view(factor.dtype)
 
 
 def factors_on_device(at: Stream, size: int, least: int, factor: Tensor, device: torch.device) -> Tensor:
-    """Return the same of a GPU's own bits, which draws the whole batch in less time than its parts one by one."""
+    """Return the same from random bits of the device. A GPU draws a whole batch faster than its parts one by one."""
     generator = torch.Generator(device).manual_seed((at.key + at.layer) % (1 << 64))
     shape = (max(part.stop for part in at.rows), size)
     whole = torch.randint(-LEVELS // 2, LEVELS // 2, shape, dtype=torch.int16, device=device, generator=generator)
@@ -100,14 +103,14 @@ def factors_on_device(at: Stream, size: int, least: int, factor: Tensor, device:
 
 
 def use_torch_dropout(model: nn.Module) -> None:
-    """Have a model's dropout layers draw as plain PyTorch does."""
+    """Let a model's dropout layers draw as plain PyTorch does."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.cheap = False
 
 
 def can_be_shared(model: nn.Module) -> bool:
-    """Return whether several threads may run a model and draw the same every time: all its dropout is of this kind."""
+    """Return whether several threads can run a model and draw the same every time: all its dropout is keyed."""
     drawing = (nn.modules.dropout._DropoutNd, nn.AlphaDropout, nn.RReLU)
     own = any(isinstance(module, drawing) and getattr(module, "p", 1.0) for module in model.modules())
     inner = any(isinstance(module, nn.RNNBase) and module.dropout for module in model.modules())

@@ -1,5 +1,7 @@
-"""Checkpoints: plain tensors and numbers, written atomically, checked by a hash; best, latest, top three, and the one
-before the latest, to fall back on."""
+"""Checkpoints: plain tensors and numbers, written atomically and checked by a hash.
+
+A training keeps its latest checkpoint, the one before it to fall back on, the best and the top three.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ NUM_TOP = 3
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a reader sees the old file or the whole new one, even after a power cut."""
+    """Write a checkpoint so that a reader sees the old file or the whole new one, even after a power cut.
+
+    Raises: TrainingError with the space that is needed.
+    """
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +49,15 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without executing anything in it.
 
-    Raises: UserError where the file is absent or is not a checkpoint.
+    Raises: UserError if the file is absent, is not a checkpoint, or is damaged.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        # torch does not check the sums in its own files: a flipped byte would pass as a weight.
+        # torch does not check the checksums in its own files: a flipped byte would pass as a weight.
         damaged = isinstance(state, dict) and HASH in state and state.pop(HASH) != digest(state)
     except FileNotFoundError:
         raise UserError(f"no checkpoint at '{path}'") from None
-    except Exception as e:  # torch raises a different type for every way a file can be broken
+    except Exception as e:  # torch raises another type for every way in which a file can be broken
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise UserError(
             f"'{path}' is not a readable checkpoint ({first}); use another, such as {BEST_CHECKPOINT}"
@@ -67,7 +72,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_epoch(path: Path) -> dict[str, Any]:
-    """Read the checkpoint of a training. Raises: UserError also where it does not say of which epoch it is."""
+    """Read the checkpoint of a training. Raises: UserError also if it does not hold its epoch, ranking and metrics."""
     state = load_checkpoint(path)
     ranking, metrics = state.get("ranking"), state.get("metrics")
     numbers = [state.get("epoch"), *(ranking if isinstance(ranking, list) else [None])]
@@ -78,7 +83,7 @@ def load_epoch(path: Path) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a state: of every key, number, text and tensor in it, in order."""
+    """Return the SHA-256 of every key, number, text and tensor of a state, in order."""
     total = hashlib.sha256()
 
     def add(part: Any) -> None:

@@ -1,4 +1,4 @@
-"""A detector on disk: ``detector.json`` and ``weights.safetensors`` of the head beside ``encoders/``. No pickle."""
+"""A detector on disk: ``detector.json``, ``weights.safetensors`` of the head, and a folder ``encoders/``. No pickle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENCODERS = "encoders"
 
 
 def save_detector(detector: PatternDetector, folder: Path) -> None:
-    """Write card, head and encoders into a folder, which is made; each encoder is a folder that loads on its own."""
+    """Write card, head and encoders into a folder, creating it. Each encoder is a folder that loads on its own."""
     folder.mkdir(parents=True, exist_ok=True)
     head = detector.head
     encoders = members_of(detector.encoder) if detector.encoder is not None and detector.inputs != "price_path" else []
@@ -57,7 +57,7 @@ def save_detector(detector: PatternDetector, folder: Path) -> None:
 def load_detector_folder(path: Path) -> PatternDetector:
     """Return the detector in a folder, in evaluation mode.
 
-    Raises: UserError where it is absent, broken, or its parts do not fit each other.
+    Raises: UserError if it is absent or broken, or if its parts do not fit each other.
     """
     card = read_detector_card(path / DETECTOR_CARD)
     try:
@@ -68,7 +68,7 @@ def load_detector_folder(path: Path) -> PatternDetector:
         num_inputs, num_steps = int(architecture["num_inputs"]), int(card["window"]["length"])
         make = partial(Detector, architecture["head"], num_inputs, len(classes), (int(low), int(high)), num_steps)
         tensors = load_file(path / ENCODER_WEIGHTS)
-        with torch.device("meta"):  # shapes are compared first, without memory: a file may claim any size
+        with torch.device("meta"):  # compares shapes without using memory: a file may claim any size
             make().load_state_dict({name: tensor.to("meta") for name, tensor in tensors.items()})
         head = make()
         head.load_state_dict(tensors)
@@ -86,7 +86,7 @@ def load_detector_folder(path: Path) -> PatternDetector:
 
 
 def read_detector_card(path: Path) -> dict[str, Any]:
-    """Return a detector's card. Raises: UserError where there is none, or its parts are not what their names say."""
+    """Return a detector's card. Raises: UserError if there is none, or one of its parts is of another kind."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -96,12 +96,12 @@ def read_detector_card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise UserError(f"'{path}' holds a {type(card).__name__}; expected an object with the model's description")
     try:
-        told = {name: card[name] for name in ("labels", "evidence", "encoders") if card.get(name) is not None}
-        check_card_fields(told, {"labels": dict, "evidence": dict, "encoders": list})
-        for encoder in told.get("encoders", []):
+        given = {name: card[name] for name in ("labels", "evidence", "encoders") if card.get(name) is not None}
+        check_card_fields(given, {"labels": dict, "evidence": dict, "encoders": list})
+        for encoder in given.get("encoders", []):
             check_card_fields({"encoder": encoder}, {"encoder": dict})
-        check_card_fields(told.get("labels", {}), {"counts": dict})
-        check_card_times(told.get("labels", {}), "labelled_from", "labelled_until")
+        check_card_fields(given.get("labels", {}), {"counts": dict})
+        check_card_times(given.get("labels", {}), "labelled_from", "labelled_until")
         if isinstance(card.get("inputs"), str):
             card["inputs"] = current_name(card["inputs"])
     except BROKEN_FILE_ERRORS as e:

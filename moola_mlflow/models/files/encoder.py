@@ -31,7 +31,7 @@ ENCODER_WEIGHTS, ENCODER_CARD = "weights.safetensors", "encoder.json"
 BROKEN_FILE_ERRORS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, SafetensorError
 )  # fmt: skip
-"""What reading a file raises that is not what it should be."""
+"""What reading a broken file raises."""
 
 
 def describe_encoder(config: FinetuneKeys | TrainingKeys, encoder: Encoder) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _hybrid(features: FeaturesConfig) -> dict[str, Any]:
 
 
 def save_encoder(encoder: Encoder, card: dict[str, Any], folder: Path) -> None:
-    """Write weights, card and, of an encoder trained on rules, its task heads into a folder, which is made."""
+    """Write weights, card and the task heads, if there are any, into a folder, creating it."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(tensors, folder / ENCODER_WEIGHTS)
@@ -82,13 +82,13 @@ def save_encoder(encoder: Encoder, card: dict[str, Any], folder: Path) -> None:
 def load_from_path(path: Path) -> Encoder:
     """Return the encoder in a folder or in a ``.pt`` checkpoint, in evaluation mode, trainable.
 
-    Raises: UserError where it is absent, broken, or holds other tensors than its card says.
+    Raises: UserError if it is absent or broken, or holds other tensors than its card says.
     """
     return _from_folder(path) if path.is_dir() else _from_checkpoint(path)
 
 
 def read_encoder_card(path: Path) -> dict[str, Any]:
-    """Return an encoder's card. Raises: UserError where there is none, or it does not say what the encoder reads."""
+    """Return an encoder's card. Raises: UserError if there is none, or it does not say what the encoder reads."""
     try:
         return _checked(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def read_encoder_card(path: Path) -> dict[str, Any]:
 
 
 def _checked(card: dict[str, Any]) -> dict[str, Any]:
-    """Return a card whose parts are what whoever loads the encoder takes them for. Raises: one of ``BROKEN``."""
+    """Check that the card has every field that the loader needs. Raises: one of ``BROKEN_FILE_ERRORS``."""
     features, window, architecture = card["features"], card["window"], card["architecture"]
     own = FeaturesConfig.model_validate(
         {"set": features["set"], **{f"hybrid_{key}": value for key, value in features["hybrid"].items()}}
@@ -127,14 +127,14 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_card_fields(card: dict[str, Any], kinds: dict[str, type]) -> None:
-    """Refuse a part that is there and is of another kind. Raises: TypeError."""
+    """Refuse a field of another kind; an absent field is allowed. Raises: TypeError."""
     for name, kind in kinds.items():
         if name in card and not isinstance(card[name], kind):
             raise TypeError(f"{name} is a {type(card[name]).__name__}")
 
 
 def check_card_times(card: dict[str, Any], first: str, last: str) -> None:
-    """Refuse one end of a span of time without the other, or what is no time. Raises: ValueError or KeyError."""
+    """Refuse a time that cannot be read, or one end of a range without the other. Raises: ValueError or KeyError."""
     if first in card or last in card:
         for name in (first, last):
             np.datetime64(str(card[name]).rstrip("Z"), "ns")
@@ -166,7 +166,7 @@ def _from_checkpoint(path: Path) -> Encoder:
         made_by = {"run_id": str(state["run_id"]), "epochs": int(state["epoch"]) + 1}
     except BROKEN_FILE_ERRORS as e:
         raise UserError(
-            f"'{path}' is a checkpoint, but none that this project's pretrain has written: {' '.join(repr(e).split())}"
+            f"'{path}' is a checkpoint, but not of this project's pretrain: {' '.join(repr(e).split())}"
         ) from e
     encoder = _filled(config.encoder, len(names), tensors, {}, str(path))
     encoder.card = {**describe_encoder(config, encoder), **describe_training(config), **made_by}
@@ -186,7 +186,7 @@ def _fitting(task_heads: TaskHeads | None, encoder: Encoder, source: str) -> Tas
 def _filled(
     config: EncoderConfig, input_size: int, tensors: dict[str, Any], card: dict[str, Any], source: str
 ) -> Encoder:
-    """Build an encoder around tensors. Shapes are compared first, without memory: a file may claim any size."""
+    """Build an encoder around tensors. Shapes are compared first, without using memory: a file may claim any size."""
     try:
         with torch.device("meta"):
             _build(config, input_size).load_state_dict({name: one.to("meta") for name, one in tensors.items()})

@@ -1,4 +1,4 @@
-"""Pre-training objectives by name. A new objective is one file in this folder with ``build``; it is named after it.
+"""Pre-training objectives by name. A new objective is one file in this folder with ``build``; the file names it.
 
 A name may also be a weighted sum of registered ones, such as ``price_path+0.5*masked``.
 """
@@ -20,13 +20,13 @@ __all__ = ["OBJECTIVES", "Errors", "Masked", "Objective", "PricePath", "Weighted
 OBJECTIVES: dict[str, Callable[[ObjectiveConfig, tuple[str, ...], int], Objective]] = find_plugins(
     __name__, __path__, "build"
 )
-"""Constructors: (its section of the configuration, names of the features, encoding size) -> objective."""
+"""Constructors: (section ``objective``, names of the features, encoding size) -> objective."""
 
 
 def build_objective(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Objective:
     """Return a freshly initialised objective for the named features.
 
-    Raises: UserError for an unknown name, or a sum that is no sum.
+    Raises: UserError for an unknown name or a sum that cannot be read.
     """
     weights = parse_name(config.name)
     built = {name: OBJECTIVES[name](config, names, encoding_size) for name in weights}
@@ -54,11 +54,11 @@ def parse_name(text: str) -> dict[str, float]:
         if not 0 < weight < math.inf:
             raise UserError(
                 f"objective.name='{text}': the weight of '{name}' is '{weight_text.strip()}'; allowed: a number above "
-                f"0, as in price_path+0.5*masked; leave '{name}' out if it is not to count"
+                f"0, as in price_path+0.5*masked; leave '{name}' out if it should not count"
             )
         if name in weights:
             raise UserError(
-                f"objective.name='{text}': '{name}' stands there twice, and both would be the same objective; give it "
+                f"objective.name='{text}': '{name}' is named twice, and both would be the same objective; give it "
                 f"one weight, such as {weights[name] + weight:g}*{name}"
             )
         weights[name] = weight

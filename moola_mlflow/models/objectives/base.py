@@ -1,8 +1,8 @@
-"""What every pre-training objective gives the trainer.
+"""The base class of pre-training objectives, and the check that hidden input does not leak into encodings.
 
-An objective draws what a batch needs (a mask), turns encodings into errors, and errors into a loss. Errors are
-sums and counts a target, so that any grouping of batches gives the same mean. What an epoch is chosen by, the loss and
-the skills follow from summed errors alone.
+An objective draws the random part of a batch (a mask), turns encodings into errors, and errors into a loss. Errors
+are sums and counts for each target, so any grouping of batches gives the same mean. The loss, the skills and the
+Huber that chooses the epoch follow from summed errors alone.
 
 Shape legend: B windows, T steps, F features, D encoding size, K targets.
 """
@@ -33,7 +33,7 @@ class Errors:
     count_K: Tensor
 
     def huber(self) -> Tensor:
-        """Return the mean Huber over all targets and positions; 0 where there is no position."""
+        """Return the mean Huber over all targets and positions; 0 without any position."""
         return self.huber_K.sum() / self.count_K.sum().clamp(min=1)
 
     def at(self, positions: slice | list[int]) -> Errors:
@@ -41,6 +41,7 @@ class Errors:
         return Errors(self.huber_K[positions], self.absolute_K[positions], self.count_K[positions])
 
     def detach(self) -> Errors:
+        """Return the same errors without their graph."""
         return Errors(self.huber_K.detach(), self.absolute_K.detach(), self.count_K)
 
     def __add__(self, other: Errors) -> Errors:
@@ -48,27 +49,27 @@ class Errors:
 
 
 class Objective(nn.Module):
-    """Base of objectives.
-
-    ``targets`` names the K targets; ``groups`` maps a name to the positions of targets that are reported together.
-    ``checks_leak`` says that hidden steps exist and must not reach the encoder.
-    """
+    """Base class of objectives."""
 
     targets: tuple[str, ...]
+    """Names of the K targets."""
     groups: dict[str, list[int]]
+    """Positions of the targets that are reported together, by the group's name."""
     identity: bool = False
+    """Whether the encoder sees what it must reconstruct."""
     per_step: bool = True
-    """Whether each loss belongs to one step; else it is one of a whole window, warm-up steps included."""
+    """Whether each loss belongs to one step; else it belongs to a whole window, warm-up steps included."""
     drawn_type: torch.dtype = torch.bool
     """Type of what is drawn: a mask, or numbers."""
     checks_leak: bool = False
+    """Whether there are hidden steps, which must not reach the encoder."""
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return what is random about this batch, apart from jitter (for a masked objective: mask_BT)."""
+        """Return the random part of a batch, apart from jitter: mask_BT of a masked objective."""
         raise NotImplementedError
 
     def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what the encoder sees, in z units. Shapes: [B, T, F]."""
+        """Return the encoder's input, in z units. Shapes: [B, T, F]."""
         raise NotImplementedError
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
@@ -90,7 +91,7 @@ class Objective(nn.Module):
     def skills(self, model: Errors, baselines: dict[str, Errors]) -> dict[str, float]:
         """Return 1 - H(model) / H(best baseline): overall (``""``), by group and by target.
 
-        The best baseline is chosen anew for each set of targets, so that each figure faces its strongest competitor.
+        The best baseline is chosen anew for each set of targets, so that each skill faces its strongest competitor.
         """
         sets = {"": list(range(len(self.targets))), **self.groups}
         sets |= {name: [i] for i, name in enumerate(self.targets)}
@@ -103,15 +104,15 @@ class Objective(nn.Module):
         return out
 
     def parts(self) -> tuple[Objective, ...]:
-        """Return the objectives that this one is made of: itself, where it is no sum."""
+        """Return the parts of a sum; any other objective is its only part."""
         return (self,)
 
     def sigma(self) -> float | None:
-        """Return the learned s of an uncertainty-weighted loss, or None."""
+        """Return the learned s of an uncertainty-weighted loss, or None without one."""
         return None
 
     def jittered(self, z_BTF: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-        """Return the input with Gaussian noise in training, and as it is elsewhere. Units: z."""
+        """Return the input with Gaussian noise in training, and unchanged otherwise. Units: z."""
         if not (self.training and sigma):
             return z_BTF
         return z_BTF + sigma * torch.randn(z_BTF.shape, generator=generator, device=generator.device).to(z_BTF.device)
@@ -132,13 +133,13 @@ class Objective(nn.Module):
         return {}
 
     def fit_targets(self, batches: Iterable[Batch]) -> None:
-        """Fit what targets need from the training windows (a scale); nothing by default.
+        """Fit the scale of the targets on training windows; by default there is none.
 
-        Here and in ``fit_baselines``, ``batches`` may be iterated over several times.
+        Here and in ``fit_baselines``, ``batches`` can be iterated over several times.
         """
 
     def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
-        """Fit the label-free baselines that the skill is measured against, on training windows."""
+        """Fit the baselines of the skill on training windows. They need neither labels nor a network."""
         raise NotImplementedError
 
     def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
@@ -146,7 +147,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return prediction, target (both in reporting units) and loss positions, for pictures. Shapes: [B, T, K]."""
+        """Return prediction, target (in reporting units) and loss positions, for pictures. Shapes: [B, T, K] each."""
         raise NotImplementedError
 
     def forward(self, encoder: Encoder, batch: Batch, generator: torch.Generator) -> Errors:
@@ -156,13 +157,12 @@ class Objective(nn.Module):
 
 @torch.no_grad()
 def leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: Callable[[], torch.Generator]) -> float:
-    """Return how far encodings move when everything known of the hidden steps is replaced by noise; 0 = bit-identical.
+    """Return how far encodings move when features and prices at hidden steps are replaced by noise; 0 = same bits.
 
-    Features and prices at hidden steps are replaced; encodings are compared as in evaluation and as in training, with
-    equal jitter and dropout. Infinite where what is drawn depends on what it hides, or an encoding is no number. Of a
-    sum it is the largest over the parts that hide.
+    Encodings are compared in evaluation and in training mode, with equal jitter and dropout. The result is infinite
+    if the mask depends on what it hides, or an encoding is not finite. For a sum it is the largest over its parts.
 
-    ``make_generator`` gives equal generators, so that all passes draw the same.
+    ``make_generator`` gives equal generators, so that all passes draw the same numbers.
     """
     hiding = [part for part in objective.parts() if part.checks_leak]
     return max((_leak(part, encoder, batch, make_generator) for part in hiding), default=0.0)
@@ -170,10 +170,11 @@ def leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: C
 
 def _leak(objective: Objective, encoder: Encoder, batch: Batch, make_generator: Callable[[], torch.Generator]) -> float:
     drawn = objective.draw(batch, make_generator())
-    hidden = drawn[..., None]
-    noise = encoder.mean + 3 * encoder.std * torch.randn_like(batch.x_BTF)
-    prices = torch.where(hidden, batch.prices_BT4 * (1 + 0.1 * torch.randn_like(batch.prices_BT4)), batch.prices_BT4)
-    changed = Batch(torch.where(hidden, noise, batch.x_BTF), prices, batch.index, batch.warmup)
+    hidden_BT1 = drawn[..., None]
+    noise_BTF = encoder.mean + 3 * encoder.std * torch.randn_like(batch.x_BTF)
+    moved_BT4 = batch.prices_BT4 * (1 + 0.1 * torch.randn_like(batch.prices_BT4))
+    prices_BT4 = torch.where(hidden_BT1, moved_BT4, batch.prices_BT4)
+    changed = Batch(torch.where(hidden_BT1, noise_BTF, batch.x_BTF), prices_BT4, batch.index, batch.warmup)
     modes, moved = (encoder.training, objective.training), 0.0
     for training in (False, True):
         encoder.train(training), objective.train(training)

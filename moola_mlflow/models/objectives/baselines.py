@@ -1,6 +1,7 @@
-"""Baselines: what anyone would predict for a hidden step without a network. A skill is measured against the best.
+"""Predictions without a network, against which the skill of an objective is measured.
 
-Shapes: z_BTF z-scored features, mask_BT True where hidden, M hidden positions in row-major order.
+Shape legend: B windows, T steps, F features, K targets, M hidden steps in row-major order, S neighbours, P inputs;
+z z-scored features, mask True at hidden steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ def _steps(mask_BT: Tensor) -> Tensor:
 
 
 def _previous_visible(mask_BT: Tensor) -> Tensor:
-    """Return the last visible step at or before each step, -1 where there is none. Shapes: int64 [B, T]."""
+    """Return the last visible step at or before each step, -1 if there is none. Shapes: int64 [B, T]."""
     return _steps(mask_BT).masked_fill(mask_BT, -1).cummax(dim=1).values
 
 
@@ -25,16 +26,16 @@ def _take(z_BTF: Tensor, step_BT: Tensor) -> Tensor:
 
 
 def last_visible(z_BTF: Tensor, mask_BT: Tensor) -> Tensor:
-    """Carry the last visible value forward; 0 (the mean) before the first. Shapes: [B, T, F]."""
+    """Return the last visible value of every step; 0 (the mean) before the first. Shapes: [B, T, F]."""
     before_BT = _previous_visible(mask_BT)
     return torch.where((before_BT >= 0)[..., None], _take(z_BTF, before_BT.clamp(min=0)), torch.zeros_like(z_BTF))
 
 
 def interpolate(z_BTF: Tensor, mask_BT: Tensor) -> Tensor:
-    """Interpolate linearly between the visible neighbours; the nearest alone at an edge. Shapes: [B, T, F]."""
+    """Return the line between the visible neighbours; at an edge the nearest value. Shapes: [B, T, F]."""
     num_steps = mask_BT.shape[1]
     before_BT = _previous_visible(mask_BT)
-    after_BT = num_steps - 1 - _previous_visible(mask_BT.flip(1)).flip(1)  # num_steps where there is none
+    after_BT = num_steps - 1 - _previous_visible(mask_BT.flip(1)).flip(1)  # num_steps if there is none
     left_BT = torch.where(before_BT >= 0, before_BT, after_BT).clamp(0, num_steps - 1)
     right_BT = torch.where(after_BT < num_steps, after_BT, before_BT).clamp(0, num_steps - 1)
     weight_BT = (_steps(mask_BT) - left_BT) / (right_BT - left_BT).clamp(min=1)
@@ -43,7 +44,7 @@ def interpolate(z_BTF: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def neighbours(z_BTF: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the five nearest visible steps each side of every hidden one, 0 where there are fewer.
+    """Return the features of the five nearest visible steps on each side of every hidden step, 0 if there are fewer.
 
     Shapes: [M, 10 * F].
     """
@@ -62,7 +63,7 @@ def neighbours(z_BTF: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def window_around(z_BTF: Tensor) -> Tensor:
-    """Return each step's features and those of its five neighbours each side, 0 outside the window.
+    """Return each step's features and those of its five neighbours on each side, 0 outside the window.
 
     Shapes: [B, T, F] -> [B, T, 11 * F].
     """
@@ -71,9 +72,9 @@ def window_around(z_BTF: Tensor) -> Tensor:
 
 
 class Ridge:
-    """Ridge regression fitted from streamed sums, in float64 on the CPU.
+    """Ridge regression fitted on sums over batches, in float64 on the CPU.
 
-    The penalty is one observation's weight a coefficient: inputs are z-scored, so it only settles exact ties.
+    The penalty weighs as much as one observation: inputs are z-scored, so it only decides between equal solutions.
     """
 
     def __init__(self, penalty: float = 1.0) -> None:

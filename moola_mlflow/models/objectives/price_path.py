@@ -1,7 +1,9 @@
-"""Price path: the input stays visible; from each step's encoding, predict where the price came from and where it goes.
+"""Price path: predict from each step's encoding where the price came from and where it goes. Nothing is hidden.
 
-The encoder reads both directions, so the coming path is reachable: it must carry the path, which reconstruction of
-candle shapes lets it forget.
+The encoder reads both directions, so it can know the coming path. It must keep the path in the encoding, which the
+reconstruction of candle shapes lets it forget.
+
+Shape legend: B windows, T steps, F features, D encoding size, K targets, P inputs of the ridge.
 """
 
 from __future__ import annotations
@@ -31,19 +33,21 @@ TARGETS = (
 
 
 def median_range(prices_BT4: Tensor) -> Tensor:
-    """Return each window's median bar range r; where 0 the mean range; NaN where that is 0 too. Shapes: [B, 1]."""
+    """Return each window's median bar range r; the mean range if that is 0, NaN if both are. Shapes: [B, 1]."""
     range_BT = prices_BT4[..., 1] - prices_BT4[..., 2]
-    # Not torch.median: of an even number of bars it takes the lower of the two in the middle.
+    # Not torch.median: for an even number of bars it returns the lower of the two in the middle.
     r_B1 = range_BT.quantile(0.5, dim=1, keepdim=True)
     r_B1 = torch.where(r_B1 > 0, r_B1, range_BT.mean(1, keepdim=True))
     return torch.where(r_B1 > 0, r_B1, torch.full_like(r_B1, torch.nan))
 
 
 def path_targets(prices_BT4: Tensor) -> Tensor:
-    """Return the ten summaries of the path around each step, NaN where the horizon leaves the window.
+    """Return ten summaries of the price path around each step, NaN if the horizon leaves the window.
 
-    Shapes: [B, T, 4] -> [B, T, 10]. Units: the window's median bar range, net moves per square root of the bars.
     The last 20 bars include the step's own, the next 20 do not.
+
+    Shapes: [B, T, 4] -> [B, T, 10].
+    Units: the window's median bar range; net moves are divided by the square root of their bars.
     """
     _, high_BT, low_BT, close_BT = prices_BT4.unbind(-1)
     r_B1 = median_range(prices_BT4)
@@ -65,7 +69,7 @@ def shifted(x_BT: Tensor, k: int) -> Tensor:
 
 
 def running_max(x_BT: Tensor, k: int) -> Tensor:
-    """Return the maximum of the last ``k`` steps, its own included; NaN where there are fewer. Shapes: [B, T]."""
+    """Return the maximum of the last ``k`` steps, the step itself included; NaN if there are fewer. Shapes: [B, T]."""
     out_BT = torch.full_like(x_BT, torch.nan)
     if k <= x_BT.shape[1]:
         out_BT[:, k - 1 :] = x_BT.unfold(1, k, 1).amax(-1)
@@ -73,7 +77,7 @@ def running_max(x_BT: Tensor, k: int) -> Tensor:
 
 
 class PricePath(Objective):
-    """Prediction of ten path summaries, z-scored on training windows and clipped at 6; a missing one is no target."""
+    """Prediction of ten path summaries, z-scored on training windows and clipped at 6. Missing ones do not count."""
 
     mean: Tensor
     std: Tensor
@@ -96,16 +100,18 @@ class PricePath(Objective):
         return torch.zeros(batch.x_BTF.shape[:2], dtype=torch.bool, device=batch.x_BTF.device)
 
     def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
+        """Return z-scored features with noise. Shapes: [B, T, F]."""
         return self.jittered(encoder.standardise(batch.x_BTF), self.jitter_sigma, generator)
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return z-scored clipped targets, 0 where missing, and where they are there. Shapes: [B, T, K] each."""
+        """Return z-scored, clipped targets (0 if missing), and whether each is there. Shapes: [B, T, K] each."""
         y_BTK = path_targets(batch.prices_BT4)
         there_BTK = y_BTK.isfinite() & batch.valid_T()[:, None]
         z_BTK = ((y_BTK.float() - self.mean) / self.std).clamp(-CLIP, CLIP)
         return torch.where(there_BTK, z_BTK, torch.zeros_like(z_BTK)), there_BTK
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
+        """Return the errors of the predicted path summaries."""
         return self._errors(self.decoder(h_BTD).float(), *self._targets(batch))
 
     def _errors(self, predicted_BTK: Tensor, target_BTK: Tensor, there_BTK: Tensor) -> Errors:
@@ -113,14 +119,16 @@ class PricePath(Objective):
         with torch.no_grad():
             absolute_BTK = (predicted_BTK - target_BTK).abs() * self.std
         parts = (huber_BTK * there_BTK, absolute_BTK * there_BTK, there_BTK.to(huber_BTK.dtype))
-        return Errors(*(part.sum((0, 1)) for part in parts))
+        return Errors(*(part_BTK.sum((0, 1)) for part_BTK in parts))
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return predictions, targets and where there are any, for pictures. Shapes: [B, T, K] each."""
         target_BTK, there_BTK = self._targets(batch)
         predicted_BTK = self.decoder(h_BTD).float()
         return predicted_BTK * self.std + self.mean, target_BTK * self.std + self.mean, there_BTK
 
     def fit_targets(self, batches: Iterable[Batch]) -> None:
+        """Fit the targets' mean and standard deviation."""
         count_K, sum_K, square_K = (torch.zeros(len(TARGETS), dtype=torch.float64) for _ in range(3))
         for batch in batches:
             y_BTK = path_targets(batch.prices_BT4).cpu()[:, batch.warmup :].double()  # on the CPU: MPS has no float64
@@ -135,6 +143,7 @@ class PricePath(Objective):
         self.std.copy_(torch.where(variance_K > 0, variance_K.sqrt(), torch.ones_like(variance_K)))
 
     def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+        """Fit a ridge for each target that reads the step's features and those of its neighbours."""
         self.ridges = [Ridge() for _ in TARGETS]
         for batch in batches:
             x_BTP = window_around(encoder.standardise(batch.x_BTF))
@@ -145,6 +154,7 @@ class PricePath(Objective):
             ridge.solve()
 
     def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
+        """Return the errors of the targets' mean and of the ridges."""
         target_BTK, there_BTK = self._targets(batch)
         x_BTP = window_around(encoder.standardise(batch.x_BTF))
         ridge_BTK = torch.cat([ridge.predict(x_BTP.flatten(0, 1)) for ridge in self.ridges], dim=-1)

@@ -1,4 +1,7 @@
-"""A weighted sum of objectives: each part sees its own input in its own pass of one encoder."""
+"""A weighted sum of objectives: each part has its own input and its own encodings, from one encoder.
+
+Shape legend: B windows, T steps, F features, D encoding size, K targets, P parts.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from moola_mlflow.windows import Batch
 
 
 class WeightedSum(Objective):
-    """Objectives trained together, loss = sum of weight * loss.
+    """Objectives trained together: the loss is the sum of weight * loss.
 
-    The parts' inputs lie behind one another in the batch, so that the encoder runs once for all: what one part hides
+    The inputs of the parts are concatenated along the batch, so the encoder runs once for all. What one part hides
     another may see. The Huber that chooses the epoch is the weighted mean of the parts' Hubers. Targets and groups are
-    the parts', with the part's name in front where two parts share one; each part is a group too.
+    those of the parts; if two parts share a name, the part's name is put before it. Each part is a group too.
 
     Shapes: drawn int64 [B, ...], what each part draws, part after part; encodings [P * B, T, D], part after part.
     """
@@ -52,6 +55,7 @@ class WeightedSum(Objective):
         self.register_load_state_dict_pre_hook(_rename_terms)
 
     def parts(self) -> tuple[Objective, ...]:
+        """Return the objectives of the sum, in the order written."""
         return tuple(part for _, part in self._named())
 
     def _named(self) -> Iterator[tuple[str, Objective]]:
@@ -60,24 +64,27 @@ class WeightedSum(Objective):
             yield name, part
 
     def _each(self, batch: Batch, drawn: Tensor, h_BTD: Tensor) -> Iterator[tuple[Objective, Tensor, Tensor]]:
-        """Yield each part with its encodings and what was drawn for it."""
-        split = h_BTD.unflatten(0, (len(self.terms), len(batch.x_BTF)))
-        yield from zip(self.parts(), split, self._own(batch, drawn), strict=True)
+        """Yield each part with its encodings and its draw."""
+        h_PBTD = h_BTD.unflatten(0, (len(self.terms), len(batch.x_BTF)))
+        yield from zip(self.parts(), h_PBTD, self._own(batch, drawn), strict=True)
 
     def _own(self, batch: Batch, drawn: Tensor) -> Iterator[Tensor]:
-        """Yield what was drawn for each part: masks as masks, numbers of rules as numbers."""
+        """Yield the draw of each part: masks as masks, numbers of rules as numbers."""
         sizes = [part.drawn_size(batch.x_BTF.shape[1]) for part in self.parts()]
         for part, own in zip(self.parts(), drawn.split(sizes, -1), strict=True):
             yield own.to(part.drawn_type)
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return what each part draws, part after part. Shapes: int64 [B, ...]."""
         return torch.cat([part.draw(batch, generator).long() for part in self.parts()], -1)
 
     def encoder_input(self, encoder: Encoder, batch: Batch, drawn: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the inputs of all parts, part after part. Shapes: [P * B, T, F]."""
         each = zip(self.parts(), self._own(batch, drawn), strict=True)
         return torch.cat([part.encoder_input(encoder, batch, own, generator) for part, own in each])
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
+        """Return the errors of all parts' targets."""
         each = [part.errors(encoder, h, batch, own) for part, h, own in self._each(batch, drawn, h_BTD)]
         return Errors(
             torch.cat([errors.huber_K for errors in each]),
@@ -86,10 +93,12 @@ class WeightedSum(Objective):
         )
 
     def huber(self, errors: Errors) -> Tensor:
+        """Return the weighted mean of the parts' Hubers."""
         hubers = [self.weights[name] * part.huber(errors.at(self.columns[name])) for name, part in self._named()]
         return torch.stack(hubers).sum() / sum(self.weights.values())
 
     def loss(self, errors: Errors) -> Tensor:
+        """Return the weighted sum of the parts' losses."""
         losses = [self.weights[name] * part.loss(errors.at(self.columns[name])) for name, part in self._named()]
         return torch.stack(losses).sum()
 
@@ -110,6 +119,7 @@ class WeightedSum(Objective):
         return out
 
     def sigma(self) -> float | None:
+        """Return the learned s of the first part that has one, or None."""
         return next((sigma for part in self.parts() if (sigma := part.sigma()) is not None), None)
 
     def task_heads(self) -> TaskHeads | None:
@@ -120,10 +130,12 @@ class WeightedSum(Objective):
         return {name: score for scores in each for name, score in scores.items()}
 
     def fit_targets(self, batches: Iterable[Batch]) -> None:
+        """Fit the targets of each part."""
         for part in self.parts():
             part.fit_targets(batches)
 
     def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
+        """Fit the baselines of each part."""
         for part in self.parts():
             part.fit_baselines(encoder, batches, generator)
 
@@ -140,6 +152,7 @@ class WeightedSum(Objective):
         return {baseline: errors for baseline, errors in baselines.items() if baseline.startswith(f"{name} ")}
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return prediction, target and loss positions of all parts' targets. Shapes: [B, T, K] each."""
         each = [part.shown(encoder, h, batch, own) for part, h, own in self._each(batch, drawn, h_BTD)]
         predicted, target, where = (torch.cat(columns, -1) for columns in zip(*each, strict=True))
         return predicted, target, where

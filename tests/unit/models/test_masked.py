@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.objectives.baselines import Ridge, interpolate, last_visible, neighbours
 from moola_mlflow.models.objectives.masked import Masked
@@ -23,7 +24,7 @@ def blank_batch(num_windows: int, num_steps: int, warmup: int) -> Batch:
 
 
 def masked(**settings: object) -> Masked:
-    return Masked(("a", "b", "c"), 4, **settings)  # type: ignore[arg-type]
+    return Masked(("a", "b", "c"), 4, ObjectiveConfig(**settings))  # type: ignore[arg-type]
 
 
 @given(
@@ -37,14 +38,14 @@ def test_exactly_the_asked_share_of_valid_steps_is_hidden_and_none_of_the_warm_u
     ratio: float, patch: int, strategy: str, num_steps: int, data: st.DataObject
 ) -> None:
     warmup = data.draw(st.integers(0, num_steps - 1))
-    objective = masked(strategy=strategy, ratio=ratio, patch=patch)
+    objective = masked(mask_strategy=strategy, mask_ratio=ratio, mask_patch=patch)
     mask = objective.draw(blank_batch(5, num_steps, warmup), torch.Generator().manual_seed(0))
     assert (mask.sum(1) == max(1, round(ratio * (num_steps - warmup)))).all()
     assert not mask[:, :warmup].any()
 
 
 def test_patches_are_whole_blocks_but_for_the_last_and_the_edges() -> None:
-    objective = masked(strategy="patch", ratio=0.4, patch=10)
+    objective = masked(mask_strategy="patch", mask_ratio=0.4, mask_patch=10)
     mask = objective.draw(blank_batch(500, 105, 20), torch.Generator().manual_seed(1)).int().numpy()
     padded = np.pad(mask, ((0, 0), (1, 1)))
     ends, starts = np.flatnonzero(np.diff(padded.ravel()) == -1), np.flatnonzero(np.diff(padded.ravel()) == 1)
@@ -54,7 +55,7 @@ def test_patches_are_whole_blocks_but_for_the_last_and_the_edges() -> None:
 
 
 def test_every_valid_step_is_hidden_equally_often() -> None:
-    for settings in ({"ratio": 0.15}, {"strategy": "patch", "ratio": 0.4, "patch": 10}):
+    for settings in ({"mask_ratio": 0.15}, {"mask_strategy": "patch", "mask_ratio": 0.4, "mask_patch": 10}):
         mask = masked(**settings).draw(blank_batch(20_000, 105, 20), torch.Generator().manual_seed(2))
         share = mask[:, 20:].float().mean(0)
         # Blocks cut by the window's edges make the edges a little rarer; the middle must be level.
@@ -63,7 +64,7 @@ def test_every_valid_step_is_hidden_equally_often() -> None:
 
 
 def test_loss_gradient_at_visible_positions_is_exactly_zero() -> None:
-    objective = masked(ratio=0.3)
+    objective = masked(mask_ratio=0.3)
     encoder = build_encoder("bilstm", 3, 2, 1, 0.0)
     batch = Batch(torch.randn(6, 50, 3), torch.zeros(6, 50, 4), np.arange(6), 5)
     h = torch.randn(6, 50, 4, requires_grad=True)
@@ -89,7 +90,7 @@ def test_errors_are_finite_with_no_step_and_with_every_step_hidden(fill: bool) -
 
 
 def test_hidden_steps_are_the_token_and_visible_steps_the_jittered_input_in_training_only() -> None:
-    objective, encoder = masked(ratio=0.3, jitter_sigma=0.5), build_encoder("bilstm", 3, 2, 1, 0.0)
+    objective, encoder = masked(mask_ratio=0.3, jitter_sigma=0.5), build_encoder("bilstm", 3, 2, 1, 0.0)
     torch.nn.init.constant_(objective.mask_token, 7.0)
     batch = Batch(torch.randn(4, 60, 3), torch.zeros(4, 60, 4), np.arange(4), 5)
     drawn = objective.draw(batch, torch.Generator().manual_seed(0))

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.objectives.base import leak
 from moola_mlflow.models.objectives.baselines import window_around
@@ -139,5 +140,5 @@ def test_a_device_without_doubles_fits_targets_and_looks_for_leaks() -> None:
     torch.testing.assert_close(objective.std, other.std, rtol=1e-3, atol=1e-3)
     encoder = build_encoder("bilstm", 3, 2, 1, 0.0)
     for hide, leaks in ((True, False), (False, True)):
-        masked = Masked(("a", "b", "c"), encoder.output_size, hide=hide)
+        masked = Masked(("a", "b", "c"), encoder.output_size, ObjectiveConfig(hide_masked=hide))
         assert (leak(masked, encoder, there, lambda: torch.Generator().manual_seed(0)) > 0) == leaks

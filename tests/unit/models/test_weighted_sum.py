@@ -78,8 +78,10 @@ def test_the_path_part_sees_what_the_masked_part_hides(encoder: Encoder, batch: 
     drawn = objective.draw(batch, seeded())
     of_path, of_masked = objective.encoder_input(encoder, batch, drawn, seeded()).detach().chunk(2)
     assert torch.equal(of_path, encoder.standardise(batch.x_BTF))
-    assert (of_masked[drawn[..., 1]] == 7.0).all()
-    assert int(drawn[..., 1].sum()) == 12 * round(0.15 * 85)
+    nothing, mask = objective._own(batch, drawn)
+    assert not nothing.any()
+    assert (of_masked[mask] == 7.0).all()
+    assert int(mask.sum()) == 12 * round(0.15 * 85)
 
 
 @torch.no_grad()
@@ -94,9 +96,9 @@ def test_targets_groups_and_scores_are_those_of_the_parts(encoder: Encoder, batc
     h_BTD = encoder.encode(objective.encoder_input(encoder, batch, drawn, seeded()))
     errors, baselines = objective.errors(encoder, h_BTD, batch, drawn), objective.baseline_errors(encoder, batch, drawn)
     hubers, best, overall = [], [], {}
-    for i, (name, part) in enumerate(objective._named()):
-        own = part.errors(encoder, h_BTD.chunk(2)[i], batch, drawn[..., i])
-        mine = part.baseline_errors(encoder, batch, drawn[..., i])
+    for (name, part), h, mask in zip(objective._named(), h_BTD.chunk(2), objective._own(batch, drawn), strict=True):
+        own = part.errors(encoder, h, batch, mask)
+        mine = part.baseline_errors(encoder, batch, mask)
         expected = part.skills(own, mine)
         overall[name] = expected.pop("")
         found = objective.skills(errors, baselines)
@@ -141,7 +143,7 @@ def test_one_name_with_weight_one_is_no_sum_and_white_space_does_not_matter() ->
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("price_path+", r"a term has no name\. Allowed: masked, price_path, or a sum such as price_path\+0\.5\*masked"),
+        ("price_path+", r"a term has no name\. Allowed: masked, price_path, rules, or a sum such as price_path"),
         ("", "a term has no name"),
         ("0*price_path", "the weight of 'price_path' is '0'; allowed: a number above 0.*leave 'price_path' out"),
         ("-1*price_path", "the weight of 'price_path' is '-1'"),
@@ -149,7 +151,7 @@ def test_one_name_with_weight_one_is_no_sum_and_white_space_does_not_matter() ->
         ("much*price_path", "the weight of 'price_path' is 'much'"),
         ("*price_path", "the weight of 'price_path' is ''"),
         ("price_path+maskd", "'maskd' is unknown; did you mean 'masked'"),
-        ("price_path+price_path", r"'price_path' stands there twice.*such as 2\*price_path"),
+        ("price_path+price_path", r"'price_path' is named twice.*such as 2\*price_path"),
     ],
 )
 def test_a_sum_that_is_no_sum_is_refused_with_a_cure(name: str, message: str) -> None:
