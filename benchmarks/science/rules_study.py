@@ -1,6 +1,6 @@
-"""Does pre-training on random rules, read by the prior reader, beat the price-path features on labellers it never met?
+"""Does pre-training on random rules, read by the prior reader, beat price-path features on labellers it never met?
 
-Written before the first run of these seeds; nothing below was changed after it.
+Written before the first run of these seeds; lines and hypothesis were not changed after it.
 
 Hypothesis. On each of three labellers (1: surge-1, 2: closes only, 3: fuzzy) and with 60, 174 and 500 labels the
 prior reader on an encoder of ``configs/rules.yaml`` has a higher Joint@3 than the price-path features under the span
@@ -10,16 +10,17 @@ Lines to reach. Joint@3 with 174 labels .78 / .67 / .45, gain .07 for labellers 
 .40, gain .12 / .11 / .06; ECE below .08 with 174 labels, without a temperature.
 
 Seeds. Two encoders: training seed 17 with the rules of seed 0, training seed 23 with those of seed 1. Nothing was
-tuned on the label seeds below; the sample bars of the labels have seeds that no other study uses. Encoders read the
-sample of seed 1. Every labelled set is cut into five purged folds; both readers see the same folds. The interval
-resamples groups of overlapping windows, after averaging over encoders and sets of folds.
+tuned on the label seeds of rules_reading.py, which no other study uses. Encoders read
+the sample of seed 1. Every labelled set is cut into five purged folds, or fewer where a class is too rare; both readers
+see the same folds. Windows share no bar; the interval resamples them, after averaging over encoders.
 
 What the rules share with the labellers: moves, breaks and squeezes, and what follows them. What is held out: the strict
 family searches for no largest displacement, which is how labellers 1 to 3 find a span, and decides at no fraction
 between .4 and .6, where theirs lie. It is weak supervision by random rules.
 
 python -m benchmarks.science.rules_study pretrain FOLDER 0   # one encoder: 0 or 1
-python -m benchmarks.science.rules_study read FOLDER         # read both, write results/rules_study.json
+python -m benchmarks.science.rules_study read FOLDER         # both: 60 and 174 labels
+python -m benchmarks.science.rules_study read FOLDER 500     # other counts
 """
 
 from __future__ import annotations
@@ -34,10 +35,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from moola_mlflow.core import read_preset, resolve
-from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, CheckpointFolder, load_checkpoint
-from moola_mlflow.models.files.encoder import describe_encoder, save_encoder
-from moola_mlflow.training.setup import build_model, prepare
-from moola_mlflow.training.trainer import Trainer
+from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, Checkpointer, about_training, load_checkpoint
+from moola_mlflow.models.files.encoder import describe_encoder, describe_training, save_encoder
+from moola_mlflow.training.setup import build_trainer, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 ENCODERS = ((17, 0), (23, 1))
@@ -51,16 +51,17 @@ def pretrain(folder: Path, number: int) -> None:
     config = resolve(read_preset(ROOT / "configs" / "rules.yaml"), keys)
     cpu, wall = time.process_time(), time.perf_counter()
     data = prepare(config, torch.device("cpu"))
-    model = build_model(config, data.source, data.mean, data.std)
     checkpoints = folder / f"checkpoints{number}"
-    trainer = Trainer(model, data.source, data.split, config, "fp32", CheckpointFolder(checkpoints))
+    trainer = build_trainer(config, data, "fp32", Checkpointer(checkpoints, about_training(config)))
+    model = trainer.model
     trainer.subscribers = [lambda event: print(event.metrics, flush=True) if hasattr(event, "metrics") else None]
     trainer.evaluation.fit_baselines()
     trainer.fit()
     model.load_state_dict(load_checkpoint(checkpoints / BEST_CHECKPOINT)["model_state_dict"])
     model.encoder.task_heads = model.objective.task_heads()
     seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
-    card = {**describe_encoder(config, model.encoder), "history": trainer.progress.history, **seconds}
+    about = {**describe_encoder(config, model.encoder), **describe_training(config)}
+    card = {**about, "history": trainer.progress.history, **seconds}
     save_encoder(model.encoder, card, folder / f"encoder{number}")
 
 
@@ -71,4 +72,6 @@ if __name__ == "__main__":
     else:
         from benchmarks.science.rules_reading import read
 
-        read(Path(sys.argv[2]), [Path(sys.argv[2]) / f"encoder{i}" for i in range(len(ENCODERS))])
+        counts = [int(word) for word in sys.argv[3:]] or [174, 60]
+        there = [folder for i in range(len(ENCODERS)) if (folder := Path(sys.argv[2]) / f"encoder{i}").is_dir()]
+        read(there, counts)

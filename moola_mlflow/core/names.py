@@ -42,6 +42,9 @@ class Metrics:
     PROBE_R2_INPUTS = "probe/r2_inputs"
     PROBE_R2_GAIN = "probe/r2_gain"
     PROBE_R2_PATH = "probe/r2_path"
+    FEW_SHOT = "rules/few_shot"
+    FEW_SHOT_RANDOM = "rules/few_shot_random"
+    FEW_SHOT_GAIN = "rules/few_shot_gain"
 
     # Data: bars, windows, features, labels.
     BARS = "bars/bars"

@@ -65,12 +65,16 @@ class Gate:
 def encoder_gates(card: Mapping[str, Any], config: EncoderLimits) -> list[Gate]:
     """Return the gates of an encoder, from its card; a part of another kind than it should be counts as missing.
 
-    The leak is gated where the objective hides; an objective that hides nothing has none.
+    The leak is gated where the objective hides; an objective that hides nothing has none. An encoder of the objective
+    rules is judged by what it gains on fresh rules over the same network at random, in place of probe and skill.
     """
     copies, leak = copies_input(card), card.get("leak")
     gates = [Gate("identity", math.nan if copies is None else float(copies), 0.0, "=", COPIES_INPUT)]
     if not copies and ("masked" in _terms(card) or leak is not None):
         gates.append(Gate("leak", _number(leak), 0.0, "=", "hidden steps reach the encoder"))
+    if _terms(card) == ["rules"]:
+        gain = _number(_mapping(card.get("few_shot")).get("gain"))
+        return [*gates, Gate("few_shot_gain", gain, config.few_shot_gain, ">"), _feature_gate(card.get("quality"))]
     return [
         *gates,
         Gate("probe_r2_gain", _number(_mapping(card.get("probe")).get("r2_gain")), config.probe_r2_gain, ">"),

@@ -49,6 +49,8 @@ class Results:
     """Names of groups of targets with a skill of their own, such as candle and state."""
     targets: tuple[str, ...]
     probe: ProbeScores
+    few_shot: dict[str, float]
+    """Of the objective rules: ``loss`` on fresh rules, that of the same network at ``random``, and the ``gain``."""
     identity: bool
     """Whether the encoder sees what it must reconstruct."""
     hides: bool
@@ -76,7 +78,12 @@ class Results:
     def metrics(self) -> dict[str, float]:
         """Return the metrics that are tracked once, at the end."""
         test = {f"{Metrics.TEST}{name}": self.test[name] for name in self.test_names()}
-        return {Metrics.BEST_VAL_LOSS: self.best_val_loss, **test, **self.probe.metrics()}
+        return {Metrics.BEST_VAL_LOSS: self.best_val_loss, **test, **self.probe.metrics(), **self._fresh_rules()}
+
+    def _fresh_rules(self) -> dict[str, float]:
+        if not self.few_shot:
+            return {}
+        return {Metrics.FEW_SHOT_RANDOM: self.few_shot["random"], Metrics.FEW_SHOT_GAIN: self.few_shot["gain"]}
 
     def skills(self) -> dict[str, Any]:
         """Return every skill and the baselines behind it, for the artifact ``skill.json``."""
@@ -107,7 +114,14 @@ class Results:
         return (
             f"loss {t['loss']:.4f}, Huber {t['huber']:.4f}, MAE {t['mae']:.4f}, skill {t['skill']:.3f}, "
             f"probe gain {self.probe.gain:+.3f}"
+            + (f", few-shot gain {self.few_shot['gain']:.3f}" if self.few_shot else "")
         )
+
+
+def _few_shot(trainer: Trainer, initial: Encoder) -> dict[str, float]:
+    """Return the few-shot losses of the model and of its initial state, and their difference; none without rules."""
+    own, random = (trainer.evaluation.further_scores(other).get(Metrics.FEW_SHOT) for other in (None, initial))
+    return {} if own is None or random is None else {"loss": own, "random": random, "gain": random - own}
 
 
 def score_encoder(
@@ -130,6 +144,7 @@ def score_encoder(
         groups=tuple(name for name, members in objective.groups.items() if members),
         targets=objective.targets,
         probe=probe(trainer.model.encoder, initial, trainer.source, trainer.split, trainer.autocast),
+        few_shot=_few_shot(trainer, initial),
         identity=objective.identity,
         hides=objective.checks_leak and not objective.identity,
         seconds=time.perf_counter() - started_at,
@@ -168,6 +183,7 @@ def encoder_card(
         "threads": torch.get_num_threads(),
         "quality": quality,
         "probe": {name.removeprefix(Metrics.PROBE): value for name, value in results.probe.metrics().items()},
+        **({"few_shot": results.few_shot} if results.few_shot else {}),
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -204,6 +220,12 @@ def pretrain_note(results: Results, preset: str, uri: str, checked: Sequence[Gat
         meaning = (
             f"Hidden input does not reach the encoder (leak {results.leak:g}). But state features at visible steps are "
             "computed from hidden bars too, so part of the state skill is algebra."
+        )
+    elif results.few_shot:
+        few = results.few_shot
+        meaning = (
+            "Weak supervision by random rules: nothing is hidden. Rules that were not trained on are learned from 60 "
+            f"windows with loss {few['loss']:.3f}, by the same network at random with {few['random']:.3f}."
         )
     else:
         meaning = "Nothing is hidden from the encoder. The targets are summaries of the price path around each step."

@@ -36,6 +36,7 @@ FOUND = {
     "docs/how-to/own-encoder.md": "encoder.name",
     "docs/how-to/own-features.md": "features.set",
     "docs/how-to/own-objective.md": "objective.name",
+    "docs/how-to/own-rule.md": "labels.rule",
 }
 
 
@@ -73,7 +74,7 @@ def test_the_file_that_a_how_to_page_shows_works(tmp_path: Path, page: str) -> N
     assert len(files(page)) == 1, "one file, shown whole"
     folder = clone(tmp_path, page)
     run_all(page, folder)
-    made = newest(folder, "pretrain")[0]
+    made = newest(folder, "label" if page == "docs/how-to/own-rule.md" else "pretrain")[0]
     assert made.info.status == "FINISHED"
     if page in FOUND:
         assert Path(next(iter(files(page)))).stem in made.data.params[FOUND[page]]

@@ -44,5 +44,5 @@ def find_rule(name: str) -> Rule:
         return drawing.draw_rule(SELECTORS, family, int(seed), int(number))
     raise UserError(
         f"rule '{name}' is unknown{nearest_name(name, RULES)} Allowed: {', '.join(RULES)}, or a drawn rule such as "
-        f"strict-0-12 (family {' | '.join(FAMILIES)}, seed, number); moola rules lists those that fit your bars"
+        f"strict-0-12 (family {' | '.join(FAMILIES)}, seed, number)"
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moola_mlflow.core import ObjectiveConfig, TrainingError
+from moola_mlflow.core import Metrics, ObjectiveConfig, TrainingError
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.heads import CONTEXT
 from moola_mlflow.models.objectives.base import Errors, Objective
@@ -161,7 +161,7 @@ class Rules(Objective):
     def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:
         """Return the few-shot loss on rules that were not trained on, from validation windows."""
         loss = math.nan if heads is None else self.few_shot.loss(encoder, heads, batches)
-        return {} if math.isnan(loss) else {"rules/few_shot": loss}
+        return {} if math.isnan(loss) else {Metrics.FEW_SHOT: loss}
 
 
 def pooled_at(h_BTD: Tensor, start_Bk: Tensor, end_Bk: Tensor) -> Tensor:

@@ -47,6 +47,21 @@ def test_good_evidence_passes_every_gate() -> None:
 
 
 @pytest.mark.parametrize(
+    ("few_shot", "names"),
+    [
+        ({"gain": 3.5}, []),
+        ({"gain": 3.0}, ["few_shot_gain"]),
+        ({"gain": float("nan")}, ["few_shot_gain"]),
+        ({}, ["few_shot_gain"]),
+        ([3.5], ["few_shot_gain"]),
+    ],
+)
+def test_an_encoder_of_rules_is_judged_by_its_gain_on_fresh_rules(few_shot: Any, names: list[str]) -> None:
+    card = {"objective": {"name": "rules"}, "leak": None, "few_shot": few_shot, "probe": {}, "val_skill": None}
+    assert encoder_misses(**card) == names
+
+
+@pytest.mark.parametrize(
     ("card", "names"),
     [
         ({"objective": PUBLISHED, "leak": 1.82}, ["identity"]),
