@@ -24,7 +24,8 @@ def results(**changed: Any) -> Results:
     scores = {"loss": 0.1, "huber": 0.1, "mae": 0.1, "skill": 0.3, "skill_state": 0.25, "mae_range": 0.02}
     found = Results(
         config, [{"train/loss": 0.2, "train/mae": 0.2, "val/loss": 0.1, "val/mae": 0.1}], 0, scores, scores,
-        {"test": {"mean": 0.2}}, 0.0, (), (), ProbeScores(0.3, 0.1, 0.2, 0.1), few_shot={}, identity=False, hides=True, seconds=1.0,
+        {"test": {"mean": 0.2}}, 0.0, (), (), ProbeScores(0.3, 0.1, 0.2, 0.1),
+        few_shot={}, identity=False, hides=True, seconds=1.0,
     )  # fmt: skip
     return replace(found, **changed)
 
