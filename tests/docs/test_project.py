@@ -89,6 +89,13 @@ def test_an_entry_point_hands_every_declared_parameter_to_its_command_once(name:
     assert " ".join(entry.compute_command(given, storage_dir=str(ROOT)).split()) == expected
 
 
+def test_the_preset_of_promote_has_the_limits_that_other_commands_have_by_default() -> None:
+    from moola_mlflow.core import GateLimits
+
+    shipped = yaml.safe_load((ROOT / "configs" / "gates.yaml").read_text())["gates"]
+    assert shipped == GateLimits().model_dump()
+
+
 def test_parameters_are_strings_because_mlflow_would_download_paths() -> None:
     assert {value["type"] for entry in entry_points().values() for value in entry["parameters"].values()} == {"string"}
 
