@@ -113,14 +113,14 @@ def test_a_step_waits_for_a_store_that_does_not_answer_and_for_nothing_else() ->
             requests.get("http://127.0.0.1:9", timeout=1)
         return "done"
 
-    assert trial_runs.retry_patiently(step) == "done"
+    assert trial_runs.retry_during_outage(step) == "done"
     assert len(tried) == 3
     tried.clear()
     with pytest.raises(requests.exceptions.ConnectionError):
-        trial_runs.retry_patiently(step, should_stop=lambda: "SIGTERM")
+        trial_runs.retry_during_outage(step, should_stop=lambda: "SIGTERM")
     assert len(tried) == 1
     with pytest.raises(MlflowException, match="not found"):
-        trial_runs.retry_patiently(lambda: mlflow.MlflowClient().get_run("0" * 32))
+        trial_runs.retry_during_outage(lambda: mlflow.MlflowClient().get_run("0" * 32))
 
 
 def test_the_best_trial_is_the_best(study: optuna.Study) -> None:

@@ -15,7 +15,7 @@ MAX_BATCH, MAX_METRICS = 100, 1000
 """Most parameters, tags and metrics of one request."""
 BATCHED = ("params", "tags", "metrics")
 """Kinds of events that share requests."""
-Entry = Metric | RunTag | Param
+Item = Metric | RunTag | Param
 
 
 def group_events(events: Iterable[Event]) -> Iterator[list[Event]]:
@@ -40,7 +40,7 @@ def group_events(events: Iterable[Event]) -> Iterator[list[Event]]:
         yield group
 
 
-def split_request(points: list[Metric], tags: list[RunTag], params: list[Param]) -> Iterator[list[Entry]]:
+def split_request(points: list[Metric], tags: list[RunTag], params: list[Param]) -> Iterator[list[Item]]:
     """Yield the parts of a request that MLflow takes."""
     most = MAX_METRICS - 2 * MAX_BATCH if tags or params else MAX_METRICS
     requests = max(-(-len(points) // most), -(-len(tags) // MAX_BATCH), -(-len(params) // MAX_BATCH))

@@ -17,7 +17,7 @@ from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD, read_detector_card,
 from moola_mlflow.tracking import store, ui
 from moola_mlflow.tracking.delivery.batches import (
     BATCHED,
-    Entry,
+    Item,
     cut_params,
     finite_points,
     metric_points,
@@ -149,22 +149,22 @@ class Replayer:
         if self._known_params is not None:
             self._known_params |= set(params)
 
-    def _log(self, run_id: str, entries: list[Entry]) -> None:
-        """Send entries in one request. If a proxy finds it too large, send it in halves.
+    def _log(self, run_id: str, items: list[Item]) -> None:
+        """Send items in one request. If a proxy finds it too large, send it in halves.
 
-        Raises: what the store raises. An entry that is too large alone raises after all others are sent.
+        Raises: what the store raises. An item that is too large alone raises after all others are sent.
         """
         kinds = {"metrics": Metric, "tags": RunTag, "params": Param}
-        parts: dict[str, Any] = {name: [x for x in entries if isinstance(x, kind)] for name, kind in kinds.items()}
+        parts: dict[str, Any] = {name: [x for x in items if isinstance(x, kind)] for name, kind in kinds.items()}
         try:
             self.client.log_batch(run_id, **parts)
             return
         except MlflowException as e:
-            if not is_too_large(e) or len(entries) == 1:
+            if not is_too_large(e) or len(items) == 1:
                 raise
-        half = len(entries) // 2
+        half = len(items) // 2
         too_large: MlflowException | None = None
-        for some in (entries[:half], entries[half:]):
+        for some in (items[:half], items[half:]):
             try:
                 self._log(run_id, some)
             except MlflowException as e:

@@ -1,8 +1,7 @@
-"""Does a stored model answer? It loads as MLflow serves it and reads one window.
+"""Load a stored model as MLflow serves it, and check its answer to one window.
 
-A version brings its own code. If that differs from this package, the model loads in a fresh process, in which nothing
-of this package is imported: two versions of one package do not fit into one process. This file is that process's
-script, so it imports nothing of the package.
+A version brings its own code. If that code differs from this package, the model loads in a fresh process: one process
+cannot hold two versions of one package. This file is the script of that process, so it imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ TIMEOUT_S = 300.0
 
 
 def find_problem(folder: Path, ohlc: np.ndarray) -> str:
-    """Return what is wrong with a stored model's answer to windows, or an empty text. Shapes: float64 [N, T, 4]."""
+    """Return what is wrong with a stored model's answer to windows, empty if it is sound. Shapes: float64 [N, T, 4]."""
     if _has_this_code(folder / "code" / PACKAGE.name):
         return _ask(folder, ohlc)
     return _ask_in_fresh_process(folder, ohlc)
@@ -46,7 +45,7 @@ def _ask(folder: Path, ohlc: np.ndarray) -> str:
             is_sound = len(answer) == len(ohlc) and bool(np.isfinite(numbers).all()) and sums_to_one
         else:
             is_sound = len(answer) == len(ohlc) and bool(np.isfinite(answer).all())
-    except Exception as e:  # whatever a stored model's code raises
+    except Exception as e:  # a stored model's code can raise anything
         return f"{type(e).__name__}: {e}"
     return "" if is_sound else f"it answers {answer!r} to one window"
 

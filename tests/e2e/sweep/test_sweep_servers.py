@@ -111,7 +111,7 @@ def test_killed_workers_and_a_lost_schema_lose_nothing_on_postgresql(served: Ser
 def test_who_waits_for_a_lock_says_for_whom_and_a_vanished_machine_loses_it(
     database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(storage, "TELL_S", 1)
+    monkeypatch.setattr(storage, "NOTICE_S", 1)
     url, _ = storage.locate_storage(database, "")
     one, other = (storage.Coordination(url, 1, 2) for _ in range(2))
     with one.rdb.engine.connect() as connection:  # what the server asks of a connection that is silent
