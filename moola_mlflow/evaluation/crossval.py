@@ -42,7 +42,7 @@ class FoldOutcome:
     predicted: np.ndarray
     temperature: float = 1.0
     best_epoch: int = -1
-    """From 0; -1 where there are no epochs."""
+    """From 0; -1 without epochs."""
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 

@@ -108,7 +108,7 @@ class Evidence:
     def best_baseline(self, metric: str = "joint_success_at_3") -> str | None:
         """Return the strongest baseline without pre-training, path features included.
 
-        On weak labels the rule stands beside: it knows how they are made.
+        On weak labels the rule is shown apart: it knows how they are made.
         """
         beside = SHOWN_APART if self.labels.weak else ()
         return self._best([name for name in self.differences if name not in beside], metric)

@@ -140,7 +140,7 @@ def _feature_gate(report: Any) -> Gate:
 def _whole(row: Mapping[str, Any]) -> bool:
     """Return whether a feature's figures are numbers: NaN stands in no relation to its bound, and would pass.
 
-    Bounds may be infinite. Raises: KeyError, TypeError or OverflowError where there are none.
+    Bounds may be infinite. Raises: KeyError, TypeError or OverflowError if a bound is missing or no number.
     """
     values = [row["min"], row["max"]] if row["min"] is not None else []
     bounds = [row["lower"], row["upper"]] if values else []

@@ -66,7 +66,7 @@ class LabelledSet:
     bars_sha256: str = ""
     """Content hash of the bars that weak labels were found in."""
     warnings: tuple[str, ...] = ()
-    """What whoever uses this set should be told."""
+    """What a user of this set should know."""
 
     def __len__(self) -> int:
         return len(self.window_id)
@@ -147,7 +147,7 @@ def write_labels(labels: LabelledSet, path: str | Path) -> None:
     if labels.start_ns is not None and labels.end_ns is not None:
         for name, time_ns in zip(TIMES, (labels.start_ns, labels.end_ns), strict=True):
             columns[name] = pa.array(time_ns, pa.timestamp("ns", "UTC"))
-    # Beside the metadata, because whoever rewrites the file with pandas loses those.
+    # Also as a column: pandas drops the metadata when it writes the file again.
     columns |= {"weak": np.full(num, labels.weak), "features": features}
     notes = {"weak": labels.weak, "rule": labels.rule, "bars_sha256": labels.bars_sha256}
     table = pa.table(columns).replace_schema_metadata({NOTES: json.dumps(notes).encode()})

@@ -20,7 +20,7 @@ def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the strongest surge of each window and what became of it.
 
     Shapes: float64 [N, T, 4] -> outcome int64 [N] (a position in CLASSES, NO_LABEL where the far side was touched
-    first, NO_SURGE), start and end int64 [N] of the surge, both inclusive (meaningless where there is none).
+    first, NO_SURGE), start and end int64 [N] of the surge, both inclusive (meaningless without a surge).
     Source: docs/reference/labels.md.
     """
     start, length = strongest_surge(ohlc)
@@ -45,7 +45,7 @@ def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def strongest_surge(
     ohlc: np.ndarray, min_strength: float = MIN_STRENGTH, min_efficiency: float = MIN_EFFICIENCY
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first bar and the number of bars of each window's strongest surge, 0 bars where there is none.
+    """Return the first bar and the number of bars of each window's strongest surge, or 0 bars.
 
     Among equals the shortest counts, then the earliest.
 
@@ -75,5 +75,5 @@ def strongest_surge(
 
 
 def _first(touched: np.ndarray) -> np.ndarray:
-    """Position of the first true value of each row, WAIT where there is none."""
+    """Position of the first true value of each row, or WAIT."""
     return np.where(touched.any(axis=1), touched.argmax(axis=1), WAIT)

@@ -48,7 +48,7 @@ class TaskHeads:
 
 
 def read_task_heads(folder: Path) -> TaskHeads | None:
-    """Return the heads in an encoder's folder, None where there are none.
+    """Return the heads in an encoder's folder, or None.
 
     Raises: one of the errors of a broken file.
     """
@@ -63,7 +63,7 @@ def read_task_heads(folder: Path) -> TaskHeads | None:
 
 
 def task_heads_of(state: dict[str, Tensor]) -> TaskHeads | None:
-    """Return the heads among the tensors of a checkpoint, None where there are none; it does not name the rules."""
+    """Return the heads among the tensors of a checkpoint, or None; it does not name the rules."""
     prefix = next((name.removesuffix("pointers") for name in state if name.endswith(".pointers")), None)
     if prefix is None or f"{prefix}classes" not in state:
         return None

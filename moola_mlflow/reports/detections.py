@@ -16,7 +16,7 @@ from moola_mlflow.reports.plots.candles import candles_svg, class_color
 from moola_mlflow.tracking import Metrics
 
 NO_EMPTY_CLASS = (
-    "The detector names one of its classes in every window, also where there is no pattern. It learned from windows "
+    "The detector names one of its classes in every window, also in one without a pattern. It learned from windows "
     "that all hold one. Its probability says which class it is, given that a pattern is there. Only the thresholds "
     "decide whether one is there."
 )

@@ -50,7 +50,7 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.THREADS: threads})
         active.tags({Tags.ALLOCATOR: allocator})
-        world = join_world(device, active.id)  # before bars are read: whoever is lost from here on is missed
+        world = join_world(device, active.id)  # before bars are read: a process that is lost later is noticed
         data = prepare(config, device, steps.LoggedPreparation(active, config))
         bars, split, source = data.bars, data.split, data.source
         folder = active.folder / "checkpoints"
@@ -98,10 +98,10 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
                 uri = f"models:/{config.registry.name}/{version}"
                 registered = f"{config.registry.name} version {version}"
         active.note(pretrain_note(results, preset, uri, checked))
-        verdict = gates_summary(checked)
-        print(f"Test: {results.headline()}\nGates {verdict}\nEncoder: {registered}", flush=True)
+        outcome = gates_summary(checked)
+        print(f"Test: {results.headline()}\nGates {outcome}\nEncoder: {registered}", flush=True)
         if config.gates.mode == "strict" and not all_gates_passed(checked):
-            raise GateError(f"gates {verdict}. The run is logged whole ({registered}); gates.mode is strict")
+            raise GateError(f"gates {outcome}. The run is logged whole ({registered}); gates.mode is strict")
 
 
 def _open(config: PretrainKeys, name: str, point: ResumePoint | None) -> Run:

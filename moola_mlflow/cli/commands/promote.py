@@ -73,16 +73,16 @@ def run(
             if not (all_gates_passed(checked) or forced or back):
                 raise GateError(_refusal(found, to, alias, checked))
             check_serves(folder, card, f"{model} version {to}")
-        verdict = gates_summary(checked)
+        outcome = gates_summary(checked)
         if not all_gates_passed(checked):
-            verdict = f"{'rolled back' if back else 'forced'}: {verdict}"
+            outcome = f"{'rolled back' if back else 'forced'}: {outcome}"
         elif softer := lowered_limits(config.gates):
-            verdict += f" under lowered limits: {', '.join(softer)}"
+            outcome += f" under lowered limits: {', '.join(softer)}"
         with interrupts.deferred():  # two aliases move together
-            move_alias(found, alias, to, {VersionTags.PROMOTED_BY: active.id, VersionTags.GATES: verdict})
+            move_alias(found, alias, to, {VersionTags.PROMOTED_BY: active.id, VersionTags.GATES: outcome})
         said = _said(found, alias, before, to)
-        active.note(_note(said, found, alias, before, to, checked, verdict))
-        print("\n".join([said, f"Gates {verdict}", *(f"- {text}" for text in gate_reasons(checked))]), flush=True)
+        active.note(_note(said, found, alias, before, to, checked, outcome))
+        print("\n".join([said, f"Gates {outcome}", *(f"- {text}" for text in gate_reasons(checked))]), flush=True)
 
 
 def _truth(force: str) -> bool:
@@ -122,13 +122,13 @@ def _said(model: Model, alias: str, before: str | None, to: str) -> str:
     return f"{model.name}: {alias} moved from version {before} to version {to}{kept}"
 
 
-def _note(said: str, model: Model, alias: str, before: str | None, to: str, checked: list[Gate], verdict: str) -> str:
+def _note(said: str, model: Model, alias: str, before: str | None, to: str, checked: list[Gate], outcome: str) -> str:
     back = ""
     if before not in (None, to):
         which = PREVIOUS if alias == CHAMPION else f"{before} -P alias={alias}"
         back = f"\n\nBack: `mlflow run . -e promote -P model={model.name} -P version={which}`"
     return (
-        f"**{said}.**\n\nGates {verdict}.\n\n{gates_markdown(checked)}\n\n"
+        f"**{said}.**\n\nGates {outcome}.\n\n{gates_markdown(checked)}\n\n"
         f"Version {to} was registered by run `{registering_run(model, to)}`; it was loaded as it is served "
         f"and read one synthetic window.{back}\n"
     )

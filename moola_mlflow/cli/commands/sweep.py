@@ -117,7 +117,7 @@ def _work(
 
 
 def _finish(parent: Run, config: SweepKeys, space: Space, joined: JoinedStudy, base: str) -> None:
-    """Whoever sees the study done logs its results; where two do, the second finds them logged."""
+    """Log the results of a study that is done; if two processes see its end, the second finds them logged."""
     study = joined.queue.study
     full = make_config(type(config), read_preset(base) if base else {}, {}).trainer.epochs
     with joined.queue.exclusive():

@@ -182,7 +182,7 @@ class FavourableAdverse(Sized):
 
 
 def _first(touched: np.ndarray) -> np.ndarray:
-    """Return the position of the first true value of each row, NEVER where there is none."""
+    """Return the position of the first true value of each row, or NEVER."""
     return np.where(touched.any(axis=1), touched.argmax(axis=1), NEVER)
 
 

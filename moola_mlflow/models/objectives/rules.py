@@ -165,7 +165,7 @@ class Rules(Objective):
 
 
 def pooled_at(h_BTD: Tensor, start_Bk: Tensor, end_Bk: Tensor) -> Tensor:
-    """Return the encoding averaged over each span, the 20 bars before it and the 20 after; 0 where there are none.
+    """Return the encoding averaged over each span, the 20 bars before it and the 20 after; 0 without such bars.
 
     As differences of a running sum, which is made once for all spans: what ``heads.pooling`` does one by one.
 

@@ -71,7 +71,7 @@ def test_the_champions_hits_are_logged_as_the_library_finds_them(store: Store, s
     assert metrics["detect/share_above"] == 1
     assert metrics["detect/windows_per_second"] > 0
     assert run.data.tags[NOTE].startswith(f"**{len(table)} hits (")
-    assert "also where there is no pattern" in run.data.tags[NOTE]
+    assert "also in one without a pattern" in run.data.tags[NOTE]
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["bars.parquet"]
     assert len(store.client.get_run(run.info.run_id).inputs.model_inputs) == 1
     assert store.artifact(run, "figures/detections.png").stat().st_size > 10_000
