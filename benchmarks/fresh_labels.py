@@ -61,7 +61,7 @@ def joined(sets: list[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 def summary(sets: dict[str, list[tuple[Any, Any]]]) -> dict[str, Any]:
     """Return scores and paired differences over all windows, and each set's own difference beside them."""
-    from moola_mlflow.evaluation.metrics import bootstrap_interval, paired_difference
+    from moola_mlflow.evaluation.bootstrap import bootstrap_interval, paired_difference
 
     whole = {name: joined(rows) for name, rows in sets.items()}
     scores = {

@@ -106,8 +106,9 @@ def summary(labels: Any, folds: list[Any], outcomes: dict[str, list[Any]]) -> di
     """Return scores, paired differences with the single seeds beside them, and calibration before and after."""
     import numpy as np
 
+    from moola_mlflow.evaluation.bootstrap import bootstrap_interval, paired_difference
     from moola_mlflow.evaluation.crossval import pooled_predictions
-    from moola_mlflow.evaluation.metrics import bootstrap_interval, ece_if_calibrated, paired_difference
+    from moola_mlflow.evaluation.metrics import ece_if_calibrated
     from moola_mlflow.labels.overlap import overlap_groups
 
     groups = overlap_groups(labels, across_instruments=True)

@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.objectives.readers import LabelTask, Reader
 from benchmarks.objectives.rows import PATH_FEATURES, READERS
 from benchmarks.objectives.variants import Pretrained
-from moola_mlflow.evaluation.metrics import Interval, Predictions, paired_difference
+from moola_mlflow.evaluation.bootstrap import Interval, paired_difference
+from moola_mlflow.evaluation.metrics import Predictions
 
 JOINT, F1 = "joint_success_at_3", "f1_macro"
 

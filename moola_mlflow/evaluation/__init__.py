@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.evaluation.bootstrap import FEW_GROUPS, Interval, paired_difference
     from moola_mlflow.evaluation.crossval import (
         FoldOutcome,
         HeadMethod,
@@ -52,20 +53,13 @@ if TYPE_CHECKING:
         refit_detector,
         without_effect,
     )
-    from moola_mlflow.evaluation.metrics import (
-        ECE_BINS,
-        FEW_UNITS,
-        Interval,
-        Predictions,
-        ece,
-        paired_difference,
-        scores,
-    )
+    from moola_mlflow.evaluation.metrics import ECE_BINS, Predictions, ece, scores
     from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "bootstrap": ("FEW_GROUPS", "Interval", "paired_difference"),
         "crossval": (
             "FoldOutcome",
             "HeadMethod",
@@ -111,7 +105,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "refit_detector",
             "without_effect",
         ),
-        "metrics": ("ECE_BINS", "FEW_UNITS", "Interval", "Predictions", "ece", "paired_difference", "scores"),
+        "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),
     },
 )

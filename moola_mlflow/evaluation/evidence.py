@@ -14,17 +14,10 @@ import numpy as np
 
 from moola_mlflow.core import Metrics
 from moola_mlflow.evaluation import baselines
+from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval, intervals, paired_difference
 from moola_mlflow.evaluation.crossval import FoldOutcome, pooled_predictions
 from moola_mlflow.evaluation.folds import NestedFold
-from moola_mlflow.evaluation.metrics import (
-    Interval,
-    Predictions,
-    bootstrap_interval,
-    ece_if_calibrated,
-    intervals,
-    paired_difference,
-    scores,
-)
+from moola_mlflow.evaluation.metrics import Predictions, ece_if_calibrated, scores
 from moola_mlflow.labels import LabelledSet, overlap_groups
 
 DETECTOR = "detector"

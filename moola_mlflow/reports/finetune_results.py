@@ -11,7 +11,7 @@ from moola_mlflow.bars import utc
 from moola_mlflow.core import PACKAGES, FinetuneKeys, markdown_code, markdown_table, markdown_text
 from moola_mlflow.evaluation import (
     DETECTOR,
-    FEW_UNITS,
+    FEW_GROUPS,
     Evidence,
     FinetuneSetting,
     FoldOutcome,
@@ -245,7 +245,7 @@ def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
             "A sweep chose this configuration on the same labels, so the scores are too good. Use new labels for an "
             "honest score."
         )
-    if evidence.num_groups < FEW_UNITS:
+    if evidence.num_groups < FEW_GROUPS:
         out.append(
             f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, even widened by "
             "Student's t. Label windows that are further apart."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moola_mlflow.evaluation.metrics import Interval
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.reports.run_report.facts import GateRow, Pretrained, Tuned
 
 MISSED_PROBE = GateRow("probe_r2_gain", 0.004, ">", 0.067, False)

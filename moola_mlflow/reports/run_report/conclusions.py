@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moola_mlflow.evaluation import FEW_UNITS, OTHER_INPUTS, PATH_FEATURES, TITLES, Interval
+from moola_mlflow.evaluation import FEW_GROUPS, OTHER_INPUTS, PATH_FEATURES, TITLES, Interval
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, Tuned
 
 PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
@@ -147,7 +147,7 @@ def _size(t: Tuned) -> list[Conclusion]:
     if over is None or t.num_groups is None or not over[1].lo <= 0 <= over[1].hi:
         return []
     half = (over[1].hi - over[1].lo) / 2
-    few = " Intervals over so few groups are rough." if t.num_groups < FEW_UNITS else ""
+    few = " Intervals over so few groups are rough." if t.num_groups < FEW_GROUPS else ""
     return [
         Conclusion(
             f"These labels have {t.num_groups} independent groups of windows. They cannot show a difference in Joint@3 "

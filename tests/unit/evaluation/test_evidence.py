@@ -14,11 +14,11 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 from small_evidence import FOLDS, KEYS, LABELS, SKILL, evidence, outcomes
 
 from moola_mlflow.core import CvConfig, GatesConfig
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.evaluation.crossval import FoldOutcome
 from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.gates import GAIN, detector_gates
-from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.reports.finetune_results import (
     finetune_console_lines,
@@ -349,3 +349,18 @@ def test_calibration_is_shown_before_and_after_temperature(weighed: Evidence) ->
     assert weighed.ece_before == pytest.approx(error("raw"))
     assert weighed.detector["ece"].mean == pytest.approx(error("probability"))
     assert weighed.metrics()["cv/ece_before_temperature"] == weighed.ece_before
+
+
+def test_the_perfect_error_is_logged_and_said_beside_the_detectors_own(weighed: Evidence) -> None:
+    expected = weighed.metrics()["cv/ece_if_calibrated"]
+    assert expected == weighed.summary()["ece_if_calibrated"] == weighed.ece_if_calibrated > 0
+    lines = finetune_console_lines(weighed, detector_gates(weighed.gated(False), GatesConfig()))
+    assert any(f"a perfectly calibrated detector averages {expected:.3f}" in line for line in lines)
+
+
+def test_the_baselines_rows_are_those_of_the_detector_with_a_method(weighed: Evidence) -> None:
+    rows = weighed.baseline_rows()
+    assert {row["method"] for row in rows} == set(SKILL) - {DETECTOR}
+    assert len(rows) == len(weighed.rows()) * (len(SKILL) - 1)
+    rule = [row["joint_success_at_3"] for row in rows if row["method"] == "rule"]
+    assert np.mean(rule) == pytest.approx(weighed.table["rule"]["joint_success_at_3"].mean)

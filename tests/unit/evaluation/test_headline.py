@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from small_evidence import LABELS, SKILL, evidence
 
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
-from moola_mlflow.evaluation.metrics import Interval
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from run_figures import DONE, tuned
 
-from moola_mlflow.evaluation.metrics import Interval
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.reports.run_report import conclusions
 from moola_mlflow.reports.run_report.facts import GateRow, Pretrained
 from moola_mlflow.reports.run_report.next_steps import next_steps

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from moola_mlflow.evaluation.metrics import Interval, ece
+from moola_mlflow.evaluation.bootstrap import Interval
+from moola_mlflow.evaluation.metrics import ece
 from moola_mlflow.reports.plots.finetuning import (
     confusion_figure,
     forest_figure,

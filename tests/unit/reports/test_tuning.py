@@ -8,7 +8,7 @@ import pytest
 from run_figures import tuned
 from run_records import record
 
-from moola_mlflow.evaluation.metrics import Interval
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.reports.document import Document
 from moola_mlflow.reports.run_report.tuning import Pair, impact, phase, shown_of
 
