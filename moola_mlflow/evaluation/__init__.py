@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.evaluation.evidence import (
         DETECTOR,
-        HEADLINE,
+        HEADLINE_METRICS,
         NETWORKS,
-        OTHER_INPUTS,
+        ORACLE_BASELINES,
+        OTHER_INPUT_TITLES,
         PATH_FEATURES,
-        SHOWN_APART,
         TITLES,
         Evidence,
-        Judgement,
-        judge_gain,
-        weigh_evidence,
+        GainClass,
+        classify_gain,
+        collect_evidence,
     )
     from moola_mlflow.evaluation.folds import Fold, NestedFold, plan_folds, split_training_part
     from moola_mlflow.evaluation.gates import (
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
         build_methods,
         detector_method,
         head_settings,
+        ineffective_keys,
         make_setting,
         refit_detector,
-        without_effect,
     )
     from moola_mlflow.evaluation.metrics import ECE_BINS, Predictions, ece, scores
     from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
@@ -70,15 +70,15 @@ __all__, __getattr__, __dir__ = lazy_face(
         "evidence": (
             "DETECTOR",
             "Evidence",
-            "HEADLINE",
-            "Judgement",
+            "HEADLINE_METRICS",
+            "GainClass",
             "NETWORKS",
-            "OTHER_INPUTS",
+            "OTHER_INPUT_TITLES",
             "PATH_FEATURES",
-            "SHOWN_APART",
+            "ORACLE_BASELINES",
             "TITLES",
-            "judge_gain",
-            "weigh_evidence",
+            "classify_gain",
+            "collect_evidence",
         ),
         "folds": ("Fold", "NestedFold", "plan_folds", "split_training_part"),
         "gates": (
@@ -103,7 +103,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "head_settings",
             "make_setting",
             "refit_detector",
-            "without_effect",
+            "ineffective_keys",
         ),
         "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),

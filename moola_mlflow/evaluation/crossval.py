@@ -1,8 +1,8 @@
-"""Cross-validation: methods fitted on purged folds, each labelled window scored by a fit that never saw it.
+"""Cross-validation: fit methods on purged folds and predict each labelled window with a fit that never saw it.
 
-Everything a fit chooses (epoch, temperature) is chosen on the held part of its own training windows; a test fold is
-predicted once, by what was chosen. The inner splits are drawn before anything is fitted, so all methods share them
-and a set that cannot be split is refused at once.
+A fit chooses its epoch and temperature on the held part of its own training windows, then predicts its test windows
+once. All inner splits are drawn before anything is fitted, so all methods share them and a set that cannot be split is
+refused at once.
 
 Shape legend: N windows, M test windows of a fold, C classes, T steps, P inputs a step.
 """
@@ -32,7 +32,7 @@ from moola_mlflow.windows import fit_scaling
 
 @dataclass(frozen=True)
 class FoldOutcome:
-    """What one method says about the test windows of one fold.
+    """Predictions of one method on the test windows of one fold.
 
     Shapes: probability and raw [M, C] (after and before temperature), predicted int64 [M, 2] (start and end).
     """
@@ -42,19 +42,19 @@ class FoldOutcome:
     predicted: np.ndarray
     temperature: float = 1.0
     best_epoch: int = -1
-    """From 0; -1 without epochs."""
+    """From 0; -1 for a method without epochs."""
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
 
 class Method(Protocol):
-    """Something that fits on a fold's training part and predicts its test part."""
+    """A method that is compared: it fits on a fold's training part and predicts its test part."""
 
     @property
     def name(self) -> str: ...
 
     def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
-        """Fit and predict; the same fold gives the same outcome in any process."""
+        """Fit and predict. The same fold gives the same outcome in any process."""
         ...
 
 
@@ -73,7 +73,7 @@ class HeadMethod:
 
 @dataclass(frozen=True)
 class NetworkMethod:
-    """A head and an encoder trained together: a pre-trained one that goes on, or a fresh one from ``build``.
+    """A head and an encoder trained together. The encoder is pre-trained, or starts from random weights.
 
     Shapes: features [N, T, F + K]: the encoder's raw features, then further inputs of the head.
     """
@@ -83,11 +83,11 @@ class NetworkMethod:
     settings: HeadSettings
     encoder: Encoder
     fresh: bool = False
-    """Initialise the encoder anew for each fold, and scale its features by that fold's windows."""
+    """Whether the encoder starts from random weights in each fold, with scaling from that fold's windows."""
     warmup: int = 20
 
     def start(self, fit: np.ndarray, seed: int) -> Encoder:
-        """Return the encoder that training starts from."""
+        """Return the encoder at the start of training."""
         if not self.fresh:
             return self.encoder
         encoder = fresh_copy(self.encoder, seed)
@@ -114,9 +114,9 @@ class ClassicalMethod:
 
 
 def fresh_copy(encoder: Encoder, seed: int) -> Encoder:
-    """Return the same architecture and scaling with weights initialised from a seed; torch's generator is left alone.
+    """Return a copy of an encoder with random weights from a seed. torch's global generator does not change.
 
-    Its card is kept: it says which features the network reads.
+    Scaling and card stay: the card says which features the network reads.
     """
     encoder = copy.deepcopy(encoder)
     with torch.random.fork_rng(devices=[]):
@@ -139,22 +139,22 @@ def cross_validate(
 ) -> dict[str, list[FoldOutcome]]:
     """Run every method on every fold and return the outcomes of each, in the order of the folds.
 
-    ``on_outcome`` hears (method, number of the fold, outcome) as they come, the first method's first. The outcomes do
-    not depend on the number of ``workers`` (processes). Asked to stop, it returns what is complete: methods that have
-    an outcome of every fold.
+    ``on_outcome(method, number of the fold, outcome)`` is called as outcomes come, those of the first method first. The
+    outcomes do not depend on ``workers``, the number of processes. After a request to stop, methods that lack a fold
+    are left out.
     """
     tasks = [(method, fold) for method in range(len(methods)) for fold in range(len(folds))]
     out: list[dict[int, FoldOutcome]] = [{} for _ in methods]
 
-    def heard(task: int, outcome: FoldOutcome) -> None:
+    def collect(task: int, outcome: FoldOutcome) -> None:
         method, fold = tasks[task]
         out[method][fold] = outcome
         on_outcome(methods[method].name, fold, outcome)
 
     try:
-        run_tasks(_run, (list(methods), targets, list(folds)), tasks, workers, heard, should_stop, tuned)
+        run_tasks(_run, (list(methods), targets, list(folds)), tasks, workers, collect, should_stop, tuned)
     except TrainingError:
-        if not should_stop():  # else the signal went to the whole process group, and the workers died of it first
+        if not should_stop():  # otherwise a signal to the whole process group has killed the workers
             raise
     complete = zip(methods, out, strict=True)
     return {method.name: [done[i] for i in range(len(folds))] for method, done in complete if len(done) == len(folds)}
@@ -170,7 +170,7 @@ def _run(context: tuple[list[Method], Targets, list[NestedFold]], task: tuple[in
 def pooled_predictions(
     outcomes: Sequence[FoldOutcome], folds: Sequence[NestedFold], labels: LabelledSet, *, calibrated: bool = True
 ) -> Predictions:
-    """Put the folds of each repeat and seed together: what a method says of every window, once a repeat and seed."""
+    """Return the out-of-fold predictions of every window, one for each repeat and seed."""
     keys = sorted({(fold.seed, fold.repeat) for fold in folds})
     num_classes = len(labels.classes)
     probability = np.full((len(keys), len(labels), num_classes), np.nan)
@@ -184,9 +184,9 @@ def pooled_predictions(
 
 def _outcome(fitted: FittedHead, inputs_NTP: Tensor, targets: Targets, fold: NestedFold) -> FoldOutcome:
     """Calibrate on the held windows, then predict the test windows, once."""
-    warmth = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[fold.held])
+    fitted_temperature = temperature(fitted.held_logits.cpu().double().numpy(force=True), targets.label[fold.held])
     logits, start, end = (x.numpy(force=True) for x in predict(fitted, inputs_NTP, fold.test))
     return FoldOutcome(
-        apply_temperature(logits, warmth), apply_temperature(logits, 1.0), np.stack([start, end], 1),
-        warmth, fitted.best_epoch, fitted.history,
+        apply_temperature(logits, fitted_temperature), apply_temperature(logits, 1.0), np.stack([start, end], 1),
+        fitted_temperature, fitted.best_epoch, fitted.history,
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""From out-of-fold predictions to what may be claimed: scores, paired differences, and one sentence.
+"""The evidence of a cross-validation: scores, paired differences, and one sentence that says what may be claimed.
 
-Repeats and seeds are averaged before windows are resampled, so a window counts once however often it was tested.
+Repeats and seeds are averaged before windows are resampled, so each window counts once however often it was tested.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from moola_mlflow.labels import LabelledSet, overlap_groups
 
 DETECTOR = "detector"
 NETWORKS = ("scratch", "random_encoder")
-"""Networks without pre-training that read what the detector reads, or an encoding where that is path features alone."""
-SHOWN_APART = ("rule",)
-"""Knows how weak labels are made, so on those it is shown beside; on others it is a baseline like the rest."""
+"""Networks without pre-training. They read what the detector reads, or an encoding if it reads path features alone."""
+ORACLE_BASELINES = ("rule",)
+"""They know how weak labels are made. On weak labels they are shown but never count as the best baseline."""
 PATH_FEATURES = "path_features"
-HEADLINE = ("joint_success_at_3", "f1_macro")
-SHOWN = ("f1_macro", "joint_success_at_3", "hit_at_3", "auroc")
+HEADLINE_METRICS = ("joint_success_at_3", "f1_macro")
+TABLE_METRICS = ("f1_macro", "joint_success_at_3", "hit_at_3", "auroc")
 TITLES = {
     "detector": "detector",
     "scratch": "same network, trained from scratch",
@@ -36,19 +36,18 @@ TITLES = {
     "pooled_scratch": "pooled head, from scratch (as published)",
     **baselines.TITLES,
 }
-OTHER_INPUTS = {
+OTHER_INPUT_TITLES = {
     "scratch": "encoding from scratch, not path features",
     "random_encoder": "frozen random encoding, not path features",
 }
-"""Titles of the networks beside a detector that reads path features alone: their inputs are not its own."""
+"""Titles of the networks if the detector reads path features alone: they read other inputs."""
 
 
-Judgement = Literal["gain", "loss", "no gain"]
+GainClass = Literal["gain", "loss", "no gain"]
 
 
-def judge_gain(*gains: Interval) -> Judgement:
-    """Return what differences of Joint@3 allow to say: a gain where every interval lies above 0, a loss where the first
-    lies below it."""
+def classify_gain(*gains: Interval) -> GainClass:
+    """Return ``gain`` if every interval lies above 0, ``loss`` if the first lies below 0, else ``no gain``."""
     if all(gain.lo > 0 for gain in gains):
         return "gain"
     return "loss" if gains[0].hi < 0 else "no gain"
@@ -56,55 +55,55 @@ def judge_gain(*gains: Interval) -> Judgement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What cross-validation says about the detector and about every baseline on the same folds."""
+    """Scores and differences of the detector and every baseline on the same folds."""
 
     labels: LabelledSet
     folds: list[NestedFold]
     outcomes: dict[str, list[FoldOutcome]]
     predictions: dict[str, Predictions]
     uncalibrated: Predictions
-    """Of the detector, before temperature."""
+    """Predictions of the detector before temperature scaling."""
     detector: dict[str, Interval]
     """Every score of the detector."""
     std: dict[str, float]
-    """Of the detector's scores over folds, repeats and seeds."""
+    """Standard deviation of the detector's scores over folds, repeats and seeds."""
     table: dict[str, dict[str, Interval]]
     """Scores of every method, the detector's first."""
     differences: dict[str, dict[str, Interval]]
-    """How much better the detector is than each baseline."""
+    """Differences of the detector to each baseline."""
     ece_before: float
     ece_if_calibrated: float
-    """What a perfectly calibrated detector with these probabilities averages on so many windows."""
+    """Mean ECE of a perfectly calibrated detector with these probabilities on as many windows."""
     num_groups: int
-    """Groups of overlapping windows, which intervals resample."""
+    """Groups of overlapping windows; intervals resample them."""
     pretrained: bool = True
-    """Whether the detector reads an encoder that was pre-trained."""
+    """Whether the detector reads a pre-trained encoder."""
     fold_scores: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def same_inputs(self) -> bool:
         """Whether the networks without pre-training read what the detector reads.
 
-        A detector on path features alone, which is the one without them among its baselines, has no such network:
-        those beside it read an encoding in their place.
+        They do not if the detector reads path features alone; path features are then no baseline of it.
         """
         return self.pretrained or PATH_FEATURES in self.differences
 
     def title(self, method: str) -> str:
-        """Return what a method is called in words, beside this detector."""
-        return TITLES[method] if self.same_inputs else OTHER_INPUTS.get(method, TITLES[method])
+        """Return the title of a method in a table with this detector."""
+        return TITLES[method] if self.same_inputs else OTHER_INPUT_TITLES.get(method, TITLES[method])
 
     def best_network(self, metric: str = "joint_success_at_3") -> str | None:
-        """Return the stronger of the networks without pre-training."""
+        """Return the stronger network without pre-training."""
         return self._best([name for name in NETWORKS if name in self.differences], metric)
 
     def best_baseline(self, metric: str = "joint_success_at_3") -> str | None:
-        """Return the strongest baseline without pre-training, path features included.
+        """Return the strongest baseline without pre-training, path features included, oracles excluded."""
+        return self._best(self._competitors(), metric)
 
-        On weak labels the rule is shown apart: it knows how they are made.
-        """
-        beside = SHOWN_APART if self.labels.weak else ()
-        return self._best([name for name in self.differences if name not in beside], metric)
+    def _competitors(self) -> list[str]:
+        """Return the baselines that may count as the best one."""
+        oracles = ORACLE_BASELINES if self.labels.weak else ()
+        return [name for name in self.differences if name not in oracles]
 
     def _best(self, names: Sequence[str], metric: str) -> str | None:
         return max(names, key=lambda name: self.table[name][metric].mean, default=None)
@@ -114,15 +113,15 @@ class Evidence:
         return {name: self.detector[f"recall_{name}"] for name in self.labels.classes}
 
     def epochs(self) -> int:
-        """Return how many epochs a fit on all labels gets: the median that the folds chose."""
+        """Return the number of epochs for a fit on all labels: the median of the folds' choices."""
         return round(float(np.median([outcome.best_epoch + 1 for outcome in self.outcomes[DETECTOR]])))
 
     def temperature(self) -> float:
-        """Return the temperature for a fit on all labels: the folds' geometric mean."""
+        """Return the temperature for a fit on all labels: the geometric mean over the folds."""
         return math.exp(float(np.mean([math.log(outcome.temperature) for outcome in self.outcomes[DETECTOR]])))
 
     def metrics(self) -> dict[str, float]:
-        """Return what is tracked; undefined figures are left out."""
+        """Return the metrics to track; undefined figures are left out."""
         out: dict[str, float] = {}
         for name, interval in self.detector.items():
             out |= _with_ends(f"{Metrics.CV}{name}", interval)
@@ -130,23 +129,23 @@ class Evidence:
         out[Metrics.CV_ECE_BEFORE_TEMPERATURE] = self.ece_before
         out[Metrics.CV_ECE_IF_CALIBRATED] = self.ece_if_calibrated
         for prefix, best in ((Metrics.CV_DELTA, self.best_network), (Metrics.CV_DELTA_BEST, self.best_baseline)):
-            for name in HEADLINE:
+            for name in HEADLINE_METRICS:
                 if baseline := best(name):
                     out |= _with_ends(f"{prefix}{name}", self.differences[baseline][name])
         out[Metrics.LABELS_GROUPS] = self.num_groups
         for method in self.differences:
-            out |= {f"{Metrics.BASELINE}{method}/{name}": self.table[method][name].mean for name in SHOWN}
+            out |= {f"{Metrics.BASELINE}{method}/{name}": self.table[method][name].mean for name in TABLE_METRICS}
         return {name: value for name, value in out.items() if math.isfinite(value)}
 
-    def gated(self, identity: bool | None) -> dict[str, Any]:
-        """Return the figures that gates look at: of the gains over networks the one with the lower interval.
+    def gate_figures(self, identity: bool | None) -> dict[str, Any]:
+        """Return the figures that gates check. Among the gains over networks it is the one with the lowest interval.
 
-        ``identity``: whether an encoder was trained to copy what it sees; None where it does not say.
+        ``identity`` says whether an encoder was trained to copy what it sees; None means unknown.
         """
         gains = {name: self.differences[name]["joint_success_at_3"] for name in NETWORKS if name in self.differences}
         against = min(gains, key=lambda name: gains[name].lo, default=None)
         delta = gains[against] if against else None
-        if delta is not None and "scratch" not in gains:  # it is that network itself: beating chance is no gain
+        if delta is not None and "scratch" not in gains:  # the detector is that network itself
             against, delta = "scratch", Interval(0.0, 0.0, 0.0)
         return {
             "f1_macro": self.detector["f1_macro"].mean,
@@ -183,8 +182,8 @@ class Evidence:
                 method: {name: _plain(interval) for name, interval in row.items()}
                 for method, row in self.differences.items()
             },
-            "best_network_baseline": {name: self.best_network(name) for name in HEADLINE},
-            "best_baseline": {name: self.best_baseline(name) for name in HEADLINE},
+            "best_network_baseline": {name: self.best_network(name) for name in HEADLINE_METRICS},
+            "best_baseline": {name: self.best_baseline(name) for name in HEADLINE_METRICS},
             "num_groups": self.num_groups,
             "pretrained": self.pretrained,
             "ece_before_temperature": self.ece_before,
@@ -193,11 +192,11 @@ class Evidence:
         }  # fmt: skip
 
     def headline(self) -> str:
-        """Return in one sentence whether the detector beats what does without pre-training, and path features alone.
+        """Return in one sentence whether the detector beats the best baseline and path features alone.
 
-        The best baseline is chosen on the windows that it is compared on: that makes a gain harder to claim, and a
-        loss easier, which is why a loss says of how many it is the best. A gain is claimed where both intervals are
-        clear of 0: the one over path features can be wider than the one over the best baseline.
+        The best baseline is chosen on the windows that it is compared on. This makes a gain harder to claim and a loss
+        easier, so a loss says out of how many baselines the best was chosen. A gain needs both intervals above 0: the
+        one over path features can be wider than the one over the best baseline.
         """
         best = self.best_baseline()
         if best is None:
@@ -206,35 +205,34 @@ class Evidence:
         assert gain is not None
         rival = self.title(best)
         if not self.pretrained and best == PATH_FEATURES:
-            rival = f"{rival}: {judge_gain(gain)}"
+            rival = f"{rival}: {classify_gain(gain)}"
         text = f"{_shown(gain)} Joint@3 against the best baseline ({rival})"
         if (in_f1 := self.best_baseline("f1_macro")) is not None:
             text += f", {_shown(self.differences[in_f1]['f1_macro'])} F1 against the best ({self.title(in_f1)})"
         if best != PATH_FEATURES and alone is not None:
-            text += f", {_shown(alone)} Joint@3 against path features alone ({judge_gain(alone)})"
+            text += f", {_shown(alone)} Joint@3 against path features alone ({classify_gain(alone)})"
         if not self.pretrained:
-            silent = "; it reads path features alone: what an encoder adds to them is not asked here"
-            return f"No pre-training in this detector: {text}{silent if alone is None else ''}."
-        claim = judge_gain(gain, gain if alone is None else alone)
+            untested = "; it reads path features alone, so the gain of an encoder over them is not tested"
+            return f"No pre-training in this detector: {text}{untested if alone is None else ''}."
+        claim = classify_gain(gain, gain if alone is None else alone)
         if claim == "gain":
-            which = "the 95 % interval of the first"
+            which = "the 95 % interval of the first lies"
             if alone is not None and best != PATH_FEATURES:
-                which = "each 95 % interval of Joint@3"
-            return f"Gain: {text}; {which} is clear of 0."
+                which = "each 95 % interval of Joint@3 lies"
+            return f"Gain: {text}; {which} above 0."
         if claim == "loss":
-            number = sum(name not in (SHOWN_APART if self.labels.weak else ()) for name in self.differences)
-            chosen = f"best of {number}, chosen on these windows"
-            return f"Loss: {text}; the 95 % interval of the first is clear of 0 ({chosen})."
+            chosen = f"best of {len(self._competitors())}, chosen on these windows"
+            return f"Loss: {text}; the 95 % interval of the first lies below 0 ({chosen})."
         if math.isnan(gain.lo):
             return f"No gain: {text}; windows that all overlap have no interval."
         return f"No gain: {text}; the 95 % interval of the {'last' if gain.lo > 0 else 'first'} covers 0."
 
     def baseline_rows(self) -> list[dict[str, Any]]:
-        """Return what every baseline said out of fold, with ``method`` before the columns of ``rows``."""
+        """Return the out-of-fold predictions of every baseline, with ``method`` before the columns of ``rows``."""
         return [{"method": name, **row} for name in self.predictions if name != DETECTOR for row in self.rows(name)]
 
     def rows(self, method: str = DETECTOR) -> list[dict[str, Any]]:
-        """Return a method's out-of-fold predictions, a row a window and repeat."""
+        """Return the out-of-fold predictions of a method, one row for each window and repeat."""
         out = []
         keys = sorted({(fold.seed, fold.repeat) for fold in self.folds})
         found = self.predictions[method]
@@ -258,16 +256,16 @@ class Evidence:
         return out
 
 
-def weigh_evidence(
+def collect_evidence(
     labels: LabelledSet,
     folds: Sequence[NestedFold],
     outcomes: Mapping[str, list[FoldOutcome]],
     *,
     pretrained: bool = True,
 ) -> Evidence:
-    """Score the detector and every baseline, and their differences, with 95 % intervals over overlap groups.
+    """Score the detector, every baseline and their differences, with 95 % intervals over overlap groups.
 
-    Windows of two instruments at the same time are one group here: the same hours say the same thing twice.
+    Windows of two instruments at the same time are one group here: the same hours are not independent evidence.
     """
     groups = overlap_groups(labels, across_instruments=True)
     predictions = {name: pooled_predictions(rows, folds, labels) for name, rows in outcomes.items()}
@@ -282,10 +280,10 @@ def weigh_evidence(
     ]
     all_scores = intervals(detector, groups)
     others = [name for name in predictions if name != DETECTOR]
-    table = {DETECTOR: {name: all_scores[name] for name in SHOWN}}
+    table = {DETECTOR: {name: all_scores[name] for name in TABLE_METRICS}}
     for name in others:
         statistics = predictions[name].statistics()
-        table[name] = {metric: bootstrap_interval(statistics[metric], groups) for metric in SHOWN}
+        table[name] = {metric: bootstrap_interval(statistics[metric], groups) for metric in TABLE_METRICS}
     ece = uncalibrated.statistics()["ece"]
     return Evidence(
         labels=labels,
@@ -297,7 +295,9 @@ def weigh_evidence(
         std={name: _std([row[name] for row in fold_scores]) for name in all_scores},
         table=table,
         differences={
-            name: {metric: paired_difference(detector, predictions[name], metric, groups) for metric in HEADLINE}
+            name: {
+                metric: paired_difference(detector, predictions[name], metric, groups) for metric in HEADLINE_METRICS
+            }
             for name in others
         },
         ece_before=float(ece(np.ones((1, len(labels))))[0]),
@@ -309,7 +309,7 @@ def weigh_evidence(
 
 
 def _std(values: list[float]) -> float:
-    """Return the standard deviation over the folds where a score is defined (a fold may lack a class)."""
+    """Return the standard deviation over the folds in which a score is defined (a fold may lack a class)."""
     there = [value for value in values if not math.isnan(value)]
     return float(np.std(there, ddof=1)) if len(there) > 1 else math.nan
 

@@ -16,41 +16,41 @@ RELATIONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "<": (lambda value, limit: value < limit, ">="),
     "=": (lambda value, limit: value == limit, "!="),
 }
-"""How a value must stand to its limit, and how one stands that does not."""
+"""How a value must compare with its limit: the test, and the sign to show if it fails."""
 
 COPIES_INPUT = "an encoder was shown the steps it had to reconstruct (objective.hide_masked=false): it learned to copy"
 GAIN = "delta_joint_success_at_3_lo"
-ITSELF = "it is itself the network without pre-training that others are compared with"
+IS_BASELINE = "it is itself the network without pre-training that others are compared with"
 NO_GAIN = "no sure gain over the same network from scratch or with a random encoder"
-OTHER_INPUTS = "over the networks without pre-training, which read an encoding in the place of path features"
-"""Over whom a detector gains that reads path features alone: not over networks with its own inputs."""
+OVER_OTHER_INPUTS = "over the networks without pre-training, which read an encoding instead of path features"
+"""What a detector on path features alone is compared with: no network without pre-training reads the same inputs."""
 
 LEVELS = {"val_loss": (-5.0, -4.0), "val_mae": (0.002, 0.005)}
-"""Of the published system: at most the first is EXCELLENT, at most the second GOOD."""
+"""Levels of the published system: up to the first is EXCELLENT, up to the second GOOD."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition, and the figure that meets it or does not."""
+    """One condition and the figure that must meet it."""
 
     name: str
     value: float
-    """NaN where the card holds no such figure, or none that is finite."""
+    """NaN if the card has no such figure, or one that is not finite."""
     limit: float
     relation: str
-    """How the value must stand to the limit: one of ``RELATIONS``."""
+    """How the value must compare with the limit: one of ``RELATIONS``."""
     why: str = ""
-    """What is wrong where it is missed, which the figure alone does not say."""
+    """What is wrong if the gate is missed; the figure alone does not say it."""
     about: str = ""
-    """What the figure is, where its name does not say it."""
+    """What the figure is, if its name does not say it."""
 
     @property
     def passed(self) -> bool:
-        """Whether the condition holds; a figure that is not there fails."""
-        return RELATIONS[self.relation][0](self.value, self.limit)  # no relation holds for NaN
+        """Whether the condition holds; a missing figure fails."""
+        return RELATIONS[self.relation][0](self.value, self.limit)  # no comparison holds for NaN
 
     def text(self) -> str:
-        """Return ``name value relation limit``; of a missed gate, by how much, or that its figure is missing."""
+        """Return ``name value relation limit``. A missed gate adds by how much, or says that its figure is missing."""
         needed = f"{self.relation} {_shown(self.limit)}"
         if math.isnan(self.value):
             return f"{self.name} is missing or not finite, needed {needed}"
@@ -63,10 +63,10 @@ class Gate:
 
 
 def encoder_gates(card: Mapping[str, Any], config: EncoderLimits) -> list[Gate]:
-    """Return the gates of an encoder, from its card; a part of another kind than it should be counts as missing.
+    """Return the gates of an encoder, from its card. A part of the wrong type counts as missing.
 
-    The leak is gated where the objective hides; an objective that hides nothing has none. An encoder of the objective
-    rules is judged by what it gains on fresh rules over the same network at random, in place of probe and skill.
+    Only an objective that hides steps has a leak to check. For the objective ``rules`` the gain on fresh rules over the
+    same network with random weights replaces probe and skill.
     """
     copies, leak = copies_input(card), card.get("leak")
     gates = [Gate("identity", math.nan if copies is None else float(copies), 0.0, "=", COPIES_INPUT)]
@@ -84,16 +84,12 @@ def encoder_gates(card: Mapping[str, Any], config: EncoderLimits) -> list[Gate]:
 
 
 def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
-    """Return the gates of a detector, from the evidence of its cross-validation.
-
-    ``evidence`` is what a card holds; where it, or a part of it, is of another kind than it should be, that counts as
-    missing.
-    """
+    """Return the gates of a detector, from the evidence on its card. A part of the wrong type counts as missing."""
     evidence = _mapping(evidence)
     identity, gain = evidence.get("identity_encoder"), _mapping(evidence.get("delta_joint_success_at_3"))
-    itself = gain.get("mean") == gain.get("lo") == gain.get("hi") == 0.0
-    about = OTHER_INPUTS if evidence.get("delta_same_inputs") is False else ""
-    why = ITSELF if itself else f"no sure gain {about}" if about else NO_GAIN
+    is_baseline = gain.get("mean") == gain.get("lo") == gain.get("hi") == 0.0
+    about = OVER_OTHER_INPUTS if evidence.get("delta_same_inputs") is False else ""
+    why = IS_BASELINE if is_baseline else f"no sure gain {about}" if about else NO_GAIN
     by_class = _mapping(evidence.get("recall")) or {"every class": None}
     return [
         Gate("f1_macro", _number(evidence.get("f1_macro")), config.f1_macro, ">="),
@@ -109,7 +105,7 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
 
 
 def copies_input(card: Mapping[str, Any]) -> bool | None:
-    """Return whether an encoder was trained to copy what it could see; None where its card does not say."""
+    """Return whether an encoder was trained to copy what it could see; None if its card does not say."""
     terms = _terms(card)
     if "masked" not in terms:
         return False if terms else None
@@ -124,7 +120,7 @@ def _terms(card: Mapping[str, Any]) -> list[str]:
 
 
 def _feature_gate(report: Any) -> Gate:
-    """The features of the training windows are finite, within bounds and alive."""
+    """Return the gate on the training windows' features: finite, within bounds, not all zero."""
     try:
         if not report["features"] or not all(_whole(row) for row in report["features"]):
             return Gate("feature_faults", math.nan, 0.0, "=")
@@ -138,9 +134,9 @@ def _feature_gate(report: Any) -> Gate:
 
 
 def _whole(row: Mapping[str, Any]) -> bool:
-    """Return whether a feature's figures are numbers: NaN stands in no relation to its bound, and would pass.
+    """Return whether a feature's figures are numbers. No comparison with NaN holds, so NaN would pass a bound.
 
-    Bounds may be infinite. Raises: KeyError, TypeError or OverflowError if a bound is missing or no number.
+    Bounds may be infinite. Raises: KeyError, TypeError or OverflowError if a figure is missing or no number.
     """
     values = [row["min"], row["max"]] if row["min"] is not None else []
     bounds = [row["lower"], row["upper"]] if values else []
@@ -154,12 +150,12 @@ def all_gates_passed(gates: Sequence[Gate]) -> bool:
 
 
 def missed_gates(gates: Sequence[Gate]) -> list[str]:
-    """Return what each missed gate says: its figure, its limit, and by how much."""
+    """Return the text of each missed gate: its figure, its limit, and by how much."""
     return [gate.text() for gate in gates if not gate.passed]
 
 
 def gate_reasons(gates: Sequence[Gate]) -> list[str]:
-    """Return what each passed gate says whose name does not say what its figure is."""
+    """Return the text of each passed gate whose name does not say what its figure is."""
     return [gate.text() for gate in gates if gate.passed and gate.about]
 
 
@@ -169,7 +165,7 @@ def gates_summary(gates: Sequence[Gate]) -> str:
 
 
 def lowered_limits(config: GateLimits) -> list[str]:
-    """Return the limits that ask for less than the shipped ones, each with the shipped one beside it."""
+    """Return the limits that are laxer than the shipped ones, each with the shipped limit."""
     usual, out = GateLimits(), []
     for name in GateLimits.model_fields:
         now, then = getattr(config, name), getattr(usual, name)
@@ -179,7 +175,7 @@ def lowered_limits(config: GateLimits) -> list[str]:
 
 
 def gates_table(gates: Sequence[Gate]) -> list[dict[str, Any]]:
-    """Return one row a gate, as plain JSON types."""
+    """Return one row for each gate, in plain JSON types."""
     return [
         {
             "gate": gate.name,
@@ -213,7 +209,7 @@ def _level(value: float, excellent: float, good: float) -> str:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping as it is, and an empty one in the place of whatever else a card may hold there."""
+    """Return a mapping as it is, and an empty one for anything else that a card may hold."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -222,10 +218,10 @@ def _number(value: Any) -> float:
         return math.nan
     try:
         return float(value) if math.isfinite(value) else math.nan
-    except OverflowError:  # JSON's whole numbers have no largest one
+    except OverflowError:  # whole numbers in JSON may be larger than any float
         return math.nan
 
 
 def _shown(x: float) -> str:
-    """A limit reads as in the configuration (0.40), a count as a count, a measured figure has four digits."""
+    """Return a limit as the configuration writes it (0.40), a count as a count, a measured figure in four digits."""
     return f"{x:.0f}" if x == round(x) else f"{x:.2f}" if math.isclose(round(x, 2), x, rel_tol=1e-12) else f"{x:.4g}"

@@ -1,6 +1,6 @@
-"""The methods that a fine-tuning compares, and the detector that is fitted on all labels in the end.
+"""The methods that a fine-tuning compares, and the final fit of the detector on all labels.
 
-Every network baseline reads what the detector reads and gets the same mirrored windows, epochs and batches.
+Every network baseline reads the detector's inputs and gets the same mirrored windows, epochs and batches.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from moola_mlflow.training import HeadInputs, HeadSettings, fit_detector, fit_he
 from moola_mlflow.windows import fit_scaling
 
 ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
-"""What a given encoder brings with it."""
+"""Keys that a given encoder overrides."""
 SAMPLES_OWN = ("labels.n", "labels.rule", "labels.sample_seed", "labels.seed", "labels.overlap", "bars.")
-"""What only labels made from sample bars are made by."""
+"""Keys that only labels from sample bars use."""
 
 
 @dataclass(frozen=True)
 class FinetuneSetting:
     """Labels, encoder and configuration of one fine-tuning.
 
-    ``encoder`` is None where nothing was pre-trained; ``architecture`` is the network then built, or built again from
-    random numbers as a baseline: the whole of it, where it is an ensemble.
+    ``encoder`` is None without pre-training. ``architecture`` is the network that is then trained from scratch, and the
+    one that baselines rebuild with random weights; of an ensemble it has all members.
     """
 
     labels: LabelledSet
@@ -66,13 +66,13 @@ class FinetuneSetting:
 
     @property
     def inputs(self) -> Inputs:
-        """What the detector reads: the prior reader, the encoding alone."""
+        """What the detector reads; the prior reader reads the encoding alone."""
         return "encoding" if self.reader == "prior" else self.config.finetune.inputs
 
     @property
-    def which(self) -> Inputs:
-        """What the networks without pre-training read: what the detector reads, or, where it reads path features
-        alone, what a network would have in their place, an encoding."""
+    def baseline_inputs(self) -> Inputs:
+        """What the networks without pre-training read: the detector's inputs, or an encoding instead of path features
+        alone, which need no network."""
         return "encoding" if self.inputs == "price_path" else self.inputs
 
     @property
@@ -87,45 +87,45 @@ class FinetuneSetting:
 
 @dataclass(frozen=True)
 class RandomEncoderMethod:
-    """A head on a frozen encoder of the same architecture and scaling whose weights are drawn anew for each fold.
+    """A head on a frozen encoder of the same architecture and scaling, with new random weights in each fold.
 
-    One network for all folds would make the comparison with it a matter of that draw's luck: over four seeds its
-    Joint@3 has a standard deviation of 0.04 (docs/explanation/objectives.md).
+    With one random encoder for all folds the comparison would depend on that draw: over four seeds its Joint@3 has a
+    standard deviation of 0.04 (docs/explanation/objectives.md).
     """
 
     encoder: Encoder
-    which: Inputs
+    reads: Inputs
     device: torch.device
     settings: HeadSettings
     name: str = "random_encoder"
 
-    def inputs(self, ohlc_NT4: np.ndarray, draw: int) -> Tensor:
-        """Return what the head reads under one draw. Shapes: [N, T, 4] -> [N, T, P]."""
-        return detector_inputs(fresh_copy(self.encoder, draw), self.which, ohlc_NT4, self.device)
+    def inputs(self, ohlc_NT4: np.ndarray, seed: int) -> Tensor:
+        """Return the head's inputs with the encoder of one seed. Shapes: [N, T, 4] -> [N, T, P]."""
+        return detector_inputs(fresh_copy(self.encoder, seed), self.reads, ohlc_NT4, self.device)
 
     def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
         inputs = _both_ways(lambda ohlc: self.inputs(ohlc, fold.fit_seed), targets.ohlc, self.settings.mirror)
         return HeadMethod(self.name, inputs, self.settings).run(targets, fold)
 
 
-def without_effect(config: FinetuneKeys) -> list[str]:
-    """Return what to say of given keys that other keys leave without effect."""
+def ineffective_keys(config: FinetuneKeys) -> list[str]:
+    """Return a warning for each group of given keys that have no effect, with the reason."""
     out, given = [], config.given()
     for condition, keys, why in (
-        (bool(config.finetune.encoder.strip()), ENCODERS_OWN, "a given encoder brings its own"),
+        (bool(config.finetune.encoder.strip()), ENCODERS_OWN, "a given encoder has its own"),
         (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
         (config.finetune.freeze, ("finetune.unfreeze_at",), "the encoder is frozen (finetune.freeze)"),
     ):
         idle = [f"{key}={value}" for key, value in given.items() if key.startswith(keys)]
         if condition and idle:
-            out.append(f"without effect: {', '.join(idle)}; {why}.")
+            out.append(f"no effect: {', '.join(idle)}; {why}.")
     return out
 
 
 def make_setting(
     labels: LabelledSet, encoders: Sequence[Encoder], config: FinetuneKeys, device: torch.device, precision: str
 ) -> FinetuneSetting:
-    """Put a fine-tuning together. Raises: UserError for an unknown head, or encoders of other windows."""
+    """Return a checked setting. Raises: UserError for an unknown head, or encoders of another window length."""
     head = config.finetune.head
     if head not in HEADS:
         raise UserError(f"finetune.head='{head}' is unknown{nearest_name(head, HEADS)} Allowed: {', '.join(HEADS)}")
@@ -145,7 +145,7 @@ def make_setting(
 
 
 def _check_prior(encoder: Encoder | None, config: FinetuneKeys) -> None:
-    """Refuse what the prior reader cannot read. Raises: UserError."""
+    """Check that the prior reader can read the encoder. Raises: UserError."""
     tuned = config.finetune
     if encoder is None or tuned.inputs == "price_path" or not tuned.freeze or tuned.head != "span":
         raise UserError(
@@ -156,9 +156,9 @@ def _check_prior(encoder: Encoder | None, config: FinetuneKeys) -> None:
 
 
 def _architecture(labels: LabelledSet, config: FinetuneKeys) -> Encoder:
-    """Return the configured network, scaled by all labelled windows.
+    """Return the configured network with the scaling of all labelled windows.
 
-    Nothing else is known of it. Only a frozen random encoder keeps this scaling, and has a small advantage by it.
+    Only a frozen random encoder keeps this scaling; test windows in it give it a small advantage.
     """
     parts = config.encoder
     num = len(input_names(config.features.set, parts.inputs))
@@ -173,9 +173,9 @@ def _architecture(labels: LabelledSet, config: FinetuneKeys) -> Encoder:
 def head_settings(
     config: FinetuneKeys, *, fresh: bool = False, head: str | None = None, precision: str = "fp32"
 ) -> HeadSettings:
-    """Return how heads are fitted; ``fresh`` for an encoder trained from random initialisation.
+    """Return how heads are fitted; ``fresh`` means that the encoder starts from random weights.
 
-    Raises: UserError where an encoder that is to be trained on would never be.
+    Raises: UserError if an encoder is to be trained but would stay frozen in every epoch.
     """
     tuned, trainer, lr = config.finetune, config.trainer, config.optimizer.lr
     trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and tuned.inputs != "price_path"
@@ -203,23 +203,24 @@ def head_settings(
 
 
 def build_methods(setting: FinetuneSetting) -> list[Method]:
-    """Return the detector and, after it, every baseline.
+    """Return the detector, followed by every baseline.
 
-    Networks without pre-training have the detector's architecture: of an ensemble, all members side by side. The one
-    with a pooled head is the published form, which has one encoder: of an ensemble, the first member's.
+    Networks without pre-training have the detector's architecture; for an ensemble, all its members. The network with a
+    pooled head is the published form with one encoder; for an ensemble, its first member.
     """
-    config, which, whole = setting.config, setting.which, setting.architecture
+    config, inputs, whole = setting.config, setting.baseline_inputs, setting.architecture
     methods: list[Method] = [detector_method(setting)]
     if setting.kind != "scratch":
-        methods.append(_scratch("scratch", setting, whole, which, config.finetune.head))
+        methods.append(_scratch("scratch", setting, whole, inputs, config.finetune.head))
     methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
-    methods.append(RandomEncoderMethod(whole, which, setting.device, head_settings(config)))
+    methods.append(RandomEncoderMethod(whole, inputs, setting.device, head_settings(config)))
     if setting.kind != "price_path":
         methods.append(HeadMethod("path_features", _cached(setting, None, "price_path"), head_settings(config)))
     return [*methods, *(ClassicalMethod(name) for name in BASELINES)]
 
 
 def detector_method(setting: FinetuneSetting) -> Method:
+    """Return the detector as a method of the comparison."""
     inputs = setting.inputs
     if setting.reader == "prior":
         assert setting.encoder is not None
@@ -233,29 +234,29 @@ def detector_method(setting: FinetuneSetting) -> Method:
     return NetworkMethod(DETECTOR, _features(setting, setting.encoder, inputs), settings, setting.encoder)
 
 
-def _scratch(name: str, setting: FinetuneSetting, architecture: Encoder, which: Inputs, head: str) -> NetworkMethod:
+def _scratch(name: str, setting: FinetuneSetting, architecture: Encoder, inputs: Inputs, head: str) -> NetworkMethod:
     settings = head_settings(setting.config, fresh=True, head=head, precision=setting.precision)
-    # One scaling is fitted for all members: on steps at which the features of each are warm.
+    # One scaling is fitted for all members, on the steps after the longest warm-up.
     warmup = max(member.card["window"]["warmup"] for member in members_of(architecture))
-    features = _features(setting, architecture, which)
+    features = _features(setting, architecture, inputs)
     return NetworkMethod(name, features, settings, architecture, fresh=True, warmup=warmup)
 
 
-def _cached(setting: FinetuneSetting, encoder: Encoder | None, which: Inputs) -> HeadInputs:
+def _cached(setting: FinetuneSetting, encoder: Encoder | None, inputs: Inputs) -> HeadInputs:
     """Return a head's inputs of all labelled windows. Shapes: [N, T, P]."""
 
     def of(ohlc_NT4: np.ndarray) -> Tensor:
-        return detector_inputs(encoder, which, ohlc_NT4, setting.device)
+        return detector_inputs(encoder, inputs, ohlc_NT4, setting.device)
 
     return _both_ways(of, setting.labels.ohlc, setting.config.finetune.mirror)
 
 
-def _features(setting: FinetuneSetting, encoder: Encoder, which: Inputs) -> HeadInputs:
+def _features(setting: FinetuneSetting, encoder: Encoder, inputs: Inputs) -> HeadInputs:
     """Return an encoder's raw features, followed by a head's further inputs. Shapes: [N, T, F + K]."""
 
     def of(ohlc_NT4: np.ndarray) -> Tensor:
         parts = [encoder_features(encoder, ohlc_NT4)]
-        if which != "encoding":
+        if inputs != "encoding":
             parts.append(torch.from_numpy(price_path_features(ohlc_NT4)))
         return torch.cat([part.to(setting.device) for part in parts], -1)
 
@@ -263,14 +264,14 @@ def _features(setting: FinetuneSetting, encoder: Encoder, which: Inputs) -> Head
 
 
 def _both_ways(of: Callable[[np.ndarray], Tensor], ohlc_NT4: np.ndarray, mirror: bool) -> HeadInputs:
-    """Return the inputs of windows, and those of the windows upside down if they are wanted."""
+    """Return the inputs of windows, and of their mirror images if wanted."""
     return HeadInputs(of(ohlc_NT4), of(mirrored(ohlc_NT4)) if mirror else None)
 
 
 def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[Encoder | None, Detector]:
-    """Fit on all labels for as many epochs as the folds chose; return the encoder that is read, if any, and the head.
+    """Fit on all labels and return the encoder that the detector reads, if any, and the head.
 
-    Nothing is held out: nothing is chosen here.
+    No window is held out: the folds have chosen the number of epochs.
     """
     targets, method = Targets.of(setting.labels), detector_method(setting)
     if isinstance(method, PriorMethod):

@@ -1,8 +1,8 @@
-"""The label-free probe: what a ridge regression can read from a frozen encoding about the path around each step.
+"""The label-free probe: what a ridge regression reads from a frozen encoding about the price path around each step.
 
-It asks for quantities that no objective trains on, at horizons that none uses, and is scored on held-out bars, beside
-the same probe on the raw inputs and on the same network as it was initialised. Net moves and excursions are scored
-apart: for the path objective they are nearly what it trains on, so they prove nothing about it.
+The regression predicts quantities that no objective trains on, at horizons that no objective uses, and is scored on
+held-out bars. The same probe on the raw inputs and on the network with its initial weights gives the comparison. Net
+moves and excursions are scored apart: they are close to the targets of the price-path objective.
 
 Shape legend: N windows, T steps, D encoding size, K targets.
 """
@@ -34,14 +34,15 @@ GROUPS = {
     tail: torch.tensor([i for i, name in enumerate(NAMES) if name.endswith(tail)])
     for tail in (f"{when}_{k}" for k in HORIZONS for when in ("past", "next"))
 }
-"""Targets of one horizon and side are missing at the same steps, so they share one regression."""
+"""Targets of one horizon and side are missing at the same steps, so each group shares one regression."""
 
 
 def probe_targets(prices_BT4: Tensor) -> Tensor:
-    """Return the probed quantities, in the order of ``NAMES``; NaN where the horizon leaves the window.
+    """Return the probed quantities in the order of ``NAMES``; NaN where the horizon leaves the window.
 
     Past horizons are the bars t-k+1..t, future ones t+1..t+k. Realised volatility is the mean absolute close-to-close
-    change within the horizon; a place runs from 0 (the horizon's first bar) to 1 (its last), the first of equals.
+    change within the horizon. A place is the position of the extreme, 0 at the horizon's first bar and 1 at its last;
+    of equal extremes the first counts.
 
     Shapes: [B, T, 4] -> [B, T, 24]. Units: the window's median bar range (net moves per square root of the bars);
     places in 0..1.
@@ -52,7 +53,7 @@ def probe_targets(prices_BT4: Tensor) -> Tensor:
     columns = []
     for k in HORIZONS:
         within = [_running_mean(step_BT, k) / r_B1, running_place(high_BT, k), running_place(-low_BT, k)]
-        within = [x_BT + 0 * r_B1 for x_BT in within]  # a place means nothing in a window that never moves: r is NaN
+        within = [x_BT + 0 * r_B1 for x_BT in within]  # in a window that never moves r is NaN, and no place is defined
         net_BT = (close_BT - shifted(close_BT, -k)) / (r_B1 * k**0.5)
         extremes = [running_max(high_BT, k), -running_max(-low_BT, k)]
         columns += [*within, net_BT, *((x_BT - close_BT) / r_B1 for x_BT in extremes)]
@@ -69,11 +70,11 @@ def _running_mean(x_BT: Tensor, k: int) -> Tensor:
 
 
 def running_place(x_BT: Tensor, k: int) -> Tensor:
-    """Return where in the last ``k`` steps the maximum lies, 0 the first and 1 the last; NaN where there are fewer."""
+    """Return where in the last ``k`` steps the maximum lies, 0 for the first and 1 for the last; NaN before step k."""
     out_BT = torch.full_like(x_BT, torch.nan)
     if k <= x_BT.shape[1]:
         unfolded = x_BT.unfold(1, k, 1)
-        # argmax promises nothing about ties; the first of equals is the first step that reaches the maximum.
+        # argmax does not say which of equal maxima it returns; this is the first.
         first = (unfolded == unfolded.amax(-1, keepdim=True)).to(torch.uint8).cumsum(-1).eq(0).sum(-1)
         out_BT[:, k - 1 :] = first.to(x_BT.dtype) / (k - 1)
     return out_BT
@@ -90,11 +91,11 @@ class ProbeScores:
 
     @property
     def gain(self) -> float:
-        """What training added to the network as it was initialised."""
+        """Gain over the same network with its initial weights."""
         return self.r2 - self.r2_random
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures under their metric names."""
+        """Return the scores by metric name."""
         return {
             Metrics.PROBE_R2: self.r2,
             Metrics.PROBE_R2_RANDOM: self.r2_random,
@@ -112,9 +113,9 @@ def probe(
     split: Split,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> ProbeScores:
-    """Fit the ridges on training windows and score them on test windows, at most 1,000 of each, evenly spaced.
+    """Fit ridge regressions on training windows and score them on test windows, at most 1,000 of each, evenly spaced.
 
-    ``autocast`` is the precision in which the networks run.
+    ``autocast`` sets the precision of the networks.
     """
     train, test = (_spaced(part) for part in (split.train, split.test))
     readers = {"encoder": encoder, "random": initial, "inputs": None}
@@ -124,7 +125,7 @@ def probe(
 
 
 def frozen_copy(encoder: Encoder) -> Encoder:
-    """Return the encoder as it is now, for a later comparison."""
+    """Return a copy of the encoder as it is now, for a later comparison."""
     return copy.deepcopy(encoder).eval()
 
 
@@ -155,9 +156,9 @@ def _score(encoder: Encoder | None, source: BatchSource, train: np.ndarray, test
 
 
 def _grouped(encoder: Encoder | None, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield, for each horizon and side, what the ridge reads and its targets at the steps that have them.
+    """Yield the inputs and targets of each horizon and side, at the steps that have targets.
 
-    Both are on the CPU, where the ridges are: MPS has no float64.
+    Both are on the CPU like the regressions: MPS has no float64.
 
     Shapes: inputs [M, P], targets float64 [M, K_group].
     """

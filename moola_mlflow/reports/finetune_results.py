@@ -190,7 +190,7 @@ def detector_card(
         "cv": config.cv.model_dump(mode="json"),
         "epochs": evidence.epochs(),
         "seed": config.trainer.seed,
-        "evidence": {**evidence.gated(uses_identity_encoder(setting)), "delta_inputs": setting.which},
+        "evidence": {**evidence.gate_figures(uses_identity_encoder(setting)), "delta_inputs": setting.baseline_inputs},
         "headline": evidence.headline(),
         "run_id": run_id,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -230,7 +230,7 @@ def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: 
         VersionTags.F1_MACRO: f"{evidence.detector['f1_macro'].mean:.4f}",
         VersionTags.JOINT_AT_3: f"{evidence.detector['joint_success_at_3'].mean:.4f}",
         VersionTags.WEAK_LABELS: str(evidence.labels.weak).lower(),
-        VersionTags.DELTA_INPUTS: setting.which,
+        VersionTags.DELTA_INPUTS: setting.baseline_inputs,
         VersionTags.GATES: gates,
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from moola_mlflow.core import FinetuneKeys, UserError, make_config
-from moola_mlflow.evaluation import HEADLINE, Interval, Predictions, paired_difference
+from moola_mlflow.evaluation import HEADLINE_METRICS, Interval, Predictions, paired_difference
 from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
 from moola_mlflow.tracking import Artifacts, RunRecord, Tags
 
@@ -64,7 +64,7 @@ def pair(first: RunRecord, second: RunRecord) -> Paired | str:
     groups = _groups(runs, summaries, ids)
     if isinstance(groups, str):
         return groups
-    differences = {metric: paired_difference(other, one, metric, groups) for metric in HEADLINE}
+    differences = {metric: paired_difference(other, one, metric, groups) for metric in HEADLINE_METRICS}
     return Paired(differences, len(ids), len(np.unique(groups)), len(common), max(map(len, folds)))
 
 

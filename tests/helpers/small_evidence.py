@@ -9,7 +9,7 @@ from small_labels import small_labels
 
 from moola_mlflow.core import CvConfig
 from moola_mlflow.evaluation.crossval import FoldOutcome
-from moola_mlflow.evaluation.evidence import DETECTOR, Evidence, weigh_evidence
+from moola_mlflow.evaluation.evidence import DETECTOR, Evidence, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.labels.labelled_set import LabelledSet
 
@@ -38,4 +38,4 @@ def outcomes(
 
 def evidence(**skill: float) -> Evidence:
     chosen = skill or SKILL
-    return weigh_evidence(LABELS, FOLDS, {name: outcomes(value, i) for i, (name, value) in enumerate(chosen.items())})
+    return collect_evidence(LABELS, FOLDS, {name: outcomes(value, i) for i, (name, value) in enumerate(chosen.items())})

@@ -26,16 +26,16 @@ from moola_mlflow.evaluation import (
     FoldOutcome,
     NestedFold,
     build_methods,
+    collect_evidence,
     cross_validate,
     detector_gates,
     gates_summary,
     gates_table,
+    ineffective_keys,
     make_setting,
     plan_folds,
     refit_detector,
     scores,
-    weigh_evidence,
-    without_effect,
 )
 from moola_mlflow.labels import Targets
 from moola_mlflow.models import PatternDetector, save_detector
@@ -86,18 +86,18 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
             flush=True,
         )
         outcomes = _cross_validate(active, setting, folds, seeds, workers, interrupts)
-        evidence = weigh_evidence(labels, folds, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
-        warnings += [*list_doubts(setting, evidence), *without_effect(config)]
+        evidence = collect_evidence(labels, folds, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
+        warnings += [*list_doubts(setting, evidence), *ineffective_keys(config)]
         if collapse := collapse_warning(evidence, config.gates.recall):
             warnings.append(collapse)
-        gates = detector_gates(evidence.gated(uses_identity_encoder(setting)), config.gates)
+        gates = detector_gates(evidence.gate_figures(uses_identity_encoder(setting)), config.gates)
         _log(active, config, evidence)
         active.json(gates_table(gates), Artifacts.GATES)
         card = detector_card(setting, evidence, encoders, overlap, active.id)
         uri = _refit(active, setting, evidence, card, preset, gates_summary(gates))
         active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
         tags = {Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()}
-        active.tags({**tags, Tags.DELTA_INPUTS: setting.which})
+        active.tags({**tags, Tags.DELTA_INPUTS: setting.baseline_inputs})
         if warnings:
             active.tags({Tags.WARNINGS: " ".join(warnings)})
         active.note(finetune_note(setting, evidence, gates, uri, warnings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moola_mlflow.evaluation import FEW_GROUPS, OTHER_INPUTS, PATH_FEATURES, TITLES, Interval
+from moola_mlflow.evaluation import FEW_GROUPS, OTHER_INPUT_TITLES, PATH_FEATURES, TITLES, Interval
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, Tuned
 
 PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
@@ -36,7 +36,7 @@ def shown(i: Interval) -> str:
 
 def title(method: str, kind: str = "") -> str:
     """Return a method's name in words. ``kind`` is the kind of the detector that it is compared with."""
-    titles = {**TITLES, **OTHER_INPUTS} if kind == "price_path" else TITLES
+    titles = {**TITLES, **OTHER_INPUT_TITLES} if kind == "price_path" else TITLES
     return titles.get(method, method)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moola_mlflow.core import current_name
-from moola_mlflow.evaluation import NETWORKS, PATH_FEATURES, Interval, Judgement, judge_gain, published_levels
+from moola_mlflow.evaluation import NETWORKS, PATH_FEATURES, GainClass, Interval, classify_gain, published_levels
 from moola_mlflow.tracking import Artifacts, Metrics, RunRecord, Tags
 
 FINISHED = "FINISHED"
@@ -197,12 +197,12 @@ class Tuned:
             return None
         return name, self.differences[name]["joint_success_at_3"]
 
-    def claim(self) -> Judgement | None:
+    def claim(self) -> GainClass | None:
         """Return what its headline claims about the encoder; None without a baseline."""
         best, alone = self.against_best(), self.differences.get(PATH_FEATURES)
         if best is None:
             return None
-        return judge_gain(best[1], best[1] if alone is None else alone["joint_success_at_3"])
+        return classify_gain(best[1], best[1] if alone is None else alone["joint_success_at_3"])
 
     def collapsed(self) -> list[str]:
         """Return the classes whose recall misses its gate."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moola_mlflow.core import Metrics
-from moola_mlflow.evaluation import SHOWN_APART, Interval
+from moola_mlflow.evaluation import ORACLE_BASELINES, Interval
 from moola_mlflow.reports.document import Block, Heading, Mono, Notice, Para, Picture, Strong, Table, Text
 from moola_mlflow.reports.run_report.conclusions import shown, signed, title
 from moola_mlflow.reports.run_report.facts import FINISHED, Tuned
@@ -126,7 +126,7 @@ def impact(pairs: Sequence[Pair], command: str) -> list[Block]:
         for name, row in t.baselines.items():
             d = t.differences.get(name, {}).get("joint_success_at_3")
             cells = [shown(row[key]) if key in row else "–" for key in ("f1_macro", "joint_success_at_3")]
-            word = "not counted: it knows how weak labels are made" if t.weak and name in SHOWN_APART else _word(d)
+            word = "not counted: it knows how weak labels are made" if t.weak and name in ORACLE_BASELINES else _word(d)
             rows.append((title(name, t.kind), *cells, signed(d) if d else "–", word))
         blocks.append(Table(["method", "F1 macro", "Joint@3", "detector minus method (Joint@3)", "result"], rows))
         blocks += _figures(run, t, ("paired_differences",))

@@ -104,11 +104,11 @@ def test_the_features_of_the_labelled_windows_are_checked_as_those_of_bars_are(t
     assert done.out.count("Warning: features drifted") == 1  # the encoder's own report is made up
 
 
-def test_what_was_given_in_vain_is_told(tuned: Tuned) -> None:
+def test_keys_without_effect_are_named(tuned: Tuned) -> None:
     _, run, done = tuned
-    told = "without effect: encoder.hidden=3, encoder.layers=1; a given encoder brings its own."
-    assert f"Warning: {told}" in done.out
-    assert told in run.data.tags["moola.warnings"]
+    warning = "no effect: encoder.hidden=3, encoder.layers=1; a given encoder has its own."
+    assert f"Warning: {warning}" in done.out
+    assert warning in run.data.tags["moola.warnings"]
 
 
 def test_each_fold_is_a_finished_run_nested_in_it_with_its_curves(tuned: Tuned) -> None:

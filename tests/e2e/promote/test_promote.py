@@ -22,7 +22,7 @@ from small_models import small_detector, small_encoder, windows
 import moola_mlflow
 from moola_mlflow.cli import main
 from moola_mlflow.core import read_preset, resolve
-from moola_mlflow.evaluation.gates import OTHER_INPUTS
+from moola_mlflow.evaluation.gates import OVER_OTHER_INPUTS
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder
@@ -359,11 +359,11 @@ def test_a_trained_detector_meets_the_shipped_gates_becomes_champion_and_finds_p
     """
     tuned = newest(store, command(store, "finetune", **TRAINED))
     assert tuned.data.tags["moola.gates"] == "passed"
-    assert OTHER_INPUTS in tuned.data.tags[NOTE]
+    assert OVER_OTHER_INPUTS in tuned.data.tags[NOTE]
     code, said, run = promote()
     assert code == 0, said
     assert "moola-detector: champion is now version 1, it was unset before\nGates passed" in said
-    assert said.count(f" > 0, {OTHER_INPUTS}\n") == 1
+    assert said.count(f" > 0, {OVER_OTHER_INPUTS}\n") == 1
     assert store.client.get_model_version("moola-detector", "1").tags["moola.delta_inputs"] == "encoding"
     shipped = read_preset(ROOT / "configs" / "gates.yaml")["gates"]
     assert {key: store.config(run)["gates"][key] for key in shipped} == shipped

@@ -21,7 +21,7 @@ from tests.e2e.promote.test_promote import NO_GAIN, aliases, register, stored
 
 UNTRAINED = {"encoder": "untrained", "labels.n": "300", "bars.sample_bars": "120000", "folds": "3", "epochs": "10",
              "cv.workers": "1", "seed": "13"}  # fmt: skip
-OVER_OTHERS = "over the networks without pre-training, which read an encoding in the place of path features"
+OVER_OTHERS = "over the networks without pre-training, which read an encoding instead of path features"
 
 
 @pytest.fixture(scope="module")

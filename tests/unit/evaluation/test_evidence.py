@@ -16,7 +16,7 @@ from small_evidence import FOLDS, KEYS, LABELS, SKILL, evidence, outcomes
 from moola_mlflow.core import CvConfig, GatesConfig
 from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.evaluation.crossval import FoldOutcome
-from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUTS, TITLES, Evidence, weigh_evidence
+from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUT_TITLES, TITLES, Evidence, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.gates import GAIN, detector_gates
 from moola_mlflow.labels.labelled_set import LabelledSet
@@ -116,8 +116,8 @@ def test_the_same_predictions_again_under_another_seed_narrow_no_interval() -> N
     again = [replace(fold, seed=seed) for seed in range(5, 13) for fold in once]
     rows = {name: outcomes(skill, i, once) for i, (name, skill) in enumerate(SKILL.items())}
     one, many = (
-        weigh_evidence(LABELS, once, rows),
-        weigh_evidence(LABELS, again, {name: 8 * row for name, row in rows.items()}),
+        collect_evidence(LABELS, once, rows),
+        collect_evidence(LABELS, again, {name: 8 * row for name, row in rows.items()}),
     )
     for metric, name in product(("f1_macro", "joint_success_at_3"), ("scratch", "rule")):
         assert many.differences[name][metric] == pytest.approx(one.differences[name][metric], nan_ok=True)
@@ -140,7 +140,7 @@ def test_windows_that_overlap_are_resampled_together() -> None:
     single = [replace(fold, test=fold.test[::2] // 2) for fold in folds]
     rows = {name: outcomes(skill, i, single) for i, (name, skill) in enumerate(SKILL.items())}
     both = {name: [doubled_rows(outcome) for outcome in each] for name, each in rows.items()}
-    one, two = weigh_evidence(LABELS, single, rows), weigh_evidence(doubled, folds, both)
+    one, two = collect_evidence(LABELS, single, rows), collect_evidence(doubled, folds, both)
     for name in ("scratch", "majority"):
         assert two.differences[name]["joint_success_at_3"] == pytest.approx(one.differences[name]["joint_success_at_3"])
 
@@ -179,7 +179,7 @@ def test_on_weak_labels_the_rule_is_never_the_best_baseline_however_good_it_is()
 def test_a_detector_without_pre_training_never_claims_a_gain() -> None:
     found = replace(evidence(detector=1.0, random_encoder=0.0, majority=0.0), pretrained=False)
     assert found.headline().startswith("No pre-training in this detector: +")
-    gated = found.gated(False)
+    gated = found.gate_figures(False)
     assert gated["pretrained"] is False
     # It is the network that others are compared with: its gain over itself is nothing, whatever a random encoder does.
     assert (gated["delta_against"], gated["delta_joint_success_at_3"]["lo"]) == ("scratch", 0.0)
@@ -199,31 +199,31 @@ def test_evidence_says_whether_the_networks_read_what_the_detector_reads(weighed
     scratch = replace(evidence(detector=0.5, random_encoder=0.3, path_features=0.4), pretrained=False)
     for found, same in ((weighed, True), (scratch, True), (path_alone(), False)):
         assert found.same_inputs is same
-        assert found.gated(False)["delta_same_inputs"] is same
+        assert found.gate_figures(False)["delta_same_inputs"] is same
 
 
 def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wherever_it_stands() -> None:
     found = path_alone()
-    gates = detector_gates(found.gated(False), GatesConfig())
+    gates = detector_gates(found.gate_figures(False), GatesConfig())
     (gain,) = [gate for gate in gates if gate.name == GAIN]
     assert gain.passed
     lines = finetune_console_lines(found, gates)
-    over = "over the networks without pre-training, which read an encoding in the place of path features"
+    over = "over the networks without pre-training, which read an encoding instead of path features"
     assert any(line.startswith(f"  met     {GAIN}") and line.endswith(f" > 0, {over}") for line in lines)
     assert {name: found.title(name) for name in found.differences} == {
-        **{name: TITLES[name] for name in ("pooled_scratch", "majority")}, **OTHER_INPUTS,
+        **{name: TITLES[name] for name in ("pooled_scratch", "majority")}, **OTHER_INPUT_TITLES,
     }  # fmt: skip
-    for name, title in OTHER_INPUTS.items():
+    for name, title in OTHER_INPUT_TITLES.items():
         assert any(line.startswith(f"  {title} ") for line in lines)
         assert not any(TITLES[name] in line for line in lines)
-    assert f"against the best baseline ({OTHER_INPUTS['random_encoder']})" in found.headline()
+    assert f"against the best baseline ({OTHER_INPUT_TITLES['random_encoder']})" in found.headline()
     assert "compare other inputs and heads" in next_step(found, [replace(gain, value=-1.0)], "models:/d/3")
 
 
 def test_the_gate_looks_at_the_network_that_the_gain_is_least_sure_over(weighed: Evidence) -> None:
     sure, unsure = Interval(0.05, 0.03, 0.08), Interval(0.09, -0.02, 0.2)
     gains = {"scratch": {"joint_success_at_3": sure}, "random_encoder": {"joint_success_at_3": unsure}}
-    gated = replace(weighed, differences=gains).gated(False)
+    gated = replace(weighed, differences=gains).gate_figures(False)
     assert gated["delta_against"] == "random_encoder"
     assert gated["delta_joint_success_at_3"]["lo"] == -0.02
 
@@ -271,7 +271,7 @@ def test_a_class_that_is_in_one_fold_alone_leaves_out_what_is_undefined() -> Non
         NestedFold(1, 0, k, 3, order, part, 0, order, order[:0]) for k, part in enumerate(np.array_split(order, 3))
     ]
     rows = {name: outcomes(0.5, i, folds, labels) for i, name in enumerate((DETECTOR, "scratch", "majority"))}
-    found = weigh_evidence(labels, folds, rows)
+    found = collect_evidence(labels, folds, rows)
     assert math.isnan(found.std["recall_retracement"])
     assert "cv/recall_retracement_std" not in found.metrics()
     assert all(math.isfinite(value) for value in found.metrics().values())
@@ -319,15 +319,15 @@ def test_a_refit_gets_the_median_epoch_and_the_geometric_mean_of_the_temperature
 
 
 def test_the_gates_see_the_figures_of_the_cross_validation(weighed: Evidence) -> None:
-    gates = {gate.name: gate for gate in detector_gates(weighed.gated(False), GatesConfig())}
+    gates = {gate.name: gate for gate in detector_gates(weighed.gate_figures(False), GatesConfig())}
     assert gates["f1_macro"].value == weighed.detector["f1_macro"].mean
     assert gates["recall/retracement"].value == weighed.detector["recall_retracement"].mean
     gain = weighed.differences[weighed.best_network()]["joint_success_at_3"]
     assert gates["delta_joint_success_at_3_lo"].value == gain.lo
     assert not gates["delta_joint_success_at_3_lo"].passed
-    assert not {g.name: g for g in detector_gates(weighed.gated(True), GatesConfig())}["identity"].passed
+    assert not {g.name: g for g in detector_gates(weighed.gate_figures(True), GatesConfig())}["identity"].passed
     lone = evidence(detector=1.0, rule=1.0)
-    assert not {g.name: g for g in detector_gates(lone.gated(False), GatesConfig())}[
+    assert not {g.name: g for g in detector_gates(lone.gate_figures(False), GatesConfig())}[
         "delta_joint_success_at_3_lo"
     ].passed
 
@@ -354,7 +354,7 @@ def test_calibration_is_shown_before_and_after_temperature(weighed: Evidence) ->
 def test_the_perfect_error_is_logged_and_said_beside_the_detectors_own(weighed: Evidence) -> None:
     expected = weighed.metrics()["cv/ece_if_calibrated"]
     assert expected == weighed.summary()["ece_if_calibrated"] == weighed.ece_if_calibrated > 0
-    lines = finetune_console_lines(weighed, detector_gates(weighed.gated(False), GatesConfig()))
+    lines = finetune_console_lines(weighed, detector_gates(weighed.gate_figures(False), GatesConfig()))
     assert any(f"a perfectly calibrated detector averages {expected:.3f}" in line for line in lines)
 
 

@@ -200,7 +200,7 @@ def test_a_feature_of_ones_own_may_have_no_bounds() -> None:
     assert said(encoder_gates(card, CONFIG)) == []
 
 
-OVER_OTHERS = "over the networks without pre-training, which read an encoding in the place of path features"
+OVER_OTHERS = "over the networks without pre-training, which read an encoding instead of path features"
 
 
 def test_a_gain_over_networks_with_other_inputs_is_told_as_such_whether_the_gate_is_met_or_missed() -> None:

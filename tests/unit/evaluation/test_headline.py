@@ -20,8 +20,8 @@ def weighed() -> Evidence:
 @pytest.mark.parametrize(
     ("detector", "baseline", "start", "end"),
     [
-        (1.0, 0.0, "Gain: +", "is clear of 0."),
-        (0.0, 1.0, "Loss: -", "is clear of 0 (best of 2, chosen on these windows)."),
+        (1.0, 0.0, "Gain: +", "lies above 0."),
+        (0.0, 1.0, "Loss: -", "lies below 0 (best of 2, chosen on these windows)."),
         (0.5, 0.5, "No gain: ", "covers 0."),
     ],
 )
@@ -54,10 +54,10 @@ def with_gains(weighed: Evidence, best: str, **gains: Interval) -> Evidence:
 @pytest.mark.parametrize(
     ("gains", "start", "end"),
     [
-        ({"path_features": CLEAR}, "Gain: +0.050 [+0.010, +0.090] Joint@3", "of the first is clear of 0."),
+        ({"path_features": CLEAR}, "Gain: +0.050 [+0.010, +0.090] Joint@3", "of the first lies above 0."),
         ({"path_features": OPEN}, "No gain: +0.060 [-0.010, +0.130] Joint@3", "of the first covers 0."),
         ({"path_features": BELOW}, "Loss: ", "(best of 1, chosen on these windows)."),
-        ({"scratch": CLEAR, "path_features": CLEAR}, "Gain: ", "each 95 % interval of Joint@3 is clear of 0."),
+        ({"scratch": CLEAR, "path_features": CLEAR}, "Gain: ", "each 95 % interval of Joint@3 lies above 0."),
         # Sure of the best baseline and not of path features, whose interval is wider: no gain is claimed.
         ({"scratch": CLEAR, "path_features": OPEN}, "No gain: ", "of the last covers 0."),
         ({"scratch": OPEN, "path_features": CLEAR}, "No gain: ", "of the first covers 0."),
@@ -84,7 +84,7 @@ def test_the_headline_says_in_words_and_figures_how_the_detector_stands_to_path_
     [
         ({"path_features": OPEN}, "Joint@3 against the best baseline (path features alone, same head: no gain)"),
         ({"random_encoder": CLEAR, "path_features": OPEN}, "Joint@3 against path features alone (no gain)."),
-        ({"scratch": CLEAR}, "it reads path features alone: what an encoder adds to them is not asked here."),
+        ({"scratch": CLEAR}, "it reads path features alone, so the gain of an encoder over them is not tested."),
     ],
 )
 def test_without_pre_training_the_headline_says_so_first_and_how_it_stands_to_path_features(

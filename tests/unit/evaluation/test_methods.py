@@ -18,7 +18,7 @@ from moola_mlflow.core import Config, resolve
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.baselines import BASELINES
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
-from moola_mlflow.evaluation.evidence import DETECTOR, NETWORKS, TITLES, Evidence, weigh_evidence
+from moola_mlflow.evaluation.evidence import DETECTOR, NETWORKS, TITLES, Evidence, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.methods import (
     FinetuneSetting,
@@ -107,7 +107,7 @@ def test_every_network_without_pretraining_reads_what_the_detector_reads_or_an_e
     given = setting("frozen", finetune__inputs="encoding") if kind == "frozen encoding" else setting(kind)
     alone = kind in ("frozen encoding", "price_path")
     found, path = methods(given), 0 if alone else 56
-    assert given.which == ("encoding" if alone else "both")
+    assert given.baseline_inputs == ("encoding" if alone else "both")
     for name in NETWORKS:
         method = found.get(name)
         if isinstance(method, NetworkMethod):
@@ -343,7 +343,7 @@ def evidence() -> Evidence:
         probability = np.eye(2)[LABELS.label[fold.test]] * 0.8 + 0.1
         return FoldOutcome(probability, probability, np.stack([LABELS.start, LABELS.end], 1)[fold.test], 1.0, 1)
 
-    return weigh_evidence(LABELS, folds, {name: [said(fold) for fold in folds] for name in (DETECTOR, "scratch")})
+    return collect_evidence(LABELS, folds, {name: [said(fold) for fold in folds] for name in (DETECTOR, "scratch")})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from small_models import small_encoder
 
 from moola_mlflow.core import CvConfig, resolve
 from moola_mlflow.evaluation.crossval import FoldOutcome, HeadMethod, Method, cross_validate, pooled_predictions
-from moola_mlflow.evaluation.evidence import DETECTOR, weigh_evidence
+from moola_mlflow.evaluation.evidence import DETECTOR, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
 from moola_mlflow.evaluation.methods import detector_method, make_setting, refit_detector
 from moola_mlflow.labels.labelled_set import LabelledSet
@@ -188,7 +188,7 @@ def test_a_detector_refitted_on_shuffled_labels_knows_nothing_of_another_series(
     """
     rows = []
     for seed, one in enumerate(shuffles[:REFITTED]):
-        epochs = weigh_evidence(one.labels, one.folds, {DETECTOR: one.outcomes}, pretrained=False).epochs()
+        epochs = collect_evidence(one.labels, one.folds, {DETECTOR: one.outcomes}, pretrained=False).epochs()
         swapped = replace(one.labels, label=1 - one.labels.label)
         rows.append([auroc(refitted(given, epochs, seed), fresh) for given in (one.labels, swapped)])
     both = np.array(rows)

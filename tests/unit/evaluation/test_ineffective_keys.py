@@ -1,4 +1,4 @@
-"""Keys of a fine-tuning that other keys leave without effect, and what the configuration says of its head."""
+"""Keys of a fine-tuning that have no effect because of other keys, and what the configuration says of its head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from paths import ROOT
 
 from moola_mlflow.core import FinetuneKeys, UserError, make_config, read_preset
-from moola_mlflow.evaluation.methods import head_settings, without_effect
+from moola_mlflow.evaluation.methods import head_settings, ineffective_keys
 from moola_mlflow.labels import Targets
 from moola_mlflow.training.head import HeadInputs, HeadSettings, fit_head
 
@@ -27,20 +27,20 @@ def test_the_presets_of_fine_tuning_hold_no_key_in_vain(preset: str) -> None:
     tree = read_preset(CONFIGS / preset)
     config = make_config(FinetuneKeys, tree, {})
     assert {f"{section}.{key}" for section, keys in tree.items() for key in keys} <= set(config.flat())
-    assert without_effect(config) == []
+    assert ineffective_keys(config) == []
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"encoder.hidden": 3, "finetune.encoder": "e"}, "encoder.hidden=3; a given encoder brings its own"),
+        ({"encoder.hidden": 3, "finetune.encoder": "e"}, "encoder.hidden=3; a given encoder has its own"),
         ({"encoder.hidden": 3}, ""),
         ({"labels.n": 60, "labels.path": "l.parquet"}, "labels.n=60; the labels come from a file"),
         ({"finetune.unfreeze_at": 3}, "finetune.unfreeze_at=3; the encoder is frozen"),
     ],
 )
 def test_a_key_that_another_leaves_without_effect_is_told(given: dict[str, object], told: str) -> None:
-    said = without_effect(make_config(FinetuneKeys, {}, given))
+    said = ineffective_keys(make_config(FinetuneKeys, {}, given))
     assert (told in " ".join(said)) if told else said == []
 
 
