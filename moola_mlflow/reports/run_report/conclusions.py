@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from moola_mlflow.evaluation import FEW_GROUPS, OTHER_INPUT_TITLES, PATH_FEATURES, TITLES, Interval
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, Tuned
 
-PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
 IDENTITY = (
     "Identity objective: the encoder saw the steps that it had to reconstruct. Its loss, MAE and skill measure "
     "copying, not understanding."
@@ -108,7 +107,7 @@ def _probe(p: Pretrained) -> list[Conclusion]:
 def of_tuning(t: Tuned) -> list[Conclusion]:
     """Return what a fine-tuning shows, the gain first."""
     if not t.done:
-        return [Conclusion(f"{_phase(t)}: the run is {t.status} and holds no scores.", False)]
+        return [Conclusion(f"The run is {t.status} and holds no scores.", False)]
     out = [_gain(t), *_size(t)]
     for name in t.collapsed():
         recall = t.scores.get(f"recall_{name}")
@@ -121,24 +120,25 @@ def _gain(t: Tuned) -> Conclusion:
     if t.kind == "price_path":
         return Conclusion("This detector reads path features alone: it says nothing about the encoder.")
     if over is None or best is None:
-        return Conclusion(f"{_phase(t)}: there is no network without pre-training to compare with.")
-    network = f"{signed(over[1])} Joint@3 over the {title(over[0])}"
-    rival = f"{signed(best[1])} over the best baseline ({title(best[0])})"
+        return Conclusion("There is no network without pre-training to compare with.")
+    network = f"{signed(over[1])} against the {title(over[0])}"
+    rival = f"{signed(best[1])} against the best baseline ({title(best[0])})"
     if best[0] != PATH_FEATURES and PATH_FEATURES in t.differences:
-        rival += f", {signed(t.differences[PATH_FEATURES]['joint_success_at_3'])} over {title(PATH_FEATURES)}"
+        rival += f"; {signed(t.differences[PATH_FEATURES]['joint_success_at_3'])} against {title(PATH_FEATURES)}"
     if t.claim() == "gain" and over[1].lo > 0:
-        return Conclusion(f"{_phase(t)}: pre-training helps. {network}; {rival}. No interval contains 0.", True)
+        return Conclusion(f"Pre-training helps: Joint@3 {network}; {rival}. No interval contains 0.", True)
     if best[1].hi < 0:
-        text = f"{_phase(t)}: the detector is worse than a method without pre-training. {rival}; {network}."
-        return Conclusion(text, False)
+        return Conclusion(
+            f"The detector is worse than a method without pre-training: Joint@3 {rival}; {network}.", False
+        )
     if over[1].lo > 0:
         return Conclusion(
-            f"{_phase(t)}: pre-training helps the network, {network}. No gain is sure over the methods that need no "
-            f"pre-training, {rival}."
+            f"Pre-training helps the network: Joint@3 {network}. No gain is sure over the methods that need no "
+            f"pre-training: {rival}."
         )
     if over[1].hi < 0:
-        return Conclusion(f"{_phase(t)}: pre-training harms the network. {network}; {rival}.", False)
-    return Conclusion(f"{_phase(t)}: no gain. {network}, an interval that contains 0; {rival}.")
+        return Conclusion(f"Pre-training harms the network: Joint@3 {network}; {rival}.", False)
+    return Conclusion(f"No gain: Joint@3 {network}, an interval that contains 0; {rival}.")
 
 
 def _size(t: Tuned) -> list[Conclusion]:
@@ -160,7 +160,7 @@ def _pointers(t: Tuned) -> list[Conclusion]:
     hit, typical = t.scores.get("hit_at_3"), t.baselines.get("majority", {}).get("hit_at_3")
     if hit is None or typical is None:
         return []
-    figures = f"{shown(hit)} of the centres are within 3 bars, {shown(typical)} if it always named the typical span"
+    figures = f"{shown(hit)} of the centres are within 3 bars, and {shown(typical)} if the typical span is always named"
     if hit.lo > typical.hi:
         return [Conclusion(f"The pointers find the expansion: {figures}.", True)]
     if hit.mean > typical.mean:
@@ -206,7 +206,3 @@ def gate_text(gate: GateRow) -> str:
         return "missed: no value"
     by = f" by {abs(gate.margin):.4g}" if gate.margin else ""
     return f"{'met' if gate.passed else 'missed'}{by}"
-
-
-def _phase(t: Tuned) -> str:
-    return PHASES.get(t.kind, "Fine-tuning")

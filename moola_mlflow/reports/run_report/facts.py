@@ -83,7 +83,8 @@ class Pretrained:
         )
         results, card, skill = (x if isinstance(x, dict) else {} for x in (results, card, skill))
         objective = run.config.get("objective") or {}
-        hubers = skill.get("baseline_huber") or skill.get("ruler_huber") or {}  # the second: files of version 0.1
+        # Version 0.1 wrote another prefix.
+        hubers: dict[str, Any] = next((value for key, value in skill.items() if key.endswith("_huber")), {})
         identity = run.tags.get(Tags.IDENTITY) == "true"
         metrics = run.metrics
         done = bool(results) and Metrics.TEST_HUBER in metrics
@@ -147,7 +148,7 @@ class Tuned:
     warnings: str = ""
     gates: Sequence[GateRow] = ()
     others: int = 0
-    """Number of encoders that it reads beside the reported one."""
+    """Number of encoders that it reads in addition to the reported one."""
 
     @property
     def done(self) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moola_mlflow.reports.pretrain_results import bars_parameters, better_encoder_command, launcher_command
-from moola_mlflow.reports.run_report.conclusions import PHASES
 from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
+
+PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ SECTIONS = (
 
 @dataclass
 class Done:
-    """How a command ended, and what it said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ class World:
     unfrozen: str
     """Fine-tuning by version 1."""
     published: str
-    """Pre-training, identity objective: version 2, of which there is no fine-tuning."""
+    """Pre-training, identity objective: version 2, without a fine-tuning."""
     scratch: str
     """Fine-tuning without an encoder."""
 

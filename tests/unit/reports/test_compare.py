@@ -1,4 +1,4 @@
-"""Comparison of runs: when a paired difference may be taken, what it is, and what is said where it may not."""
+"""A comparison shows the keys that differ, warns of runs that cannot be compared, and draws any name."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ def texts(found: list[conclusions.Conclusion]) -> str:
 @pytest.mark.parametrize(
     ("network", "best", "good", "said"),
     [
-        ((0.1, 0.3), (0.02, 0.2), True, "pre-training helps."),
+        ((0.1, 0.3), (0.02, 0.2), True, "Pre-training helps: "),
         ((0.1, 0.3), (-0.05, 0.1), None, "helps the network"),
-        ((-0.1, 0.1), (-0.1, 0.1), None, "no gain."),
+        ((-0.1, 0.1), (-0.1, 0.1), None, "No gain: "),
         ((-0.1, 0.1), (-0.3, -0.1), False, "worse than a method without pre-training"),
-        ((-0.3, -0.1), (-0.2, 0.1), False, "pre-training harms the network"),
+        ((-0.3, -0.1), (-0.2, 0.1), False, "Pre-training harms the network"),
     ],
 )
 def test_what_is_said_of_the_gain_follows_from_its_intervals(
@@ -45,7 +45,7 @@ def test_the_first_sentence_is_the_headline_of_the_last_fine_tuning_or_says_that
     )  # fmt: skip
     assert (unsure.against_best()[1].lo, conclusions.main_conclusion([unsure]).good) == (0.1, None)
     assert "No gain is sure" in conclusions.of_tuning(unsure)[0].text
-    assert "+0.100 [-0.100, +0.300] over path features alone" in conclusions.of_tuning(unsure)[0].text
+    assert "+0.100 [-0.100, +0.300] against path features alone" in conclusions.of_tuning(unsure)[0].text
     assert conclusions.main_conclusion([gain]).text == "HEADLINE"
     assert "not known" in conclusions.main_conclusion([]).text
     assert "not known" in conclusions.main_conclusion([replace(gain, scores={})]).text

@@ -66,7 +66,7 @@ def test_where_labels_or_folds_differ_there_is_no_difference_but_a_reason(second
 
 
 def labelled(tmp_path: Path) -> tuple[LabelledSet, dict[str, Any]]:
-    """Windows of which some overlap, in a file, and the configuration that names it."""
+    """Write windows, some of them overlapping, to a file; return them and the configuration that names the file."""
     labels = replace(small_labels(40, times="crowded"), window_id=np.array([f"w{i}" for i in range(40)]))
     write_labels(labels, tmp_path / "labels.parquet")
     read = read_labels(tmp_path / "labels.parquet")
