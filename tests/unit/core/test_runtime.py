@@ -17,7 +17,6 @@ from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.core import Config, RuntimeConfig, read_preset, resolve, runtime
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupts
-from moola_mlflow.training.distributed import World, describe_processes, differences
 
 CONFIGS = ROOT / "configs"
 
@@ -69,12 +68,6 @@ def test_no_command_tunes_the_allocator_where_that_is_off(
     assert run.data.tags.get("moola.allocator", "as it comes") == "as it comes"
 
 
-def test_how_a_batch_is_shared_out_is_said_in_words() -> None:
-    assert describe_processes(1, 2, 1) == "2 parts of one thread"
-    assert describe_processes(1, 1, 4) == "one part of 4 threads"
-    assert describe_processes(2, 1, 1) == "2 processes, each with one part of one thread"
-
-
 @pytest.mark.parametrize("tune", ["on", "off"])
 def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tune: str) -> None:
     environment: dict[str, str] = {}
@@ -119,13 +112,3 @@ def test_a_process_without_a_gpu_of_its_own_is_told_how_many_there_are(monkeypat
     monkeypatch.setenv("LOCAL_RANK", "4")
     with pytest.raises(UserError, match=r"process 4 of this machine.*torch sees 4.*--nproc-per-node"):
         runtime.pick_device("cuda")
-
-
-def test_every_item_on_which_processes_differ_is_named_with_its_values() -> None:
-    alike = {"precision": "bf16", "trainer.seed": "17"}
-    assert differences([alike, dict(alike), dict(alike)]) == []
-    assert differences([alike, {**alike, "precision": "fp32"}, alike, {"precision": "fp32"}]) == [
-        "precision is bf16 in process 0, 2 and fp32 in process 1, 3",
-        "trainer.seed is 17 in process 0, 1, 2 and not there in process 3",
-    ]
-    World().compare(alike)  # alone, there is nobody to differ from

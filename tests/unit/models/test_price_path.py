@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.objectives.base import leak
-from moola_mlflow.models.objectives.baselines import window_around
 from moola_mlflow.models.objectives.masked import Masked
 from moola_mlflow.models.objectives.price_path import TARGETS, PricePath, path_targets
 from moola_mlflow.windows.batches import Batch
@@ -117,14 +116,6 @@ def test_targets_are_scored_on_the_training_scale_and_clipped() -> None:
     assert not there_BTK[:, :20].any()
     objective.std.fill_(1e-3)
     assert float(objective._targets(batch)[0].abs().max()) == 6.0
-
-
-def test_the_baselines_input_is_the_step_and_its_five_neighbours_each_side() -> None:
-    z = torch.arange(1.0, 41.0).reshape(1, 20, 2)
-    around = window_around(z).reshape(20, 2, 11)
-    assert around[10].tolist() == z[0, 5:16].T.tolist()
-    assert around[0, :, :5].abs().sum() == 0
-    assert around[0, :, 5:].tolist() == z[0, 0:6].T.tolist()
 
 
 def test_a_device_without_doubles_fits_targets_and_looks_for_leaks() -> None:

@@ -19,7 +19,7 @@ from moola_mlflow.core.runtime import seeded_generator
 from moola_mlflow.models import encoders
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.bilstm import BiLSTM
-from moola_mlflow.models.encoders.keyed_dropout import Dropout, can_be_shared, stream
+from moola_mlflow.models.encoders.keyed_dropout import Dropout, can_be_shared
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.training import engine
 from moola_mlflow.training.events import MemoryRanOut
@@ -228,40 +228,6 @@ def test_another_error_is_not_taken_for_want_of_memory(windows: Windows, tmp_pat
     trainer.model.encoder.encode = lambda z_BTF: z_BTF @ z_BTF  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="size"):
         one_step(trainer)
-
-
-def test_dropout_of_some_rows_is_a_slice_of_that_of_all() -> None:
-    layer = Dropout(0.4).train()
-    h = torch.ones(10, 7, 6)  # 42 values a window: no multiple of 16
-    with stream(5, [slice(0, 10)]):
-        whole, second = layer(h), layer(h)
-    assert not torch.equal(whole, second)
-    with stream(5, [slice(2, 5), slice(8, 10)]):
-        part, part_second = layer(h[:5]), layer(h[:5])
-    assert torch.equal(part, torch.cat([whole[2:5], whole[8:]]))
-    assert torch.equal(part_second, torch.cat([second[2:5], second[8:]]))
-    with stream(6, [slice(0, 10)]):
-        assert not torch.equal(layer(h), whole)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("p", [0.1, 0.65, 0.999])
-def test_dropout_drops_its_share_and_keeps_the_mean(p: float, dtype: torch.dtype) -> None:
-    h = torch.ones(64, 105, 64, dtype=dtype, requires_grad=True)
-    with stream(1, [slice(0, 64)]):
-        out = Dropout(p).train()(h)
-    out.float().sum().backward()
-    assert h.grad is not None
-    kept = (out != 0).float().mean().item()
-    assert kept == pytest.approx(1 - p, abs=5 * (p * (1 - p) / out.numel()) ** 0.5 + 1e-5)
-    assert out.max().item() == pytest.approx(1 / (1 - p), rel=0.01)
-    assert torch.equal(h.grad, out.detach())
-
-
-def test_dropout_does_nothing_in_evaluation_or_at_zero() -> None:
-    h = torch.randn(2, 3, 4)
-    assert Dropout(0.5).eval()(h) is h
-    assert Dropout(0.0).train()(h) is h
 
 
 class Foreign(Encoder):

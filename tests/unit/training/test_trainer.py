@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -196,41 +195,6 @@ def test_a_gpu_is_asked_for_nothing_once_a_peer_is_lost(windows, tmp_path, monke
 def test_the_others_wait_for_longer_than_torchrun_leaves_a_process_that_hangs() -> None:
     left = inspect.signature(LocalElasticAgent).parameters["shutdown_timeout"].default
     assert left < stale_runs.PATIENCE_S
-
-
-def test_a_state_of_another_kind_of_device_is_refused_in_words_before_anything_is_changed(windows, tmp_path) -> None:
-    trained = make_trainer(windows, tmp_path, **{"trainer.epochs": 1})
-    trained.fit()
-    state = checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)
-    assert state["device"] == "cpu"
-    state["rng"]["draws"] = state["rng"]["draws"][:16]  # as long as a GPU's
-    trainer = make_trainer(windows, tmp_path)
-    before = weights(trainer)
-    for device, said in (("cuda", "written on cuda, and cpu"), (None, "written on another kind of device, and cpu")):
-        state["device"] = device
-        if device is None:
-            del state["device"]
-        with pytest.raises(UserError, match=rf"{said}.*allowed: .*resume on the same kind of device"):
-            trainer.restore(state)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in weights(trainer).items())
-
-
-@pytest.mark.parametrize(("saved", "own", "taken"), [(1, 0, 0), (1, 3, 0), (8, 3, 3), (2, 5, 1), (0, 0, None)])
-def test_a_gpu_takes_its_own_generator_of_as_many_as_a_file_holds_and_stays_in_one_part(
-    windows, tmp_path, monkeypatch, saved: int, own: int, taken: int | None
-) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: given.append((int(state), device)))
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor(device.index))
-    trainer = make_trainer(windows, tmp_path)
-    trainer.device = torch.device("cuda", own)
-    state = trainer.state()
-    assert state["rng"]["cuda"] == [torch.tensor(own)]
-    del state["device"]  # a file of an earlier version
-    state |= {"shards": 8, "rng": {**state["rng"], "cuda": [torch.tensor(i) for i in range(saved)]}}
-    trainer.restore(state)
-    assert given == ([] if taken is None else [(taken, trainer.device)])
-    assert trainer.engine.parts == 1
 
 
 def test_windows_a_epoch_are_a_permutation_that_changes_with_the_epoch(windows, tmp_path) -> None:
