@@ -212,7 +212,7 @@ CASES = {
     "data": Case(
         lambda world, out: {
             **{"bars": str(world.raw), "bars.instrument": "front", "out": str(out / "es.parquet")},
-            **{"windows.length": "2", "windows.warmup": "0"},  # the file holds a few bars
+            "windows.length": "2",  # the file holds a few bars
         },
         check_data,
     ),
