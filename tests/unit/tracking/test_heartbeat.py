@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -47,37 +48,41 @@ def beat(age_s: float, host: str = "elsewhere", pid: int = 1, over: bool = False
 @pytest.mark.parametrize(
     ("coordinator", "expected"),
     [
-        ({}, None),
-        ({Tags.COORDINATOR: beat(1)}, True),
-        ({Tags.COORDINATOR: beat(2 * heartbeat.SILENT_S)}, False),
-        ({Tags.COORDINATOR: beat(1, over=True)}, False),
-        ({Tags.COORDINATOR: beat(1, host_name(), NO_PID)}, False),
-        ({Tags.COORDINATOR: beat(1, host_name(), os.getpid())}, True),
+        (dict, None),
+        (lambda: {Tags.COORDINATOR: beat(1)}, True),
+        (lambda: {Tags.COORDINATOR: beat(2 * heartbeat.SILENT_S)}, False),
+        (lambda: {Tags.COORDINATOR: beat(1, over=True)}, False),
+        (lambda: {Tags.COORDINATOR: beat(1, host_name(), NO_PID)}, False),
+        (lambda: {Tags.COORDINATOR: beat(1, host_name(), os.getpid())}, True),
     ],
     ids=["no heartbeat", "fresh", "silent", "ended", "dead", "alive"],
 )
 def test_a_sweep_is_worked_on_while_its_coordinator_lives(
-    client: mlflow.MlflowClient, coordinator: dict[str, str], expected: bool | None
+    client: mlflow.MlflowClient, coordinator: Callable[[], dict[str, str]], expected: bool | None
 ) -> None:
-    assert is_worked_on(client.create_run("0", tags={Tags.STAGE: "sweep", **coordinator})) is expected
+    assert is_worked_on(client.create_run("0", tags={Tags.STAGE: "sweep", **coordinator()})) is expected
 
 
 @pytest.mark.parametrize(
     ("worker", "coordinator", "status", "expected"),
     [
-        (["elsewhere", 1], {Tags.COORDINATOR: beat(1)}, "RUNNING", True),
-        ([host_name(), NO_PID], {Tags.COORDINATOR: beat(1)}, "RUNNING", False),
-        (["elsewhere", 1], {Tags.COORDINATOR: beat(2 * heartbeat.SILENT_S)}, "RUNNING", False),
-        (["elsewhere", 1], {Tags.COORDINATOR: beat(1, over=True)}, "RUNNING", True),
-        (["elsewhere", 1], {}, "RUNNING", True),
-        (["elsewhere", 1], {}, "KILLED", False),
+        (["elsewhere", 1], lambda: {Tags.COORDINATOR: beat(1)}, "RUNNING", True),
+        ([host_name(), NO_PID], lambda: {Tags.COORDINATOR: beat(1)}, "RUNNING", False),
+        (["elsewhere", 1], lambda: {Tags.COORDINATOR: beat(2 * heartbeat.SILENT_S)}, "RUNNING", False),
+        (["elsewhere", 1], lambda: {Tags.COORDINATOR: beat(1, over=True)}, "RUNNING", True),
+        (["elsewhere", 1], dict, "RUNNING", True),
+        (["elsewhere", 1], dict, "KILLED", False),
     ],
     ids=["fresh sweep", "dead worker", "silent sweep", "one command ended", "an early sweep", "an early sweep ended"],
 )
 def test_a_trial_is_worked_on_while_its_worker_and_its_sweep_live(
-    client: mlflow.MlflowClient, worker: list[object], coordinator: dict[str, str], status: str, expected: bool
+    client: mlflow.MlflowClient,
+    worker: list[object],
+    coordinator: Callable[[], dict[str, str]],
+    status: str,
+    expected: bool,
 ) -> None:
-    parent = client.create_run("0", tags={Tags.STAGE: "sweep", **coordinator}).info.run_id
+    parent = client.create_run("0", tags={Tags.STAGE: "sweep", **coordinator()}).info.run_id
     client.update_run(parent, status=status)
     tags = {Tags.STAGE: "trial", Tags.PARENT: parent, Tags.WORKER: json.dumps(worker)}
     assert is_worked_on(client.create_run("0", tags=tags)) is expected
