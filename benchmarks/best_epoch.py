@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow.core import Config, CvConfig
+from moola_mlflow.core import CvConfig, FinetuneKeys
 from moola_mlflow.evaluation.crossval import HeadMethod, cross_validate
 from moola_mlflow.evaluation.folds import plan_folds
 from moola_mlflow.evaluation.metrics import scores
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    labels, rows = sample_labels(Config(), arguments.n, 17), []
+    labels, rows = sample_labels(FinetuneKeys(), arguments.n, 17), []
     for head in ("pooled", "span"):
         for kind in ("true", "shuffled"):
             for seed in arguments.seeds:

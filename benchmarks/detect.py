@@ -22,7 +22,7 @@ from benchmarks.roofline import encoder_flops, gemm_rates
 from benchmarks.synthetic_months import machine
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core import BarsConfig, resolve, runtime
+from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, runtime
 from moola_mlflow.labels.surge_rule import CLASSES
 from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.models.encoders import build_encoder
@@ -43,7 +43,7 @@ WITHOUT = "detector without an encoder"
 def full_size() -> PatternDetector:
     """Return a detector of the default size with random weights."""
     torch.manual_seed(0)
-    config = resolve({}, {})
+    config = make_config(PretrainKeys, {}, {})
     encoder = build_encoder("bilstm", FEATURES, HIDDEN, 2, 0.1)
     encoder.card = describe_encoder(config, encoder)
     head = Detector("span", num_inputs(encoder, "both"), 2, (5, 12))

@@ -26,7 +26,7 @@ import pandas as pd
 from benchmarks.synthetic_months import machine
 from benchmarks.table import spread
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, resolve
+from moola_mlflow.core import BarsConfig, PretrainKeys, make_config
 from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.windows.windows import make_windows
 
@@ -99,7 +99,7 @@ def epoch_share(num_bars: int, rounds: int) -> list[float]:
 
     runtime.tune_allocator()
     torch.set_num_threads(1)
-    config = resolve({}, {})
+    config = make_config(PretrainKeys, {}, {})
     source = setup.batch_source(make_windows(read_bars(BarsConfig(sample_bars=num_bars))), config, torch.device("cpu"))
     model = build_model(config, source, torch.zeros(len(source.names)), torch.ones(len(source.names)))
     optimizer, draws = torch.optim.AdamW(model.parameters()), torch.Generator().manual_seed(0)

@@ -63,7 +63,7 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     """Return the seconds of the detector's folds, from labels in memory to predictions."""
     import torch
 
-    from moola_mlflow.core import read_preset, resolve, runtime
+    from moola_mlflow.core import FinetuneKeys, make_config, read_preset, runtime
     from moola_mlflow.evaluation.crossval import cross_validate
     from moola_mlflow.evaluation.folds import plan_folds
     from moola_mlflow.evaluation.methods import detector_method, make_setting
@@ -71,7 +71,7 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     from moola_mlflow.labels.weak import sample_labels
     from moola_mlflow.models.files.encoder import load_from_path
 
-    config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), overrides)
+    config = make_config(FinetuneKeys, read_preset(ROOT / "configs" / "finetune.yaml"), overrides)
     labels = sample_labels(config, config.labels.n, config.labels.seed)
     started = time.perf_counter()
     setting = make_setting(labels, [load_from_path(encoder_folder)], config, torch.device("cpu"), "fp32")

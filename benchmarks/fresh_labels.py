@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "fresh_labels.json")
     arguments = parser.parse_args()
     prepare()
-    from moola_mlflow.core import read_preset, resolve
+    from moola_mlflow.core import FinetuneKeys, make_config, read_preset
     from moola_mlflow.evaluation.crossval import pooled_predictions
     from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.weak import sample_labels
@@ -134,7 +134,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for k, seed in enumerate(seeds):
             fresh = {**few, "labels.sample_seed": str(arguments.first + k)}
-            config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), fresh)
+            config = make_config(FinetuneKeys, read_preset(ROOT / "configs" / "finetune.yaml"), fresh)
             labels = sample_labels(config, config.labels.n, config.labels.seed)
             groups = overlap_groups(labels, across_instruments=True)
             folds, outcomes = run_seed(labels, seed, pretrained(folder, seed, small), fresh, WANTED)

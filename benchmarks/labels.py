@@ -79,7 +79,7 @@ def run_seed(
     """Return one seed's folds and what each of the wanted methods said of them."""
     import torch
 
-    from moola_mlflow.core import read_preset, resolve, runtime
+    from moola_mlflow.core import FinetuneKeys, make_config, read_preset, runtime
     from moola_mlflow.evaluation.crossval import cross_validate
     from moola_mlflow.evaluation.folds import plan_folds
     from moola_mlflow.evaluation.methods import build_methods, make_setting
@@ -90,7 +90,7 @@ def run_seed(
     precision = runtime.pick_precision("auto", torch.device("cpu"))
     methods: dict[str, Any] = {}
     for inputs in ("encoding", "both"):
-        config = resolve(preset, {**overrides, "finetune.inputs": inputs, "cv.repeats": "3"})
+        config = make_config(FinetuneKeys, preset, {**overrides, "finetune.inputs": inputs, "cv.repeats": "3"})
         setting = make_setting(labels, [load_from_path(encoder)], config, torch.device("cpu"), precision)
         for method in build_methods(setting):
             own = method.name in ("detector", "scratch", "random_encoder")
@@ -184,13 +184,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "labels.json")
     arguments = parser.parse_args()
     prepare()
-    from moola_mlflow.core import read_preset, resolve
+    from moola_mlflow.core import FinetuneKeys, make_config, read_preset
     from moola_mlflow.labels.weak import sample_labels
 
     seeds, small, few = arguments.seeds, {}, {}
     if arguments.smoke:
         seeds, small, few = [13], SMALL, FEW
-    config = resolve(read_preset(ROOT / "configs" / "finetune.yaml"), few)
+    config = make_config(FinetuneKeys, read_preset(ROOT / "configs" / "finetune.yaml"), few)
     labels = sample_labels(config, config.labels.n, config.labels.seed)
     folds: list[Any] = []
     outcomes: dict[str, list[Any]] = {}

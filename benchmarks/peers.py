@@ -40,14 +40,14 @@ def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Return configuration, data and a model: the same for all."""
     import torch
 
-    from moola_mlflow.core import read_preset, resolve
+    from moola_mlflow.core import PretrainKeys, make_config, read_preset
     from moola_mlflow.training.setup import build_model, prepare
 
     overrides = {
         "bars.sample_bars": arguments.bars, "trainer.epochs": arguments.epochs, "encoder.hidden": arguments.hidden,
         "trainer.patience": arguments.epochs, "trainer.seed": arguments.seed,
     }  # fmt: skip
-    config = resolve(read_preset(ROOT / "configs" / "stones.yaml"), overrides)
+    config = make_config(PretrainKeys, read_preset(ROOT / "configs" / "stones.yaml"), overrides)
     data = prepare(config, torch.device("cpu"))
     return config, data, build_model(config, data.source, data.mean, data.std)
 

@@ -40,7 +40,7 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
     import torch
     from optuna.trial import TrialState
 
-    from moola_mlflow.core import read_preset, resolve, runtime
+    from moola_mlflow.core import PretrainSweepKeys, make_config, read_preset, runtime
     from moola_mlflow.sweep.attach import join_study
     from moola_mlflow.sweep.pretrain_trials import PretrainTrials
     from moola_mlflow.sweep.space import Space
@@ -53,7 +53,7 @@ def sweep(seed: int, pruner: str) -> dict[str, Any]:
     wanted = {"space": SPACE, "n_trials": NUM_TRIALS, "study": name, "seed": seed}
     wanted |= {"pruner": pruner} if pruner else {}
     preset = {**read_preset(ROOT / "configs" / "stones.yaml"), "sweep": wanted}
-    config = resolve(preset, SMALL)
+    config = make_config(PretrainSweepKeys, preset, SMALL)
     space, url = Space.of(config), locate_storage("", mlflow.get_tracking_uri())[0]
     coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
     begun = time.process_time()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_months import machine
-from moola_mlflow.core import runtime
+from moola_mlflow.core import PretrainKeys, make_config, runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -118,11 +118,11 @@ def products_rate(
 def make_trainer(arguments: argparse.Namespace, cores: int) -> Any:
     import torch
 
-    from moola_mlflow.core import read_preset, resolve
+    from moola_mlflow.core import read_preset
     from moola_mlflow.training.setup import build_trainer, prepare
 
     overrides = {"bars.sample_bars": arguments.bars, "encoder.hidden": arguments.hidden, "runtime.shards": cores}
-    config = resolve(read_preset(ROOT / "configs" / "stones.yaml"), overrides)
+    config = make_config(PretrainKeys, read_preset(ROOT / "configs" / "stones.yaml"), overrides)
     device = torch.device("cpu")
     return build_trainer(config, prepare(config, device), runtime.pick_precision("auto", device))
 

@@ -58,7 +58,7 @@ def do_read(store: str) -> dict[str, float]:
     import torch
 
     from moola_mlflow.bars.reader import read_bars
-    from moola_mlflow.core import resolve, runtime
+    from moola_mlflow.core import PretrainKeys, make_config, runtime
     from moola_mlflow.training import setup
     from moola_mlflow.training.setup import build_model
     from moola_mlflow.windows.feature_stats import feature_statistics
@@ -67,7 +67,7 @@ def do_read(store: str) -> dict[str, float]:
     runtime.tune_allocator()
     torch.set_num_threads(1)
     base = peak_mib()
-    config = resolve({}, {"bars.path": store, "encoder.hidden": str(HIDDEN)})
+    config = make_config(PretrainKeys, {}, {"bars.path": store, "encoder.hidden": str(HIDDEN)})
     t0 = time.perf_counter()
     bars = read_bars(config.bars)
     t1 = time.perf_counter()

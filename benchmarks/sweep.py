@@ -33,7 +33,7 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
     """Run a sweep of trivial trials and return CPU and wall seconds a trial, whole and in its first and last tenth."""
     import mlflow
 
-    from moola_mlflow.core import Config, resolve
+    from moola_mlflow.core import PretrainSweepKeys, make_config
     from moola_mlflow.sweep.attach import join_study
     from moola_mlflow.sweep.space import Space
     from moola_mlflow.sweep.storage import Coordination, locate_storage
@@ -42,7 +42,7 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
 
     at: list[tuple[float, float]] = []
 
-    def trivial(config: Config, report: Reporter) -> TrialOutcome:
+    def trivial(config: PretrainSweepKeys, report: Reporter) -> TrialOutcome:
         value = abs(np.log10(config.optimizer.lr) + 2) + config.encoder.dropout
         for step in range(EPOCHS):
             report.epoch(step, value + 1 / (step + 1), {"lr": config.optimizer.lr})
@@ -52,7 +52,7 @@ def measure(num_trials: int, round_: int) -> dict[str, float]:
         at.append((time.process_time(), time.perf_counter()))
 
     sweep = {"space": SPACE, "n_trials": num_trials, "study": f"bench-{num_trials}-{round_}"}
-    config = resolve({"sweep": sweep}, {})
+    config = make_config(PretrainSweepKeys, {"sweep": sweep}, {})
     space = Space.of(config)
     coordination = Coordination(
         locate_storage("", mlflow.get_tracking_uri())[0], config.sweep.heartbeat_s, config.sweep.grace_s

@@ -16,7 +16,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import read_preset, resolve
+from moola_mlflow.core import PretrainKeys, make_config, read_preset
 from moola_mlflow.core.runtime import BASELINE_FIT, EVALUATION, seeded_generator
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["stones"])
     print("| preset | trees: skill against the best baseline | candle | state |\n|---|---|---|---|")
     for preset in parser.parse_args().presets:
-        config = resolve(read_preset(f"configs/{preset}.yaml"), {})
+        config = make_config(PretrainKeys, read_preset(f"configs/{preset}.yaml"), {})
         windows = make_windows(read_bars(config.bars))
         split = split_by_time(windows, config.split)
         source = BatchSource(windows, config.features.set, Hybrid(), config.windows.warmup, torch.device("cpu"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.objectives.hidden_path import CHANNEL, ChannelSource, HiddenPath, path_channel
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, SplitConfig, resolve, runtime
+from moola_mlflow.core import BarsConfig, PretrainKeys, SplitConfig, make_config, runtime
 from moola_mlflow.evaluation.probing import frozen_copy, probe
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.features.zigzag import Hybrid
@@ -106,7 +106,7 @@ def pretrain(variant: Variant, seed: int, scale: Scale) -> Pretrained:
     """Train one variant on sample bars of seed 1, keep its best epoch, and probe it on held-out bars."""
     started = time.perf_counter()
     base = {"encoder.hidden": scale.hidden, "trainer.epochs": scale.epochs, "trainer.seed": seed}
-    config = resolve({}, {**base, **variant.settings, "trainer.epochs": _epochs(variant, scale)})
+    config = make_config(PretrainKeys, {}, {**base, **variant.settings, "trainer.epochs": _epochs(variant, scale)})
     windows = make_windows(read_bars(BarsConfig(sample_bars=scale.bars)), stride=config.windows.stride)
     kind = ChannelSource if variant.channel else BatchSource
     source = kind(windows, FEATURES, Hybrid(), config.windows.warmup, torch.device("cpu"))

@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from moola_mlflow.core import read_preset, resolve
+from moola_mlflow.core import PretrainKeys, make_config, read_preset
 from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, Checkpointer, about_training, load_checkpoint
 from moola_mlflow.models.files.encoder import describe_encoder, describe_training, save_encoder
 from moola_mlflow.training.setup import build_trainer, prepare
@@ -48,7 +48,7 @@ def pretrain(folder: Path, number: int) -> None:
     """Train one encoder of the preset and save it with its scores by epoch."""
     seed, rules_seed = ENCODERS[number]
     keys = {"trainer.seed": seed, "objective.rules_seed": rules_seed, "runtime.shards": 1}
-    config = resolve(read_preset(ROOT / "configs" / "rules.yaml"), keys)
+    config = make_config(PretrainKeys, read_preset(ROOT / "configs" / "rules.yaml"), keys)
     cpu, wall = time.process_time(), time.perf_counter()
     data = prepare(config, torch.device("cpu"))
     checkpoints = folder / f"checkpoints{number}"

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from moola_mlflow.core.config.base import CommandKeys, Section, current_name
     from moola_mlflow.core.config.commands import (
         COMMANDS,
-        Config,
         DataKeys,
         DetectKeys,
         FeaturesKeys,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
         EncoderLimits,
         FinetuneConfig,
         GateLimits,
-        GatesConfig,
     )
     from moola_mlflow.core.config.features import FeaturesConfig
     from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
         every_key,
         make_config,
         readers_of,
-        resolve,
         sections_of,
     )
     from moola_mlflow.core.config.sweep import Dimension, SweepConfig
@@ -119,7 +116,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "config.commands": (
             "COMMANDS",
-            "Config",
             "DataKeys",
             "DetectKeys",
             "FeaturesKeys",
@@ -141,7 +137,6 @@ __all__, __getattr__, __dir__ = lazy_face(
             "EncoderLimits",
             "FinetuneConfig",
             "GateLimits",
-            "GatesConfig",
         ),
         "config.features": ("FeaturesConfig",),
         "config.labels": (
@@ -160,7 +155,6 @@ __all__, __getattr__, __dir__ = lazy_face(
             "every_key",
             "make_config",
             "readers_of",
-            "resolve",
             "sections_of",
         ),
         "config.sweep": (

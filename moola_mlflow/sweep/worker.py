@@ -237,8 +237,7 @@ def build_pruner(config: SweepKeys) -> optuna.pruners.BasePruner:
         if sweep.budget != "epochs":  # trials differ in length; Optuna takes that of the first complete one
             return optuna.pruners.HyperbandPruner(min_resource=least, reduction_factor=3)
         most = config.trainer.epochs
-        if sweep.stage == "finetune":
-            assert isinstance(config, FinetuneSweepKeys)
+        if isinstance(config, FinetuneSweepKeys):
             most = config.cv.folds * config.cv.repeats
         least = min(least, most)
         return optuna.pruners.HyperbandPruner(min_resource=least, max_resource=most, reduction_factor=3)

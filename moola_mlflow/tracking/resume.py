@@ -74,7 +74,7 @@ def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> Res
         )
     if kind != "new":
         run_folder.check_run_folder_free(folder)
-    drift = _drift(_config(folder, type(config)), config)
+    drift = _drift(_config(folder), config)
     refused = {key for key in drift if key not in _allowed(config)}
     if refused and kind != "new":
         shown = "; ".join(f"{key} was {drift[key][0]}, is {drift[key][1]}" for key in sorted(refused))
@@ -105,7 +105,7 @@ def _newest(config: PretrainKeys, root: Path) -> Path | None:
     """Return the folder of the unfinished run with the same configuration and the newest checkpoint."""
     for folder in _with_checkpoints(root):
         try:
-            if _drift(_config(folder, type(config)), config):
+            if _drift(_config(folder), config):
                 continue
             run_folder.check_run_folder_free(folder)
         except UserError:
@@ -128,8 +128,8 @@ def _with_checkpoints(root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (folder / "checkpoints" / LATEST_CHECKPOINT).stat().st_mtime, reverse=True)
 
 
-def _config(folder: Path, keys: type[PretrainKeys]) -> PretrainKeys:
-    return make_config(keys, read_preset(folder / Artifacts.CONFIG), {})
+def _config(folder: Path) -> PretrainKeys:
+    return make_config(PretrainKeys, read_preset(folder / Artifacts.CONFIG), {})
 
 
 def _drift(then: PretrainKeys, now: PretrainKeys) -> dict[str, tuple[Any, Any]]:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
-from moola_mlflow.core import Config
+from moola_mlflow.core import SweepKeys
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.queue import TrialQueue
@@ -72,7 +72,7 @@ def test_both_studies_are_equal(stored: tuple[TrialQueue, str]) -> None:
 
 
 def test_why_a_trial_failed_is_known_without_the_database(workdir: Path) -> None:
-    def fails_once(config: Config, report: Reporter) -> TrialOutcome:
+    def fails_once(config: SweepKeys, report: Reporter) -> TrialOutcome:
         if report.trial.number == 2:
             raise TrainingError("the loss is NaN in epoch 3")
         return parabola(config, report)
@@ -92,7 +92,7 @@ def test_why_a_trial_failed_is_known_without_the_database(workdir: Path) -> None
 def test_a_trial_knows_whether_it_is_the_best_so_far(workdir: Path) -> None:
     said: list[bool] = []
 
-    def asks(config: Config, report: Reporter) -> TrialOutcome:
+    def asks(config: SweepKeys, report: Reporter) -> TrialOutcome:
         outcome = parabola(config, report)
         said.append(report.is_best(outcome.value))
         return outcome
@@ -183,7 +183,7 @@ def test_failed_trials_are_replaced_until_too_many_failed(workdir: Path, failing
 
     calls = []
 
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         calls.append(config)
         if failing or len(calls) <= 2:
             raise TrainingError("train/loss is nan")
@@ -202,7 +202,7 @@ def test_failed_trials_are_replaced_until_too_many_failed(workdir: Path, failing
 
 
 def test_pruned_trials_count_and_their_runs_are_killed(workdir: Path) -> None:
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         value = float(report.trial.number)
         for step in range(3):
             report.epoch(step, value, {})
@@ -231,7 +231,7 @@ def test_trials_that_were_interrupted_are_repeated_with_their_values_after_the_d
     class Dead(BaseException):
         """What a killed process looks like to its own code: nothing is told to anybody."""
 
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         if report.trial.number == 1:
             raise Dead
         return parabola(config, report)

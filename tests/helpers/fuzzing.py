@@ -30,7 +30,15 @@ from hypothesis import strategies as st
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.size_limits import FREE_BYTES
-from moola_mlflow.core import BarsConfig, every_key, read_preset, resolve
+from moola_mlflow.core import (
+    COMMANDS,
+    BarsConfig,
+    CommandKeys,
+    dotted_keys,
+    every_key,
+    make_config,
+    read_preset,
+)
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import read_labels
 
@@ -279,9 +287,11 @@ def trees(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     return tree
 
 
-@given(trees(), st.dictionaries(st.sampled_from(KEYS), ODD, max_size=4))
-def config(tree: dict[str, dict[str, Any]], overrides: dict[str, Any]) -> None:
-    attempt(lambda: resolve(tree, overrides).sha256())
+@given(st.sampled_from(list(COMMANDS.values())), trees(), st.dictionaries(st.sampled_from(KEYS), ODD, max_size=4))
+def config(keys: type[CommandKeys], tree: dict[str, dict[str, Any]], overrides: dict[str, Any]) -> None:
+    own = {key: value for key, value in overrides.items() if key in dotted_keys(keys)}
+    attempt(lambda: make_config(keys, tree, own).sha256())
+    attempt(lambda: make_config(keys, tree, overrides).sha256())
 
 
 YAMLS = [
@@ -308,7 +318,8 @@ def yaml(content: bytes, inserted: list[tuple[float, bytes]]) -> None:
     for share, token in inserted:
         at = int(share * len(content))
         content = content[:at] + token + content[at:]
-    attempt(lambda: resolve(read_preset(written("a.yaml", content)), {}).sha256())
+    for keys in COMMANDS.values():
+        attempt(lambda keys=keys: make_config(keys, read_preset(written("a.yaml", content)), {}).sha256())
 
 
 TARGETS = {"csv": csv, "parquet": parquet, "dbn": dbn, "labels": labels, "config": config, "yaml": yaml}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core import resolve
+from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.features.quality import quality_report
 from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.models.encoders.base import Encoder
@@ -36,7 +36,7 @@ def windows(num: int = 5, seed: int = 3) -> np.ndarray:
 
 def small_encoder(features: str = "relativity11", hidden: int = 4, seed: int = 0, **card: Any) -> Encoder:
     """Return a random encoder with the card of one that passed its gates, and ``card`` over it."""
-    config = resolve({}, {"features.set": features, "encoder.hidden": hidden, "encoder.layers": 1})
+    config = make_config(PretrainKeys, {}, {"features.set": features, "encoder.hidden": hidden, "encoder.layers": 1})
     torch.manual_seed(seed)
     size = int(features.removeprefix("relativity"))
     encoder = BiLSTM(size, hidden, layers=1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import mlflow
 
-from moola_mlflow.core import Config, resolve
+from moola_mlflow.core import PretrainSweepKeys, SweepKeys, make_config
 from moola_mlflow.sweep.attach import join_study
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.space import Space
@@ -22,12 +22,12 @@ SPACE = {
 }
 
 
-def configured(**sweep: object) -> Config:
+def configured(**sweep: object) -> PretrainSweepKeys:
     given = {"space": SPACE, "n_trials": 8, "startup_trials": 3, "pruner": "none", "study": "contract", **sweep}
-    return resolve({"sweep": given}, {})
+    return make_config(PretrainSweepKeys, {"sweep": given}, {})
 
 
-def parabola(config: Config, report: Reporter) -> TrialOutcome:
+def parabola(config: SweepKeys, report: Reporter) -> TrialOutcome:
     """A trial without training: three epochs that approach a value."""
     value = abs(config.optimizer.lr - 0.01) + config.encoder.hidden / 1000
     for step in range(3):
@@ -38,12 +38,12 @@ def parabola(config: Config, report: Reporter) -> TrialOutcome:
 class Bench:
     """A sweep of trivial trials in this process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: SweepKeys) -> None:
         self.config, self.space = config, Space.of(config)
         url, _ = locate_storage("", mlflow.get_tracking_uri())
         self.coordination = Coordination(url, 1, 2)
 
-    def sweep(self, objective: Callable[[Config, Reporter], TrialOutcome] = parabola) -> tuple[TrialQueue, str]:
+    def sweep(self, objective: Callable[[SweepKeys, Reporter], TrialOutcome] = parabola) -> tuple[TrialQueue, str]:
         with Run.start("sweep", "bench") as run:
             joined = join_study(self.config, self.space, self.coordination, self.config.sweep.study, run)
             Worker(self.config, self.space, joined.queue, joined.experiment, joined.run_id, objective).run()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, Config, SplitConfig, resolve
+from moola_mlflow.core import BarsConfig, PretrainKeys, SplitConfig, make_config
 from moola_mlflow.features.zigzag import Hybrid
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files.checkpoint import Checkpointer, about_training
@@ -29,10 +29,10 @@ def small_windows(num_bars: int = 12_000) -> Windows:
 
 def make_trainer(windows: Windows, folder: Path, precision: str = "fp32", **overrides: object) -> Trainer:
     """Return a trainer of a small network that keeps its checkpoints in ``folder``."""
-    return trainer_of(resolve({}, {**SMALL, **overrides}), windows, folder, precision)
+    return trainer_of(make_config(PretrainKeys, {}, {**SMALL, **overrides}), windows, folder, precision)
 
 
-def trainer_of(config: Config, windows: Windows, folder: Path, precision: str = "fp32") -> Trainer:
+def trainer_of(config: PretrainKeys, windows: Windows, folder: Path, precision: str = "fp32") -> Trainer:
     source = BatchSource(windows, config.features.set, Hybrid(), config.windows.warmup, torch.device("cpu"))
     split = split_by_time(windows, SplitConfig())
     torch.manual_seed(config.trainer.seed)

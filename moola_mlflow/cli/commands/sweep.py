@@ -9,7 +9,6 @@ import mlflow
 from moola_mlflow.core import (
     FinetuneSweepKeys,
     Interrupts,
-    PretrainSweepKeys,
     SweepKeys,
     configure_allocator,
     configure_threads,
@@ -153,10 +152,8 @@ def build_objective(config: SweepKeys) -> TrialObjective:
     """Return what a trial does, its data prepared. Raises: UserError for a base that cannot be trained."""
     device = pick_device(config.runtime.device)
     precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
-    if config.sweep.stage == "finetune":
-        assert isinstance(config, FinetuneSweepKeys)
+    if isinstance(config, FinetuneSweepKeys):
         return FinetuneTrials(config, device, precision)
-    assert isinstance(config, PretrainSweepKeys)
     trials = PretrainTrials(device, precision)
     trials.data(config)
     return trials

@@ -13,7 +13,6 @@ from moola_mlflow.core.config.evaluation import (
     EncoderGatesConfig,
     FinetuneConfig,
     GateLimits,
-    GatesConfig,
     GivenEncoderConfig,
 )
 from moola_mlflow.core.config.features import FeaturesConfig
@@ -190,36 +189,3 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "doctor": NoKeys,
 }
 """The configuration of every command; a sweep reads that of the command which its trials run."""
-
-
-class Config(
-    PretrainSweepKeys,
-    FinetuneSweepKeys,
-    PretrainKeys,
-    LabelKeys,
-    FeaturesKeys,
-    DataKeys,
-    TourKeys,
-    PromoteKeys,
-    DetectKeys,
-):
-    """Every key of every command."""
-
-    bars: BarsConfig = BarsConfig()
-    features: FeaturesConfig = FeaturesConfig()
-    windows: WindowsConfig = WindowsConfig()
-    split: SplitConfig = SplitConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    trainer: TrainerConfig = TrainerConfig()
-    runtime: TrainingRuntimeConfig = TrainingRuntimeConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    registry: RegistryConfig = RegistryConfig()
-    labels: LabelsConfig = LabelsConfig()
-    finetune: FinetuneConfig = FinetuneConfig()
-    cv: CvConfig = CvConfig()
-    sweep: SweepConfig = SweepConfig()
-    gates: GatesConfig = GatesConfig()
-    detect: DetectConfig = DetectConfig()

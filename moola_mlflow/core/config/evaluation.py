@@ -131,7 +131,3 @@ class DetectorGatesConfig(DetectorLimits, GateModeConfig):
 
 class GateLimits(DetectorLimits, EncoderLimits):
     """What a model version must show before `promote` moves an alias to it."""
-
-
-class GatesConfig(EncoderGatesConfig, DetectorGatesConfig, GateLimits):
-    """What a model version must show, and what happens if it does not."""

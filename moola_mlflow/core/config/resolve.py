@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from moola_mlflow.core.config.base import CommandKeys, Section
-from moola_mlflow.core.config.commands import COMMANDS, Config
+from moola_mlflow.core.config.commands import COMMANDS
 from moola_mlflow.core.errors import UserError, nearest_name
 
 Keys = TypeVar("Keys", bound=CommandKeys)
@@ -69,11 +69,6 @@ def make_config(keys: type[Keys], preset: Mapping[str, Mapping[str, Any]], overr
         return keys.model_validate(tree)
     except ValidationError as e:
         raise UserError("\n".join(_explain(error, valid) for error in e.errors())) from None
-
-
-def resolve(preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Config:
-    """Return the configuration of every command together."""
-    return make_config(Config, preset, overrides)
 
 
 def check_known(given: Mapping[str, Any], valid: Iterable[str]) -> None:

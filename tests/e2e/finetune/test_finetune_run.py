@@ -20,7 +20,7 @@ from sklearn.metrics import f1_score
 from small_labels import small_labels
 
 import moola_mlflow
-from moola_mlflow.core import resolve
+from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.files.detector import load_detector_folder
 
@@ -42,7 +42,7 @@ def test_the_run_is_finished_and_says_what_it_is(tuned: Tuned) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name.startswith("finetune-finetune-17-20")
     assert (tags["moola.stage"], tags["moola.weak_labels"], tags["moola.workers"]) == ("finetune", "true", "1")
-    labels = sample_labels(resolve({}, {"bars.sample_bars": 20_000}), 60, 17)
+    labels = sample_labels(make_config(FinetuneKeys, {}, {"bars.sample_bars": 20_000}), 60, 17)
     assert tags["moola.data_sha256"] == labels.sha256
     (given,) = run.inputs.dataset_inputs
     assert {tag.key: tag.value for tag in given.tags}["sha256"] == labels.sha256
@@ -207,7 +207,7 @@ def test_the_predictions_give_the_logged_scores_and_name_the_labelled_windows(tu
     store, run, _ = tuned
     table = json.loads(store.artifact(run, "predictions.json").read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    labels = sample_labels(resolve({}, {"bars.sample_bars": 20_000}), 60, 17)
+    labels = sample_labels(make_config(FinetuneKeys, {}, {"bars.sample_bars": 20_000}), 60, 17)
     assert [row["window_id"] for row in rows] == labels.window_id.tolist()
     assert [row["label"] for row in rows] == [labels.classes[k] for k in labels.label]
     f1 = f1_score([row["label"] for row in rows], [row["predicted"] for row in rows], average="macro")

@@ -11,7 +11,7 @@ from harness import Store
 from mlflow.entities import Run
 
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.core import resolve
+from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.labels.labelled_set import read_labels
 from moola_mlflow.labels.weak import sample_labels
 
@@ -51,7 +51,7 @@ def test_label_writes_what_labels_sample_means(store: Store) -> None:
     assert "WEAK" in done.stdout
     (run,) = store.runs()
     assert_told(store, run, store.folder / "out" / "labels.parquet")
-    config = resolve({}, {"bars.sample_bars": 12_000})
+    config = make_config(FinetuneKeys, {}, {"bars.sample_bars": 12_000})
     written = read_labels(store.folder / "out" / "labels.parquet")
     assert written.sha256 == sample_labels(config, 20, config.trainer.seed).sha256
     assert store.config(run)["bars"]["sample_seed"] == config.labels.sample_seed != config.bars.sample_seed

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.times import utc
 from moola_mlflow.cli.commands import pretrain
-from moola_mlflow.core import resolve
+from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.features.relativity import compute_features, feature_names
@@ -150,7 +150,7 @@ def test_what_a_user_of_the_published_system_checks_passes(trained: Store) -> No
 
 def test_the_encoder_is_the_best_checkpoint_scaled_on_the_training_windows_alone(trained: Store) -> None:
     run = pretrained(trained)
-    config = resolve(trained.config(run), {})
+    config = make_config(PretrainKeys, trained.config(run), {})
     windows = make_windows(read_bars(config.bars))
     split = split_by_time(windows, config.split)
     card = json.loads(trained.artifact(run, "encoder/encoder.json").read_text())
@@ -178,7 +178,7 @@ class Leaking(Masked):
 def test_an_objective_that_leaks_does_not_train(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moola_mlflow.models.objectives.masked.Masked", Leaking)  # what its `build` makes
     store = Store(workdir)
-    config = resolve({}, {**QUICK, "registry.name": "none", "trainer.epochs": "1"})
+    config = make_config(PretrainKeys, {}, {**QUICK, "registry.name": "none", "trainer.epochs": "1"})
     with pytest.raises(TrainingError, match="leak/masked_sensitivity is"):
         pretrain.run(config, "leaking", Interrupts())
     (run,) = store.runs()

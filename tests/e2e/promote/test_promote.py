@@ -21,8 +21,8 @@ from small_models import small_detector, small_encoder, windows
 
 import moola_mlflow
 from moola_mlflow.cli import main
-from moola_mlflow.core import read_preset, resolve
-from moola_mlflow.evaluation.gates import OVER_OTHER_INPUTS
+from moola_mlflow.core import FinetuneKeys, make_config, read_preset
+from moola_mlflow.evaluation.gates import OTHER_INPUTS
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder
@@ -371,7 +371,8 @@ def test_a_trained_detector_meets_the_shipped_gates_becomes_champion_and_finds_p
     assert len(rows) == 7
     assert all(row["passed"] for row in rows)
     assert store.client.get_model_version_by_alias("moola-detector", "champion").run_id == tuned.info.run_id
-    fresh = sample_labels(resolve({}, {"bars.sample_bars": 20_000, "labels.sample_seed": 1002}), 60, 17)
+    others = make_config(FinetuneKeys, {}, {"bars.sample_bars": 20_000, "labels.sample_seed": 1002})
+    fresh = sample_labels(others, 60, 17)
     told = ask_the_champion(store, "moola-detector", tmp_path, fresh.ohlc)
     assert f1_score(np.array(fresh.classes)[fresh.label], told["label"], average="macro") >= 0.6
 

@@ -10,7 +10,7 @@ import pytest
 
 from moola_mlflow.cli.child_commands import REFUSED, ChildCommands, headline, refusal
 from moola_mlflow.cli.commands import tour as tour_command
-from moola_mlflow.core import resolve
+from moola_mlflow.core import TourKeys, make_config
 from moola_mlflow.core.signals import Interrupts
 
 
@@ -61,5 +61,5 @@ def test_what_was_not_promoted_is_gone_on_with_by_its_version(
 
     monkeypatch.setattr(tour_command, "_version", lambda model, made: "7")
     tour: Any = SimpleNamespace(folder=tmp_path, step=step)
-    assert tour_command._walk(tour, resolve({}, {}), "moola") == f"models:/{encoder}"
+    assert tour_command._walk(tour, make_config(TourKeys, {}, {}), "moola") == f"models:/{encoder}"
     assert len(steps) == tour_command.NUM_STEPS

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from paths import ROOT
 
 from moola_mlflow.cli.entry_points import SHORT
-from moola_mlflow.core import Config, every_key, read_preset, resolve
+from moola_mlflow.core import COMMANDS, PretrainKeys, dotted_keys, every_key, make_config, read_preset, sections_of
 from moola_mlflow.core.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -22,8 +24,12 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_resolves_and_reads_back_the_same(path: Path) -> None:
-    config = resolve(read_preset(path), {})
-    assert resolve(yaml.safe_load(config.to_yaml()), {}) == config
+    preset = read_preset(path)
+    for keys in COMMANDS.values():
+        config = make_config(keys, preset, {})
+        assert make_config(keys, yaml.safe_load(config.to_yaml()), {}) == config
+    read = {key for keys in COMMANDS.values() for key in dotted_keys(keys)}
+    assert {f"{section}.{key}" for section, given in preset.items() for key in given} <= read
 
 
 @pytest.mark.parametrize(
@@ -39,9 +45,10 @@ def test_every_config_resolves_and_reads_back_the_same(path: Path) -> None:
 )
 def test_the_name_of_the_price_path_in_earlier_versions_is_accepted(key: str, old: str, new: str) -> None:
     section, name = key.split(".")
-    given, saved = resolve({}, {key: old}), resolve({section: {name: old}}, {})
+    keys = COMMANDS["finetune" if section == "finetune" else "pretrain"]
+    given, saved = make_config(keys, {}, {key: old}), make_config(keys, {section: {name: old}}, {})
     assert given.flat()[key] == saved.flat()[key] == new
-    assert given.sha256() == saved.sha256() == resolve({}, {key: new}).sha256()
+    assert given.sha256() == saved.sha256() == make_config(keys, {}, {key: new}).sha256()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_the_name_of_the_price_path_in_earlier_versions_is_accepted(key: str, ol
     ],
 )  # fmt: skip
 def test_presets_hold_the_specified_values(preset: str, expected: dict[str, object]) -> None:
-    flat = resolve(read_preset(f"configs/{preset}.yaml"), {}).flat()
+    flat = make_config(PretrainKeys, read_preset(f"configs/{preset}.yaml"), {}).flat()
     common = {"objective.jitter_sigma": 0.03, "objective.mask_ratio": 0.15, "optimizer.lr": 1e-3, "trainer.seed": 17,
               "optimizer.weight_decay": 1e-2, "schedule.warmup_epochs": 5, "trainer.patience": 10}  # fmt: skip
     assert {key: flat[key] for key in expected | common} == expected | common
@@ -68,12 +75,17 @@ def test_yaml_reads_1e_4_as_text_and_the_typed_config_makes_it_a_number(tmp_path
     path = tmp_path / "p.yaml"
     path.write_text("optimizer: {lr: 1e-4}\n")
     assert read_preset(path)["optimizer"]["lr"] == "1e-4"
-    assert resolve(read_preset(path), {}).optimizer.lr == pytest.approx(1e-4)
+    assert make_config(PretrainKeys, read_preset(path), {}).optimizer.lr == pytest.approx(1e-4)
 
 
 def test_the_mask_ratio_follows_the_strategy_unless_it_is_given() -> None:
-    assert resolve({}, {"objective.mask_strategy": "patch"}).objective.mask_ratio == 0.4
-    assert resolve({}, {"objective.mask_strategy": "patch", "objective.mask_ratio": "0.2"}).objective.mask_ratio == 0.2
+    assert make_config(PretrainKeys, {}, {"objective.mask_strategy": "patch"}).objective.mask_ratio == 0.4
+    assert (
+        make_config(
+            PretrainKeys, {}, {"objective.mask_strategy": "patch", "objective.mask_ratio": "0.2"}
+        ).objective.mask_ratio
+        == 0.2
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +108,7 @@ def test_a_bad_preset_is_refused_by_name(tmp_path: Path, text: str, message: str
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        resolve(read_preset(path), {})
+        make_config(PretrainKeys, read_preset(path), {})
 
 
 def test_a_preset_in_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
@@ -109,4 +121,19 @@ def test_a_preset_in_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
 def test_every_key_says_what_it_means_and_every_short_parameter_stands_for_one() -> None:
     assert [key for key, field in every_key().items() if not field.description] == []
     assert set(SHORT.values()) <= set(every_key())
-    assert set(Config().flat()) == set(every_key())
+    for keys in COMMANDS.values():
+        assert list(keys().flat()) == list(dotted_keys(keys))
+
+
+def test_every_section_says_what_it_is_about_in_one_line() -> None:
+    for keys in COMMANDS.values():
+        for name, section in sections_of(keys).items():
+            assert re.fullmatch(r"[A-Z][^\n]+\.", section.__doc__ or ""), name
+
+
+def test_a_key_has_one_type_one_default_and_one_meaning_whatever_command_reads_it() -> None:
+    found: dict[str, Any] = {}
+    for keys in COMMANDS.values():
+        for key, field in dotted_keys(keys).items():
+            said = (field.annotation, repr(field), keys().flat()[key])
+            assert found.setdefault(key, said) == said or key == "sweep.stage"

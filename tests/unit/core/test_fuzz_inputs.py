@@ -19,7 +19,7 @@ import pytest
 from paths import ROOT
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, read_preset, resolve
+from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, read_preset
 from moola_mlflow.core.errors import UserError
 
 INPUTS = {"csv": 5000, "parquet": 4000, "dbn": 3000, "labels": 3000, "config": 2500, "yaml": 2500}
@@ -63,7 +63,7 @@ from moola_mlflow.labels import read_labels
 path = sys.argv[1]
 try:
     if path.endswith(".yaml"):
-        resolve(read_preset(path), {})
+        make_config(PretrainKeys, read_preset(path), {})
     elif "labels" in path:
         read_labels(path)
     else:
@@ -245,10 +245,10 @@ def test_yaml_that_asks_for_code_is_refused_and_runs_none(
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text(text)
     with pytest.raises(UserError, match="is not YAML"):
-        resolve(read_preset("a.yaml"), {})
+        make_config(PretrainKeys, read_preset("a.yaml"), {})
     assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
 
 
 def test_anchors_of_a_sensible_size_are_still_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("trainer: &shared {seed: 3}\ncv: {seeds: [1, 2]}\nlabels: *shared\n")
-    assert resolve(read_preset(tmp_path / "a.yaml"), {}).labels.seed == 3
+    assert make_config(PretrainKeys, read_preset(tmp_path / "a.yaml"), {}).labels.seed == 3

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from paths import ROOT
 from moola_mlflow.cli import main
 from moola_mlflow.cli.commands import detect, finetune, sweep
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.core import Config, RuntimeConfig, read_preset, resolve, runtime
+from moola_mlflow.cli.parser import configurations_of
+from moola_mlflow.core import RuntimeConfig, make_config, read_preset, runtime
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupts
 
@@ -49,20 +50,21 @@ def test_plain_pytorch_has_all_cores_and_whole_precision(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("command", "preset", "wrong"),
     [
-        (finetune.run, "finetune.yaml", {"labels.path": "no.parquet"}),
-        (sweep.run, "sweep.yaml", {"bars.path": "no.parquet"}),
-        (detect.run, "smoke.yaml", {"detect.detector": "models:/none/1"}),
+        (finetune, "finetune.yaml", {"labels.path": "no.parquet"}),
+        (sweep, "sweep.yaml", {"bars.path": "no.parquet"}),
+        (detect, "smoke.yaml", {"detect.detector": "models:/none/1"}),
     ],
 )
 def test_no_command_tunes_the_allocator_where_that_is_off(
-    workdir: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., None], preset: str, wrong: dict[str, str]
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, command: ModuleType, preset: str, wrong: dict[str, str]
 ) -> None:
     monkeypatch.setattr(runtime, "tune_allocator", lambda: pytest.fail("it was tuned"))
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     store = Store(workdir)
-    config: Config = resolve(read_preset(CONFIGS / preset), {**wrong, "runtime.tune": "off", "registry.name": "none"})
+    (keys, *_) = configurations_of(command.__name__.rpartition(".")[2])
+    config = make_config(keys, read_preset(CONFIGS / preset), {**wrong, "runtime.tune": "off"})
     with pytest.raises(UserError):
-        command(config, "plain", Interrupts())
+        command.run(config, "plain", Interrupts())
     (run,) = store.runs()
     assert run.data.tags.get("moola.precision", "fp32") == "fp32"
     assert run.data.tags.get("moola.allocator", "as it comes") == "as it comes"

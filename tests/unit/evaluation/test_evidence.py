@@ -13,8 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from small_evidence import FOLDS, KEYS, LABELS, SKILL, evidence, outcomes
 
-from moola_mlflow.core import CvConfig, GatesConfig
-from moola_mlflow.evaluation.bootstrap import Interval
+from moola_mlflow.core import CvConfig, GateLimits
 from moola_mlflow.evaluation.crossval import FoldOutcome
 from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUT_TITLES, TITLES, Evidence, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
@@ -183,7 +182,7 @@ def test_a_detector_without_pre_training_never_claims_a_gain() -> None:
     assert gated["pretrained"] is False
     # It is the network that others are compared with: its gain over itself is nothing, whatever a random encoder does.
     assert (gated["delta_against"], gated["delta_joint_success_at_3"]["lo"]) == ("scratch", 0.0)
-    (missed,) = [gate for gate in detector_gates(gated, GatesConfig()) if gate.name == GAIN]
+    (missed,) = [gate for gate in detector_gates(gated, GateLimits()) if gate.name == GAIN]
     assert "it is itself the network without pre-training" in missed.text()
 
 
@@ -204,7 +203,7 @@ def test_evidence_says_whether_the_networks_read_what_the_detector_reads(weighed
 
 def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wherever_it_stands() -> None:
     found = path_alone()
-    gates = detector_gates(found.gate_figures(False), GatesConfig())
+    gates = detector_gates(found.gated(False), GateLimits())
     (gain,) = [gate for gate in gates if gate.name == GAIN]
     assert gain.passed
     lines = finetune_console_lines(found, gates)
@@ -319,15 +318,15 @@ def test_a_refit_gets_the_median_epoch_and_the_geometric_mean_of_the_temperature
 
 
 def test_the_gates_see_the_figures_of_the_cross_validation(weighed: Evidence) -> None:
-    gates = {gate.name: gate for gate in detector_gates(weighed.gate_figures(False), GatesConfig())}
+    gates = {gate.name: gate for gate in detector_gates(weighed.gated(False), GateLimits())}
     assert gates["f1_macro"].value == weighed.detector["f1_macro"].mean
     assert gates["recall/retracement"].value == weighed.detector["recall_retracement"].mean
     gain = weighed.differences[weighed.best_network()]["joint_success_at_3"]
     assert gates["delta_joint_success_at_3_lo"].value == gain.lo
     assert not gates["delta_joint_success_at_3_lo"].passed
-    assert not {g.name: g for g in detector_gates(weighed.gate_figures(True), GatesConfig())}["identity"].passed
+    assert not {g.name: g for g in detector_gates(weighed.gated(True), GateLimits())}["identity"].passed
     lone = evidence(detector=1.0, rule=1.0)
-    assert not {g.name: g for g in detector_gates(lone.gate_figures(False), GatesConfig())}[
+    assert not {g.name: g for g in detector_gates(lone.gated(False), GateLimits())}[
         "delta_joint_success_at_3_lo"
     ].passed
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from moola_mlflow.core import CvConfig, resolve
+from moola_mlflow.core import CvConfig, FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.folds import Fold, inner_split, make_folds
 from moola_mlflow.labels.labelled_set import LabelledSet
@@ -276,7 +276,7 @@ def test_a_set_that_cannot_be_folded_is_refused_with_its_arithmetic(
 @pytest.mark.parametrize(("key", "value"), [("cv.folds", "1"), ("cv.repeats", "0")])
 def test_fewer_than_two_folds_or_one_repeat_are_refused(key: str, value: str) -> None:
     with pytest.raises(UserError, match=rf"{key}='{value}'"):
-        resolve({}, {key: value})
+        make_config(FinetuneKeys, {}, {key: value})
 
 
 def test_a_training_part_that_lost_a_class_to_the_purge_is_refused_with_its_arithmetic() -> None:
@@ -350,7 +350,7 @@ def test_a_share_that_no_number_of_parts_gives_is_refused_with_what_is_allowed(s
     with pytest.raises(
         UserError, match=r"cv.inner_share='.*allowed: float > 0 <= 0.5.*one of round\(1 / inner_share\)"
     ):
-        resolve({}, {"cv.inner_share": str(share)})
+        make_config(FinetuneKeys, {}, {"cv.inner_share": str(share)})
 
 
 def test_a_share_too_small_for_its_inverse_holds_out_one_group() -> None:

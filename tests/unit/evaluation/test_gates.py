@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import GOOD_EVIDENCE, small_encoder
 
-from moola_mlflow.core import GatesConfig
+from moola_mlflow.core import GateLimits
 from moola_mlflow.evaluation.gates import (
     GAIN,
     RELATIONS,
@@ -27,7 +27,7 @@ from moola_mlflow.evaluation.gates import (
     published_levels,
 )
 
-CONFIG, CARD = GatesConfig(), small_encoder().card
+CONFIG, CARD = GateLimits(), small_encoder().card
 PUBLISHED = {"name": "masked", "hide_masked": False}
 MASKED = {"name": "masked", "hide_masked": True}
 PATH = {"name": "price_path", "hide_masked": True}
@@ -240,10 +240,10 @@ def test_a_missed_gate_tells_its_figure_its_limit_and_by_how_much() -> None:
 
 
 def test_limits_come_from_the_configuration() -> None:
-    loose = GatesConfig(joint_success_at_3=0.1, recall=0.0)
+    loose = GateLimits(joint_success_at_3=0.1, recall=0.0)
     evidence = {**GOOD_EVIDENCE, "joint_success_at_3": 0.2, "recall": {"consolidation": 0.0, "retracement": 1.0}}
     assert gates_summary(detector_gates(evidence, loose)) == "passed"
-    assert [g.name for g in encoder_gates(CARD, GatesConfig(probe_r2_gain=0.2)) if not g.passed] == ["probe_r2_gain"]
+    assert [g.name for g in encoder_gates(CARD, GateLimits(probe_r2_gain=0.2)) if not g.passed] == ["probe_r2_gain"]
 
 
 def test_the_table_is_plain_json_and_the_markdown_marks_what_is_missed() -> None:

@@ -14,7 +14,7 @@ import torch
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.core import Config, resolve
+from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.baselines import BASELINES
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
@@ -62,7 +62,7 @@ def setting(kind: str, encoders: list[Encoder] | None = None, **keys: Any) -> Fi
     chosen = {"price_path": {"finetune.inputs": "price_path"}, "unfrozen": {"finetune.freeze": False}}
     chosen["ensemble trained on"] = chosen["unfrozen"]
     given = {key.replace("__", "."): value for key, value in keys.items()}
-    config: Config = resolve({}, {**SMALL, **chosen.get(kind, {}), **given})
+    config: FinetuneKeys = make_config(FinetuneKeys, {}, {**SMALL, **chosen.get(kind, {}), **given})
     return make_setting(LABELS, encoders_of(kind) if encoders is None else encoders, config, CPU, "fp32")
 
 
@@ -237,7 +237,7 @@ def test_an_ensembles_scaling_from_scratch_waits_for_the_slowest_members_feature
 def test_an_ensemble_from_scratch_is_trained_member_by_member_and_predicts() -> None:
     given = setting("ensemble", trainer__epochs=1)
     scratch, pooled = (methods(given)[name] for name in ("scratch", "pooled_scratch"))
-    (fold, *_) = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    (fold, *_) = plan_folds(LABELS, make_config(FinetuneKeys, {}, {"cv.folds": 2}).cv, (17,))
     before = {name: tensor.clone() for name, tensor in given.architecture.state_dict().items()}
     for method in (scratch, pooled):
         outcome = method.run(Targets.of(LABELS), fold)
@@ -337,7 +337,7 @@ def test_a_refit_takes_the_epochs_it_is_given_and_follows_its_seed(kind: str) ->
 
 
 def evidence() -> Evidence:
-    folds = plan_folds(LABELS, resolve({}, {"cv.folds": 2}).cv, (17,))
+    folds = plan_folds(LABELS, make_config(FinetuneKeys, {}, {"cv.folds": 2}).cv, (17,))
 
     def said(fold: NestedFold) -> FoldOutcome:
         probability = np.eye(2)[LABELS.label[fold.test]] * 0.8 + 0.1

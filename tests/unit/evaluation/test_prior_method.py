@@ -11,7 +11,7 @@ import torch
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.core import resolve
+from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.crossval import HeadMethod, cross_validate
 from moola_mlflow.evaluation.evidence import DETECTOR
@@ -39,7 +39,7 @@ def encoder_with_heads(seed: int = 0, hidden: int = 4) -> Encoder:
 
 def setting(encoders: list[Encoder], **keys: Any) -> FinetuneSetting:
     given = {"trainer.epochs": 2, "labels.path": "l.parquet", "cv.folds": 2, "finetune.encoder": "given", **keys}
-    return make_setting(LABELS, encoders, resolve({}, given), CPU, "fp32")
+    return make_setting(LABELS, encoders, make_config(FinetuneKeys, {}, given), CPU, "fp32")
 
 
 @pytest.mark.parametrize(

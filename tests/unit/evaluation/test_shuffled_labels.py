@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from small_models import small_encoder
 
-from moola_mlflow.core import CvConfig, resolve
+from moola_mlflow.core import CvConfig, FinetuneKeys, make_config
 from moola_mlflow.evaluation.crossval import FoldOutcome, HeadMethod, Method, cross_validate, pooled_predictions
 from moola_mlflow.evaluation.evidence import DETECTOR, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
@@ -30,13 +30,13 @@ KEYS = {"finetune.inputs": "price_path", "trainer.epochs": EPOCHS, "trainer.batc
 
 @pytest.fixture(scope="module")
 def labels() -> LabelledSet:
-    return sample_labels(resolve({}, SMALL), N, 17)
+    return sample_labels(make_config(FinetuneKeys, {}, SMALL), N, 17)
 
 
 @pytest.fixture(scope="module")
 def fresh() -> LabelledSet:
     """All weak labels of another series."""
-    return sample_labels(resolve({}, {**SMALL, "labels.sample_seed": 1002}), 10**6, 17)
+    return sample_labels(make_config(FinetuneKeys, {}, {**SMALL, "labels.sample_seed": 1002}), 10**6, 17)
 
 
 def shuffled(labels: LabelledSet, seed: int) -> LabelledSet:
@@ -92,7 +92,7 @@ def scored(labels: LabelledSet, method: Method, folds: list[NestedFold]) -> Cros
 @pytest.fixture(scope="module")
 def method(labels: LabelledSet) -> HeadMethod:
     """A head on path features, which do not depend on labels."""
-    found = detector_method(make_setting(labels, [], resolve({}, KEYS), torch.device("cpu"), "fp32"))
+    found = detector_method(make_setting(labels, [], make_config(FinetuneKeys, {}, KEYS), torch.device("cpu"), "fp32"))
     assert isinstance(found, HeadMethod)
     return found
 
@@ -142,7 +142,7 @@ def test_shuffled_labels_score_at_chance_where_an_encoder_is_read_or_trained(
     0.483, 0.477 (lower for the reason above). Over four shuffles with the test windows among those that are fitted:
     0.616, 0.619, 0.619. True labels: 0.831, 0.793, 0.842.
     """
-    setting = make_setting(labels, KINDS[kind], resolve({}, QUICK), torch.device("cpu"), "fp32")
+    setting = make_setting(labels, KINDS[kind], make_config(FinetuneKeys, {}, QUICK), torch.device("cpu"), "fp32")
     assert setting.kind == kind
     method = detector_method(setting)
     found = [crossed(shuffled(labels, seed), method, seed) for seed in range(ENCODED)]
@@ -164,7 +164,7 @@ def test_shuffled_labels_score_at_chance_where_an_encoder_is_read_or_trained(
 
 def refitted(labels: LabelledSet, epochs: int, seed: int, **keys: int) -> PatternDetector:
     """A detector of path features, fitted on all labels as `finetune` does it."""
-    config = resolve({}, {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}})
+    config = make_config(FinetuneKeys, {}, {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}})
     setting = make_setting(labels, [], config, torch.device("cpu"), "fp32")
     encoder, head = refit_detector(setting, epochs, seed)
     return PatternDetector(head, encoder, "price_path", labels.classes, 1.0, {})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from moola_mlflow.bars.reader import Bars, read_bars, segments
-from moola_mlflow.core import BarsConfig, Config, resolve
+from moola_mlflow.core import BarsConfig, FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
@@ -132,14 +132,14 @@ def test_windows_of_all_instruments_at_one_time_have_names_of_their_own(real_dat
 
 
 def test_sample_labels_come_from_other_bars_than_pre_training_sees() -> None:
-    config = resolve({}, {"bars.sample_bars": 12_000})
+    config = make_config(FinetuneKeys, {}, {"bars.sample_bars": 12_000})
     labels = sample_labels(config, 20, 17)
     assert len(labels) == 20
     assert labels.path == "sample"
     assert labels.bars_sha256 != read_bars(config.bars).sha256
-    assert Config().labels.sample_seed != Config().bars.sample_seed
+    assert FinetuneKeys().labels.sample_seed != FinetuneKeys().bars.sample_seed
     with pytest.raises(UserError, match=r"labels.sample_seed=1 is also bars.sample_seed"):
-        sample_labels(resolve({}, {"labels.sample_seed": 1}), 20, 17)
+        sample_labels(make_config(FinetuneKeys, {}, {"labels.sample_seed": 1}), 20, 17)
 
 
 DOCS = ROOT / "docs" / "reference" / "labels.md"

@@ -11,7 +11,7 @@ import torch
 from small_trainings import small_windows, trainer_of
 from torch import nn
 
-from moola_mlflow.core import ObjectiveConfig, resolve
+from moola_mlflow.core import ObjectiveConfig, PretrainKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.features.relativity import compute_features, feature_names
 from moola_mlflow.models.encoders import build_encoder
@@ -160,7 +160,7 @@ def test_a_sum_that_is_no_sum_is_refused_with_a_cure(name: str, message: str) ->
 
 
 def test_a_sum_trains_and_every_figure_of_its_parts_is_scored(tmp_path: Path) -> None:
-    config = resolve({}, {"objective.name": "price_path+0.5*masked", "encoder.hidden": 8, **SHORT})
+    config = make_config(PretrainKeys, {}, {"objective.name": "price_path+0.5*masked", "encoder.hidden": 8, **SHORT})
     trainer = trainer_of(config, small_windows(), tmp_path)
     model = trainer.model
     assert trainer.evaluation.leak() == 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from run_records import record
 
-from moola_mlflow.core import resolve
-from moola_mlflow.evaluation.bootstrap import Interval
+from moola_mlflow.core import FinetuneKeys, make_config
+from moola_mlflow.evaluation.metrics import Interval
 from moola_mlflow.reports import compare
 from moola_mlflow.reports.plots.compare import literal, overlay_figure, scores_figure
 from moola_mlflow.reports.plots.figure import png_bytes
@@ -23,7 +23,7 @@ def test_only_keys_that_differ_are_shown_and_a_missing_one_is_missing() -> None:
 
 def test_the_same_alias_that_meant_two_encoders_is_a_difference() -> None:
     def run(encoder: str) -> RunRecord:
-        config = resolve({}, {"finetune.encoder": "models:/e@candidate"}).to_yaml()
+        config = make_config(FinetuneKeys, {}, {"finetune.encoder": "models:/e@candidate"}).to_yaml()
         card = {"encoders": [{"uri": "models:/e@candidate", "run_id": encoder}]}
         return record(files={"config.yaml": config, "detector/detector.json": card})
 
@@ -33,7 +33,7 @@ def test_the_same_alias_that_meant_two_encoders_is_a_difference() -> None:
 
 def test_what_a_run_recorded_of_its_encoders_counts_and_a_gap_is_said() -> None:
     def sources(**tags: str) -> Sources:
-        config = resolve({}, {"finetune.encoder": "models:/e@candidate"}).to_yaml()
+        config = make_config(FinetuneKeys, {}, {"finetune.encoder": "models:/e@candidate"}).to_yaml()
         return encoder_sources(record(tags={key.replace("_", ".", 1): value for key, value in tags.items()},
                                       files={"config.yaml": config}, status="KILLED"))  # fmt: skip
 

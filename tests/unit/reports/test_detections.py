@@ -9,7 +9,7 @@ from typing import Any
 from small_models import small_detector
 
 from moola_mlflow.bars.reader import Bars, read_bars
-from moola_mlflow.core import BarsConfig, resolve
+from moola_mlflow.core import BarsConfig, DetectKeys, make_config
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.scanning import scan
 from moola_mlflow.reports.detections import NO_EMPTY_CLASS, WEAK, DetectionsReport
@@ -19,7 +19,7 @@ EVERYTHING = {"detect.min_probability": 0.0, "detect.min_span_score": 0.0, "dete
 
 
 def report_of(bars: Bars | None = None, detector: PatternDetector | None = None, **options: Any) -> DetectionsReport:
-    config = resolve({}, {**EVERYTHING, **options})
+    config = make_config(DetectKeys, {}, {**EVERYTHING, **options})
     bars = read_bars(BarsConfig(sample_bars=3000)) if bars is None else bars
     detector = small_detector("price_path") if detector is None else detector
     found = scan(bars, detector, config.detect)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_evidence import FOLDS, LABELS, SKILL, evidence
 
-from moola_mlflow.core import GatesConfig, resolve
+from moola_mlflow.core import FinetuneKeys, GatesConfig, make_config
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.evaluation.gates import Gate, detector_gates
 from moola_mlflow.evaluation.methods import FinetuneSetting, make_setting
@@ -62,7 +62,9 @@ def test_a_folds_child_run_has_its_curves_scores_and_sizes(weighed: Evidence) ->
 
 def setting(**changed: str) -> FinetuneSetting:
     """A fine-tuning from scratch."""
-    return make_setting(LABELS, [], resolve({}, {"encoder.hidden": "4", **changed}), torch.device("cpu"), "fp32")
+    return make_setting(
+        LABELS, [], make_config(FinetuneKeys, {}, {"encoder.hidden": "4", **changed}), torch.device("cpu"), "fp32"
+    )
 
 
 def doubts(found: Evidence) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from run_records import FOLDS, record, scored
 from small_labels import small_labels
 
-from moola_mlflow.core import Config, resolve
+from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.reports.paired import DRAWN_BY, Paired, pair
@@ -70,7 +70,7 @@ def labelled(tmp_path: Path) -> tuple[LabelledSet, dict[str, Any]]:
     labels = replace(small_labels(40, times="crowded"), window_id=np.array([f"w{i}" for i in range(40)]))
     write_labels(labels, tmp_path / "labels.parquet")
     read = read_labels(tmp_path / "labels.parquet")
-    config = resolve({}, {"labels.path": str(tmp_path / "labels.parquet")})
+    config = make_config(FinetuneKeys, {}, {"labels.path": str(tmp_path / "labels.parquet")})
     return read, {"config.yaml": config.to_yaml()}
 
 
@@ -99,4 +99,4 @@ def test_windows_that_overlap_get_no_interval_where_the_labels_are_gone_or_other
 
 
 def test_the_default_configuration_names_the_keys_that_folds_depend_on() -> None:
-    assert set(DRAWN_BY) <= set(Config().cv.model_dump())
+    assert set(DRAWN_BY) <= set(FinetuneKeys().cv.model_dump())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moola_mlflow.core import resolve
+from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.evaluation.gates import Gate
 from moola_mlflow.evaluation.probing import ProbeScores
 from moola_mlflow.reports.pretrain_results import Results, pretrain_note
@@ -20,7 +20,7 @@ MISSED = Gate("probe_r2_gain", 0.01, 0.067, ">")
 def results(**changed: Any) -> Results:
     """Scores of a run of one epoch; two underscores in a key of the configuration are a dot."""
     keys = {key: changed.pop(key) for key in list(changed) if "__" in key}
-    config = resolve({}, {key.replace("__", "."): value for key, value in keys.items()})
+    config = make_config(PretrainKeys, {}, {key.replace("__", "."): value for key, value in keys.items()})
     scores = {"loss": 0.1, "huber": 0.1, "mae": 0.1, "skill": 0.3, "skill_state": 0.25, "mae_range": 0.02}
     found = Results(
         config, [{"train/loss": 0.2, "train/mae": 0.2, "val/loss": 0.1, "val/mae": 0.1}], 0, scores, scores,

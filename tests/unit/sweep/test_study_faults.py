@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from small_studies import Bench, configured, parabola
 
 from moola_mlflow.cli.commands import sweep
-from moola_mlflow.core import Config, resolve
+from moola_mlflow.core import FinetuneSweepKeys, SweepKeys, make_config
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.sweep import attach, processes
@@ -55,10 +55,10 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*supposed to be used with Study.optimize")
 
 
-def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[Config, Reporter], TrialOutcome]:
+def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[SweepKeys, Reporter], TrialOutcome]:
     """The parabola, but for one trial."""
 
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         if report.trial.number == number:
             report.epoch(0, 1.0, {})
             failure(report)
@@ -177,7 +177,7 @@ def test_a_command_that_joins_leaves_a_run_alone_whose_trial_has_not_heard_of_it
 def test_a_command_that_ends_while_others_work_leaves_the_sweep_running(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    def refused(config: Config, report: Reporter) -> TrialOutcome:
+    def refused(config: SweepKeys, report: Reporter) -> TrialOutcome:
         raise MlflowException("permission denied")
 
     monkeypatch.setattr(sweep, "build_objective", lambda config: refused if fails else parabola)
@@ -296,17 +296,17 @@ def test_an_encoder_that_is_not_there_is_refused_before_any_trial(workdir: Path)
     given = {"labels": {"n": 20}, "finetune": {"encoder": "models:/moola-encoder@nope"}}
     searched = {"sweep": {"stage": "finetune", "space": {"optimizer.lr": [1e-3, 1e-2]}}}
     with pytest.raises(UserError, match="moola-encoder@nope"):
-        FinetuneTrials(resolve({**given, **searched}, {}), torch.device("cpu"), "32")
+        FinetuneTrials(make_config(FinetuneSweepKeys, {**given, **searched}, {}), torch.device("cpu"), "32")
     given["finetune"] = {}
     searched["sweep"]["space"] = {"finetune.encoder": ["", "no/such.pt"]}
     with pytest.raises(UserError, match=r"no/such\.pt"):
-        FinetuneTrials(resolve({**given, **searched}, {}), torch.device("cpu"), "32")
+        FinetuneTrials(make_config(FinetuneSweepKeys, {**given, **searched}, {}), torch.device("cpu"), "32")
 
 
 def test_why_a_trial_failed_is_told_without_the_password_of_an_address(
     workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         if report.trial.number == 0:
             raise TrainingError(f"nothing at {ADDRESS}")
         if report.trial.number == 1:
@@ -322,7 +322,7 @@ def test_why_a_trial_failed_is_told_without_the_password_of_an_address(
     assert "nothing at http://127.0.0.1:9/api" in told[0]
 
 
-def raises(config: Config) -> Callable[[Config, Reporter], TrialOutcome]:
+def raises(config: SweepKeys) -> Callable[[SweepKeys, Reporter], TrialOutcome]:
     raise RuntimeError(f"no data from {ADDRESS}")
 
 

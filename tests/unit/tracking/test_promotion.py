@@ -8,14 +8,14 @@ import mlflow
 import pytest
 from small_models import GOOD_EVIDENCE, small_encoder
 
-from moola_mlflow.core import GateError, UserError, resolve
+from moola_mlflow.core import GateError, PromoteKeys, UserError, make_config
 from moola_mlflow.evaluation import all_gates_passed
 from moola_mlflow.models import save_encoder
 from moola_mlflow.tracking import VersionTags
 from moola_mlflow.tracking.registry import promotion
 from moola_mlflow.tracking.registry.promotion import Model
 
-GATES = resolve({}, {}).gates
+GATES = make_config(PromoteKeys, {}, {}).gates
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_trainings import histories, make_trainer, resumed, small_windows, weights
 
-from moola_mlflow.core import Config, resolve
+from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, Checkpointer
 from moola_mlflow.tracking import Run, resume, run_folder
@@ -66,7 +66,7 @@ def test_a_training_that_ran_out_of_patience_does_not_go_on(windows: Windows, tm
     assert again.progress.epoch == done < 9
 
 
-def interrupted(root: Path, run_id: str, config: Config, status: str = "KILLED", **beat: Any) -> Path:
+def interrupted(root: Path, run_id: str, config: PretrainKeys, status: str = "KILLED", **beat: Any) -> Path:
     """Leave on disk what an interrupted run leaves."""
     folder = root / run_id
     folder.mkdir(parents=True)
@@ -83,8 +83,8 @@ def interrupted(root: Path, run_id: str, config: Config, status: str = "KILLED",
 ONE, OTHER = "1" * 32, "2" * 32
 
 
-def asked(**overrides: object) -> Config:
-    return resolve({}, {key.replace("__", "."): value for key, value in overrides.items()})
+def asked(**overrides: object) -> PretrainKeys:
+    return make_config(PretrainKeys, {}, {key.replace("__", "."): value for key, value in overrides.items()})
 
 
 def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path: Path) -> None:
@@ -197,11 +197,11 @@ def test_a_start_killed_as_it_writes_its_configuration_leaves_the_one_by_which_t
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = Config().to_yaml()
+    before = PretrainKeys().to_yaml()
     (tmp_path / "config.yaml").write_text(before)
     session = RunSession()
     session.folder = tmp_path
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        Run(session).config(resolve({}, {"trainer.epochs": 7}))
+        Run(session).config(make_config(PretrainKeys, {}, {"trainer.epochs": 7}))
     assert (tmp_path / "config.yaml").read_text() == before

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow.entities import Run as StoredRun
 
-from moola_mlflow.core import GateError, Interrupted, TrainingError, UserError, resolve
+from moola_mlflow.core import GateError, Interrupted, PretrainKeys, TrainingError, UserError, make_config
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, with_failure_recorded
 from moola_mlflow.tracking.delivery import JOURNAL_FILE, read_history
 from moola_mlflow.tracking.run_folder import RUNS
@@ -43,9 +43,9 @@ def interrupt(run: Run) -> None:
 
 
 def test_a_new_run_has_its_command_its_experiment_and_its_configuration(client: mlflow.MlflowClient) -> None:
-    config = resolve({}, {"trainer.epochs": 7})
+    config = make_config(PretrainKeys, {}, {"trainer.epochs": 7})
     with Run.start("features", "a-name", "an-experiment") as run:
-        run.config(config, unread=("optimizer.",))
+        run.config(config)
         assert client.get_run(run.id).info.status == "RUNNING"
     stored = client.get_run(run.id)
     assert (stored.info.run_name, stored.info.status) == ("a-name", "FINISHED")
@@ -53,7 +53,7 @@ def test_a_new_run_has_its_command_its_experiment_and_its_configuration(client: 
     assert stored.data.tags[Tags.STAGE] == "features"
     assert stored.data.tags[Tags.CONFIG_SHA256] == config.sha256()
     assert stored.data.params["trainer.epochs"] == "7"
-    assert not any(key.startswith("optimizer.") for key in stored.data.params)
+    assert not any(key.startswith("labels.") for key in stored.data.params)
     written = (RUNS / run.id / Artifacts.CONFIG).read_text()
     assert written == config.to_yaml() == mlflow.artifacts.load_text(f"runs:/{run.id}/{Artifacts.CONFIG}")
     assert {Artifacts.CONFIG, Artifacts.ENVIRONMENT} <= {file.path for file in client.list_artifacts(run.id)}

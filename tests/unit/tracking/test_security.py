@@ -18,7 +18,7 @@ from mlflow.utils.validation import _validate_metric_name
 from small_models import small_detector, small_encoder
 
 from moola_mlflow.cli.steps import CLASS_NAME
-from moola_mlflow.core import read_preset, resolve
+from moola_mlflow.core import PretrainKeys, make_config, read_preset
 from moola_mlflow.core.errors import GateError, TrainingError, UserError
 from moola_mlflow.evaluation.gates import Gate, gates_markdown
 from moola_mlflow.models.files import checkpoint
@@ -283,5 +283,5 @@ def test_what_cannot_be_fetched_is_told_without_the_stores_password(
 
 def test_the_text_of_a_bad_value_is_cut_where_it_is_long() -> None:
     with pytest.raises(UserError) as refused:
-        resolve({}, {"trainer.epochs": "9" * 100_000})
+        make_config(PretrainKeys, {}, {"trainer.epochs": "9" * 100_000})
     assert len(str(refused.value)) < 2_000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow.core import Config, read_preset, resolve
+from moola_mlflow.core import PretrainKeys, make_config, read_preset
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders.base import Encoder
@@ -24,12 +24,12 @@ STEPS = 23
 ROOT = Path(__file__).parents[3]
 
 
-def small(**over: Any) -> Config:
+def small(**over: Any) -> PretrainKeys:
     keys = {
         "bars.sample_bars": 12_000, "encoder.hidden": 8, "objective.num_rules": 8, "objective.rules_per_step": 4,
         "trainer.steps": STEPS, "runtime.precision": "fp32", "runtime.shards": 1, **over,
     }  # fmt: skip
-    return resolve(read_preset(ROOT / "configs" / "rules.yaml"), keys)
+    return make_config(PretrainKeys, read_preset(ROOT / "configs" / "rules.yaml"), keys)
 
 
 @pytest.fixture(scope="module")

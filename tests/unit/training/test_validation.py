@@ -13,7 +13,7 @@ from paths import ROOT
 from small_trainings import trainer_of
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, read_preset, resolve
+from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, read_preset
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.core.runtime import EVALUATION, seeded_generator
 from moola_mlflow.features.zigzag import Hybrid
@@ -35,7 +35,9 @@ def windows() -> Windows:
 
 def make_trainer(windows: Windows, folder: Path, preset: str, **overrides: object) -> Trainer:
     small = {"encoder.hidden": 8, "trainer.epochs": 2, "trainer.batch_size": 48, **overrides}
-    return trainer_of(resolve(read_preset(ROOT / "configs" / f"{preset}.yaml"), small), windows, folder)
+    return trainer_of(
+        make_config(PretrainKeys, read_preset(ROOT / "configs" / f"{preset}.yaml"), small), windows, folder
+    )
 
 
 def numpy_huber(error: np.ndarray) -> np.ndarray:
@@ -229,7 +231,7 @@ def test_training_and_serving_see_the_same_features_whatever_the_zigzag(windows:
     published = {"features.hybrid_lookback": 5, "features.hybrid_same_bar": True}
     seen = []
     for overrides, hybrid in (({}, Hybrid()), (published, Hybrid(5, 0.5, True))):
-        config = resolve({}, overrides)
+        config = make_config(PretrainKeys, {}, overrides)
         source = BatchSource(windows, "relativity11", hybrid, 20, torch.device("cpu"))
         order = np.arange(10)
         torch.manual_seed(0)

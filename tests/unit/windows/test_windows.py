@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_bars import bars_at
 
 from moola_mlflow.bars.reader import Bars, segments
-from moola_mlflow.core import resolve
+from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.training import setup
 from moola_mlflow.windows.windows import MINUTE_NS, make_windows, with_weights
@@ -84,12 +84,12 @@ def test_weights_that_leave_no_training_window_are_refused_before_features_are_c
     minutes = np.arange(3 * 1440)
     bars = bars_at(minutes, (minutes >= 4000).astype(np.int64))  # the last bars, of the test split, are another's
     monkeypatch.setattr(setup, "read_bars", lambda config, min_bars: bars)
-    config = resolve({}, {"windows.weights": "{0: 0, 1: 2}"})
+    config = make_config(PretrainKeys, {}, {"windows.weights": "{0: 0, 1: 2}"})
     with pytest.raises(
         UserError, match=r"windows\.weights=\{'0': 0\.0, '1': 2\.0\}.*all 6\d of the train split.*above 0"
     ):
         setup.prepare(config, torch.device("cpu"))
-    _, split = setup.cut_and_split(bars, resolve({}, {"windows.weights": "{0: 0.5, 1: 0}"}))
+    _, split = setup.cut_and_split(bars, make_config(PretrainKeys, {}, {"windows.weights": "{0: 0.5, 1: 0}"}))
     assert len(split.test)
 
 
@@ -135,7 +135,10 @@ def test_weights_of_nobody_or_of_nothing_are_refused() -> None:
         with_weights(windows, {"NQH": 2.0})
     with pytest.raises(UserError, match="leave no window"):
         with_weights(windows, {"NQ": 0.0, "ES": 0.0})
-    assert resolve({}, {"windows.weights": "{ES: 2, 7: 0.5}"}).windows.weights == {"ES": 2.0, "7": 0.5}
+    assert make_config(PretrainKeys, {}, {"windows.weights": "{ES: 2, 7: 0.5}"}).windows.weights == {
+        "ES": 2.0,
+        "7": 0.5,
+    }
     for text in ("{ES: -1}", "ES", "{ES: .nan}", "[", "{ES: 1e300}"):
         with pytest.raises(UserError, match=r"windows\.weights"):
-            resolve({}, {"windows.weights": text})
+            make_config(PretrainKeys, {}, {"windows.weights": text})
