@@ -22,7 +22,7 @@ from small_models import small_detector, small_encoder, windows
 import moola_mlflow
 from moola_mlflow.cli import main
 from moola_mlflow.core import FinetuneKeys, make_config, read_preset
-from moola_mlflow.evaluation.gates import OTHER_INPUTS
+from moola_mlflow.evaluation.gates import OVER_OTHER_INPUTS
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder

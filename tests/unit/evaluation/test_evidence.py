@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 from small_evidence import FOLDS, KEYS, LABELS, SKILL, evidence, outcomes
 
 from moola_mlflow.core import CvConfig, GateLimits
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.evaluation.crossval import FoldOutcome
 from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUT_TITLES, TITLES, Evidence, collect_evidence
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
@@ -353,7 +354,7 @@ def test_calibration_is_shown_before_and_after_temperature(weighed: Evidence) ->
 def test_the_perfect_error_is_logged_and_said_beside_the_detectors_own(weighed: Evidence) -> None:
     expected = weighed.metrics()["cv/ece_if_calibrated"]
     assert expected == weighed.summary()["ece_if_calibrated"] == weighed.ece_if_calibrated > 0
-    lines = finetune_console_lines(weighed, detector_gates(weighed.gate_figures(False), GatesConfig()))
+    lines = finetune_console_lines(weighed, detector_gates(weighed.gate_figures(False), GateLimits()))
     assert any(f"a perfectly calibrated detector averages {expected:.3f}" in line for line in lines)
 
 

@@ -10,7 +10,7 @@ import sklearn.metrics as sk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_mlflow.core import GatesConfig, TrainingError
+from moola_mlflow.core import GateLimits, TrainingError
 from moola_mlflow.evaluation.metrics import ece, ece_if_calibrated, scores, statistics
 
 CLASSES = ("consolidation", "retracement", "breakout")
@@ -178,7 +178,7 @@ def test_a_perfect_detector_misses_the_gate_the_oftener_the_fewer_windows_there_
         p = rng.random(num)
         errors.append(ece((rng.random(num) < p).astype(int), np.stack([1 - p, p], 1)))
     assert np.mean(errors) == pytest.approx(average, abs=0.004)
-    assert np.mean(np.array(errors) >= GatesConfig().ece) == pytest.approx(missed, abs=0.06)
+    assert np.mean(np.array(errors) >= GateLimits().ece) == pytest.approx(missed, abs=0.06)
 
 
 @pytest.mark.parametrize("num", [60, 174])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_evidence import FOLDS, LABELS, SKILL, evidence
 
-from moola_mlflow.core import FinetuneKeys, GatesConfig, make_config
+from moola_mlflow.core import FinetuneKeys, GateLimits, make_config
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.evaluation.gates import Gate, detector_gates
 from moola_mlflow.evaluation.methods import FinetuneSetting, make_setting
@@ -31,7 +31,7 @@ def weighed() -> Evidence:
 
 
 def test_the_console_shows_every_method_with_its_interval_every_gate_and_the_headline_last(weighed: Evidence) -> None:
-    gates = detector_gates(weighed.gate_figures(False), GatesConfig())
+    gates = detector_gates(weighed.gate_figures(False), GateLimits())
     lines = finetune_console_lines(weighed, gates)
     assert lines[0].startswith("Out of fold, 30 windows, 3 folds x 2 repeats x 2 seeds")
     assert all(any(TITLES[name] in line for line in lines) for name in weighed.table)
@@ -89,7 +89,7 @@ def note(found: Evidence, gates: list[Gate], *warnings: str, **changed: str) -> 
 
 
 def test_the_note_begins_with_the_headline_and_ends_with_what_to_do(weighed: Evidence) -> None:
-    gates = detector_gates(weighed.gate_figures(False), GatesConfig())
+    gates = detector_gates(weighed.gate_figures(False), GateLimits())
     text = note(weighed, gates, "look out")
     assert text.startswith(f"**{weighed.headline()}**\n\nF1 {weighed.detector['f1_macro'].mean:.3f} [")
     assert text.rstrip().endswith(next_step(weighed, gates, "models:/d/3"))
