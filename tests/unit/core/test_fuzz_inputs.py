@@ -57,7 +57,7 @@ BOUNDED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
 from moola_mlflow.bars import read_bars
-from moola_mlflow.core import BarsConfig, read_preset, resolve
+from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, read_preset
 from moola_mlflow.core import UserError
 from moola_mlflow.labels import read_labels
 path = sys.argv[1]
