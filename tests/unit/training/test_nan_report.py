@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ def spoil(trainer: Trainer, window: int, feature: int, when: Callable[[], bool])
     """Have a feature of one window be no number, as long as ``when`` says so."""
     batches = trainer.source.batches
 
-    def spoiled(order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        for batch in batches(order, batch_size, first):
+    def spoiled(*arguments: Any) -> Iterator[Batch]:
+        for batch in batches(*arguments):
             if when():
                 batch.x_BTF[torch.from_numpy(batch.index == window), 50:, feature] = math.nan
             yield batch

@@ -202,10 +202,10 @@ def test_windows_a_epoch_are_a_permutation_that_changes_with_the_epoch(windows, 
     seen: list[list[int]] = []
     batches = trainer.source.batches
 
-    def spy(order: np.ndarray, batch_size: int, first: int = 0):
+    def spy(order: np.ndarray, batch_size: int, *more: object):
         if batch_size == 16:
             seen.append(order.tolist())
-        return batches(order, batch_size, first)
+        return batches(order, batch_size, *more)
 
     object.__setattr__(trainer.source, "batches", spy)
     trainer.fit()

@@ -136,9 +136,9 @@ def test_each_step_looks_at_its_own_part_of_the_split_alone(windows: Windows, tm
     looked: list[set[int]] = []
     batches = trainer.source.batches
 
-    def spy(order: np.ndarray, batch_size: int, first: int = 0):  # type: ignore[no-untyped-def]
+    def spy(order: np.ndarray, batch_size: int, *more: object):  # type: ignore[no-untyped-def]
         looked.append(set(order.tolist()))
-        return batches(order, batch_size, first)
+        return batches(order, batch_size, *more)
 
     object.__setattr__(trainer.source, "batches", spy)
     trainer.evaluation.fit_baselines()
