@@ -19,7 +19,7 @@ MAKE = "import mlflow; mlflow.search_experiments()"
 def copy_empty_store(folder: Path) -> None:
     """Put an empty ``mlflow.db``, as MLflow itself makes it, into a folder that has none."""
     database = folder / "mlflow.db"
-    if database.exists():
+    if database.exists() or not folder.is_dir():
         return
     shutil.copyfile(_template(), database)
     database.chmod(0o600)

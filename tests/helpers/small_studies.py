@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mlflow
+import optuna
+from mlflow.entities import Run as StoredRun
 
 from moola_mlflow.core import PretrainSweepKeys, SweepKeys, make_config
 from moola_mlflow.sweep.attach import join_study
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.storage import Coordination, locate_storage
+from moola_mlflow.sweep.trial_runs import trial_runs_of
 from moola_mlflow.sweep.worker import Reporter, TrialOutcome, Worker
 from moola_mlflow.tracking.run import Run
 
@@ -54,3 +57,27 @@ class Bench:
         joined = join_study(self.config, self.space, self.coordination, self.config.sweep.study, None)
         assert joined.run_id == run_id
         return joined.queue, joined.run_id
+
+
+def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[Config, Reporter], TrialOutcome]:
+    """The parabola, but for one trial."""
+
+    def objective(config: Config, report: Reporter) -> TrialOutcome:
+        if report.trial.number == number:
+            report.epoch(0, 1.0, {})
+            failure(report)
+        return parabola(config, report)
+
+    return objective
+
+
+def trial_runs() -> list[StoredRun]:
+    (parent,) = mlflow.MlflowClient().search_runs(["1"], "tags.`moola.stage` = 'sweep'")
+    return trial_runs_of(mlflow.MlflowClient(), "1", parent.info.run_id)
+
+
+def in_hand_elsewhere(queue: TrialQueue) -> optuna.Trial:
+    """A trial that a process of another machine has in hand."""
+    trial = queue.study.ask()
+    trial.set_user_attr("worker", ["elsewhere pid:[1]", 1])
+    return trial

@@ -106,7 +106,7 @@ def test_without_a_champion_it_says_which_versions_there_are_and_what_to_do(scan
     [
         ({"detector": "models:/moola-detecter@champion"}, "did you mean 'moola-detector'?"),
         ({"detector": "models:/moola-detector/7"}, "cannot be fetched"),
-        ({"detector": "nowhere"}, "detector 'nowhere' is not there"),
+        ({"detector": "nowhere"}, "detector 'nowhere' does not exist"),
         ({"out": "bars.parquet"}, "out='bars.parquet' is a file; give a folder"),
         ({"bars": "nothing.parquet"}, "no file 'nothing.parquet'"),
         ({"detect.min_probability": "2"}, "detect.min_probability='2'"),

@@ -83,8 +83,8 @@ def test_moved_artifacts_and_aliases_moved_by_hand_are_found(store: Store) -> No
 
 @pytest.mark.slow
 def test_a_moved_checkout_finds_its_artifacts_again_and_its_store_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
     before = Store(tmp_path / "before")
-    before.folder.mkdir()
     assert before.run("pretrain", {**SMALL, "register": "moola-encoder"}).returncode == 0
     (run,) = before.runs()
     before.folder.rename(tmp_path / "after")

@@ -269,7 +269,10 @@ def test_plain_pytorch_trains_to_the_same_losses(tmp_path: Path) -> None:
 
 
 def test_bars_are_compared_with_the_encoders_own_training_windows(trained: Store) -> None:
-    same, other = ({**QUICK, "encoder": "models:/moola-encoder@candidate", "bars.sample_seed": s} for s in ("1", "8"))
+    same, other = (
+        {"bars.sample_bars": "12000", "encoder": "models:/moola-encoder@candidate", "bars.sample_seed": seed}
+        for seed in ("1", "8")
+    )
     assert trained.run("features", same).returncode == trained.run("features", other).returncode == 0
     drift = [
         run.data.metrics["feature/psi/range_z"] for run in trained.runs() if run.data.tags["moola.stage"] == "features"

@@ -287,7 +287,7 @@ def test_an_alias_moved_by_hand_warns_and_a_promoted_one_does_not(
 
 def test_what_cannot_be_loaded_says_what_is_wrong(name: str, tmp_path: Path) -> None:
     register(name, small_encoder(), tmp_path)
-    with pytest.raises(moola_mlflow.core.UserError, match=r"holds no detector\.json; it is not one of"):
+    with pytest.raises(moola_mlflow.core.UserError, match=r"holds no detector\.json, so it is no detector of"):
         moola_mlflow.load_detector(f"models:/{name}/1")
     with pytest.raises(moola_mlflow.core.UserError, match="detector 'no/such' does not exist; give models:/moola-det"):
         moola_mlflow.load_detector("no/such")

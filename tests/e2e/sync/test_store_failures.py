@@ -22,7 +22,7 @@ def test_a_run_whose_journal_cannot_be_written_at_its_end_is_failed_not_finished
 
     def fail_with_a_full_disk() -> None:
         with Run.start("pretrain", "one") as active:
-            monkeypatch.setattr(active, "_write", full)
+            monkeypatch.setattr(active.delivery, "write", full)
             raise RuntimeError("boom")
 
     with contextlib.chdir(tmp_path):
