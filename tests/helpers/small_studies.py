@@ -59,10 +59,10 @@ class Bench:
         return joined.queue, joined.run_id
 
 
-def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[Config, Reporter], TrialOutcome]:
+def fails_in(number: int, failure: Callable[[Reporter], None]) -> Callable[[SweepKeys, Reporter], TrialOutcome]:
     """The parabola, but for one trial."""
 
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         if report.trial.number == number:
             report.epoch(0, 1.0, {})
             failure(report)

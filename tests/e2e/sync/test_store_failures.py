@@ -17,7 +17,7 @@ def test_a_run_whose_journal_cannot_be_written_at_its_end_is_failed_not_finished
 ) -> None:
     store = Store(tmp_path)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fail_with_a_full_disk() -> None:
