@@ -6,7 +6,7 @@ import pytest
 from run_records import record
 
 from moola_mlflow.core import FinetuneKeys, make_config
-from moola_mlflow.evaluation.metrics import Interval
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.reports import compare
 from moola_mlflow.reports.plots.compare import literal, overlay_figure, scores_figure
 from moola_mlflow.reports.plots.figure import png_bytes

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from small_studies import Bench, configured, in_hand_elsewhere, parabola
 
 from moola_mlflow.cli.commands import sweep
-from moola_mlflow.core import Config
+from moola_mlflow.core import SweepKeys
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.sweep import attach
@@ -45,7 +45,7 @@ def test_a_command_that_joins_leaves_a_run_alone_whose_trial_has_not_heard_of_it
 def test_a_command_that_ends_while_others_work_leaves_the_sweep_running(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    def refused(config: Config, report: Reporter) -> TrialOutcome:
+    def refused(config: SweepKeys, report: Reporter) -> TrialOutcome:
         raise MlflowException("permission denied")
 
     monkeypatch.setattr(sweep, "build_objective", lambda config: refused if fails else parabola)

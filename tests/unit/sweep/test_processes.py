@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_studies import Bench, configured
 
-from moola_mlflow.core import Config
+from moola_mlflow.core import SweepKeys
 from moola_mlflow.sweep import processes
 from moola_mlflow.sweep.processes import WorkerJob
 from moola_mlflow.sweep.worker import Reporter, TrialOutcome
@@ -17,7 +17,7 @@ from moola_mlflow.sweep.worker import Reporter, TrialOutcome
 ADDRESS = "http://me:secret@127.0.0.1:9/api"
 
 
-def raises(config: Config) -> Callable[[Config, Reporter], TrialOutcome]:
+def raises(config: SweepKeys) -> Callable[[SweepKeys, Reporter], TrialOutcome]:
     raise RuntimeError(f"no data from {ADDRESS}")
 
 

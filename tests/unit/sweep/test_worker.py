@@ -12,7 +12,7 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 from small_studies import Bench, configured, fails_in, parabola, trial_runs
 
-from moola_mlflow.core import Config
+from moola_mlflow.core import SweepKeys
 from moola_mlflow.core.errors import TrainingError
 from moola_mlflow.sweep.attach import join_study
 from moola_mlflow.sweep.restore import load_study
@@ -102,7 +102,7 @@ def test_a_stop_while_the_store_does_not_answer_is_no_failure_of_the_sweep(workd
 def test_why_a_trial_failed_is_told_without_the_password_of_an_address(
     workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def objective(config: Config, report: Reporter) -> TrialOutcome:
+    def objective(config: SweepKeys, report: Reporter) -> TrialOutcome:
         if report.trial.number == 0:
             raise TrainingError(f"nothing at {ADDRESS}")
         if report.trial.number == 1:
