@@ -15,6 +15,8 @@ import mlflow
 from harness import ROOT, Store
 
 from moola_mlflow.bars.sample import generate_bars
+from moola_mlflow.core.config.commands import COMMANDS
+from moola_mlflow.core.config.resolve import dotted_keys
 
 REAL_BARS = ROOT.parent / "shared" / "data" / "es_front_1min.parquet"
 SMALL = {
@@ -164,6 +166,11 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600)
 
 
+def commands_of(name: str) -> list[str]:
+    """The configurations that a command may have: a sweep has one for each stage."""
+    return [command for command in COMMANDS if command == name or command.startswith(f"{name} of ")]
+
+
 def reduced(line: str, code: int = 0) -> list[str]:
     """The words of a command line, with the parameters of ``SMALL`` in place of its own."""
     words = shlex.split(line)
@@ -173,7 +180,9 @@ def reduced(line: str, code: int = 0) -> list[str]:
     if words[2:3] == ["pytest"] or words[1:2] == ["my_bars.py"] or "--help" in words or len(words) == 3:
         return [sys.executable, *words[1:]]
     name = (words[words.index("-e") + 1] if "-e" in words else "main") if launcher else (words[3:4] or ["--help"])[0]
+    read = {key for command in commands_of(name) for key in dotted_keys(COMMANDS[command])}
     small = {**SMALL[""], **({} if code else SMALL.get(name, {}))}
+    small = {key: value for key, value in small.items() if "." not in key or key in read}
     if launcher:
         given = dict(pair.split("=", 1) for flag, pair in itertools.pairwise(words) if flag == "-P")
         kept = [w for flag, w in zip(["", *words], words, strict=False) if flag != "-P" and w != "-P"]
