@@ -19,7 +19,7 @@ import pytest
 from paths import ROOT
 
 from moola_mlflow.bars.reader import read_bars
-from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, read_preset
+from moola_mlflow.core import BarsConfig, FinetuneKeys, PretrainKeys, make_config, read_preset
 from moola_mlflow.core.errors import UserError
 
 INPUTS = {"csv": 5000, "parquet": 4000, "dbn": 3000, "labels": 3000, "config": 2500, "yaml": 2500}
@@ -251,4 +251,4 @@ def test_yaml_that_asks_for_code_is_refused_and_runs_none(
 
 def test_anchors_of_a_sensible_size_are_still_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("trainer: &shared {seed: 3}\ncv: {seeds: [1, 2]}\nlabels: *shared\n")
-    assert make_config(PretrainKeys, read_preset(tmp_path / "a.yaml"), {}).labels.seed == 3
+    assert make_config(FinetuneKeys, read_preset(tmp_path / "a.yaml"), {}).labels.seed == 3

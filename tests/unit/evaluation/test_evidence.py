@@ -204,7 +204,7 @@ def test_evidence_says_whether_the_networks_read_what_the_detector_reads(weighed
 
 def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wherever_it_stands() -> None:
     found = path_alone()
-    gates = detector_gates(found.gated(False), GateLimits())
+    gates = detector_gates(found.gate_figures(False), GateLimits())
     (gain,) = [gate for gate in gates if gate.name == GAIN]
     assert gain.passed
     lines = finetune_console_lines(found, gates)
@@ -319,15 +319,15 @@ def test_a_refit_gets_the_median_epoch_and_the_geometric_mean_of_the_temperature
 
 
 def test_the_gates_see_the_figures_of_the_cross_validation(weighed: Evidence) -> None:
-    gates = {gate.name: gate for gate in detector_gates(weighed.gated(False), GateLimits())}
+    gates = {gate.name: gate for gate in detector_gates(weighed.gate_figures(False), GateLimits())}
     assert gates["f1_macro"].value == weighed.detector["f1_macro"].mean
     assert gates["recall/retracement"].value == weighed.detector["recall_retracement"].mean
     gain = weighed.differences[weighed.best_network()]["joint_success_at_3"]
     assert gates["delta_joint_success_at_3_lo"].value == gain.lo
     assert not gates["delta_joint_success_at_3_lo"].passed
-    assert not {g.name: g for g in detector_gates(weighed.gated(True), GateLimits())}["identity"].passed
+    assert not {g.name: g for g in detector_gates(weighed.gate_figures(True), GateLimits())}["identity"].passed
     lone = evidence(detector=1.0, rule=1.0)
-    assert not {g.name: g for g in detector_gates(lone.gated(False), GateLimits())}[
+    assert not {g.name: g for g in detector_gates(lone.gate_figures(False), GateLimits())}[
         "delta_joint_success_at_3_lo"
     ].passed
 
