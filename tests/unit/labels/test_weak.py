@@ -136,7 +136,7 @@ def test_sample_labels_come_from_other_bars_than_pre_training_sees() -> None:
     labels = sample_labels(config, 20, 17)
     assert len(labels) == 20
     assert labels.path == "sample"
-    assert labels.bars_sha256 != read_bars(config.bars).sha256
+    assert labels.bars_sha256 != read_bars(BarsConfig(sample_bars=12_000)).sha256
     assert FinetuneKeys().labels.sample_seed != FinetuneKeys().bars.sample_seed
     with pytest.raises(UserError, match=r"labels.sample_seed=1 is also bars.sample_seed"):
         sample_labels(make_config(FinetuneKeys, {}, {"labels.sample_seed": 1}), 20, 17)
