@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.objectives.second_labeller import second_labels
 from benchmarks.science.fuzzy_labeller import fuzzy_labels
+from benchmarks.science.objectives.second_labeller import second_labels
+from benchmarks.synthetic_months import machine
 from moola_mlflow.bars import read_bars
 from moola_mlflow.core import BarsConfig, CvConfig
 from moola_mlflow.evaluation.crossval import HeadMethod, Method, pooled_predictions
@@ -130,4 +131,6 @@ def read(folders: Sequence[Path], counts: Sequence[int] = (174, 60)) -> None:
                 | {"steps": card.get("hyperparameters", {}).get("steps"), "last": card["history"][-1]}
                 for card in cards
             ]
-            RESULTS.write_text(json.dumps({"encoders": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            RESULTS.write_text(
+                json.dumps({"machine": machine(), "encoders": about, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+            )

@@ -1,7 +1,8 @@
 """The embedded sample: synthetic one-minute futures bars from a seed, in the layout of ``databento.DBNStore.to_df()``.
 
 The bars are invented, so they are no evidence about any market. They let every command run without data. The constants
-were tuned by eye on real E-mini S&P bars with ``benchmarks/realism.py``; docs/explanation/sample.md compares them.
+were tuned by eye on real E-mini S&P bars with ``benchmarks/science/realism.py``. docs/explanation/sample.md
+compares them.
 
 The same seed gives the same bytes: one PCG64 stream is drawn in a fixed order, without BLAS. Rounding to ticks hides
 last-bit differences between processors' exp(). Another version of numpy may draw other numbers.

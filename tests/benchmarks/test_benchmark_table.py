@@ -19,7 +19,8 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import features, finetune, peers, scale, synthetic_months, table
+from benchmarks import synthetic_months, table
+from benchmarks.speed import features, finetune, peers, scale
 
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 FIVE_YEARS = "1,797,854 bars, 20 epochs, start to registered encoder"
@@ -194,7 +195,7 @@ def wrongly_quoted(text: str, figures: Mapping[str, tuple[str, str]], known: Map
     lines = [line for line in section.splitlines() if re.match(r"\| [^|]", line)]
     wrong, seen = [], []
     for what, shown in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines):
-        names = tuple(re.findall(r"benchmarks\.(\w+)", what))
+        names = tuple(re.findall(r"benchmarks\.(?:\w+\.)?(\w+)", what))
         seen.append(names)
         form, places = known.get(names, ("no form", []))
         found = re.fullmatch(re.escape(form).replace(r"\#", f"({NUMBER})"), shown)
@@ -231,7 +232,9 @@ def test_the_figures_of_speed_that_a_page_quotes_follow_from_the_results() -> No
 )
 def test_a_figure_that_does_not_follow_from_the_results_is_found(tmp_path: Path, shown: str, wrong: int) -> None:
     write(tmp_path, "startup")
-    text = f"# Name\n\n## How fast\n\n| | |\n|---|---|\n| first step (`benchmarks.startup`) | {shown} |\n\n## Next\n"
+    text = (
+        f"# Name\n\n## How fast\n\n| | |\n|---|---|\n| first step (`benchmarks.speed.startup`) | {shown} |\n\n## Next\n"
+    )
     known = {("startup",): QUOTED[("startup",)]}
     assert len(wrongly_quoted(text, rows(table.table(tmp_path)), known)) == wrong
     assert wrongly_quoted(text.replace("startup", "stopping"), rows(table.table(tmp_path)), known)
@@ -278,7 +281,7 @@ def test_a_machine_is_told_with_the_threads_of_a_training(monkeypatch: pytest.Mo
 
 
 def test_every_benchmark_that_leaves_a_result_tells_its_machine() -> None:
-    for path in (ROOT / "benchmarks").glob("*.py"):
+    for path in (ROOT / "benchmarks").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert '/ "results"' not in text or path.stem == "table" or "machine()" in text, path.name
         assert "platform.machine()" not in text or path.stem == "synthetic_months", path.name
@@ -345,7 +348,7 @@ def test_the_slopes_of_size_are_of_each_step_and_of_the_time_of_both() -> None:
 
 @pytest.mark.parametrize("name", ["newcomer", "processes", "tracking"])
 def test_a_benchmark_that_takes_minutes_can_be_imported_in_no_time(name: str) -> None:
-    assert callable(importlib.import_module(f"benchmarks.{name}").main)
+    assert callable(importlib.import_module(f"benchmarks.speed.{name}").main)
 
 
 def test_the_cost_of_a_fine_tuning_is_its_median_and_spread_beside_the_line() -> None:
@@ -357,10 +360,13 @@ def test_the_cost_of_a_fine_tuning_is_its_median_and_spread_beside_the_line() ->
 def test_make_bench_names_benchmarks_that_are_there() -> None:
     listed = re.search(r"^BENCHES := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert listed
-    names = [name.split()[0] for name in re.findall(r"'[^']+'|[\w]+", listed[1].replace("\\\n", " "))]
-    for name in (one.strip("'") for one in names):
-        assert (ROOT / "benchmarks" / f"{name}.py").is_file() or (ROOT / "benchmarks" / name / "__main__.py").is_file()
-    # detect_worth needs detectors that somebody has registered; the others are no benchmarks.
-    left_out = {"detect_worth", "servers", "synthetic_months", "table"}
-    there = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} | {"objectives"}
-    assert {one.strip("'") for one in names} == there - left_out
+    names = [name.split()[0] for name in re.findall(r"'[^']+'|[\w.]+", listed[1].replace("\\\n", " "))]
+    # detect_worth needs registered detectors; rules_study runs in two steps, with the two files after it.
+    left_out = {"science.detect_worth", "science.rules_study", "science.rules_reading", "science.fuzzy_labeller"}
+    there = {
+        f"{path.parent.name}.{path.stem}"
+        for room in ("speed", "science", "reliability")
+        for path in (ROOT / "benchmarks" / room).iterdir()
+        if path.suffix == ".py" or (path / "__main__.py").is_file()
+    }
+    assert {one.strip("'") for one in names} == {name for name in there if "__init__" not in name} - left_out

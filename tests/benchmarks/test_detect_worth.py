@@ -18,7 +18,7 @@ from moola_mlflow.models.files.detector import save_detector
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import detect_worth
+from benchmarks.science import detect_worth
 
 
 def test_every_detector_is_scored_on_every_bars_before_and_after_its_temperature(

@@ -12,7 +12,7 @@ from moola_mlflow.evaluation.metrics import Predictions
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.fresh_labels import WANTED, joined, summary, tables
+from benchmarks.science.fresh_labels import WANTED, joined, summary, tables
 
 NUM_REPEATS = 3
 

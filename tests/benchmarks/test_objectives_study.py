@@ -17,11 +17,11 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.objectives.hidden_path import HiddenPath, path_channel
-from benchmarks.objectives.rows import READERS, control
-from benchmarks.objectives.second_labeller import apply_second_rule, second_labels
-from benchmarks.objectives.summary import threshold
-from benchmarks.objectives.variants import VARIANTS
+from benchmarks.science.objectives.hidden_path import HiddenPath, path_channel
+from benchmarks.science.objectives.rows import READERS, control
+from benchmarks.science.objectives.second_labeller import apply_second_rule, second_labels
+from benchmarks.science.objectives.summary import threshold
+from benchmarks.science.objectives.variants import VARIANTS
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.labels.surge_rule import CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, apply_rule
@@ -131,7 +131,7 @@ def test_the_command_runs_and_its_results_hold_every_row(tmp_path: Path) -> None
     out = tmp_path / "objectives.json"
     small = "--seeds 13 --label-seeds 101 --bars 11000 --hidden 2 --epochs 1 --head-epochs 1 --workers 2"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.objectives", *small.split(), "--out", str(out)],
+        [sys.executable, "-m", "benchmarks.science.objectives", *small.split(), "--out", str(out)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

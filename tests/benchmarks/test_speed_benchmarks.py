@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def smoke(name: str, out: Path, *words: str) -> tuple[str, dict[str, Any]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--out", str(out), *words],
+        [sys.executable, "-m", f"benchmarks.speed.{name}", "--smoke", "--out", str(out), *words],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

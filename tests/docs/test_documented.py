@@ -85,7 +85,7 @@ def test_every_benchmark_that_a_page_names_takes_the_words_it_is_given(
     monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     name, *words = shlex.split(line)
-    source = ROOT / "benchmarks" / name
+    source = (ROOT / "benchmarks").joinpath(*name.split("."))
     source = source / "__main__.py" if source.is_dir() else source.with_suffix(".py")
     if "parse_args()" not in source.read_text(encoding="utf-8"):
         assert words == []

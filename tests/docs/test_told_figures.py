@@ -11,8 +11,8 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import best_epoch, fresh_labels, labels
-from benchmarks.objectives import summary
+from benchmarks.science import best_epoch, fresh_labels, labels
+from benchmarks.science.objectives import summary
 
 TABLES = {
     "labels": (labels, "docs/explanation/evidence.md"),

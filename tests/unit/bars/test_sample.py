@@ -28,7 +28,7 @@ def sample() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def realism() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "benchmarks" / "realism.py"))
+    return runpy.run_path(str(ROOT / "benchmarks" / "science" / "realism.py"))
 
 
 def sha256(frame: pd.DataFrame) -> str:

@@ -1,0 +1,1 @@
+"""What survives? One question a file."""
