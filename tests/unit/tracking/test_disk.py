@@ -18,7 +18,7 @@ def test_a_crash_at_any_step_leaves_the_old_text(
     path = tmp_path / "a.txt"
     disk.write_whole(path, "old", durable)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
