@@ -253,3 +253,14 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
 }
 """Every command by its name, in the order of the map."""
+
+
+def overview() -> str:
+    """Return the list of commands, one line each."""
+    width = max(map(len, ENTRY_POINTS))
+    rows = [f"  {name:<{width}}  {entry.summary}" for name, entry in ENTRY_POINTS.items()]
+    return "\n".join(
+        ["moola: from one-minute bars to a registered encoder, every number tracked", "", *rows, "",
+         "moola NAME --help shows a command's parameters; mlflow run . -e NAME -P key=value does the same.",
+         "source <(moola completion) completes commands and keys in bash."]
+    )  # fmt: skip

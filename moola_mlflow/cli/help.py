@@ -32,17 +32,6 @@ class Parameter:
     needed: bool = False
 
 
-def overview() -> str:
-    """Return the list of commands, one line each."""
-    width = max(map(len, ENTRY_POINTS))
-    rows = [f"  {name:<{width}}  {entry.summary}" for name, entry in ENTRY_POINTS.items()]
-    return "\n".join(
-        ["moola: from one-minute bars to a registered encoder, every number tracked", "", *rows, "",
-         "moola NAME --help shows a command's parameters; mlflow run . -e NAME -P key=value does the same.",
-         "source <(moola completion) completes commands and keys in bash."]
-    )  # fmt: skip
-
-
 def parameters_of(name: str) -> list[Parameter]:
     """Return a command's short parameters, each with its meaning and the default that the command's presets set."""
     entry, fields = ENTRY_POINTS[name], every_key()

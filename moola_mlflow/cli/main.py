@@ -13,10 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from moola_mlflow import __version__
-from moola_mlflow.cli.completion import completion_script
-from moola_mlflow.cli.entry_points import ENTRY_POINTS
-from moola_mlflow.cli.help import help_text, overview
-from moola_mlflow.cli.parser import check_command, parse
+from moola_mlflow.cli.entry_points import ENTRY_POINTS, overview
 from moola_mlflow.core import (
     GateError,
     Interrupted,
@@ -46,10 +43,14 @@ def run_cli(argv: Sequence[str] | None = None, interrupts: Interrupts | None = N
     if not words or words[0] in ("-h", "--help"):
         return _show(overview())
     if words[0] == "completion":
+        from moola_mlflow.cli.completion import completion_script
+
         return _show(completion_script().rstrip())
     if words[0] in ("-V", "--version"):
         return _show(f"moola_mlflow {__version__}")
     if {"-h", "--help"} & set(words[1:]) and words[0] in ENTRY_POINTS:
+        from moola_mlflow.cli.help import help_text  # late: the list of commands needs no configuration
+
         return _show(help_text(words[0]))
     try:
         return _run(words, interrupts or Interrupts())
@@ -104,6 +105,8 @@ def _from_a_store(error: Exception) -> bool:
 
 
 def _run(words: list[str], interrupts: Interrupts) -> int:
+    from moola_mlflow.cli.parser import check_command, parse
+
     name = words[0]
     check_command(name)
     try:
