@@ -43,7 +43,7 @@ def test_what_stays_on_the_device_is_computed_once(computed: BatchSource, monkey
     held = replace(computed, resident=True)
     order = np.arange(200)
     (batch,) = held.batches(order, 200)
-    monkeypatch.setattr("moola_mlflow.windows.batches.compute_features", None)
+    monkeypatch.setattr("moola_mlflow.windows.batches.compute_inputs", None)
     (again,) = held.batches(order, 200)
     assert torch.equal(batch.x_BTF, again.x_BTF)
     with pytest.raises(TypeError):
