@@ -16,9 +16,10 @@ from benchmarks.science.objectives.second_labeller import second_labels
 from benchmarks.synthetic_months import machine
 from moola_mlflow.bars import read_bars
 from moola_mlflow.core import BarsConfig, CvConfig
+from moola_mlflow.evaluation.bootstrap import bootstrap_interval, paired_difference
 from moola_mlflow.evaluation.crossval import HeadMethod, Method, pooled_predictions
 from moola_mlflow.evaluation.folds import plan_folds
-from moola_mlflow.evaluation.metrics import Predictions, bootstrap_interval, ece, paired_difference
+from moola_mlflow.evaluation.metrics import Predictions, ece
 from moola_mlflow.evaluation.prior_method import PriorMethod, priors_of
 from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.labels.weak import weak_labels
