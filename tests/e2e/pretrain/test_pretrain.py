@@ -346,7 +346,7 @@ def test_a_store_that_does_not_work_is_named_without_a_traceback(tmp_path: Path,
         store.folder.mkdir()
         (store.folder / "mlflow.db").write_bytes(content * 1000)
     done = subprocess.run(
-        store.command("features", QUICK, launcher=False),
+        store.command("features", {"bars.sample_bars": "12000"}, launcher=False),
         cwd=tmp_path,
         env=store.environment,
         capture_output=True,
