@@ -1,8 +1,9 @@
-"""How much of the machine training uses: floating-point operations a second of whole steps against its bf16 GEMM peak.
+"""How much of the machine training uses: floating-point operations a second of whole steps against its GEMM peak.
 
     python -m benchmarks.speed.roofline [--rounds 5] [--seconds 4] [--smoke] [--out benchmarks/results/roofline.json]
 
-Two ceilings, both from ``torch.mm`` in bf16 on as many cores, in turn with the steps. The peak is the fastest of a few
+Two ceilings, both from ``torch.mm`` in the precision of training (bf16, or fp32 on a processor that only emulates bf16)
+on as many cores, in turn with the steps. The peak is the fastest of a few
 large products. The products' own ceiling is a step that consisted of nothing but its matrix products at their own
 shapes: half of them are 64 x 128 x 512, which no library runs at the peak. Against them, whole steps of the trainer
 on configs/stones.yaml: features, masks, dropout, forward, backward, clipping, AdamW. A step counts the multiplications
@@ -61,14 +62,14 @@ def timed(work: Callable[[], Any], seconds: float) -> tuple[int, float, float]:
     return count, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def gemm_rates(threads: int, seconds: float) -> tuple[float, float]:
-    """Return GFLOP/s of the best shape: by the wall clock, and a core by CPU time."""
+def gemm_rates(dtype: Any, threads: int, seconds: float) -> tuple[float, float]:
+    """Return GFLOP/s of the best shape in one dtype: by the wall clock, and a core by CPU time."""
     import torch
 
     best = (0.0, 0.0)
     with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
         for m, n, k in SHAPES:
-            a, b = torch.randn(m, k).bfloat16(), torch.randn(k, n).bfloat16()
+            a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
             repeats = max(1, round(2e9 / (2 * m * n * k)))
 
             def work(a: Any = a, b: Any = b, repeats: int = repeats) -> None:
@@ -96,12 +97,12 @@ def products(batch: int, length: int, features: int, hidden: int, layers: int) -
 
 
 def products_rate(
-    shapes: list[tuple[int, int, int, int]], batch: int, threads: int, seconds: float
+    shapes: list[tuple[int, int, int, int]], dtype: Any, batch: int, threads: int, seconds: float
 ) -> tuple[float, float]:
     """Return windows a second, by the wall clock and by CPU time, of steps that are matrix products alone."""
     import torch
 
-    work = [(torch.randn(m, k).bfloat16(), torch.randn(k, n).bfloat16(), times) for m, n, k, times in shapes]
+    work = [(torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype), times) for m, n, k, times in shapes]
 
     def step(_: int) -> None:
         for a, b, times in work:
@@ -161,17 +162,21 @@ def main() -> None:
     runtime.prepare_environment()
     runtime.tune_allocator()
     runtime.set_threads()
+    import torch
+
     rows: dict[int, list[dict[str, float]]] = {}
     trainers = {cores: make_trainer(arguments, cores) for cores in sorted({1, min(2, runtime.usable_cores())})}
     windows, batch_size = trainers[1].source.windows, trainers[1].settings.trainer.batch_size
+    precision = trainers[1].settings.precision
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     flops = flops_a_window(windows.length, len(trainers[1].source.names), arguments.hidden, 2) / 1e9
     for _ in range(arguments.rounds):
         for cores, trainer in trainers.items():
-            peak_wall, peak_cpu = gemm_rates(cores, arguments.seconds)
+            peak_wall, peak_cpu = gemm_rates(dtype, cores, arguments.seconds)
             windows_wall, windows_cpu = step_rates(trainer, arguments.seconds)
             part = batch_size // cores
             shapes = products(part, windows.length, len(trainer.source.names), arguments.hidden, 2)
-            alone_wall, alone_cpu = products_rate(shapes, part, cores, arguments.seconds)
+            alone_wall, alone_cpu = products_rate(shapes, dtype, part, cores, arguments.seconds)
             row = {
                 "products_windows_per_s": alone_wall,
                 "products_windows_per_cpu_s": alone_cpu,
@@ -185,7 +190,7 @@ def main() -> None:
             rows.setdefault(cores, []).append(row)
     for trainer in trainers.values():
         trainer.engine.close()
-    print(f"{flops:.3f} GFLOP a window; medians (smallest to largest)\n")
+    print(f"{flops:.3f} GFLOP a window; {precision}; medians (smallest to largest)\n")
     print("| cores | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
     for cores, runs in rows.items():
         cells = []
@@ -194,7 +199,7 @@ def main() -> None:
             values = [run[key] for run in runs]
             cells.append(f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})")
         print(f"| {cores} | " + " | ".join(cells) + " |")
-    about = {"cores": runtime.usable_cores(), "smoke": arguments.smoke, "gflop": flops}
+    about = {"cores": runtime.usable_cores(), "smoke": arguments.smoke, "gflop": flops, "precision": precision}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({"machine": machine(), "about": about, "runs": rows}, indent=1) + "\n")
 

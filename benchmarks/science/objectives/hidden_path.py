@@ -36,8 +36,10 @@ class ChannelSource(BatchSource):
     def names(self) -> tuple[str, ...]:
         return (*super().names, *CHANNEL)
 
-    def batches(self, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        for batch in super().batches(order, batch_size, first):
+    def batches(
+        self, order: np.ndarray, batch_size: int, first: int = 0, flipped: np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        for batch in super().batches(order, batch_size, first, flipped):
             x_BTF = torch.cat([batch.x_BTF, path_channel(batch.prices_BT4)], -1)
             yield Batch(x_BTF, batch.prices_BT4, batch.index, batch.warmup)
 

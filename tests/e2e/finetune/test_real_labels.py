@@ -33,4 +33,4 @@ def test_fewer_real_labels_than_asked_for_are_all_used_and_that_is_told(
     scarce = min(run.data.metrics[f"labels/{kind}"] for kind in ("consolidation", "retracement"))
     refused = command(store, "finetune", labels="es.parquet", folds=str(int(scarce) // 2 + 1), **small)
     assert refused.code == 2
-    assert "label more windows or lower cv.folds" in refused.err
+    assert f"lower cv.folds to {int(scarce) // 2} or label more" in refused.err

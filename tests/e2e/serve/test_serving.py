@@ -260,6 +260,6 @@ def test_a_dockerfile_of_the_model_is_written_without_docker(store: Store) -> No
     image = store.folder / "image"
     assert "model_dir" in (image / "Dockerfile").read_text()
     assert list(image.rglob("detector.json"))
-    assert list(image.rglob("served/detector.py"))
+    assert list(image.rglob("serving/detector.py"))
     assert "pyarrow==" in next(image.rglob("requirements.txt")).read_text()
     assert not list(image.rglob("*.pkl"))
