@@ -98,7 +98,11 @@ def take_runs(array: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     rows_read = _read_stretches(array, lows, highs)
     stretch = np.empty(len(starts), np.int64)
     stretch[order] = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(first)))
-    return rows_read[(starts - lows[stretch] + at[stretch])[:, None] + np.arange(length)]
+    runs = np.lib.stride_tricks.sliding_window_view(rows_read, length, axis=0)  # [rows, ..., length]
+    firsts, out = starts - lows[stretch] + at[stretch], np.empty((len(starts), length, *array.shape[1:]), array.dtype)
+    for k in np.ndindex(*array.shape[1:]):  # a price at a time: each lies in one piece, so whole runs are copied
+        out[:, :, *k] = runs[firsts, *k]
+    return out
 
 
 def _read_stretches(array: Column, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
