@@ -36,7 +36,7 @@ class GateError(RuntimeError):
 def nearest_name(name: str, valid: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the closest valid name, or a full stop.
 
-    >>> nearest("ecnoder.hidden", ["encoder.hidden", "encoder.layers"])
+    >>> nearest_name("ecnoder.hidden", ["encoder.hidden", "encoder.layers"])
     "; did you mean 'encoder.hidden'?"
     """
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
@@ -44,7 +44,7 @@ def nearest_name(name: str, valid: Iterable[str]) -> str:
 
 
 def conceal_secrets(address: str) -> None:
-    """Have ``shown`` leave out the password of an address also where it stands alone, or in half an address.
+    """Have ``printable`` leave out the password of an address also where it stands alone, or in half an address.
 
     Only where it is no plain word: to strike out every ``moola`` of a text would say more than it hides.
     """
@@ -56,9 +56,9 @@ def conceal_secrets(address: str) -> None:
 def printable(text: str) -> str:
     """Return a text without the users and passwords of the addresses in it.
 
-    >>> shown("http://me:secret@host:5000/api does not answer")
+    >>> printable("http://me:secret@host:5000/api does not answer")
     'http://host:5000/api does not answer'
-    >>> shown("postgresql://me:pa/ss@host/db?password=secret")
+    >>> printable("postgresql://me:pa/ss@host/db?password=secret")
     'postgresql://host/db?password=***'
     """
     conceal_secrets(os.environ.get("MLFLOW_TRACKING_URI", ""))
