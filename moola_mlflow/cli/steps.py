@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ import numpy as np
 from moola_mlflow.bars import Bars, read_bars, stamp_warning
 from moola_mlflow.core import BarsConfig, FinetuneKeys, TrainingKeys, UserError
 from moola_mlflow.features import (
+    FeatureChoice,
     Hybrid,
     check_quality,
     compute_features,
@@ -22,7 +22,7 @@ from moola_mlflow.features import (
     quality_table,
 )
 from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
-from moola_mlflow.models import Encoder
+from moola_mlflow.models import Encoder, parts_of
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, log_model_inputs, resolve_origin
 from moola_mlflow.training import PrepareObserver, hybrid
 from moola_mlflow.windows import BatchSource, Split, Windows, feature_statistics
@@ -104,8 +104,10 @@ def check_label_features(
 
     Raises: UserError after the report has been logged.
     """
-    own = {"set": config.features.set, "hybrid": dataclasses.asdict(hybrid(config.features))}
+    own = FeatureChoice(config.features.set, hybrid(config.features)).described()
     specs = [encoder.card["features"] for _, encoder in encoders] or [own]
+    if "features" in parts_of(config.finetune.inputs):
+        specs.append(own)
     warmup, reports = config.windows.warmup, []
     for i, spec in enumerate(spec for k, spec in enumerate(specs) if spec not in specs[:k]):
         variant = Hybrid(**spec["hybrid"])

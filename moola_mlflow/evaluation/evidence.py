@@ -33,6 +33,7 @@ TITLES = {
     "scratch": "same network, trained from scratch",
     "random_encoder": "frozen random encoder, same head",
     "path_features": "path features alone, same head",
+    "hand_made": "path and hand-made features, same head",
     "pooled_scratch": "pooled head, from scratch (as published)",
     **baselines.TITLES,
 }

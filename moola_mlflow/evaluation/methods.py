@@ -18,7 +18,7 @@ from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadM
 from moola_mlflow.evaluation.evidence import DETECTOR
 from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.evaluation.prior_method import PriorMethod, has_priors, priors_of
-from moola_mlflow.features import input_names, price_path_features
+from moola_mlflow.features import FeatureChoice, input_names
 from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.models import (
     HEADS,
@@ -31,9 +31,11 @@ from moola_mlflow.models import (
     describe_encoder,
     detector_inputs,
     encoder_features,
+    further_inputs,
     members_of,
+    parts_of,
 )
-from moola_mlflow.training import HeadInputs, HeadSettings, fit_detector, fit_head, mirrored
+from moola_mlflow.training import HeadInputs, HeadSettings, fit_detector, fit_head, hybrid, mirrored
 from moola_mlflow.windows import fit_scaling
 
 ENCODERS_OWN = ("encoder.", "features.", "windows.warmup")
@@ -66,23 +68,38 @@ class FinetuneSetting:
 
     @property
     def inputs(self) -> Inputs:
-        """What the detector reads; the prior reader reads the encoding alone."""
-        return "encoding" if self.reader == "prior" else self.config.finetune.inputs
+        """What the detector reads."""
+        given = self.config.finetune.inputs
+        if given == "auto":
+            return "encoding" if self.reader == "prior" else "both"
+        return given
+
+    @property
+    def features(self) -> FeatureChoice | None:
+        """The hand-made features that the detector reads beside the rest."""
+        own = self.config.features
+        return FeatureChoice(own.set, hybrid(own)) if "features" in parts_of(self.inputs) else None
 
     @property
     def baseline_inputs(self) -> Inputs:
         """What the networks without pre-training read: the detector's inputs, or an encoding instead of path features
         alone, which need no network."""
-        return "encoding" if self.inputs == "price_path" else self.inputs
+        no_network: dict[str, Inputs] = {"price_path": "encoding", "price_path+features": "encoding+features"}
+        return no_network.get(self.inputs, self.inputs)
 
     @property
     def kind(self) -> str:
         """How the detector is fitted: ``price_path`` and ``frozen`` on cached inputs, ``unfrozen`` or ``scratch``."""
-        if self.config.finetune.inputs == "price_path":
+        if _no_encoder(self.config):
             return "price_path"
         if self.encoder is None:
             return "scratch"
         return "frozen" if self.config.finetune.freeze else "unfrozen"
+
+
+def _no_encoder(config: FinetuneKeys) -> bool:
+    """Return whether the head reads no encoding, whatever encoder is given."""
+    return config.finetune.inputs in ("price_path", "price_path+features")
 
 
 @dataclass(frozen=True)
@@ -97,11 +114,13 @@ class RandomEncoderMethod:
     reads: Inputs
     device: torch.device
     settings: HeadSettings
+    features: FeatureChoice | None = None
     name: str = "random_encoder"
 
     def inputs(self, ohlc_NT4: np.ndarray, seed: int) -> Tensor:
         """Return the head's inputs with the encoder of one seed. Shapes: [N, T, 4] -> [N, T, P]."""
-        return detector_inputs(fresh_copy(self.encoder, seed), self.reads, ohlc_NT4, self.device)
+        encoder = fresh_copy(self.encoder, seed)
+        return detector_inputs(encoder, self.reads, ohlc_NT4, self.device, features=self.features)
 
     def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
         inputs = _both_ways(lambda ohlc: self.inputs(ohlc, fold.fit_seed), targets.ohlc, self.settings.mirror)
@@ -111,8 +130,10 @@ class RandomEncoderMethod:
 def ineffective_keys(config: FinetuneKeys) -> list[str]:
     """Return a warning for each group of given keys that have no effect, with the reason."""
     out, given = [], config.given()
+    reads_features = "features" in parts_of(config.finetune.inputs)
+    encoders_own = tuple(key for key in ENCODERS_OWN if not (reads_features and key == "features."))
     for condition, keys, why in (
-        (bool(config.finetune.encoder.strip()), ENCODERS_OWN, "a given encoder has its own"),
+        (bool(config.finetune.encoder.strip()), encoders_own, "a given encoder has its own"),
         (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
         (config.finetune.freeze, ("finetune.unfreeze_at",), "the encoder is frozen (finetune.freeze)"),
     ):
@@ -147,7 +168,7 @@ def make_setting(
 def _check_prior(encoder: Encoder | None, config: FinetuneKeys) -> None:
     """Check that the prior reader can read the encoder. Raises: UserError."""
     tuned = config.finetune
-    if encoder is None or tuned.inputs == "price_path" or not tuned.freeze or tuned.head != "span":
+    if encoder is None or _no_encoder(config) or not tuned.freeze or tuned.head != "span":
         raise UserError(
             "finetune.reader=prior reads the encodings of frozen encoders at a span; give encoder=, keep "
             "freeze_encoder=true and finetune.head=span, or set finetune.reader=head"
@@ -178,7 +199,7 @@ def head_settings(
     Raises: UserError if an encoder is to be trained but would stay frozen in every epoch.
     """
     tuned, trainer, lr = config.finetune, config.trainer, config.optimizer.lr
-    trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and tuned.inputs != "price_path"
+    trained_on = bool(tuned.encoder.strip()) and not tuned.freeze and not _no_encoder(config)
     if trained_on and not fresh and tuned.unfreeze_at >= trainer.epochs:
         raise UserError(
             f"finetune.unfreeze_at={tuned.unfreeze_at} lies beyond the {trainer.epochs} epochs (trainer.epochs), "
@@ -213,9 +234,12 @@ def build_methods(setting: FinetuneSetting) -> list[Method]:
     if setting.kind != "scratch":
         methods.append(_scratch("scratch", setting, whole, inputs, config.finetune.head))
     methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
-    methods.append(RandomEncoderMethod(whole, inputs, setting.device, head_settings(config)))
+    methods.append(RandomEncoderMethod(whole, inputs, setting.device, head_settings(config), setting.features))
     if setting.kind != "price_path":
         methods.append(HeadMethod("path_features", _cached(setting, None, "price_path"), head_settings(config)))
+        if setting.features is not None:
+            hand_made = _cached(setting, None, "price_path+features")
+            methods.append(HeadMethod("hand_made", hand_made, head_settings(config)))
     return [*methods, *(ClassicalMethod(name) for name in BASELINES)]
 
 
@@ -246,7 +270,7 @@ def _cached(setting: FinetuneSetting, encoder: Encoder | None, inputs: Inputs) -
     """Return a head's inputs of all labelled windows. Shapes: [N, T, P]."""
 
     def of(ohlc_NT4: np.ndarray) -> Tensor:
-        return detector_inputs(encoder, inputs, ohlc_NT4, setting.device)
+        return detector_inputs(encoder, inputs, ohlc_NT4, setting.device, features=setting.features)
 
     return _both_ways(of, setting.labels.ohlc, setting.config.finetune.mirror)
 
@@ -255,9 +279,7 @@ def _features(setting: FinetuneSetting, encoder: Encoder, inputs: Inputs) -> Hea
     """Return an encoder's raw features, followed by a head's further inputs. Shapes: [N, T, F + K]."""
 
     def of(ohlc_NT4: np.ndarray) -> Tensor:
-        parts = [encoder_features(encoder, ohlc_NT4)]
-        if inputs != "encoding":
-            parts.append(torch.from_numpy(price_path_features(ohlc_NT4)))
+        parts = [encoder_features(encoder, ohlc_NT4), further_inputs(inputs, ohlc_NT4, setting.features)]
         return torch.cat([part.to(setting.device) for part in parts], -1)
 
     return _both_ways(of, setting.labels.ohlc, setting.config.finetune.mirror)

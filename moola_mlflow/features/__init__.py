@@ -6,7 +6,7 @@ To add features, add a file to this folder that holds ``ROWS``, and name it in t
 from __future__ import annotations
 
 from moola_mlflow.core import find_plugins
-from moola_mlflow.features.inputs import EncoderInputs, compute_inputs, input_names
+from moola_mlflow.features.inputs import EncoderInputs, FeatureChoice, compute_inputs, input_names
 from moola_mlflow.features.price_path import PRICE_PATH_FEATURE_NAMES, price_path_features
 from moola_mlflow.features.quality import Tally, check_quality, quality_metrics, quality_report, quality_table
 from moola_mlflow.features.relativity import (
@@ -27,6 +27,7 @@ __all__ = [
     "PRICE_PATH_FEATURE_NAMES",
     "EncoderInputs",
     "Feature",
+    "FeatureChoice",
     "Hybrid",
     "State",
     "Swings",

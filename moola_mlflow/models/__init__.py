@@ -8,7 +8,7 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.models.calibration import HIGHEST, LOWEST, apply_temperature, temperature
-    from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features
+    from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features, further_inputs
     from moola_mlflow.models.embedding import embed
     from moola_mlflow.models.encoders import build_encoder
     from moola_mlflow.models.encoders.base import Encoder
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         read_encoder_card,
         save_encoder,
     )
-    from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Output, Span
+    from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Output, Span, parts_of
     from moola_mlflow.models.objectives import build_objective
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
@@ -48,7 +48,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "calibration": ("HIGHEST", "LOWEST", "apply_temperature", "temperature"),
-        "detector": ("PatternDetector", "detector_inputs", "encoder_features"),
+        "detector": ("PatternDetector", "detector_inputs", "encoder_features", "further_inputs"),
         "embedding": ("embed",),
         "encoders": ("build_encoder",),
         "encoders.base": ("Encoder",),
@@ -71,7 +71,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "read_encoder_card",
             "save_encoder",
         ),
-        "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Output", "Span"),
+        "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Output", "Span", "parts_of"),
         "objectives": ("build_objective",),
         "objectives.base": ("Errors", "Objective", "leak"),
         "objectives.baselines": ("Ridge",),

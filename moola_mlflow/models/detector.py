@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.features import PRICE_PATH_FEATURE_NAMES, price_path_features
+from moola_mlflow.features import PRICE_PATH_FEATURE_NAMES, FeatureChoice, price_path_features
 from moola_mlflow.models.calibration import apply_temperature
 from moola_mlflow.models.embedding import check_windows, encoder_inputs
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import members_of
-from moola_mlflow.models.heads import HIT_BARS, Detector, Inputs, Output, SpanHead, span_scores
+from moola_mlflow.models.heads import HIT_BARS, Detector, Inputs, Output, SpanHead, parts_of, span_scores
 
 CHUNK = 256
 """Windows computed together: the inputs of 256-number encodings and price-path features take 35 MB."""
@@ -54,17 +54,19 @@ class PatternDetector:
 
     head: Detector
     encoder: Encoder | None
-    """Needed unless the head reads price-path features alone."""
+    """Needed if the head reads an encoding."""
     inputs: Inputs
     classes: tuple[str, ...]
     temperature: float
     card: dict[str, Any]
     """Where it comes from, and the evidence that `promote` judges."""
+    features: FeatureChoice | None = None
+    """The hand-made features that the head reads beside the rest; needed for inputs with ``+features``."""
 
     def __post_init__(self) -> None:
         if self.inputs not in get_args(Inputs):
             raise ValueError(f"inputs='{self.inputs}'; allowed: {', '.join(get_args(Inputs))}")
-        size = num_inputs(self.encoder, self.inputs)
+        size = num_inputs(self.encoder, self.inputs, self.features)
         if len(self.head.mean) != size:
             raise ValueError(f"the head reads {len(self.head.mean)} inputs a step, inputs='{self.inputs}' makes {size}")
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
@@ -94,7 +96,8 @@ class PatternDetector:
             for lo in range(0, len(ohlc), CHUNK):
                 part = ohlc[lo : lo + CHUNK]
                 device = self.head.mean.device
-                output = self.head(detector_inputs(self.encoder, self.inputs, part, device, precision))
+                x_BTP = detector_inputs(self.encoder, self.inputs, part, device, precision, self.features)
+                output = self.head(x_BTP)
                 start, end = self.head.decode(output)
                 score = span_score(self.head, output, start, end)
                 columns = (output.class_logits, start, end, score)
@@ -123,15 +126,27 @@ def span_score(detector: Detector, output: Output, start_N: Tensor, end_N: Tenso
     return (score_NST.flatten(1).softmax(1) * near_NST.flatten(1)).sum(1)
 
 
-def num_inputs(encoder: Encoder | None, which: Inputs) -> int:
+def num_inputs(encoder: Encoder | None, which: Inputs, features: FeatureChoice | None = None) -> int:
     """Return how many inputs a step :func:`detector_inputs` makes.
 
-    Raises: ValueError if an encoding is wanted and there is no encoder.
+    Raises: ValueError if an encoding is wanted and there is no encoder, or features and no set of them.
     """
-    if which != "price_path" and encoder is None:
+    return sum(_sizes(encoder, which, features))
+
+
+def _sizes(encoder: Encoder | None, which: Inputs, features: FeatureChoice | None) -> tuple[int, ...]:
+    """Return the number of inputs of each part."""
+    parts = parts_of(which)
+    if "encoding" in parts and encoder is None:
         raise ValueError(f"inputs='{which}' needs an encoder; without one inputs='price_path' is allowed")
-    encoding = encoder.output_size if encoder is not None and which != "price_path" else 0
-    return encoding + (len(PRICE_PATH_FEATURE_NAMES) if which != "encoding" else 0)
+    if "features" in parts and features is None:
+        raise ValueError(f"inputs='{which}' needs a set of features")
+    size = {
+        "encoding": encoder.output_size if encoder is not None else 0,
+        "price_path": len(PRICE_PATH_FEATURE_NAMES),
+        "features": len(features.names) if features is not None else 0,
+    }
+    return tuple(size[part] for part in parts)
 
 
 def encoder_features(encoder: Encoder, ohlc_NT4: np.ndarray) -> Tensor:
@@ -157,26 +172,43 @@ def detector_inputs(
     ohlc_NT4: np.ndarray,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
+    features: FeatureChoice | None = None,
 ) -> Tensor:
-    """Return a head's inputs from raw windows: frozen encodings, price-path features, or both.
+    """Return a head's inputs from raw windows: frozen encodings, price-path features, features of a set, in this order.
 
     The encoder runs in evaluation mode on its own device, under autocast if ``precision`` is bf16. The result is put
     on ``device``.
 
-    Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError if an encoding is wanted and there is no encoder.
+    Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError as :func:`num_inputs` does.
     """
-    size = num_inputs(encoder, which)
+    sizes = _sizes(encoder, which, features)
     ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
-    inputs_NTP = torch.empty((*ohlc_NT4.shape[:2], size), device=device)
-    reads = encoder if which != "price_path" else None
+    inputs_NTP = torch.empty((*ohlc_NT4.shape[:2], sum(sizes)), device=device)
+    reads = encoder if "encoding" in parts_of(which) else None
     with evaluating([reads] if reads is not None else []):
         for lo in range(0, len(ohlc_NT4), CHUNK):
-            part, rows_BTP = ohlc_NT4[lo : lo + CHUNK], inputs_NTP[lo : lo + CHUNK]
-            if reads is not None:
-                rows_BTP[..., : reads.output_size] = _encoded(reads, part, precision)
-            if which != "encoding":
-                rows_BTP[..., -len(PRICE_PATH_FEATURE_NAMES) :] = torch.from_numpy(price_path_features(part))
+            ohlc_BT4 = ohlc_NT4[lo : lo + CHUNK]
+            columns = inputs_NTP[lo : lo + CHUNK].split(sizes, -1)
+            for part, column_BTP in zip(parts_of(which), columns, strict=True):
+                if part == "encoding" and reads is not None:
+                    column_BTP.copy_(_encoded(reads, ohlc_BT4, precision))
+                else:
+                    column_BTP.copy_(further_inputs(part, ohlc_BT4, features))
     return inputs_NTP
+
+
+def further_inputs(which: str, ohlc_NT4: np.ndarray, features: FeatureChoice | None) -> Tensor:
+    """Return the inputs of a head that no encoder makes: those of every part but the encoding.
+
+    Shapes: [N, T, 4] -> float32 [N, T, P].
+    """
+    parts = [np.zeros((*ohlc_NT4.shape[:2], 0), np.float32)]
+    for part in parts_of(which):
+        if part == "price_path":
+            parts.append(price_path_features(ohlc_NT4))
+        if part == "features" and features is not None:
+            parts.append(features.compute(ohlc_NT4))
+    return torch.from_numpy(np.concatenate(parts, -1))
 
 
 def _encoded(encoder: Encoder, ohlc_NT4: np.ndarray, precision: str) -> Tensor:

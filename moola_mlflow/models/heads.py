@@ -21,8 +21,19 @@ from moola_mlflow.models.encoders.base import Encoder
 Span = tuple[Tensor, Tensor]
 """First and last step of each window's span. Shapes: int64 [B] each."""
 
-Inputs = Literal["encoding", "price_path", "both"]
-"""What a head reads at each step: the encoding, the price-path features, or both side by side."""
+Inputs = Literal["encoding", "price_path", "both", "encoding+features", "price_path+features", "both+features"]
+"""What a head reads at each step: the encoding, the price-path features, or both side by side, and after them the
+features of a set that the detector carries."""
+
+
+def parts_of(inputs: str) -> tuple[str, ...]:
+    """Return the parts of a head's inputs, in order: of ``encoding``, ``price_path`` and ``features``.
+
+    >>> parts_of("both+features")
+    ('encoding', 'price_path', 'features')
+    """
+    return tuple(inputs.replace("both", "encoding+price_path").split("+"))
+
 
 HIT_BARS = 3
 """A span counts as found if its centre is at most this many bars off."""

@@ -220,12 +220,15 @@ def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: 
     """Return the tags of a registered detector version."""
     encoder = {"price_path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
     cards = [member.card for member in members_of(encoder)] if encoder is not None else []
+    sets = [card["features"]["set"] for card in cards]
+    if setting.features is not None:
+        sets.append(setting.features.set)
     return {
         VersionTags.PRESET: preset,
         VersionTags.DATA_SHA256: evidence.labels.sha256,
         VersionTags.TRAINED_FROM: min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
         VersionTags.TRAINED_UNTIL: max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
-        VersionTags.FEATURES: ",".join(dict.fromkeys(c["features"]["set"] for c in cards)) or "price_path",
+        VersionTags.FEATURES: ",".join(dict.fromkeys(sets)) or "price_path",
         VersionTags.WINDOW: str(evidence.labels.ohlc.shape[1]),
         VersionTags.F1_MACRO: f"{evidence.detector['f1_macro'].mean:.4f}",
         VersionTags.JOINT_AT_3: f"{evidence.detector['joint_success_at_3'].mean:.4f}",
@@ -239,7 +242,8 @@ def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
     """Return warnings that the reader of the scores needs."""
     out = []
     if setting.kind == "price_path" and setting.encoder is not None:
-        out.append("finetune.inputs=price_path reads no encoder, so the given encoder is not part of this detector.")
+        reads = f"finetune.inputs={setting.inputs}"
+        out.append(f"{reads} reads no encoder, so the given encoder is not part of this detector.")
     if setting.config.finetune.tuned_on == evidence.labels.sha256:
         out.append(
             "A sweep chose this configuration on the same labels, so the scores are too good. Use new labels for an "

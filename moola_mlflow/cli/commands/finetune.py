@@ -172,7 +172,7 @@ def _refit(
     encoder, head = refit_detector(setting, evidence.epochs(), setting.config.trainer.seed)
     detector = PatternDetector(
         head.cpu(), encoder.cpu() if encoder is not None else None, setting.inputs,
-        setting.labels.classes, evidence.temperature(), card,
+        setting.labels.classes, evidence.temperature(), card, setting.features,
     )  # fmt: skip
     folder = active.folder / Artifacts.DETECTOR
     save_detector(detector, folder)

@@ -24,11 +24,14 @@ class FinetuneConfig(GivenEncoderConfig):
     """Whether the given encoder stays frozen (phase 1) or is trained too (phase 2)."""
     unfreeze_at: int = Field(0, ge=0)
     """Epoch at which the encoder is unfrozen in phase 2; until then only the head trains."""
-    inputs: Literal["encoding", "price_path", "both"] = "both"
-    """What the head reads: the encoding, the price-path features, or both."""
+    inputs: Literal[
+        "auto", "encoding", "price_path", "both", "encoding+features", "price_path+features", "both+features"
+    ] = "auto"
+    """What is read at each step: the encoding, the price-path features or both, and with `+features` the features of
+    features.set too, your own among them; auto: encoding for the prior reader, both for a head."""
     reader: Literal["auto", "prior", "head"] = "auto"
-    """prior: the prior reader, on the encoding of an encoder trained on rules; head: a trained head; auto: prior if the
-    encoder is frozen and has heads of rules, and finetune.inputs and finetune.head do not ask for a head."""
+    """prior: the prior reader, for an encoder trained on rules; head: a trained head; auto: prior if the encoder is
+    frozen and has heads of rules, and finetune.inputs and finetune.head do not ask for a head."""
     head: str = "span"
     """span: start and end as a softmax over the steps; pooled: the mean over the steps, as published."""
     head_lr: float | None = Field(None, gt=0, le=1e6)
@@ -51,7 +54,14 @@ class FinetuneConfig(GivenEncoderConfig):
     @field_validator("inputs", mode="before")
     @classmethod
     def _current_name(cls, value: Any) -> Any:
-        return current_name(value) if isinstance(value, str) else value
+        """Return the name as it is now; parts may be in any order, and both is the encoding and price_path."""
+        if not isinstance(value, str):
+            return value
+        parts = set(current_name(value).replace(" ", "").replace("both", "encoding+price_path").split("+"))
+        if parts >= {"encoding", "price_path"}:
+            parts = parts - {"encoding", "price_path"} | {"both"}
+        order = ("auto", "both", "encoding", "price_path", "features")
+        return "+".join(sorted(parts, key=lambda part: order.index(part) if part in order else len(order)))
 
 
 class CvConfig(Section):

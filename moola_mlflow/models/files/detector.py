@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moola_mlflow.core import UserError, current_name
+from moola_mlflow.features import FeatureChoice
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
@@ -19,10 +20,11 @@ from moola_mlflow.models.files.encoder import (
     ENCODER_WEIGHTS,
     check_card_fields,
     check_card_times,
+    features_of,
     load_from_path,
     save_encoder,
 )
-from moola_mlflow.models.heads import HEADS, Detector
+from moola_mlflow.models.heads import HEADS, Detector, parts_of
 
 DETECTOR_CARD = "detector.json"
 ENCODERS = "encoders"
@@ -32,12 +34,14 @@ def save_detector(detector: PatternDetector, folder: Path) -> None:
     """Write card, head and encoders into a folder, creating it. Each encoder is a folder that loads on its own."""
     folder.mkdir(parents=True, exist_ok=True)
     head = detector.head
-    encoders = members_of(detector.encoder) if detector.encoder is not None and detector.inputs != "price_path" else []
+    reads = detector.encoder if "encoding" in parts_of(detector.inputs) else None
+    encoders = members_of(reads) if reads is not None else []
     card = {
         **detector.card,
         "classes": list(detector.classes),
         "temperature": detector.temperature,
         "inputs": detector.inputs,
+        **({"features": detector.features.described()} if detector.features is not None else {}),
         "window": {"length": detector.length},
         "architecture": {
             "head": next(name for name, make in HEADS.items() if make is type(head.head)),
@@ -73,8 +77,9 @@ def load_detector_folder(path: Path) -> PatternDetector:
         head = make()
         head.load_state_dict(tensors)
         return PatternDetector(
-            head.eval(), _joined(encoders), card["inputs"], classes, float(card["temperature"]), card
-        )
+            head.eval(), _joined(encoders), card["inputs"], classes, float(card["temperature"]), card,
+            _features(card.get("features")),
+        )  # fmt: skip
     except UserError:
         raise
     except FileNotFoundError as e:
@@ -113,6 +118,16 @@ def _encoder(folder: Path) -> Encoder:
     if not folder.is_dir():
         raise UserError(f"'{folder.parent.parent}' is not a whole detector folder: it lacks {ENCODERS}/{folder.name}")
     return load_from_path(folder)
+
+
+def _features(spec: dict[str, Any] | None) -> FeatureChoice | None:
+    """Return the hand-made features that a detector reads. Raises: ValueError where they are others by now."""
+    if spec is None:
+        return None
+    choice = features_of(spec)
+    if list(choice.names) != spec["names"]:
+        raise ValueError(f"features.set={choice.set} is now {list(choice.names)}, the head reads {spec['names']}")
+    return choice
 
 
 def _joined(encoders: list[Encoder]) -> Encoder | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from moola_mlflow.core import (
     current_name,
     make_config,
 )
-from moola_mlflow.features import feature_names, input_names
+from moola_mlflow.features import FeatureChoice, Hybrid, feature_names, input_names
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files import checkpoint
@@ -100,9 +102,7 @@ def read_encoder_card(path: Path) -> dict[str, Any]:
 def _checked(card: dict[str, Any]) -> dict[str, Any]:
     """Check that the card has every field that the loader needs. Raises: one of ``BROKEN_FILE_ERRORS``."""
     features, window, architecture = card["features"], card["window"], card["architecture"]
-    own = FeaturesConfig.model_validate(
-        {"set": features["set"], **{f"hybrid_{key}": value for key, value in features["hybrid"].items()}}
-    )
+    own = features_of(features)
     inputs = architecture.get("inputs", "features")  # encoders of earlier versions read the features
     num = len(input_names(own.set, inputs))
     if num != int(architecture["input_size"]):
@@ -121,9 +121,17 @@ def _checked(card: dict[str, Any]) -> dict[str, Any]:
     return {
         **card,
         "architecture": {**architecture, "inputs": inputs},
-        "features": {**features, "hybrid": _hybrid(own)},
+        "features": {**features, "hybrid": asdict(own.hybrid)},
         "window": {**window, **read.model_dump(include=set(needed))},
     }
+
+
+def features_of(spec: Mapping[str, Any]) -> FeatureChoice:
+    """Return the features that a card names, checked. Raises: one of ``BROKEN_FILE_ERRORS``."""
+    own = FeaturesConfig.model_validate(
+        {"set": spec["set"], **{f"hybrid_{key}": value for key, value in spec["hybrid"].items()}}
+    )
+    return FeatureChoice(own.set, Hybrid(**_hybrid(own)))
 
 
 def check_card_fields(card: dict[str, Any], kinds: dict[str, type]) -> None:

@@ -124,7 +124,7 @@ def judge_card(card: dict[str, Any], config: GateLimits) -> list[Gate]:
         return encoder_gates(card, config)
     evidence = card.get("evidence")
     if isinstance(evidence, dict):
-        evidence = {"delta_same_inputs": current_name(str(card.get("inputs"))) != "price_path", **evidence}
+        evidence = {"delta_same_inputs": not current_name(str(card.get("inputs"))).startswith("price_path"), **evidence}
     return detector_gates(evidence, config)
 
 

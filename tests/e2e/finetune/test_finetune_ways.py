@@ -6,6 +6,7 @@ import json
 import re
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 from finetuning import (
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 from small_labels import small_labels
 
 import moola_mlflow
+from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.labels.labelled_set import write_labels
 
 
@@ -120,6 +122,25 @@ def test_path_features_alone_make_a_detector_without_an_encoder(other: Store) ->
     assert re.match("No pre-training in this detector: .*it reads path features alone", run.data.tags["moola.headline"])
     assert version_of(other, "path").tags["features"] == "price_path"
     assert len(moola_mlflow.load_detector("models:/path/1").predict(small_labels(4).ohlc)) == 4
+
+
+@pytest.mark.slow
+def test_hand_made_features_beside_the_encoding_reach_the_served_detector_and_a_scan(other: Store) -> None:
+    given = {"finetune.inputs": "encoding+features", "features.set": "relativity12", "register": "own"}
+    run = newest(other, finetune(other, encoder="one", **given))
+    card = card_of(other, run)
+    assert (card["inputs"], card["features"]["set"]) == ("encoding+features", "relativity12")
+    assert card["architecture"]["num_inputs"] == 8 + 12
+    assert "baseline/hand_made/joint_success_at_3" in run.data.metrics
+    assert "moola.warnings" not in run.data.tags or "features.set" not in run.data.tags["moola.warnings"]
+    assert version_of(other, "own").tags["features"] == "relativity11,relativity12"
+    ohlc = small_labels(4).ohlc
+    found = moola_mlflow.load_detector("models:/own/1").predict(ohlc)
+    served = mlflow.pyfunc.load_model("models:/own/1").predict(ohlc)
+    assert served["expansion_start"].tolist() == found.start.tolist()
+    np.testing.assert_allclose(served.filter(like="p_").to_numpy(), found.probability, rtol=1e-6)
+    hits = moola_mlflow.detect(generate_bars(2000, 5), moola_mlflow.load_detector("models:/own/1"), min_probability=0)
+    assert hits.attrs["windows"] > 10
 
 
 @pytest.mark.slow

@@ -52,6 +52,27 @@ def test_the_name_of_the_price_path_in_earlier_versions_is_accepted(key: str, ol
 
 
 @pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("encoding+price_path", "both"),
+        ("features+encoding", "encoding+features"),
+        ("encoding + path + features", "both+features"),
+        ("both+features", "both+features"),
+        ("features+path", "price_path+features"),
+    ],
+)
+def test_the_parts_of_a_heads_inputs_may_be_in_any_order(given: str, read: str) -> None:
+    keys = COMMANDS["finetune"]
+    assert make_config(keys, {}, {"finetune.inputs": given}).flat()["finetune.inputs"] == read
+
+
+@pytest.mark.parametrize("given", ["features", "auto+features", "encoding+spam", "+", ""])
+def test_other_inputs_of_a_head_are_refused(given: str) -> None:
+    with pytest.raises(UserError, match=r"finetune\.inputs"):
+        make_config(COMMANDS["finetune"], {"finetune": {"inputs": given}}, {})
+
+
+@pytest.mark.parametrize(
     ("preset", "expected"),
     [
         ("stones", {"features.set": "relativity11", "encoder.hidden": 128, "encoder.dropout": 0.65,

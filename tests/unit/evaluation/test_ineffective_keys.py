@@ -35,6 +35,11 @@ def test_the_presets_of_fine_tuning_hold_no_key_in_vain(preset: str) -> None:
     [
         ({"encoder.hidden": 3, "finetune.encoder": "e"}, "encoder.hidden=3; a given encoder has its own"),
         ({"encoder.hidden": 3}, ""),
+        ({"features.set": "relativity10", "finetune.encoder": "e"}, "features.set=relativity10; a given encoder has"),
+        (
+            {"features.set": "relativity10", "finetune.encoder": "e", "finetune.inputs": "encoding+features"},
+            "",
+        ),
         ({"labels.n": 60, "labels.path": "l.parquet"}, "labels.n=60; the labels come from a file"),
         ({"finetune.unfreeze_at": 3}, "finetune.unfreeze_at=3; the encoder is frozen"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_features import add_marks, marked_labels
 from small_labels import small_labels
 from small_models import small_encoder
 
@@ -117,6 +118,31 @@ def test_every_network_without_pretraining_reads_what_the_detector_reads_or_an_e
     pooled = found["pooled_scratch"]
     assert isinstance(pooled, NetworkMethod)
     assert (pooled.settings.head, pooled.features.values.shape[-1]) == ("pooled", pooled.encoder.input_size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("base", ["encoding", "price_path", "both"])
+def test_networks_without_pretraining_read_the_hand_made_features_too(kind: str, base: str) -> None:
+    kind = "price_path" if base == "price_path" else kind
+    keys = {"finetune__inputs": f"{base}+features", "features__set": "relativity10"}
+    given, further = setting(kind, **keys), 10 + 56 * (base == "both")
+    found = methods(given)
+    assert given.baseline_inputs == ("encoding+features" if base == "price_path" else f"{base}+features")
+    own = torch.from_numpy(compute_features(LABELS.ohlc, "relativity10"))
+    for name in ("scratch", "random_encoder"):
+        method = found.get(name)
+        if isinstance(method, NetworkMethod):
+            values = method.features.values
+            assert values.shape[-1] == given.architecture.input_size + further
+            assert torch.equal(values[..., -10:], own)
+        elif isinstance(method, RandomEncoderMethod):
+            values = method.inputs(LABELS.ohlc, 1)
+            assert values.shape[-1] == (given.encoder or given.architecture).output_size + further
+            assert torch.equal(values[..., -10:], own)
+    assert ("hand_made" in found) == (base != "price_path")
+    if "hand_made" in found:
+        path = read_by(found["path_features"]).values
+        assert torch.equal(read_by(found["hand_made"]).values, torch.cat([path, own], -1))
 
 
 def read_by(method: Method) -> HeadInputs:
@@ -263,7 +289,7 @@ def test_an_encoder_of_other_windows_and_an_unknown_head_are_refused_with_the_cu
 
 def served(given: FinetuneSetting, epochs: int = 2, seed: int = 17) -> PatternDetector:
     encoder, head = refit_detector(given, epochs, seed)
-    return PatternDetector(head, encoder, given.config.finetune.inputs, LABELS.classes, 1.4, {})
+    return PatternDetector(head, encoder, given.inputs, LABELS.classes, 1.4, {}, given.features)
 
 
 @pytest.mark.parametrize(("kind", "head"), [*product(KINDS, ["span"]), ("frozen", "pooled"), ("unfrozen", "pooled")])
@@ -281,6 +307,33 @@ def test_a_refit_detector_finds_the_same_after_it_was_saved_and_loaded(tmp_path:
     assert detector.head.head.lengths == (
         int((LABELS.end - LABELS.start + 1).min()), int((LABELS.end - LABELS.start + 1).max())
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("frozen", "encoding+features"),
+        ("ensemble", "both+features"),
+        ("unfrozen", "encoding+features"),
+        ("scratch", "both+features"),
+        ("price_path", "price_path+features"),
+    ],
+)
+def test_a_refit_detector_keeps_the_features_that_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, inputs: str
+) -> None:
+    add_marks(monkeypatch)
+    given = setting(kind, finetune__inputs=inputs, features__set="relativity10+marks")
+    detector = served(given)
+    save_detector(detector, tmp_path / "d")
+    loaded = load_detector_folder(tmp_path / "d")
+    ohlc = marked_labels(9, seed=99).ohlc
+    one, other = detector.predict(ohlc), loaded.predict(ohlc)
+    np.testing.assert_array_equal(one.probability, other.probability)
+    np.testing.assert_array_equal(one.start, other.start)
+    assert loaded.features == given.features
+    assert loaded.card["features"]["set"] == "relativity10+marks"
+    assert "relativity10+marks" in detector_version_tags(given, evidence(), "preset", "passed")["features"]
 
 
 @pytest.mark.parametrize("kind", ["frozen", "ensemble"])

@@ -10,6 +10,7 @@ import torch
 from small_models import CLASSES, small_detector, small_encoder, windows
 
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.features import FeatureChoice, Hybrid
 from moola_mlflow.features.price_path import price_path_features
 from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.models import detector as detector_module
@@ -48,9 +49,20 @@ def test_inputs_are_the_encoding_that_embed_returns_and_the_path_features_beside
     assert not both.requires_grad
 
 
-def test_an_encoding_needs_an_encoder() -> None:
+def test_features_of_a_set_follow_the_other_inputs() -> None:
+    ohlc, encoder, ten = windows(), small_encoder(), FeatureChoice("relativity10", Hybrid(6, 0.3, same_bar=True))
+    own = torch.from_numpy(compute_features(ohlc, "relativity10", ten.hybrid))
+    for base, reads in (("encoding", encoder), ("price_path", None), ("both", encoder)):
+        found = detector_inputs(reads, f"{base}+features", ohlc, features=ten)  # type: ignore[arg-type]
+        alone = detector_inputs(reads, base, ohlc)  # type: ignore[arg-type]
+        assert torch.equal(found, torch.cat([alone, own], -1))
+
+
+def test_an_encoding_needs_an_encoder_and_features_a_set() -> None:
     with pytest.raises(ValueError, match="inputs='both' needs an encoder"):
         detector_inputs(None, "both", windows())
+    with pytest.raises(ValueError, match=r"inputs='price_path\+features' needs a set of features"):
+        detector_inputs(None, "price_path+features", windows())
 
 
 def test_an_encoder_in_training_is_read_in_evaluation_mode_and_left_as_it_was() -> None:

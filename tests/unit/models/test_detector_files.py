@@ -99,6 +99,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class more": (edit_card(classes=["a", "b", "c"]), "size mismatch"),
     "other window": (edit_card(window={}), "length"),
     "temperature": (edit_card(temperature=-1), "temperature=-1"),
+    "features of no set": (edit_card(features={"set": "spam", "hybrid": {}, "names": []}), "spam"),
+    "features without names": (edit_card(features={"set": "relativity10", "hybrid": {}}), "names"),
+    "other features": (
+        edit_card(features={"set": "relativity10", "hybrid": {}, "names": ["spam"]}),
+        r"features.set=relativity10 is now .*the head reads",
+    ),
+    "inputs without features": (edit_card(inputs="both+features"), "inputs='both\\+features' needs a set of features"),
     "inputs": (edit_card(inputs="encoding"), "inputs='encoding' makes 8"),
 }
 

@@ -194,7 +194,9 @@ def test_the_gates_of_a_card_are_those_of_its_kind() -> None:
     assert "probe_r2_gain" in names[1] - names[0]
 
 
-@pytest.mark.parametrize("inputs", ["path", "price_path"], ids=["its early name", "its name"])
+@pytest.mark.parametrize(
+    "inputs", ["path", "price_path", "price_path+features"], ids=["its early name", "its name", "with features"]
+)
 def test_an_early_card_of_a_detector_on_price_path_features_gained_over_other_inputs(inputs: str) -> None:
     def about(card: dict[str, object]) -> str:
         (gain,) = [gate for gate in promotion.judge_card(card, GATES) if gate.name.startswith("delta")]
