@@ -1,8 +1,11 @@
-"""One configuration class for each command: the sections that it reads and, in each section, the keys."""
+"""One configuration class for each command: the sections that it reads and, in each section, the keys.
+
+A section is made by a factory, so --help builds the validators of its own command's sections alone.
+"""
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig, SampleLengthConfig
 from moola_mlflow.core.config.base import CommandKeys
@@ -46,62 +49,62 @@ class NoKeys(CommandKeys):
 class RunKeys(CommandKeys):
     """A command that only needs to know where its run goes: report, compare."""
 
-    tracking: ExperimentConfig = ExperimentConfig()
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class TourKeys(CommandKeys):
     """The keys of main, the tour."""
 
-    bars: SampleLengthConfig = SampleLengthConfig()
-    encoder: EncoderSizeConfig = EncoderSizeConfig()
-    trainer: EpochsConfig = EpochsConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: SampleLengthConfig = Field(default_factory=SampleLengthConfig)
+    encoder: EncoderSizeConfig = Field(default_factory=EncoderSizeConfig)
+    trainer: EpochsConfig = Field(default_factory=EpochsConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class DataKeys(CommandKeys):
     """The keys of data."""
 
-    bars: BarsConfig = BarsConfig()
-    windows: WindowLengthConfig = WindowLengthConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    windows: WindowLengthConfig = Field(default_factory=WindowLengthConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class FeaturesKeys(CommandKeys):
     """The keys of features."""
 
-    bars: BarsConfig = BarsConfig()
-    features: FeaturesConfig = FeaturesConfig()
-    windows: CutWindowsConfig = CutWindowsConfig()
-    finetune: GivenEncoderConfig = GivenEncoderConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    windows: CutWindowsConfig = Field(default_factory=CutWindowsConfig)
+    finetune: GivenEncoderConfig = Field(default_factory=GivenEncoderConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class LabelKeys(CommandKeys):
     """The keys of label."""
 
-    bars: BarsConfig = BarsConfig()
-    labels: WeakLabelsConfig = WeakLabelsConfig()
-    trainer: SeedConfig = SeedConfig()
-    windows: WindowLengthConfig = WindowLengthConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    labels: WeakLabelsConfig = Field(default_factory=WeakLabelsConfig)
+    trainer: SeedConfig = Field(default_factory=SeedConfig)
+    windows: WindowLengthConfig = Field(default_factory=WindowLengthConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class TrainingKeys(CommandKeys):
     """The keys of a pre-training, as a command of its own or as a trial of a sweep."""
 
-    bars: BarsConfig = BarsConfig()
-    trainer: TrainerConfig = TrainerConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    features: FeaturesConfig = FeaturesConfig()
-    windows: WindowsConfig = WindowsConfig()
-    split: SplitConfig = SplitConfig()
-    runtime: TrainingRuntimeConfig = TrainingRuntimeConfig()
-    registry: RegistryConfig = RegistryConfig()
-    gates: EncoderGatesConfig = EncoderGatesConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    windows: WindowsConfig = Field(default_factory=WindowsConfig)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    runtime: TrainingRuntimeConfig = Field(default_factory=TrainingRuntimeConfig)
+    registry: RegistryConfig = Field(default_factory=RegistryConfig)
+    gates: EncoderGatesConfig = Field(default_factory=EncoderGatesConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
     @model_validator(mode="after")
     def _patch_fits(self) -> TrainingKeys:
@@ -119,31 +122,31 @@ class TrainingKeys(CommandKeys):
 class PretrainKeys(TrainingKeys):
     """The keys of pretrain."""
 
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
 class FinetuneKeys(CommandKeys):
     """The keys of finetune."""
 
-    labels: LabelsConfig = LabelsConfig()
-    finetune: FinetuneConfig = FinetuneConfig()
-    cv: CvConfig = CvConfig()
-    trainer: HeadTrainerConfig = HeadTrainerConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    features: FeaturesConfig = FeaturesConfig()
-    windows: LabelledWindowsConfig = LabelledWindowsConfig()
-    bars: SampleBarsConfig = SampleBarsConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    registry: RegistryConfig = RegistryConfig()
-    gates: DetectorGatesConfig = DetectorGatesConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    labels: LabelsConfig = Field(default_factory=LabelsConfig)
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    cv: CvConfig = Field(default_factory=CvConfig)
+    trainer: HeadTrainerConfig = Field(default_factory=HeadTrainerConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    windows: LabelledWindowsConfig = Field(default_factory=LabelledWindowsConfig)
+    bars: SampleBarsConfig = Field(default_factory=SampleBarsConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+    registry: RegistryConfig = Field(default_factory=RegistryConfig)
+    gates: DetectorGatesConfig = Field(default_factory=DetectorGatesConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class PretrainSweepKeys(TrainingKeys):
     """The keys of a sweep whose trials are pre-trainings."""
 
-    sweep: SweepConfig = SweepConfig()
+    sweep: SweepConfig = Field(default_factory=SweepConfig)
 
 
 class FinetuneSweepKeys(FinetuneKeys):
@@ -158,18 +161,18 @@ SweepKeys = PretrainSweepKeys | FinetuneSweepKeys
 class PromoteKeys(CommandKeys):
     """The keys of promote."""
 
-    gates: GateLimits = GateLimits()
-    tracking: ExperimentConfig = ExperimentConfig()
+    gates: GateLimits = Field(default_factory=GateLimits)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class DetectKeys(CommandKeys):
     """The keys of detect."""
 
-    bars: BarsConfig = BarsConfig()
-    detect: DetectConfig = DetectConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    gates: DetectorLimits = DetectorLimits()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    detect: DetectConfig = Field(default_factory=DetectConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+    gates: DetectorLimits = Field(default_factory=DetectorLimits)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 COMMANDS: dict[str, type[CommandKeys]] = {
