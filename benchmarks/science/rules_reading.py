@@ -13,20 +13,18 @@ import numpy as np
 
 from benchmarks.science.fuzzy_labeller import fuzzy_labels
 from benchmarks.science.objectives.second_labeller import second_labels
+from benchmarks.science.rules_baselines import baseline_methods, both_ways
 from benchmarks.synthetic_months import machine
 from moola_mlflow.bars import read_bars
 from moola_mlflow.core import BarsConfig, CvConfig
 from moola_mlflow.evaluation.bootstrap import bootstrap_interval, paired_difference
-from moola_mlflow.evaluation.crossval import HeadMethod, Method, pooled_predictions
+from moola_mlflow.evaluation.crossval import Method, pooled_predictions
 from moola_mlflow.evaluation.folds import plan_folds
 from moola_mlflow.evaluation.metrics import Predictions, ece
 from moola_mlflow.evaluation.prior_method import PriorMethod, priors_of
 from moola_mlflow.labels import LabelledSet, Targets
 from moola_mlflow.labels.weak import weak_labels
-from moola_mlflow.models.detector import detector_inputs
 from moola_mlflow.models.files.encoder import load_from_path
-from moola_mlflow.training.head import HeadInputs, HeadSettings
-from moola_mlflow.windows import mirrored
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "rules_study.json"
 LABELLERS = {1: (weak_labels, 31_001), 2: (second_labels, 32_001), 3: (fuzzy_labels, 33_001)}
@@ -46,6 +44,11 @@ def labelled(labeller: int, count: int) -> list[LabelledSet]:
     return [_part(whole, np.arange(i, len(whole), num)) for i in range(num)]
 
 
+def real_bars(path: Path) -> list[LabelledSet]:
+    """Return the windows that labeller 1 finds in a file of real bars: one set, of at most 174."""
+    return [weak_labels(read_bars(BarsConfig(path=str(path), instrument="front")), 174, SEED)]
+
+
 def _part(labels: LabelledSet, index: np.ndarray) -> LabelledSet:
     names = ("window_id", "ohlc", "label", "start", "end", "start_ns", "end_ns", "instrument")
     return replace(labels, sha256="", **{name: getattr(labels, name)[index] for name in names})
@@ -60,21 +63,10 @@ def predictions(method: Method, labels: LabelledSet) -> tuple[Predictions, Predi
     return after, before
 
 
-def _both_ways(encoder: Any, which: Any, labels: LabelledSet) -> HeadInputs:
-    values, turned = (detector_inputs(encoder, which, ohlc) for ohlc in (labels.ohlc, mirrored(labels.ohlc)))
-    return HeadInputs(values, turned)
-
-
-def baseline(labels: LabelledSet) -> tuple[Predictions, Predictions]:
-    """Return the predictions of the price-path features under the span head."""
-    method = HeadMethod(BASELINE, _both_ways(None, "price_path", labels), HeadSettings())
-    return predictions(method, labels)
-
-
 def prior_reader(folder: Path, labels: LabelledSet) -> tuple[Predictions, Predictions]:
     """Return the predictions of the prior reader on one encoder."""
     encoder = load_from_path(folder)
-    method = PriorMethod("prior", _both_ways(encoder, "encoding", labels), priors_of(encoder))
+    method = PriorMethod("prior", both_ways(encoder, "encoding", labels), priors_of(encoder))
     return predictions(method, labels)
 
 
@@ -93,8 +85,8 @@ def _repeats(each: Sequence[Predictions]) -> Predictions:
     return replace(each[0], probability=probability, predicted=predicted)
 
 
-def _row(labeller: int, count: int, ours: Predictions, raw: Predictions, theirs: Predictions) -> dict[str, Any]:
-    row: dict[str, Any] = {"labeller": labeller, "labels": count, "windows": len(ours.label)}
+def _row(ours: Predictions, raw: Predictions, theirs: Predictions) -> dict[str, Any]:
+    row: dict[str, Any] = {"windows": len(ours.label)}
     for metric in ("joint_success_at_3", "f1_macro"):
         unit = np.arange(len(ours.label))
         row[metric] = bootstrap_interval(ours.statistics()[metric], unit)._asdict()
@@ -105,9 +97,15 @@ def _row(labeller: int, count: int, ours: Predictions, raw: Predictions, theirs:
         for p, q in zip(ours.probability, ours.predicted, strict=True)
     ]
     row["ece_without_temperature"] = float(np.mean([ece(raw.label, one) for one in raw.probability]))
-    if count in LINES:
-        row["line"] = LINES[count][labeller - 1]
-        row["met"] = row["joint_success_at_3"]["mean"] >= row["line"]
+    return row
+
+
+def _baseline(ours: Predictions, theirs: Predictions) -> dict[str, Any]:
+    """Return what a baseline scores, and by how much the prior reader scores more."""
+    row: dict[str, Any] = {}
+    for metric in ("joint_success_at_3", "f1_macro"):
+        row[metric] = bootstrap_interval(theirs.statistics()[metric], np.arange(len(theirs.label)))._asdict()
+        row[f"{metric}_gain"] = paired_difference(ours, theirs, metric)._asdict()
     return row
 
 
@@ -115,23 +113,43 @@ def _ones(predictions: Predictions) -> np.ndarray:
     return np.ones((1, len(predictions.label)))
 
 
-def read(folders: Sequence[Path], counts: Sequence[int] = (174, 60)) -> None:
-    """Read all labelled sets with both readers and write the results, row by row."""
-    rows = []
-    for count in counts:
-        for labeller in LABELLERS:
-            started, sets = time.process_time(), labelled(labeller, count)
-            theirs = _joined([baseline(labels)[0] for labels in sets])
-            each = [[prior_reader(folder, labels) for folder in folders] for labels in sets]
-            ours, raw = (_joined([_repeats([one[i] for one in encoders]) for encoders in each]) for i in (0, 1))
-            rows.append(_row(labeller, count, ours, raw, theirs) | {"cpu_seconds": time.process_time() - started})
-            print(json.dumps(rows[-1]), flush=True)
-            cards = [json.loads((folder / "encoder.json").read_text()) for folder in folders]
-            about = [
-                {k: card[k] for k in ("cpu_seconds", "wall_seconds")}
-                | {"steps": card.get("hyperparameters", {}).get("steps"), "last": card["history"][-1]}
-                for card in cards
-            ]
-            RESULTS.write_text(
-                json.dumps({"machine": machine(), "encoders": about, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-            )
+def read_sets(folders: Sequence[Path], sets: Sequence[LabelledSet]) -> dict[str, Any]:
+    """Return the figures of the prior reader and of every baseline on some labelled sets."""
+    started = time.process_time()
+    each = [[prior_reader(folder, labels) for folder in folders] for labels in sets]
+    ours, raw = (_joined([_repeats([one[i] for one in encoders]) for encoders in each]) for i in (0, 1))
+    seconds, theirs = time.process_time() - started, {}
+    for name, method in baseline_methods(folders[0].parent).items():
+        theirs[name] = _joined([predictions(method(labels), labels)[0] for labels in sets])
+        print(f"  {name}: {theirs[name].statistics()['joint_success_at_3'](_ones(ours))[0]:.3f}", flush=True)
+    row = _row(ours, raw, theirs[BASELINE]) | {"reader_cpu_seconds": seconds}
+    row["baselines"] = {name: _baseline(ours, one) for name, one in theirs.items()}
+    return row
+
+
+def read(folders: Sequence[Path], counts: Sequence[int] = (174, 60), real: Sequence[Path] = ()) -> None:
+    """Read all labelled sets with every reader and write the results, row by row. Counts that are done stay."""
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    rows = [row for row in before.get("rows", []) if row.get("complete") and row["labels"] not in counts]
+    work = [(count, labeller, None) for count in counts for labeller in LABELLERS] + [(None, 1, path) for path in real]
+    for count, labeller, path in work:
+        sets = real_bars(path) if path else labelled(labeller, count)
+        print(f"labeller {labeller}, {path.name if path else f'{count} labels'}", flush=True)
+        row = {"labeller": labeller, "bars": path.name if path else "sample", "complete": True}
+        row |= {"labels": count or len(sets[0])} | read_sets(folders, sets)
+        if count in LINES:
+            row["line"] = LINES[count][labeller - 1]
+            row["met"] = row["joint_success_at_3"]["mean"] >= row["line"]
+        rows.append(row)
+        print(json.dumps({key: value for key, value in row.items() if key != "baselines"}), flush=True)
+        _write(folders, rows)
+
+
+def _write(folders: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None:
+    about = []
+    for folder in folders:
+        card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        seeds = {"seed": card["hyperparameters"]["seed"], "last": card["history"][-1]}
+        about.append({key: card[key] for key in ("cpu_seconds", "wall_seconds")} | seeds)
+    result = {"machine": machine(), "encoders": about, "rows": list(rows)}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

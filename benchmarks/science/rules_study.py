@@ -21,7 +21,9 @@ between .4 and .6, where theirs lie. It is weak supervision by random rules.
 
 python -m benchmarks.science.rules_study pretrain FOLDER 0   # one encoder: 0 to 3
 python -m benchmarks.science.rules_study read FOLDER         # all: 60 and 174 labels
+python -m benchmarks.science.rules_study pretrain FOLDER path  # the objective price_path with the same inputs
 python -m benchmarks.science.rules_study read FOLDER 500     # other counts
+python -m benchmarks.science.rules_study read FOLDER BARS    # files of real bars
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ ENCODERS = ((17, 0), (23, 1), (17, 1), (23, 0))
 """Training seed and seed of the rules of each encoder."""
 
 
-def pretrain(folder: Path, number: int) -> None:
-    """Train one encoder of the preset and save it with its scores by epoch."""
-    seed, rules_seed = ENCODERS[number]
+def pretrain(folder: Path, number: str) -> None:
+    """Train one encoder of the preset, or its like on the objective price_path, and save it with its scores."""
+    seed, rules_seed = ENCODERS[0 if number == "path" else int(number)]
     keys = {"trainer.seed": seed, "objective.rules_seed": rules_seed, "runtime.shards": 1}
+    if number == "path":
+        keys |= {"objective.name": "price_path"}
     config = make_config(PretrainKeys, read_preset(ROOT / "configs" / "rules.yaml"), keys)
     cpu, wall = time.process_time(), time.perf_counter()
     data = prepare(config, torch.device("cpu"))
@@ -59,20 +63,22 @@ def pretrain(folder: Path, number: int) -> None:
     trainer.evaluation.fit_baselines()
     trainer.fit()
     model.load_state_dict(load_checkpoint(checkpoints / BEST_CHECKPOINT)["model_state_dict"])
-    model.encoder.task_heads = model.objective.task_heads()
+    if number != "path":
+        model.encoder.task_heads = model.objective.task_heads()
     seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
     about = {**describe_encoder(config, model.encoder), **describe_training(config)}
     card = {**about, "history": trainer.progress.history, **seconds}
-    save_encoder(model.encoder, card, folder / f"encoder{number}")
+    save_encoder(model.encoder, card, folder / (f"encoder{number}" if number != "path" else "encoder_path"))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "pretrain":
-        pretrain(Path(sys.argv[2]), int(sys.argv[3]))
+        pretrain(Path(sys.argv[2]), sys.argv[3])
     else:
         from benchmarks.science.rules_reading import read
 
-        counts = [int(word) for word in sys.argv[3:]] or [174, 60]
+        words = sys.argv[3:] or ["174", "60"]
+        counts, files = [int(word) for word in words if word.isdecimal()], [w for w in words if not w.isdecimal()]
         there = [folder for i in range(len(ENCODERS)) if (folder := Path(sys.argv[2]) / f"encoder{i}").is_dir()]
-        read(there, counts)
+        read(there, counts, [Path(name) for name in files])
