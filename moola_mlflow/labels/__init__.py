@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         apply_rules,
         draw_rules,
         find_rule,
+        rules_version,
     )
     from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
     from moola_mlflow.labels.targets import Targets
@@ -47,6 +48,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "apply_rules",
             "draw_rules",
             "find_rule",
+            "rules_version",
         ),
         "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
         "targets": ("Targets",),

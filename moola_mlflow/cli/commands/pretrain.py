@@ -67,6 +67,8 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         check_alike(trainer, config, bars.sha256)
         trainer.should_stop = interrupts.reason
         trainer.evaluation.fit_baselines()
+        for text in model.objective.notes():
+            print(text, flush=True)
         model.encoder.task_heads = model.objective.task_heads()
         initial = frozen_copy(model.encoder)
         active.tags({Tags.IDENTITY: str(model.objective.identity).lower()})

@@ -6,6 +6,10 @@ A new selector is one file in this folder with ``SELECTOR``, a new rule one with
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 
 from moola_mlflow.core import UserError, find_plugins, nearest_name
@@ -17,7 +21,7 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 __all__ = [
     "FAMILIES", "OUTCOMES", "RULES", "SELECTORS", "DrawnRule", "Marked", "Rule", "RuleWindows", "Selector", "Spans",
-    "apply_rules", "check_length", "draw_rules", "find_rule", "is_kept",
+    "apply_rules", "check_length", "draw_rules", "find_rule", "is_kept", "rules_version",
 ]  # fmt: skip
 
 SELECTORS: dict[str, type[Selector]] = find_plugins(__name__, __path__, "SELECTOR")
@@ -32,6 +36,15 @@ def draw_rules(ohlc_NT4: np.ndarray, num: int, family: str = "strict", seed: int
     Raises: UserError for an unknown family; TrainingError where hardly any rule says something about the windows.
     """
     return drawing.draw_rules(SELECTORS, ohlc_NT4, num, family, seed)
+
+
+@cache
+def rules_version() -> str:
+    """Return a hash of the code of all rules, files of one's own among them: what it makes may differ with it."""
+    digest = hashlib.sha256(np.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def find_rule(name: str) -> Rule:

@@ -125,6 +125,10 @@ class Objective(nn.Module):
         """Return heads that are saved with the encoder; None by default."""
         return None
 
+    def notes(self) -> list[str]:
+        """Return what a user should be told of how the targets were made; nothing by default."""
+        return []
+
     def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:
         """Return further scores of an encoder and its heads, by their metric names, on validation windows.
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.labels import DrawnRule, apply_rules, draw_rules
+from moola_mlflow.labels import Rule, apply_rules, draw_rules, find_rule, rules_version
+from moola_mlflow.models.objectives import rule_cache
+from moola_mlflow.models.objectives.rule_cache import KeptTargets
 from moola_mlflow.windows import Batch
 
 CHUNK = 1024
@@ -29,10 +32,12 @@ class RuleTargets:
     where the prices are others.
     """
 
-    def __init__(self, rules: Sequence[DrawnRule]) -> None:
+    def __init__(self, rules: Sequence[Rule], kept: KeptTargets | None = None) -> None:
         self.rules = tuple(rules)
-        self._marks = np.zeros((0, 3, len(rules)), np.int16)
-        self._prices = np.zeros((0, 3))
+        self.note = ""
+        """What to tell of where the targets come from."""
+        self._marks = np.zeros((0, 3, len(rules)), np.int16) if kept is None else kept.marks.copy()
+        self._prices = np.zeros((0, 3)) if kept is None else kept.prices.copy()
         """Three closes of each window that is known, without their sign; NaN where it is not."""
         self._lock = Lock()
 
@@ -47,6 +52,11 @@ class RuleTargets:
                 self._marks[index[unknown]] = self._computed(prices, index[unknown])
                 self._prices[index[unknown]] = seen[unknown]
             return self._marks[index]
+
+    def known(self) -> KeptTargets:
+        """Return what is known, up to the last window."""
+        num = int(np.flatnonzero(~np.isnan(self._prices[:, 0]))[-1]) + 1
+        return KeptTargets(tuple(rule.name for rule in self.rules), self._marks[:num], self._prices[:num])
 
     def _grow(self, num: int) -> None:
         if num > len(self._marks):
@@ -70,13 +80,13 @@ _LATEST: dict[str, RuleTargets] = {}
 
 
 def make_targets(batches: Iterable[Batch], num: int, family: str, seed: int) -> RuleTargets:
-    """Draw rules on windows and compute what they say of each of them.
+    """Draw rules on windows and compute what they say of each of them, or read it where an earlier run has kept it.
 
-    ``batches`` is iterated over twice, or once where the targets of the same windows were made last.
+    ``batches`` is iterated over twice, or once where the targets of the same windows are known.
 
     Raises: TrainingError where hardly any rule says something about the windows.
     """
-    digest = hashlib.sha256(f"{num} {family} {seed}".encode())
+    digest = hashlib.sha256(f"{num} {family} {seed} {rules_version()} ".encode() + Path(__file__).read_bytes())
     kept, step, seen = [], 1, 0
     for batch in batches:
         prices = batch.prices_BT4.cpu().double().numpy()
@@ -87,12 +97,26 @@ def make_targets(batches: Iterable[Batch], num: int, family: str, seed: int) -> 
             kept, step = kept[::2], 2 * step
     key = digest.hexdigest()
     if key not in _LATEST:
-        targets = RuleTargets(draw_rules(np.stack(kept), num, family, seed))
-        for batch in _merged(batches):
-            targets(batch)
+        targets = _read(key, num)
+        if targets is None:
+            targets = RuleTargets(draw_rules(np.stack(kept), num, family, seed))
+            for batch in _merged(batches):
+                targets(batch)
+            if num * seen >= rule_cache.LEAST:
+                rule_cache.write_targets(key, targets.known())
         _LATEST.clear()
         _LATEST[key] = targets
     return _LATEST[key]
+
+
+def _read(key: str, num: int) -> RuleTargets | None:
+    """Return the targets that an earlier run has kept, or None."""
+    kept = rule_cache.read_targets(key, num)
+    if kept is None:
+        return None
+    targets = RuleTargets([find_rule(name) for name in kept.names], kept)
+    targets.note = f"Targets of {num} rules: read from {rule_cache.path_of(key)}"
+    return targets
 
 
 def _merged(batches: Iterable[Batch]) -> Iterable[Batch]:

@@ -158,6 +158,10 @@ class Rules(Objective):
         names = tuple(rule.name for rule in self.rule_targets.rules)
         return TaskHeads(names, self.pointers.detach(), self.classes.detach())
 
+    def notes(self) -> list[str]:
+        """Return whether targets of an earlier run were read."""
+        return [self.rule_targets.note] if self.rule_targets is not None and self.rule_targets.note else []
+
     def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:
         """Return the few-shot loss on rules that were not trained on, from validation windows."""
         loss = math.nan if heads is None else self.few_shot.loss(encoder, heads, batches)

@@ -129,6 +129,10 @@ class WeightedSum(Objective):
         each = [part.epoch_scores(encoder, heads, batches) for part in self.parts()]
         return {name: score for scores in each for name, score in scores.items()}
 
+    def notes(self) -> list[str]:
+        """Return what the parts have to tell."""
+        return [note for part in self.parts() for note in part.notes()]
+
     def fit_targets(self, batches: Iterable[Batch]) -> None:
         """Fit the targets of each part."""
         for part in self.parts():
