@@ -31,7 +31,7 @@ MIN_LINKS = 4
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One section of a page: its title as text, and what follows it as HTML that the template does not escape."""
 
     title: str
@@ -58,7 +58,7 @@ def html_page(
 
     bounds = [3, *starts, len(tokens)]  # a heading is three tokens: opening, text, closing
     sections = [
-        Section(text := _text(tokens[start + 1]), _anchor(text, number), render(start + 3, end))
+        PageSection(text := _text(tokens[start + 1]), _anchor(text, number), render(start + 3, end))
         for number, (start, end) in enumerate(pairwise(bounds[1:]), 1)
     ]
     page = _templates().get_template(template)

@@ -12,7 +12,7 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 
 @dataclass(frozen=True)
-class Run(Selector):
+class BarRun(Selector):
     """Closes that rise (or fall), with at most ``against`` in the other direction between them.
 
     Runs of ``shortest`` to ``longest`` bars that gain ``minimum`` units or more count. Score: bars with the run less
@@ -58,4 +58,4 @@ class Run(Selector):
         return np.maximum(gain, 0) / np.maximum(bars, 1) ** self.power
 
 
-SELECTOR = Run
+SELECTOR = BarRun
