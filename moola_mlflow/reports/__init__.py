@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.reports.bars_report import BarsReport
     from moola_mlflow.reports.compare import build_comparison, find_compared_runs
     from moola_mlflow.reports.detections import DetectionsReport
     from moola_mlflow.reports.document import output_folder
@@ -21,15 +22,7 @@ if TYPE_CHECKING:
         list_doubts,
         uses_identity_encoder,
     )
-    from moola_mlflow.reports.plots.bars import coverage_figure, price_figure
-    from moola_mlflow.reports.plots.candles import overview_figure
-    from moola_mlflow.reports.plots.finetuning import (
-        confusion_figure,
-        forest_figure,
-        pointer_figure,
-        recall_figure,
-        reliability_figure,
-    )
+    from moola_mlflow.reports.plots.finetuning import evidence_figures
     from moola_mlflow.reports.plots.quality import quality_figure
     from moola_mlflow.reports.plots.sweep import (
         Scale,
@@ -54,6 +47,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "bars_report": ("BarsReport",),
         "compare": ("build_comparison", "find_compared_runs"),
         "detections": ("DetectionsReport",),
         "document": ("output_folder",),
@@ -68,15 +62,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "list_doubts",
             "uses_identity_encoder",
         ),
-        "plots.bars": ("coverage_figure", "price_figure"),
-        "plots.candles": ("overview_figure",),
-        "plots.finetuning": (
-            "confusion_figure",
-            "forest_figure",
-            "pointer_figure",
-            "recall_figure",
-            "reliability_figure",
-        ),
+        "plots.finetuning": ("evidence_figures",),
         "plots.quality": ("quality_figure",),
         "plots.sweep": (
             "Scale",

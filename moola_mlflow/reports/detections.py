@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from moola_mlflow.bars import Bars
 from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
-from moola_mlflow.models import PatternDetector, Scan
+from moola_mlflow.models import PatternDetector, Scan, members_of
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
-from moola_mlflow.reports.plots.candles import candles_svg, class_color
+from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
 from moola_mlflow.tracking import Metrics
 
 NO_EMPTY_CLASS = (
@@ -48,7 +52,11 @@ class DetectionsReport:
     uri: str
     """The version that read the bars, or the folder."""
     config: DetectKeys
-    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, scan: Scan, detector: PatternDetector, uri: str, config: DetectKeys) -> DetectionsReport:
+        """Return the report of a scan, with the table of its hits."""
+        return cls(scan, scan.table(), detector, uri, config)
 
     @property
     def share_above(self) -> float:
@@ -101,7 +109,11 @@ class DetectionsReport:
     def cautions(self) -> list[str]:
         """Return what the reader must know about the hits."""
         weak = [WEAK] if (self.detector.card.get("labels") or {}).get("weak") else []
-        return [NO_EMPTY_CLASS, *weak, HINDSIGHT, *self.warnings]
+        return [NO_EMPTY_CLASS, *weak, HINDSIGHT, *self._known_bars]
+
+    @cached_property
+    def _known_bars(self) -> list[str]:
+        return known_bars(self.detector, self.scan.windows.bars)
 
     def note(self, seconds: float) -> str:
         """Return the Markdown note of the run: the result first."""
@@ -139,6 +151,14 @@ class DetectionsReport:
         document.add(Heading("Detector"), Table(["detector", self.uri], self._origin()), _gate_table(checked))
         charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
         return document.html("detections.html", counts=counts, charts=charts, charts_title=charts_title)
+
+    def figure(self) -> Figure:
+        """Return the picture of the prices with every hit, and of the probabilities of all windows."""
+        bars = self.scan.windows.bars
+        return overview_figure(
+            bars.ohlc[:, 3], bars.time_ns, *self.scan.rows(self.scan.kept), self.table["label"].tolist(),
+            self.scan.confidence(), self.config.detect.min_probability, self.detector.classes,
+        )  # fmt: skip
 
     def best(self) -> pd.DataFrame:
         """Return the rows that the page shows, the most probable first."""
@@ -181,6 +201,22 @@ class DetectionsReport:
             more.append(f"span score {hit['span_score']:.2f}")
         more.append(f"{hit['num_windows']} window{'s' if hit['num_windows'] > 1 else ''}")
         return Chart(hit["label"], f"{hit['probability']:.1%}", _when(hit), " · ".join(more), color, svg)
+
+
+def known_bars(detector: PatternDetector, bars: Bars) -> list[str]:
+    """Return a warning for each part of the detector that was made from these bars."""
+    encoders = members_of(detector.encoder) if detector.encoder is not None else []
+    known = any(encoder.card.get("data", {}).get("sha256") == bars.sha256 for encoder in encoders)
+    said = ["An encoder of this detector was trained on these very bars: hits on unseen bars may be fewer."] * known
+    labels = detector.card.get("labels") or {}
+    sample = "sample" in (str(labels.get("path")), str(bars.files[0].path))
+    if "labelled_from" in labels and not sample:
+        ends = (np.datetime64(str(labels[key]).rstrip("Z"), "ns") for key in ("labelled_from", "labelled_until"))
+        first, last = (int(end.astype(np.int64)) for end in ends)
+        share = float(((bars.time_ns >= first) & (bars.time_ns <= last)).mean())
+        if share > 0:
+            said.append(f"{share:.0%} of these bars lie in the time that the detector's labels come from.")
+    return said
 
 
 def _hit_table(best: pd.DataFrame) -> Table:

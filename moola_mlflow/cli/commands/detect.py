@@ -6,13 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from moola_mlflow.bars import Bars
 from moola_mlflow.cli import steps
 from moola_mlflow.core import DetectKeys, Interrupts, UserError, configure_allocator, configure_threads, pick_device
-from moola_mlflow.models import PatternDetector, members_of, scan
-from moola_mlflow.reports import DetectionsReport, overview_figure
+from moola_mlflow.models import PatternDetector, scan
+from moola_mlflow.reports import DetectionsReport
 from moola_mlflow.tracking import (
     CANDIDATE,
     Artifacts,
@@ -48,22 +45,12 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") 
         started = time.perf_counter()
         scanned = scan(bars, detector, config.detect, config.bars.max_gap_minutes, _progress(active), precision)
         seconds = time.perf_counter() - started
-        found = DetectionsReport(
-            scanned, scanned.table(), detector, origin.uri, config, tuple(_seen_before(detector, bars))
-        )
+        found = DetectionsReport.of(scanned, detector, origin.uri, config)
         for place in [active.folder, *([folder] if folder else [])]:
             _write(found, place)
         for file in (TABLE, PAGE):
             active.artifact(active.folder / file)
-        first, last = scanned.rows(scanned.kept)
-        labels = found.table["label"].tolist()
-        active.figure(
-            overview_figure(
-                bars.ohlc[:, 3], bars.time_ns, first, last, labels, scanned.confidence(), config.detect.min_probability,
-                detector.classes,
-            ),
-            Artifacts.DETECTIONS_FIGURE,
-        )  # fmt: skip
+        active.figure(found.figure(), Artifacts.DETECTIONS_FIGURE)
         active.metrics(found.metrics(seconds))
         active.note(found.note(seconds))
         for text in found.cautions():
@@ -74,7 +61,7 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") 
 
 
 def _folder(out: str) -> Path | None:
-    """Return the folder that results are copied to. Raises: UserError where it is a file."""
+    """Return the folder that results are copied to. Raises: UserError if it is a file."""
     folder = Path(out).expanduser() if out else None
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"out='{out}' is a file; give a folder, which gets {TABLE} and {PAGE}")
@@ -82,7 +69,7 @@ def _folder(out: str) -> Path | None:
 
 
 def _load(uri: str) -> PatternDetector:
-    """Load the detector; where an alias is not set, say which versions there are and what to do."""
+    """Load the detector; if its alias is not set, list the versions and say what to do."""
     name, at, alias = uri.removeprefix(MODELS).partition("@")
     if uri.startswith(MODELS) and at:
         try:
@@ -100,8 +87,8 @@ def _load(uri: str) -> PatternDetector:
 
 
 def _place(detector: PatternDetector, config: DetectKeys) -> str:
-    """Move the detector to its device, where it computes with the numbers that it is served with: fp32."""
-    import torch  # the store is asked first, and torch takes seconds
+    """Move the detector to its device. It computes there as it does when served: in fp32, without TF32."""
+    import torch  # takes seconds: a detector that the store lacks is refused before
 
     device = pick_device(config.runtime.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -112,39 +99,24 @@ def _place(detector: PatternDetector, config: DetectKeys) -> str:
 
 
 def _precision(config: DetectKeys) -> str:
-    """Return fp32, with which the detector is served and was calibrated, unless bf16 is asked for."""
+    """Return fp32, in which the detector was calibrated and is served, unless the user asks for bf16."""
     if config.runtime.precision == "fp16":
         raise UserError("runtime.precision='fp16': detect computes in fp32 (auto) or in bf16, which is faster")
     return "bf16" if config.runtime.precision == "bf16" else "fp32"
 
 
 def _progress(active: Run, every_s: float = 20.0) -> Callable[[int, int], None]:
-    told = time.monotonic()
+    """Return a function that prints how many windows are read, and beats so that the run does not look stale."""
+    last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= every_s:
-            told = time.monotonic()
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
             active.beat()
             print(f"{done:,} of {total:,} windows", flush=True)
 
-    return tell
-
-
-def _seen_before(detector: PatternDetector, bars: Bars) -> list[str]:
-    """Return warnings where the detector knows these bars."""
-    encoders = members_of(detector.encoder) if detector.encoder is not None else []
-    known = any(encoder.card.get("data", {}).get("sha256") == bars.sha256 for encoder in encoders)
-    said = ["An encoder of this detector was trained on these very bars: hits on unseen bars may be fewer."] * known
-    labels = detector.card.get("labels") or {}
-    sample = "sample" in (str(labels.get("path")), str(bars.files[0].path))
-    if "labelled_from" in labels and not sample:
-        ends = (np.datetime64(str(labels[key]).rstrip("Z"), "ns") for key in ("labelled_from", "labelled_until"))
-        first, last = (int(end.astype(np.int64)) for end in ends)
-        share = float(((bars.time_ns >= first) & (bars.time_ns <= last)).mean())
-        if share > 0:
-            said.append(f"{share:.0%} of these bars lie in the time that the detector's labels come from.")
-    return said
+    return show
 
 
 def _write(found: DetectionsReport, folder: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-from matplotlib.figure import Figure
-
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.tracked_crossval import cross_validate_tracked
 from moola_mlflow.core import (
     FinetuneKeys,
     GateError,
@@ -20,14 +18,9 @@ from moola_mlflow.core import (
     usable_cores,
 )
 from moola_mlflow.evaluation import (
-    DETECTOR,
     Evidence,
     FinetuneSetting,
-    FoldOutcome,
-    NestedFold,
-    build_methods,
     collect_evidence,
-    cross_validate,
     detector_gates,
     gates_summary,
     gates_table,
@@ -35,38 +28,30 @@ from moola_mlflow.evaluation import (
     make_setting,
     plan_folds,
     refit_detector,
-    scores,
 )
-from moola_mlflow.labels import Targets
 from moola_mlflow.models import PatternDetector, save_detector
 from moola_mlflow.reports import (
     collapse_warning,
-    confusion_figure,
     detector_card,
     detector_version_tags,
+    evidence_figures,
     finetune_console_lines,
     finetune_note,
-    fold_line,
-    fold_run,
-    forest_figure,
     list_doubts,
-    pointer_figure,
-    recall_figure,
-    reliability_figure,
     uses_identity_encoder,
 )
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, check_registry_kind, load_encoders, run_name
 
 
 def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
-    """Cross-validate a detector beside its baselines, refit it on all labels, register it with its evidence."""
+    """Cross-validate a detector and its baselines, fit it again on all labels, and register it with its evidence."""
     started = time.perf_counter()
     tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
     seeds = config.cv.seeds or (config.trainer.seed,)
     name = run_name("finetune", preset, seeds[0])
     with Run.start("finetune", name, config.tracking.experiment) as active:
         active.config(config)
-        check_registry_kind(config.registry.name, "detector")  # now, not after minutes of folds
+        check_registry_kind(config.registry.name, "detector")  # before minutes of folds are spent
         configure_threads(config.runtime)
         device = pick_device(config.runtime.device)
         precision = pick_precision(config.runtime.precision, device, tuned)
@@ -85,7 +70,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
             f"{workers} processes",
             flush=True,
         )
-        outcomes = _cross_validate(active, setting, folds, seeds, workers, interrupts)
+        outcomes = cross_validate_tracked(active, setting, folds, workers, interrupts)
         evidence = collect_evidence(labels, folds, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
         warnings += [*list_doubts(setting, evidence), *ineffective_keys(config)]
         if collapse := collapse_warning(evidence, config.gates.recall):
@@ -108,61 +93,13 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
             raise GateError(f"gates {gates_summary(gates)}; everything is logged, the detector is {uri}")
 
 
-def _cross_validate(
-    active: Run,
-    setting: FinetuneSetting,
-    folds: list[NestedFold],
-    seeds: tuple[int, ...],
-    workers: int,
-    interrupts: Interrupts,
-) -> dict[str, list[FoldOutcome]]:
-    """Run all methods seed by seed; log each fold of the detector as a child run."""
-    labels, span = setting.labels, np.stack([setting.labels.start, setting.labels.end], 1)
-    total: dict[str, list[FoldOutcome]] = {}
-    for seed in seeds:
-        mine = [fold for fold in folds if fold.seed == seed]
-
-        def told(method: str, number: int, outcome: FoldOutcome, mine: list[NestedFold] = mine) -> None:
-            active.beat()
-            if method != DETECTOR:
-                return
-            fold = mine[number]
-            found = scores(
-                labels.label[fold.test], outcome.probability, outcome.predicted, span[fold.test], labels.classes
-            )
-            print(fold_line(fold, found), flush=True)
-            active.child(**fold_run(fold, outcome, found))
-
-        methods = build_methods(setting)
-        with interrupts.deferred():  # raises at its end what interrupted it
-            done = cross_validate(
-                methods, Targets.of(labels), mine, workers=workers, on_outcome=told, should_stop=interrupts.reason,
-                tuned=is_tuned(setting.config.runtime),
-            )  # fmt: skip
-        for method, outcomes in done.items():
-            total.setdefault(method, []).extend(outcomes)
-    return total
-
-
 def _log(active: Run, config: FinetuneKeys, evidence: Evidence) -> None:
     active.metrics(evidence.metrics())
     active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, Artifacts.CV_SUMMARY)
     active.table(evidence.rows(), Artifacts.PREDICTIONS)
     active.table(evidence.baseline_rows(), Artifacts.BASELINE_PREDICTIONS)
-    for name, figure in _figures(evidence).items():
+    for name, figure in evidence_figures(evidence).items():
         active.figure(figure, f"{Artifacts.FIGURES}{name}.png")
-
-
-def _figures(evidence: Evidence) -> dict[str, Figure]:
-    found, raw, labels = evidence.predictions[DETECTOR], evidence.uncalibrated, evidence.labels
-    gains = [(evidence.title(name), row["joint_success_at_3"]) for name, row in evidence.differences.items()]
-    return {
-        "confusion": confusion_figure(found.label, found.probability.argmax(-1), labels.classes),
-        "reliability": reliability_figure(found.label, raw.probability, found.probability),
-        "pointer_errors": pointer_figure(found.span, found.predicted),
-        "recall": recall_figure(evidence.recall()),
-        "paired_differences": forest_figure(gains, "The detector beyond each baseline", "difference of Joint@3"),
-    }
 
 
 def _refit(

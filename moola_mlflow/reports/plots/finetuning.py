@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from moola_mlflow.evaluation import ECE_BINS, Interval, ece
+from moola_mlflow.evaluation import DETECTOR, ECE_BINS, Evidence, Interval, ece
 from moola_mlflow.reports.plots.figure import blank_figure
 
 BEFORE, AFTER, GAIN, LOSS, NEUTRAL = "tab:orange", "tab:blue", "tab:green", "tab:red", "0.45"
@@ -24,6 +24,19 @@ HITS = (3, 5)
 WIDEST_ERROR = 40
 """Larger errors, in bars, are counted in the outermost bin of the histogram."""
 WRAP = 34
+
+
+def evidence_figures(evidence: Evidence) -> dict[str, Figure]:
+    """Return all pictures of a cross-validation by their names."""
+    found, raw, labels = evidence.predictions[DETECTOR], evidence.uncalibrated, evidence.labels
+    gains = [(evidence.title(name), row["joint_success_at_3"]) for name, row in evidence.differences.items()]
+    return {
+        "confusion": confusion_figure(found.label, found.probability.argmax(-1), labels.classes),
+        "reliability": reliability_figure(found.label, raw.probability, found.probability),
+        "pointer_errors": pointer_figure(found.span, found.predicted),
+        "recall": recall_figure(evidence.recall()),
+        "paired_differences": forest_figure(gains, "The detector beyond each baseline", "difference of Joint@3"),
+    }
 
 
 def confusion_figure(label_N: np.ndarray, guess_KN: np.ndarray, classes: Sequence[str]) -> Figure:

@@ -8,7 +8,8 @@ from typing import Any
 
 from small_models import small_detector
 
-from moola_mlflow.bars.reader import Bars, read_bars
+from moola_mlflow.bars.reader import Bars, SourceFile, read_bars
+from moola_mlflow.bars.times import utc
 from moola_mlflow.core import BarsConfig, DetectKeys, make_config
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.scanning import scan
@@ -23,7 +24,7 @@ def report_of(bars: Bars | None = None, detector: PatternDetector | None = None,
     bars = read_bars(BarsConfig(sample_bars=3000)) if bars is None else bars
     detector = small_detector("price_path") if detector is None else detector
     found = scan(bars, detector, config.detect)
-    return DetectionsReport(found, found.table(), detector, "models:/moola-detector/3", config)
+    return DetectionsReport.of(found, detector, "models:/moola-detector/3", config)
 
 
 def svg_of(html: str) -> list[str]:
@@ -50,6 +51,28 @@ def test_weak_labels_are_called_weak_on_the_page_and_in_the_note() -> None:
     found = report_of(detector=weak)
     assert WEAK in found.html().replace("&#x27;", "'")
     assert "are WEAK" in found.note(1.0)
+
+
+def test_a_detector_that_knows_these_bars_says_so() -> None:
+    bars = read_bars(BarsConfig(sample_bars=2000))
+    months = replace(bars, files=(SourceFile("months.parquet", "", len(bars)),))
+    ends = (utc(int(months.time_ns[500])), utc(int(months.time_ns[-1])))
+    detector = small_detector("price_path")
+    labels = {"path": "labels.csv", "labelled_from": ends[0], "labelled_until": ends[1]}
+    labelled = replace(detector, card={**detector.card, "labels": labels})
+    assert (
+        "75% of these bars lie in the time that the detector's labels come from."
+        in report_of(months, labelled).cautions()
+    )
+    assert not any(
+        "labels come from" in text for text in report_of(bars, labelled).cautions()
+    )  # the sample: other years
+    trained = small_detector("encoding")
+    assert trained.encoder is not None
+    trained.encoder.card["data"] = {"sha256": bars.sha256}
+    assert any("trained on these very bars" in text for text in report_of(bars, trained).cautions())
+    trained.encoder.card["data"] = {"sha256": "of others"}
+    assert not any("trained on these very bars" in text for text in report_of(bars, trained).cautions())
 
 
 def test_names_that_look_like_html_stay_text() -> None:
