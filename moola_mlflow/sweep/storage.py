@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from moola_mlflow.core import UserError, printable
+from moola_mlflow.core import SweepKeys, UserError, printable
 from moola_mlflow.tracking import first_line, host_name
 
 try:
@@ -127,6 +127,14 @@ def locate_storage(given: str, tracking_uri: str) -> tuple[URL, str]:
 def shown_url(url: URL) -> str:
     """Return a database's address without passwords."""
     return url.difference_update_query(SECRETS).render_as_string(hide_password=True)
+
+
+def without_password(config: SweepKeys) -> SweepKeys:
+    """Return a configuration whose storage shows no password, as the run logs it."""
+    if not config.sweep.storage:
+        return config
+    shown = shown_url(locate_storage(config.sweep.storage, "")[0])
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"storage": shown})})
 
 
 def _sqlite(path: Path) -> URL:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from small_studies import configured
 
 from moola_mlflow.core import UserError
-from moola_mlflow.sweep.storage import Coordination, locate_storage, shown_url
+from moola_mlflow.sweep.storage import Coordination, locate_storage, shown_url, without_password
 from moola_mlflow.tracking import Run
 
 
@@ -32,6 +33,14 @@ def test_an_address_is_shown_without_its_passwords() -> None:
     shown = shown_url(url)
     assert "sslmode=require" in shown
     assert not any(secret in shown for secret in ("pa%2Fss", "pa/ss", "other", "third"))
+
+
+def test_a_configuration_is_logged_without_the_password_of_its_storage() -> None:
+    config = configured(storage="postgresql://me:secret@db/moola")
+    assert "secret" not in str(without_password(config).model_dump())
+    assert "me:***@db/moola" in without_password(config).sweep.storage
+    assert config.sweep.storage == "postgresql://me:secret@db/moola"
+    assert without_password(configured()) == configured()
 
 
 @pytest.mark.parametrize(
