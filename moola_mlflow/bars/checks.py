@@ -1,4 +1,4 @@
-"""What makes a row of bars bad, how it is reported, and which rows a repair leaves out."""
+"""Find the bad rows of a file of bars. Refuse the file for them, or leave them out if the user asks for that."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from moola_mlflow.bars.times import MINUTE_NS
 from moola_mlflow.core import UserError
 
 SECOND_NS = 1_000_000_000
-MIN_STEPS = 30  # fewer steps between bars say nothing about their length: far expiries trade now and then
+MIN_STEPS = 30  # fewer steps do not tell the length of a bar: a far expiry trades only now and then
 REPAIR = "Correct the file, or leave bad rows out with --bars.repair drop"
 
 
 class RowFault(IntEnum):
-    """Kinds of bad rows; a row is counted under the first that applies."""
+    """Kind of a bad row. A row with several faults counts under the first one in this list."""
 
     NONE = 0
     WRONG_NUMBER_OF_FIELDS = 1
@@ -37,11 +37,13 @@ class RowFault(IntEnum):
 
 
 def check_rows(raw: RawBars, drop: bool, zone: str) -> tuple[np.ndarray, dict[str, int]]:
-    """Find the bad rows of one file: refuse the file for them, or leave them out and count them.
+    """Return the good rows of one file, and how many rows of each kind are bad.
 
-    Shapes: int64 [M] sound rows in the file's order, count of each kind of bad row.
-    Raises: UserError naming the first bad row, its value and the cure; in either mode where the bars are plainly
-    not of one minute, because no single row is to blame.
+    With ``drop`` bad rows are left out. Without it the file is refused.
+
+    Shapes: int64 [M] good rows, in the file's order.
+    Raises: UserError that names the first bad row, its value and the cure. Bars that are not of one minute are refused
+    with ``drop`` too, because no single row is to blame.
     """
     fault = _cell_faults(raw)
     codes = raw.instrument_codes()
@@ -74,7 +76,7 @@ def price_fault(ohlc: np.ndarray) -> str:
 def _cell_faults(raw: RawBars) -> np.ndarray:
     o, h, low, c = raw.prices
     fault = np.zeros(len(raw), np.int8)
-    # From the last kind to the first, so that the first that applies stays.
+    # From the last kind to the first: of several faults, the first in the list is written last and stays.
     fault[~(np.isfinite(raw.volume) & (raw.volume >= 0))] = RowFault.BAD_VOLUME
     fault[(h < np.maximum(o, c)) | (low > np.minimum(o, c))] = RowFault.HIGH_OR_LOW_OUT_OF_ORDER
     fault[~(np.isfinite(o) & np.isfinite(h) & np.isfinite(low) & np.isfinite(c))] = RowFault.UNREADABLE_PRICE
@@ -86,12 +88,12 @@ def _cell_faults(raw: RawBars) -> np.ndarray:
 
 
 def _by_instrument(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Put rows instrument by instrument, each in the file's order."""
+    """Return rows sorted by instrument, and by the file's order within each."""
     return rows[np.argsort(codes[rows], kind="stable")] if codes.max(initial=0) > 0 else rows
 
 
 def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, drop: bool) -> None:
-    """Mark rows whose time does not come after the row before of the same instrument."""
+    """Mark each row that is not later than the row before it of the same instrument."""
     rows = _by_instrument(np.flatnonzero(fault == RowFault.NONE), codes)
     t, g = time_ns[rows], codes[rows]
     same = g[1:] == g[:-1]
@@ -102,14 +104,15 @@ def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, dro
     if not drop:
         fault[rows[wrong + 1]] = np.where(step[wrong] < 0, RowFault.BACKWARD_TIME, RowFault.REPEATED_TIME)
         return
-    # One row far ahead of its neighbours is itself the bad one: else every row behind it would count as backward.
+    # If one row is far ahead of its neighbours, it is the bad one. Otherwise all rows after it would be.
     ahead = np.append(same & (step < 0), False)
     is_first = np.concatenate([[True], ~same])
-    fits_without = np.zeros(len(t), bool)  # does the row behind fit to the one in front (or the next but one)?
+    # Are the times in order without this row? Of a first row: does it come after the next two?
+    fits_without = np.zeros(len(t), bool)
     fits_without[1:-1] = ~is_first[1:-1] & (t[2:] > t[:-2])
     fits_without[:-2] |= is_first[:-2] & same[1:] & (t[:-2] > t[2:])
     ahead &= fits_without
-    rank = np.unique(t, return_inverse=True)[1] + g * len(t)  # grows over time, and from instrument to instrument
+    rank = np.unique(t, return_inverse=True)[1] + g * len(t)  # grows with time, and from one instrument to the next
     latest = np.maximum.accumulate(np.where(ahead, -1, rank))
     before = np.concatenate([[-1], latest[:-1]])
     fault[rows[ahead | (rank < before)]] = RowFault.BACKWARD_TIME
@@ -122,7 +125,8 @@ def _check_cadence(raw: RawBars, sound: np.ndarray, codes: np.ndarray) -> None:
     step = step[(codes[rows][1:] == codes[rows][:-1]) & (step > 0)]
     if len(step) < MIN_STEPS or step.min() == MINUTE_NS:
         return
-    # Minutes without a trade have no row, so long steps are normal; a grid coarser than a minute is not.
+    # Minutes without a trade have no row, so long steps are normal. Steps that are all multiples of more than a
+    # minute are not.
     grid = int(np.gcd.reduce(step))
     usual = float(np.median(step))
     if usual < 55 * SECOND_NS or grid > MINUTE_NS:

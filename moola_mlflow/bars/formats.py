@@ -1,4 +1,4 @@
-"""File forms of bars: Databento and plain tables, as parquet or text, brought to one raw shape."""
+"""Read a file of bars of any known form: Databento or a plain table, as parquet, text or DBN."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from moola_mlflow.bars.times import localise, parse_times
 from moola_mlflow.core import UserError, nearest_name
 
 PRICES = ("open", "high", "low", "close")
-# '' and __index_level_0__ are how pandas writes an index without a name to CSV and to parquet.
+# pandas writes an index without a name as '' to CSV, and as __index_level_0__ to parquet.
 TIME_NAMES = ("ts_event", "timestamp", "datetime", "date+time", "time", "ts", "date", "__index_level_0__", "")
 ALIASES = {
     **{name: (name, name[0]) for name in PRICES},
@@ -45,10 +45,11 @@ TIME_ONLY = re.compile(r"\d\d?:\d\d.*|\d{3,6}")
 
 @dataclass(frozen=True, eq=False)
 class RawBars:
-    """One file as it stands: nothing checked, nothing sorted, bad cells marked.
+    """The bars of one file, not sorted and not checked, with their unreadable cells marked.
 
-    Shapes: prices [4, N] (open, high, low, close; NaN where unreadable); the others [N]. ``ids`` and ``symbols`` are
-    None where the file has no such column; a symbol is an index into ``names``, or -1.
+    ``ids`` and ``symbols`` are None if the file has no such column. A symbol is an index into ``names``, or -1.
+
+    Shapes: prices [4, N] (open, high, low, close; NaN if unreadable); the others [N].
     Units: time_ns in ns since 1970 UTC.
     """
 
@@ -72,13 +73,13 @@ class RawBars:
         return len(self.time_ns)
 
     def instrument_codes(self) -> np.ndarray:
-        """Return a small integer a row that tells the file's instruments apart. Shapes: int64 [N]."""
+        """Return for each row a small integer that stands for its instrument. Shapes: int64 [N]."""
         if self.ids is not None:
             return np.asarray(pd.factorize(self.ids)[0])
         return np.zeros(len(self), np.int64) if self.symbols is None else self.symbols
 
     def cell(self, role: str, row: int) -> str:
-        """Return a row's value as the file has it."""
+        """Return a row's value as it is written in the file."""
         return " ".join(_shown(self.table[name][row]) for name in self.columns[role])
 
     def where(self, row: int) -> str:
@@ -103,7 +104,7 @@ def file_sha256(path: Path) -> str:
 def read_file(path: Path, zone: str) -> RawBars:
     """Read one file of any known form.
 
-    Raises: UserError where the file as a whole cannot be read: unknown form, damaged, empty, a column missing.
+    Raises: UserError if the form is unknown, if the file is damaged or empty, or if it lacks a column.
     """
     if not is_any(path, (*PARQUET, *TEXT, *DBN)):
         raise UserError(f"{path}: unknown suffix '{path.suffix}'; {KNOWN}")
@@ -125,17 +126,17 @@ def read_file(path: Path, zone: str) -> RawBars:
 
 
 def from_frame(frame: pd.DataFrame, name: str) -> RawBars:
-    """Take bars from a table in memory in Databento layout."""
-    # By hand, because pyarrow's own way sets off a deprecation warning in pandas.
+    """Return the bars of a table in memory that has the columns of Databento."""
+    # pyarrow 25.0.1's own conversion causes a deprecation warning in pandas 3.1.1.
     times = pa.array(pd.DatetimeIndex(frame.index).as_unit("ns").asi8, pa.timestamp("ns", "UTC"))
     table = pa.table({"ts_event": times, **{str(name): pa.array(frame[name]) for name in frame.columns}})
     return _normalise(Path(name), table, find_columns(table.column_names, name), "UTC")
 
 
 def find_columns(names: list[str], where: str) -> dict[str, list[str]]:
-    """Return the columns that hold time, prices, volume and instrument; the time may be in two (date, time).
+    """Return the columns that hold time, prices, volume and instrument. The time may be in two, date and time.
 
-    Raises: UserError naming the missing columns and what was found.
+    Raises: UserError with the missing columns and the columns that were found.
     """
     by_clean: dict[str, list[str]] = {}
     for name in names:
@@ -168,7 +169,7 @@ def _read_parquet(path: Path, zone: str) -> RawBars:
         if pa.types.is_nested(kind := schema.field(name).type):
             raise UserError(f"{path}: column '{name}' holds {kind}; a bar has one number, text or time there")
     check_parquet(path)
-    # Symbols repeat on every row: reading them as a dictionary is many times faster than as text.
+    # Every row repeats its symbol: a dictionary is read many times faster than text.
     with pq.ParquetFile(path, read_dictionary=columns.get("symbol")) as file:
         table = file.read(columns=used)
     check_dictionaries(table)
@@ -176,7 +177,7 @@ def _read_parquet(path: Path, zone: str) -> RawBars:
 
 
 def _with_partition(path: Path, table: pa.Table, columns: Roles) -> tuple[pa.Table, Roles]:
-    """Add the instrument that a folder's name gives (symbol=ES): tools that partition files leave the column out."""
+    """Add the instrument that a folder's name gives (symbol=ES). Tools that partition files leave its column out."""
     for part in path.parts[:-1]:
         name, equals, value = part.partition("=")
         for role in ("instrument_id", "symbol"):
@@ -206,7 +207,7 @@ def _read_text(path: Path, zone: str) -> RawBars:
             raise UserError(f"{path}: holds no rows below the header {line[:200]!r}")
         head_lines += 1
         names = find_columns(fields, str(path))
-        # By position, because arrow cannot tell two columns of one name apart.
+        # By position: arrow cannot choose between two columns of one name.
         columns = {role: [str(fields.index(name)) for name in named] for role, named in names.items()}
     else:
         columns = _headerless(fields, path)
@@ -220,8 +221,8 @@ def _read_text(path: Path, zone: str) -> RawBars:
         return "skip"
 
     options = (
-        # One thread, because only then arrow knows the row numbers. A line over its block of 1 MiB is refused.
-        # utf-8-sig, unlike utf-8, makes arrow check the text as a whole: a bad byte is an error and not a null.
+        # One thread: with more, arrow does not know the row numbers. It refuses a line longer than its block of 1 MiB.
+        # utf-8-sig: arrow then checks the whole text, and a bad byte is an error. With utf-8 it becomes a null.
         pa.csv.ReadOptions(
             use_threads=False,
             skip_rows=head_lines,
@@ -289,11 +290,11 @@ def _normalise(
         prices[k] = _floats(one[role])
     if "rtype" in one and all(pa.types.is_integer(one[role].type) for role in PRICES):
         prices[prices >= float(UNDEFINED_PRICE)] = np.nan
-        # A file of true integer prices (an index at 38000) stays: in fixed point they would be 0.000038.
+        # Prices that are true integers stay as they are: in fixed point an index at 38000 would be 0.000038.
         if np.nanmax(np.abs(prices), initial=0) >= 1e6:
             prices /= FIXED_POINT
     volume = _floats(one["volume"]) if "volume" in one else np.zeros(num_rows)
-    if np.isnan(volume).all():  # an empty column is no column
+    if np.isnan(volume).all():  # an empty column counts as a missing one
         volume = np.zeros(num_rows)
 
     ns, bad, aware = parse_times(_time_column(table, columns["time"]), str(path))
@@ -314,7 +315,7 @@ def _time_column(table: pa.Table, names: list[str]) -> pa.ChunkedArray:
     if pa.types.is_timestamp(date.type):
         date = date.cast(pa.date32())
     date, time = (pc.utf8_trim_whitespace(column.cast(pa.string())) for column in (date, time))
-    # 93000 is 09:30:00 and 930 is 09:30, once an integer column has lost its leading zeros.
+    # A column of integers has lost its leading zeros: 93000 is 09:30:00, and 930 is 09:30.
     width = 4 if pc.max(pc.utf8_length(time)).as_py() in (None, 1, 2, 3, 4) else 6
     time = pc.if_else(pc.match_substring_regex(time, r"^\d+$"), pc.utf8_lpad(time, width, "0"), time)
     return pc.binary_join_element_wise(date, time, " ")
@@ -332,7 +333,7 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    """Return float64 [N]; NaN where a cell is empty or no number."""
+    """Return the numbers, NaN for a cell that is empty or no number. Shapes: float64 [N]."""
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
@@ -342,7 +343,7 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _symbols(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Return int64 [N] codes, -1 where empty, and the names they index."""
+    """Return a code for each row, -1 if it is empty, and the names that the codes index. Shapes: int64 [N]."""
     encoded = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
@@ -353,7 +354,7 @@ def _symbols(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
 
 
 def _check_one_minute(rtype: pa.ChunkedArray | None, path: Path) -> None:
-    """Databento says the bar's length in rtype: 32 second, 33 minute, 34 hour, 35 day."""
+    """Refuse bars of another length. Databento writes it to rtype: 32 second, 33 minute, 34 hour, 35 day."""
     if rtype is None or not pa.types.is_integer(rtype.type):
         return
     if others := sorted({value for value in rtype.unique().to_pylist() if value not in (33, None)}):

@@ -1,4 +1,4 @@
-"""Bars from a table in memory, as the library and the server get them, under the checks that a file passes."""
+"""Make bars of a table in memory, as the library and the server do, with the checks that a file must pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from moola_mlflow.core import UserError
 
 
 def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table") -> Bars:
-    """Check a table of one-minute bars and return them; several instruments lie one behind another.
+    """Check a table of one-minute bars and return its bars, one instrument behind another.
 
-    Columns are called as in a file: time (or timestamp, datetime, ts_event, date and time), open, high, low, close
-    and, where there are, volume and instrument (or symbol, instrument_id); the time may also be the index. A time
-    without an offset is UTC, and the start of its bar.
+    The columns have the names that they have in a file: time (or timestamp, datetime, ts_event, date and time), open,
+    high, low, close. Two are optional: volume, and instrument (or symbol, instrument_id). The time may be the index. A
+    time without an offset is UTC, and the start of its bar.
 
-    Raises: UserError naming the row (from 1), the value and the cure.
+    Raises: UserError with the row (from 1), the value and the cure.
     """
     table = _with_time_column(frame)
     columns = find_columns([str(column) for column in table.columns], name)
@@ -42,7 +42,7 @@ def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table
         chosen.time_ns, ohlc, chosen.volume, chosen.instrument, chosen.last_symbols(),
         (SourceFile(raw.path, "", len(raw)),), "", {},
     )  # fmt: skip
-    return bars.head(len(bars))  # which hashes what it keeps
+    return bars.head(len(bars))  # hashes the bars that it keeps
 
 
 def _with_time_column(frame: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def _times(given: list[pd.Series], name: str) -> np.ndarray:
     column = _plain(given[0])
     if len(given) == 2:
         column = _plain(given[0]).astype(str) + " " + _plain(given[1]).astype(str)
-    if isinstance(column.dtype, pd.DatetimeTZDtype):  # by hand, because pyarrow's own way sets off a warning in pandas
+    if isinstance(column.dtype, pd.DatetimeTZDtype):  # pyarrow's own conversion causes a warning in pandas
         index = pd.DatetimeIndex(column).tz_convert("UTC").as_unit("ns")
         cells = pa.array(index.asi8, pa.timestamp("ns", "UTC"), mask=np.asarray(index.isna()))
     else:
@@ -73,7 +73,7 @@ def _times(given: list[pd.Series], name: str) -> np.ndarray:
 
 
 def _plain(column: pd.Series) -> pd.Series:
-    """Return a column of one type: mixed cells as their text, so that a bad one is named and not guessed at."""
+    """Return a column of one type. Mixed cells become text, so that the error can quote a bad one."""
     if column.dtype != object:
         return column
     try:

@@ -79,7 +79,7 @@ def _entries(footer: _Compact) -> Iterator[tuple[dict[int, int], bool]]:
 
 
 def _unpacked(f: BinaryIO, entry: dict[int, int], end: int) -> int:
-    """Return the bytes that a column's pages unpack to, with their headers. Footers count them the same way."""
+    """Return the bytes that a column's pages unpack to, headers included. A footer counts them the same way."""
     if entry[NUM_VALUES] <= 0:
         return 0  # without values there is no page, and the offsets mean nothing
     at = entry[DATA_PAGE]
@@ -154,7 +154,7 @@ class _Compact:
                 self.skip(kind)
 
     def structs(self, wanted: int) -> Iterator[None]:
-        """Read a struct. Stop at each struct of the list in a field; the caller reads it."""
+        """Read a struct. Stop at each struct of the list in one field, for the caller to read it."""
         for number, kind in self.fields():
             if (number, kind) == (wanted, LIST):
                 for inner in self.elements():
@@ -184,7 +184,7 @@ class _Compact:
         elif kind == DOUBLE:
             self.at += 8
         elif kind == BINARY:
-            length = self.varint()  # which reads on: not to be added to where it began
+            length = self.varint()  # before the addition: reading it moves `at`
             self.at += length
         elif kind in (LIST, SET):
             for inner in self.elements():

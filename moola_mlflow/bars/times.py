@@ -1,4 +1,4 @@
-"""Times of bars: from whatever a file writes to UTC nanoseconds, and the futures trade date."""
+"""Read the times of bars in any common form into UTC nanoseconds, and find their futures trade date."""
 
 from __future__ import annotations
 
@@ -22,18 +22,15 @@ OTHER_FORMATS = tuple(
     for date in ("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%d.%m.%Y")
     for time in ("%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p", "%H%M%S", "%H%M")
 )
-# Integers of this many digits that read as a date are dates: as epochs they would lie in 1970-76 or after 2500.
+# Integers with this many digits that can be dates are dates. As epochs they would lie in 1970-76 or after 2500.
 COMPACT_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 WITH_OFFSET = r"(Z|:\d\d(\.\d*)?\s*[+-]\d\d(:?\d\d)?)$"
-# Up to 19 digits that fit int64.
+# Up to 19 digits, as far as they fit int64.
 INTEGER = r"^-?(\d{1,18}|[1-8]\d{18})$"
 
 
 def check_zone(name: str) -> None:
-    """Check that a time zone exists.
-
-    Raises: UserError with the nearest IANA name.
-    """
+    """Check that a time zone exists. Raises: UserError with the nearest IANA name."""
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -45,12 +42,14 @@ def check_zone(name: str) -> None:
 
 
 def parse_times(column: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Read a time column: timestamps, epoch or yyyymmdd... integers, or text in one of many formats.
+    """Return the times of a column, which of them do not parse, and whether they are UTC.
 
-    Shapes: int64 [N] times, bool [N] true where a time does not parse (its value is then 0), and whether the times
-    carry a zone (they are then UTC; otherwise they are clock times of some zone).
+    The column holds timestamps, integers (epochs or yyyymmdd...) or text in one of many formats. Times without an
+    offset are clock times of a zone that the column does not name.
+
+    Shapes: int64 [N] times (0 for one that does not parse), bool [N].
     Units: ns since 1970.
-    Raises: UserError where the column reads equally well month first and day first.
+    Raises: UserError if as many times can be read month first as day first.
     """
     kind = column.type
     if len(column) == 0:
@@ -69,13 +68,13 @@ def parse_times(column: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.nda
 
 
 def localise(ns: np.ndarray, group: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn clock times of a zone into UTC, telling the two passes of a repeated autumn hour apart by row order.
+    """Turn clock times of a zone into UTC, and mark the times that are ambiguous or do not exist.
 
-    Within one instrument the clock jumps back once in such an hour: rows before the jump are daylight saving time,
-    rows after it are standard time. Without a jump nothing says which pass the rows belong to.
+    In autumn one hour comes twice. Within one instrument the clock then jumps back once: rows before the jump are in
+    daylight saving time, rows after it in standard time. Without a jump, the rows of that hour are ambiguous.
 
-    Shapes: int64 [N] clock times and instrument of each row -> int64 [N] UTC, bool [N] ambiguous, bool [N] in the
-    hour that spring skips.
+    Shapes: int64 [N] clock times, int64 [N] instrument of each row -> int64 [N] UTC, bool [N] ambiguous, bool [N] in
+    the hour that spring skips.
     Units: ns since 1970.
     """
     if zone == "UTC":
@@ -100,7 +99,7 @@ def localise(ns: np.ndarray, group: np.ndarray, zone: str) -> tuple[np.ndarray, 
 
 
 def trade_date(time_ns: np.ndarray) -> np.ndarray:
-    """Return the futures trade date, which begins at 18:00 New York time on the evening before.
+    """Return the futures trade date. It begins at 18:00 New York time on the evening before.
 
     Shapes: int64 [N] UTC ns -> int64 [N] days since 1970.
     """
@@ -115,7 +114,7 @@ def _int64(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scaled(values: np.ndarray, bad: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multiply to ns; whatever lies outside 1900 to 2200 is no time of a bar."""
+    """Return the values in ns, and mark those outside 1900 to 2200, which are no times of bars."""
     bad = bad | (values < EARLIEST_NS // scale) | (values > LATEST_NS // scale)
     return np.where(bad, 0, values) * scale, bad
 
@@ -147,7 +146,7 @@ def _from_text(text: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarra
         return int(pd.to_datetime(values, format=form, errors="coerce", utc=True).notna().sum())
 
     form = max((ISO, *OTHER_FORMATS), key=lambda form: num_read(form, sample))
-    if form[:5] in ("%m/%d", "%m-%d"):  # January to December twice over: the whole column must decide
+    if form[:5] in ("%m/%d", "%m-%d"):  # 02/03 can be February or March: count over the whole column
         day_first = form.replace("%m", "%_").replace("%d", "%m").replace("%_", "%d")
         num_month_first, num_day_first = num_read(form, stamps), num_read(day_first, stamps)
         if num_month_first == num_day_first:
@@ -158,7 +157,7 @@ def _from_text(text: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarra
         form = day_first if num_day_first > num_month_first else form
     parsed = pd.to_datetime(stamps, format=form, errors="coerce", utc=True)
     ns, bad = _from_stamps(parsed)
-    # A file speaks one language: a time without offset among times with one (or the reverse) is not guessed at.
+    # If most times have an offset, one without it is bad, and the reverse: its zone would be a guess.
     offset = pc.match_substring_regex(text, WITH_OFFSET).fill_null(False).to_numpy()
     aware = bool(2 * offset[~bad].sum() > (~bad).sum())
     bad = bad | (offset != aware)

@@ -1,4 +1,4 @@
-"""Columns of a labels file, each checked: the first bad row is named, with its value and the cure."""
+"""Read and check each column of a labels file. An error names the first bad row, its value and the cure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from moola_mlflow.bars import MINUTE_NS, PRICES, parse_times, price_fault
 from moola_mlflow.core import UserError
 
 TIMES = ("start_time", "end_time")
-# A limit-down day of an index moves 300 ticks; a zero or a shifted decimal point moves thousands.
+# In usual bar ranges. A limit-down day of an index moves 300 ticks. A zero or a shifted decimal point moves thousands.
 FARTHEST = 1000
-# Sums over a window's prices stay finite up to here.
+# Up to this price the sums over a window stay finite.
 HIGHEST = 1e306
 
 
 @dataclass(frozen=True)
 class LabelRows:
-    """Refuses a file for its first bad row."""
+    """The rows of a file. ``refuse`` raises an error for the first bad one."""
 
     path: str | Path
     ids: list[str]
@@ -37,13 +37,13 @@ class LabelRows:
 
 
 def decoded(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a column without dictionary encoding, which pandas' categories become."""
+    """Return a column without dictionary encoding, as which pandas writes categories."""
     column = table[name]
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def read_texts(table: pa.Table, name: str) -> list[str]:
-    """Return a column of names, '' where empty."""
+    """Return a column of names, with '' for an empty one."""
     column = decoded(table, name)
     kind = column.type
     if not (pa.types.is_integer(kind) or str(kind) in ("string", "large_string", "string_view", "null")):
@@ -53,7 +53,7 @@ def read_texts(table: pa.Table, name: str) -> list[str]:
 
 
 def read_classes(names: list[str], check: LabelRows) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return int64 [N] positions in the sorted classes, and the classes."""
+    """Return the position of each label in the sorted classes, and the classes. Shapes: int64 [N]."""
     check.refuse(np.array([name == "" for name in names]), "label is empty; give it a class, or leave it out")
     counts = {name: names.count(name) for name in sorted(set(names))}
     spelling: dict[str, str] = {}
@@ -72,7 +72,7 @@ def read_classes(names: list[str], check: LabelRows) -> tuple[np.ndarray, tuple[
 
 
 def read_pointers(table: pa.Table, name: str, length: int, check: LabelRows) -> np.ndarray:
-    """Return int64 [N] numbers of bars in the window."""
+    """Return a column of bars' numbers, counted from 0 in their window. Shapes: int64 [N]."""
     values = _numbers(decoded(table, name), name)
     check.refuse(
         ~(np.isfinite(values) & (values == np.floor(values))),
@@ -86,7 +86,7 @@ def read_pointers(table: pa.Table, name: str, length: int, check: LabelRows) -> 
 
 
 def read_prices(table: pa.Table, length: int, check: LabelRows) -> np.ndarray:
-    """Shapes: a list of bars a row, each a list of four -> float64 [N, length, 4]."""
+    """Return the prices of all windows. Shapes: one list of bars in a row, each a list of four -> float64 [N, T, 4]."""
     column = decoded(table, "features")
     form = f"a list of {length} bars, each a list [{', '.join(PRICES)}]"
     if not (_is_list(column.type) and _is_list(column.type.value_type)):
@@ -116,7 +116,7 @@ def read_prices(table: pa.Table, length: int, check: LabelRows) -> np.ndarray:
 
 
 def refuse_broken_windows(ohlc_NT4: np.ndarray, check: LabelRows) -> None:
-    """Refuse windows that nothing can be read from: none of the checks of single bars sees them.
+    """Refuse windows that hold nothing to learn from, although each of their bars is valid.
 
     Shapes: [N, T, 4].
     """
@@ -129,7 +129,7 @@ def refuse_broken_windows(ohlc_NT4: np.ndarray, check: LabelRows) -> None:
     check.refuse(
         huge_NT4.any(axis=(1, 2)),
         lambda i: (
-            f"{named(huge_NT4[i], ohlc_NT4[i])} is too large to be reckoned with; allowed: {-HIGHEST:g} to "
+            f"{named(huge_NT4[i], ohlc_NT4[i])} is too large to compute with; allowed: {-HIGHEST:g} to "
             f"{HIGHEST:g}; correct it or remove the row"
         ),
     )
@@ -142,9 +142,11 @@ def refuse_broken_windows(ohlc_NT4: np.ndarray, check: LabelRows) -> None:
         ),
     )
     usual_N = np.median(range_NT, axis=1)
-    usual_N = np.where(usual_N > 0, usual_N, np.inf)  # a window that mostly stands still has no usual range
+    usual_N = np.where(usual_N > 0, usual_N, np.inf)  # a window whose price mostly stands still has no usual range
     middle_N = np.median(ohlc_NT4.reshape(len(ohlc_NT4), -1), axis=1)[:, None, None]
-    far_NT4 = np.abs(ohlc_NT4 - middle_N) / FARTHEST > usual_N[:, None, None]  # a thousand ranges may be infinite
+    far_NT4 = (
+        np.abs(ohlc_NT4 - middle_N) / FARTHEST > usual_N[:, None, None]
+    )  # divided, because a thousand ranges can overflow
     check.refuse(
         far_NT4.any(axis=(1, 2)),
         lambda i: (
@@ -155,14 +157,14 @@ def refuse_broken_windows(ohlc_NT4: np.ndarray, check: LabelRows) -> None:
 
 
 def refuse_conflicts(ohlc_NT4: np.ndarray, names: list[str], check: LabelRows) -> None:
-    """Refuse a window that is there twice with different classes. Shapes: [N, T, 4], N names."""
+    """Refuse a window that occurs twice, with different classes. Shapes: [N, T, 4], N names."""
     first: dict[bytes, int] = {}
     same_N = [first.setdefault((window + 0.0).tobytes(), i) for i, window in enumerate(ohlc_NT4)]
     check.refuse(
         np.array([names[i] != names[k] for i, k in enumerate(same_N)], bool),
         lambda i: (
             f"the same prices are row {same_N[i] + 1} (window_id '{check.ids[same_N[i]]}'), labelled "
-            f"'{names[same_N[i]]}' there and '{names[i]}' here; decide for one and remove the other row"
+            f"'{names[same_N[i]]}' there and '{names[i]}' here; keep one of the two rows"
         ),
     )
 
@@ -172,7 +174,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Return float64 [N], NaN where empty."""
+    """Return a column of numbers, NaN for an empty cell. Shapes: float64 [N]."""
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         raise UserError(f"labels: column '{name}' holds {kind}; allowed: numbers")
@@ -180,7 +182,7 @@ def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
 
 def read_instruments(table: pa.Table, check: LabelRows) -> np.ndarray | None:
-    """Return text [N], or None where the file does not know them."""
+    """Return the instruments, or None if the file has none. Shapes: text [N]."""
     names = read_texts(table, "instrument") if "instrument" in table.column_names else []
     if not any(names):
         return None
@@ -189,7 +191,11 @@ def read_instruments(table: pa.Table, check: LabelRows) -> np.ndarray | None:
 
 
 def read_times(table: pa.Table, length: int, check: LabelRows) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return int64 [N] starts of the first and last bar in ns since 1970 UTC, or None where the file has none."""
+    """Return when the first and the last bar of each window start, or None if the file has no times.
+
+    Shapes: int64 [N] each.
+    Units: ns since 1970 UTC.
+    """
     there = [name for name in TIMES if name in table.column_names]
     if len(there) == 1:
         other = TIMES[1 - TIMES.index(there[0])]
@@ -198,12 +204,12 @@ def read_times(table: pa.Table, length: int, check: LabelRows) -> tuple[np.ndarr
         return None, None
     both = []
     for name in TIMES:
-        # Clock times without an offset count as UTC.
+        # A time without an offset is UTC.
         time_ns, bad, _ = parse_times(decoded(table, name), f"{check.path}: {name}")
         check.refuse(bad, f"{name} is empty or no time; write yyyy-mm-dd hh:mm in UTC")
         both.append(time_ns)
     check.refuse(both[0] >= both[1], "start_time is not before end_time; they are those of the window's bars")
-    # A stamp may lie anywhere in its minute, so that two of them are up to a minute off; breaks only add to a span.
+    # A time may lie anywhere in its minute, so a span may be a minute too short. Breaks only make it longer.
     span = both[1] - both[0]
     check.refuse(
         span <= (length - 2) * MINUTE_NS,

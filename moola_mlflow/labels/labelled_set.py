@@ -38,12 +38,12 @@ NOTES = b"moola.labels"
 
 @dataclass(frozen=True, eq=False)
 class LabelledSet:
-    """Windows with a class and the span of their expansion, in the order of their file.
+    """Windows with their class and the span of their expansion, in the order of their file.
 
     Shapes: window_id text [N], ohlc float64 [N, T, 4] (open, high, low, close), label int64 [N] (index into
     ``classes``), start and end int64 [N] (both inclusive, 0 <= start < end < T), start_ns and end_ns int64 [N] or None,
     instrument text [N] or None.
-    Units: start_ns and end_ns are the starts of the window's first and last bar in ns since 1970 UTC; raw prices.
+    Units: raw prices. start_ns and end_ns are the starts of the window's first and last bar, in ns since 1970 UTC.
     """
 
     window_id: np.ndarray
@@ -59,12 +59,12 @@ class LabelledSet:
     weak: bool = False
     """Whether a rule made these labels, not a person."""
     sha256: str = ""
-    """Hash of the content, whatever file it came from."""
+    """Hash of the content. It does not depend on the file."""
     path: Path | str = ""
     rule: str = ""
     """Version of the rule that made weak labels."""
     bars_sha256: str = ""
-    """Content hash of the bars that weak labels were found in."""
+    """Content hash of the bars that weak labels were made from."""
     warnings: tuple[str, ...] = ()
     """What a user of this set should know."""
 
@@ -77,17 +77,17 @@ class LabelledSet:
 
 
 def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
-    """Read labelled windows from a parquet file; the classes are those that the file holds.
+    """Read labelled windows from a parquet file. Their classes are the labels that occur in it.
 
-    Raises: UserError naming the first bad row (from 1), its window_id, the value and the cure.
+    Raises: UserError with the first bad row (from 1), its window_id, the value and the cure.
     """
     try:
         return _read(path, length)
     except UnicodeDecodeError as e:
         raise UserError(
-            f"labels: '{path}' holds text that is not UTF-8 (byte {e.object[e.start]:#04x}); write it anew"
+            f"labels: '{path}' holds text that is not UTF-8 (byte {e.object[e.start]:#04x}); write it as UTF-8"
         ) from None
-    except pa.ArrowException as e:  # a column of a type that nobody thought of
+    except pa.ArrowException as e:  # a column of a type that no check expects
         first = " ".join(str(e).split())[:200]
         raise UserError(
             f"labels: '{path}' cannot be read ({first}); docs/reference/labels.md lists its columns"
@@ -128,9 +128,9 @@ def _read(path: str | Path, length: int) -> LabelledSet:
 
 
 def write_labels(labels: LabelledSet, path: str | Path) -> None:
-    """Write labelled windows as parquet, whole or not at all; the file says whether a rule made them, and which.
+    """Write labelled windows as parquet, the whole file or nothing. The file says whether a rule made them, and which.
 
-    Raises: UserError where that cannot be a parquet file, or the folder cannot be written to.
+    Raises: UserError if the path cannot be that of a parquet file, or if the folder cannot be written to.
     """
     path = labels_target(path)
     num, length, _ = labels.ohlc.shape
@@ -161,7 +161,7 @@ def write_labels(labels: LabelledSet, path: str | Path) -> None:
 
 
 def labels_target(out: str | Path) -> Path:
-    """Return where to write labels. Raises: UserError where that cannot be a parquet file."""
+    """Return the path to write labels to. Raises: UserError if it cannot be that of a parquet file."""
     path = Path(out).expanduser()
     if path.suffix not in (".parquet", ".pq") or path.is_dir():
         raise UserError(f"out='{out}'; allowed: a file that ends in .parquet or .pq, for example out/labels.parquet")
@@ -169,7 +169,7 @@ def labels_target(out: str | Path) -> Path:
 
 
 def content_sha256(labels: LabelledSet) -> str:
-    """Return the hash of a set's windows and labels, and of whether a rule made them."""
+    """Return the hash of a set: its windows, its labels, and whether a rule made them."""
     names = {"id": labels.window_id.tolist(), "label": [labels.classes[k] for k in labels.label.tolist()]}
     if labels.instrument is not None:
         names["instrument"] = labels.instrument.tolist()
@@ -189,7 +189,7 @@ def _table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         names = pq.read_schema(path).names
         known = [name for name in KNOWN if name in names]
         _refuse_doubled(path, names, known)
-        # A file with none of the columns is read whole: where it is damaged that is said, not that they are missing.
+        # A file with none of the columns is read as a whole: if it is damaged, the message then says so.
         table = pq.read_table(path, columns=known or None, partitioning=None)
         check_dictionaries(table)
     except (pa.ArrowException, OSError) as e:
@@ -219,7 +219,7 @@ def _refuse_doubled(path: Path, names: list[str], known: list[str]) -> None:
 
 
 def _refuse_unfilled(path: Path) -> None:
-    """Refuse the first row with an empty list of a fixed size: pyarrow reads no such list, nor says whose it is."""
+    """Refuse the first row with an empty list of a fixed size. pyarrow cannot read one, and does not name its row."""
     ids = read_texts(pq.read_table(path, columns=["window_id"], partitioning=None), "window_id")
     num_sound = 0
     with contextlib.suppress(pa.ArrowInvalid), pq.ParquetFile(path) as file:
@@ -233,6 +233,6 @@ def _refuse_unfilled(path: Path) -> None:
 
 
 def _is_weak(table: pa.Table) -> bool:
-    """A set is weak where any of its rows is."""
+    """Return whether any row is weak: the set then is."""
     known = "weak" in table.column_names and pa.types.is_boolean(table["weak"].type)
     return bool(known and pc.any(table["weak"]).as_py())

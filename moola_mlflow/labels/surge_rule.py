@@ -1,4 +1,4 @@
-"""The rule behind weak labels: the strongest surge of a window, and what came first after it."""
+"""The rule behind weak labels: the strongest surge of a window, and what happens first after it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ CLASSES = ("consolidation", "retracement")
 CONSOLIDATION, RETRACEMENT, NO_LABEL, NO_SURGE = 0, 1, 2, 3
 
 SURGE_BARS = range(5, 13)
-LEAD, WAIT = 20, 20  # bars a window holds before the surge and after it
+LEAD, WAIT = 20, 20  # bars that a window has before the surge and after it
 MIN_STRENGTH, MIN_EFFICIENCY = 1.8, 0.35
-# Prices lie on ticks, so ties are common: "at least" and "touches" hold within this share, at every price scale.
+# Prices lie on ticks, so ties are common. "At least" and "touches" allow this relative error, at every price scale.
 TOLERANCE = 1e-6
 SHORTEST = LEAD + max(SURGE_BARS) + WAIT
 
 
 def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the strongest surge of each window and what became of it.
+    """Return the outcome of each window's strongest surge, and where the surge starts and ends.
 
-    Shapes: float64 [N, T, 4] -> outcome int64 [N] (a position in CLASSES, NO_LABEL where the far side was touched
-    first, NO_SURGE), start and end int64 [N] of the surge, both inclusive (meaningless without a surge).
+    An outcome is a position in CLASSES, NO_LABEL if price went on half a surge before it came back half, or NO_SURGE.
+    Without a surge, start and end mean nothing.
+
+    Shapes: float64 [N, T, 4] -> outcome, start and end int64 [N], both ends inclusive.
     Source: docs/reference/labels.md.
     """
     start, length = strongest_surge(ohlc)
@@ -45,9 +47,9 @@ def apply_rule(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def strongest_surge(
     ohlc: np.ndarray, min_strength: float = MIN_STRENGTH, min_efficiency: float = MIN_EFFICIENCY
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first bar and the number of bars of each window's strongest surge, or 0 bars.
+    """Return the first bar of each window's strongest surge, and its number of bars: 0 if there is none.
 
-    Among equals the shortest counts, then the earliest.
+    Of equally strong ones the shortest counts, then the earliest.
 
     Shapes: float64 [N, T, 4], T at least SHORTEST -> int64 [N], int64 [N].
     """
@@ -75,5 +77,5 @@ def strongest_surge(
 
 
 def _first(touched: np.ndarray) -> np.ndarray:
-    """Position of the first true value of each row, or WAIT."""
+    """Return the position of the first true value of each row, or WAIT."""
     return np.where(touched.any(axis=1), touched.argmax(axis=1), WAIT)

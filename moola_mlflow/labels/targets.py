@@ -1,4 +1,4 @@
-"""What is to be found in labelled windows: the class and the span of each."""
+"""The targets of a detector: the class and the span of each labelled window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Targets:
-    """Class and span of each window, and the prices they are found in.
+    """Class, span and prices of each window.
 
     Shapes: label, start and end int64 [N], both ends inclusive; ohlc float64 [N, T, 4].
     """

@@ -1,4 +1,4 @@
-"""Weak labels: a fixed rule labels windows of bars, with no person involved."""
+"""Make weak labels: a fixed rule, not a person, labels windows of bars."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from moola_mlflow.labels.rules import apply_rules, check_length, find_rule
 from moola_mlflow.labels.surge_rule import CLASSES, RULE
 from moola_mlflow.windows import Windows, make_windows
 
-STRIDE = 21  # bars between candidate windows: five phases, so that a surge may stand anywhere in its window
+STRIDE = 21  # bars between candidate windows: a window has five phases, so a surge can lie anywhere in it
 CHUNK = 2000
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """All labelled windows that the rule finds in some bars, in order of time, and what it passed over.
+    """All labelled windows that a rule finds in bars, in order of time, and how many candidates it did not label.
 
     Shapes: label, start and end int64 [N], as in LabelledSet.
     """
@@ -39,18 +39,18 @@ class Patterns:
 def find_patterns(
     bars: Bars, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False, rule: str = RULE
 ) -> Patterns:
-    """Apply a rule to candidate windows cut every 21 bars, and keep labelled ones that share no bar.
+    """Apply a rule to candidate windows, one every 21 bars, and return labelled windows that share no bar.
 
-    Which of several overlapping ones stays is drawn from the seed: the first of them would always hold its surge at
-    its right edge. With ``overlap`` all stay.
+    Of several that overlap, one is drawn with the seed. The first one would always have its surge at its right edge.
+    With ``overlap`` all stay.
 
-    Raises: UserError where the rule is unknown, no window fits, or none gets a label.
+    Raises: UserError if the rule is unknown, if no window fits into the bars, or if none gets a label.
     """
     labeller = find_rule(rule)
     check_length(labeller, length)
     candidates = make_windows(bars, length, STRIDE, max_gap_minutes)
     chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
-    # Numbered by their times, so that a rule with noise says the same of a window in any file.
+    # Numbered by their times: a rule with noise then gives a window the same label in any file.
     marks = [apply_rules([labeller], candidates.gather(chunk), candidates.start_ns[chunk])[0] for chunk in chunks]
     outcome, start, end, spans, labelled = (
         np.concatenate([getattr(part, name) for part in marks])
@@ -59,8 +59,8 @@ def find_patterns(
     found = np.flatnonzero(labelled)
     if len(found) == 0:
         raise UserError(
-            f"no labels: {len(candidates):,} candidate windows in {len(bars):,} bars, none that the rule "
-            f"{rule} gives a class; give more bars"
+            f"no labels: {len(candidates):,} candidate windows in {len(bars):,} bars, and the rule {rule} gives none a "
+            "class; give more bars"
         )
     if not overlap:
         found = found[_apart(candidates.starts[found], length, len(bars), np.random.default_rng(seed))]
@@ -72,7 +72,7 @@ def find_patterns(
 
 
 def _apart(starts: np.ndarray, length: int, num_bars: int, rng: np.random.Generator) -> np.ndarray:
-    """Return, in order, the positions of windows that share no bar, taken in random order until none fits."""
+    """Return the sorted positions of windows that share no bar. They are taken at random, until no more fits."""
     taken = np.zeros(num_bars, bool)
     kept = []
     for i in rng.permutation(len(starts)).tolist():
@@ -84,11 +84,11 @@ def _apart(starts: np.ndarray, length: int, num_bars: int, rng: np.random.Genera
 
 
 def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
-    """Choose n of the labelled windows, one at random from each of n stretches of equal number, in order of time.
+    """Return n of the labelled windows, in order of time: one at random from each of n equal parts.
 
-    Where fewer were found all are used, and the set's warnings say how many.
+    If there are fewer than n, all are used and a warning of the set says how many.
 
-    Raises: UserError where the chosen windows are all of one class.
+    Raises: UserError if the chosen windows are all of one class.
     """
     found, warnings = len(patterns.label), []
     pick = np.arange(found)
@@ -107,7 +107,7 @@ def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
         )
     windows = patterns.windows.select(pick)
     bars = windows.bars
-    # Several keys may share a symbol (a continuous contract and its months): the key then tells them apart.
+    # Keys can share a symbol (a continuous contract and its months). Their instruments then have the key as suffix.
     repeated = {symbol for symbol, count in Counter(bars.symbols.values()).items() if count > 1}
     named = {key: f"{name}.{key}" if name in repeated else name for key, name in bars.symbols.items()}
     instrument = np.array([named[key] for key in bars.instrument[windows.starts].tolist()])
@@ -135,26 +135,26 @@ def weak_labels(
     overlap: bool = False,
     rule: str = RULE,
 ) -> LabelledSet:
-    """Label n windows of some bars by a rule. Raises: UserError where that gives no set of two classes."""
+    """Return n windows of bars, labelled by a rule. Raises: UserError if they are not of two classes or more."""
     return choose_labels(find_patterns(bars, seed, length, max_gap_minutes, overlap, rule), n, seed)
 
 
 def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
-    """Return the sample bars that labels come from: those of another seed than pre-training's.
+    """Return the sample bars that labels are made from. Their seed is not that of pre-training.
 
-    Raises: UserError where the two seeds are one.
+    Raises: UserError if the two seeds are equal.
     """
     seed = labels.sample_seed
     if seed == bars.sample_seed:
         raise UserError(
-            f"labels.sample_seed={seed} is also bars.sample_seed: an encoder would be judged on the bars it was "
-            "trained on; change one of the two"
+            f"labels.sample_seed={seed} is also bars.sample_seed: the detector would be judged on the bars that "
+            "its encoder was trained on; change one of the two"
         )
     return BarsConfig.model_validate({**bars.model_dump(), "path": "sample", "sample_seed": seed})
 
 
 def sample_labels(config: FinetuneKeys, n: int, seed: int) -> LabelledSet:
-    """Label n windows of sample bars that pre-training does not see."""
+    """Return n labelled windows of sample bars that pre-training does not see."""
     bars = read_bars(sample_bars(config.bars, config.labels), min_bars=config.windows.length)
     options = config.labels
     labels = weak_labels(

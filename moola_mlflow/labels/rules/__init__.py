@@ -1,4 +1,4 @@
-"""Labelling rules by name: what finds a span in each window and says what follows it.
+"""Labelling rules by name. A rule finds a span in a window and names a class of what follows it.
 
 A new selector is one file in this folder with ``SELECTOR``, a new rule one with ``RULE``. Drawn rules are named
 ``<family>-<seed>-<number>``, such as ``strict-0-12``.
@@ -31,9 +31,9 @@ RULES: dict[str, Rule] = {rule.name: rule for rule in find_plugins(__name__, __p
 
 
 def draw_rules(ohlc_NT4: np.ndarray, num: int, family: str = "strict", seed: int = 0) -> list[DrawnRule]:
-    """Draw ``num`` rules that say something about the windows. Shapes: float64 [N, T, 4].
+    """Draw ``num`` rules that find spans of several classes in the windows. Shapes: float64 [N, T, 4].
 
-    Raises: UserError for an unknown family; TrainingError where hardly any rule says something about the windows.
+    Raises: UserError for an unknown family; TrainingError if too few rules find enough in the windows.
     """
     return drawing.draw_rules(SELECTORS, ohlc_NT4, num, family, seed)
 

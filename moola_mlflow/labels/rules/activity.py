@@ -1,4 +1,4 @@
-"""Selector: bars that move more than those before them."""
+"""Selector: bars that move more than the bars before them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 @dataclass(frozen=True)
 class Activity(Selector):
-    """``bars`` bars whose true ranges, or absolute changes, sum to ``minimum`` times the usual or more.
+    """A span of ``bars`` bars that move ``minimum`` times as much as usual, or more.
 
-    The usual is the mean of the ``before`` bars before the span (at most ``lead``), or of the whole window.
+    A bar's move is its true range or its absolute change. The usual move is the mean over the ``before`` bars before
+    the span (at most ``lead``), or over the whole window.
     """
 
     bars: int = whole(3, 16)

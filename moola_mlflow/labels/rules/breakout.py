@@ -15,9 +15,9 @@ from moola_mlflow.labels.rules.windows import RuleWindows, running_max, take
 class Breakout(Selector):
     """A close that lies ``minimum`` units or more beyond the highest or lowest of the ``bars`` bars before it.
 
-    Score: how far it lies beyond, in units; with ``narrow``, divided by sqrt(1 + range of those bars). The span begins
-    at the last of the ``back`` bars before the close that has their extreme on the other side. It ends ``after`` bars
-    after the close.
+    Score: its distance beyond them, in units. With ``narrow`` it is divided by sqrt(1 + range of those bars). Of the
+    ``back`` bars before the close, the span begins at the one that lies farthest on the other side, the last of equals.
+    It ends ``after`` bars after the close.
     """
 
     bars: int = whole(8, 30)
@@ -40,7 +40,9 @@ class Breakout(Selector):
         score = beyond / np.sqrt((top - bottom) / unit + 1) if self.narrow else beyond
         at, found = self.chosen(w, score, score >= self.minimum, salt)
         rises = above[w.rows, at] >= below[w.rows, at]
-        before = end[at][:, None] - np.arange(1, self.back + 1)  # the latest first: of equals it counts
+        before = end[at][:, None] - np.arange(
+            1, self.back + 1
+        )  # the latest first, because argmin takes the first of equals
         depth = np.where(rises[:, None], take(w.low, before), -take(w.high, before))
         start = before[w.rows, depth.argmin(axis=1)]
         return Spans(found, start, end[at] + self.after, np.where(rises, 1, -1))

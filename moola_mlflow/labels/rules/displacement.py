@@ -1,4 +1,4 @@
-"""Selector: the largest displacement of price over a span. It is not among the strict rules."""
+"""Selector: the largest displacement of price over a span. The strict family does not have it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Displacement(Selector):
 
     net is c_e - o_s (``open_close``), c_e - c_(s-1) (``close_close``), or the larger of h_e - l_s and h_s - l_e
     (``high_low``). Allowed: |net| >= ``efficiency`` times the sum of true ranges, or of absolute changes, of the span,
-    and |net| >= ``minimum`` sqrt(n) units. This is how the rule surge-1 searches, with power 0.5: powers near it are
-    left out.
+    and |net| >= ``minimum`` sqrt(n) units. The rule surge-1 searches in this way with the power 0.5, so powers near 0.5
+    are left out.
     """
 
     shortest: int = whole(3, 12)

@@ -1,4 +1,4 @@
-"""Draw rules of a family from a seed, and keep those that say something about given windows."""
+"""Draw rules of a family from a seed, and keep those that find enough in given windows."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from moola_mlflow.labels.rules.rule import DrawnRule, Marked, Rule, Selector, jo
 from moola_mlflow.labels.rules.windows import RuleWindows
 
 LEAST_FOUND = 0.35
-"""A rule is kept that finds a span in this share of the windows or more."""
+"""A rule is kept if it finds a span in this share of the windows or more."""
 MOST_OF_ONE_CLASS = 0.88
-"""A rule is kept whose largest class has at most this share of the spans."""
+"""A rule is kept if its largest class has at most this share of the spans."""
 JUDGED_WINDOWS = 1000
-"""Windows on which it is decided whether a rule is kept: what it costs is then the same for any number of bars."""
+"""Most windows that decide whether a rule is kept. So the cost does not grow with the number of bars."""
 CHUNK = 1024
-"""Windows that all rules read together, so that their arrays stay in cache."""
+"""Windows that all rules read at a time. Their arrays then stay in cache."""
 MOST_TRIES = 20
+"""Rules that are drawn, at most, for each one that is wanted."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Selectors and outcomes that rules are drawn from; a name that stands there twice is drawn twice as often."""
+    """Selectors and outcomes that rules are drawn from. A name listed twice is drawn twice as often."""
 
     selectors: tuple[str, ...]
     outcomes: tuple[str, ...]
@@ -43,11 +44,11 @@ FAMILIES = {
         tuple(name for name in _OUTCOMES if name != "touch"),
     ),
 }
-"""strict: none that searches as the sample's own labels do; broad: those too; ultra: fewer kinds, to test with."""
+"""strict: no selector that searches as the sample's label rule does; broad: with it; ultra: fewer, for tests."""
 
 
 def draw_rule(selectors: dict[str, type[Selector]], family: str, seed: int, number: int) -> DrawnRule:
-    """Return one rule: it follows from family, seed and number alone, and is named after them.
+    """Return one rule. Family, seed and number alone decide it, and make its name.
 
     Raises: UserError for an unknown family.
     """
@@ -62,7 +63,7 @@ def draw_rule(selectors: dict[str, type[Selector]], family: str, seed: int, numb
 
 
 def is_kept(marked: Marked) -> bool:
-    """Return whether a rule finds enough spans, and not nearly all of them of one class."""
+    """Return whether a rule finds enough spans, and not nearly all in one class."""
     if marked.found.mean() < LEAST_FOUND:
         return False
     return np.bincount(marked.outcome[marked.found]).max() <= MOST_OF_ONE_CLASS * marked.found.sum()
@@ -71,10 +72,10 @@ def is_kept(marked: Marked) -> bool:
 def draw_rules(
     selectors: dict[str, type[Selector]], ohlc_NT4: np.ndarray, num: int, family: str, seed: int
 ) -> list[DrawnRule]:
-    """Draw rules until ``num`` are kept, judged on at most 1,000 of the windows, evenly spaced.
+    """Draw rules until ``num`` are kept. At most 1,000 windows, evenly spaced, decide whether a rule is.
 
     Shapes: float64 [N, T, 4].
-    Raises: UserError for an unknown family; TrainingError where hardly any rule says something about the windows.
+    Raises: UserError for an unknown family; TrainingError if too few rules find enough in the windows.
     """
     chosen = np.linspace(0, len(ohlc_NT4) - 1, min(len(ohlc_NT4), JUDGED_WINDOWS)).astype(np.int64)
     windows = RuleWindows(ohlc_NT4[chosen], chosen)
@@ -86,13 +87,13 @@ def draw_rules(
             if len(kept) == num:
                 return kept
     raise TrainingError(
-        f"of {MOST_TRIES * num:,} drawn rules {len(kept)} find a span in {LEAST_FOUND:.0%} of the windows, {num} are "
-        "needed; give bars that move, or lower objective.num_rules"
+        f"{len(kept)} of {MOST_TRIES * num:,} drawn rules find a span in {LEAST_FOUND:.0%} of the windows; needed: "
+        f"{num}. Give bars that move, or lower objective.num_rules"
     )
 
 
 def apply_rules(rules: Sequence[Rule], ohlc_NT4: np.ndarray, key_N: np.ndarray | None = None) -> list[Marked]:
-    """Return what each rule says of each window. Shapes: float64 [N, T, 4], key int64 [N]."""
+    """Return the spans and classes of each rule. Shapes: float64 [N, T, 4], key int64 [N]."""
     key_N = np.arange(len(ohlc_NT4)) if key_N is None else key_N
     parts: list[list[Marked]] = [[] for _ in rules]
     for lo in range(0, max(len(ohlc_NT4), 1), CHUNK):

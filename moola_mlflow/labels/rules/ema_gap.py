@@ -15,8 +15,8 @@ from moola_mlflow.labels.rules.windows import RuleWindows, take
 class EmaGap(Selector):
     """The gap between exponential averages of ``fast`` and ``fast * ratio + 2`` bars is ``minimum`` units or more.
 
-    The span ends where the gap is largest. It begins at the last of the ``back`` bars before at which the gap was at
-    most ``share`` of that.
+    The span ends where the gap is largest. It begins at the last of the ``back`` bars before with a gap of at most
+    ``share`` of the largest.
     """
 
     fast: int = whole(2, 8)

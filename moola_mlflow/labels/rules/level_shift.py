@@ -13,10 +13,10 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 @dataclass(frozen=True)
 class LevelShift(Selector):
-    """The mean of the next ``bars`` closes lies ``minimum`` or more away from that of the last ``bars`` closes.
+    """The mean of the next ``bars`` closes is ``minimum`` or more away from the mean of the last ``bars`` closes.
 
-    In units or, with ``deviations``, in sqrt(var before + var after), which counts as 0.3 median ranges at least. The
-    span reaches ``half`` bars to either side of the jump.
+    The distance is in units or, with ``deviations``, in sqrt(var before + var after), at least 0.3 median ranges. The
+    span has ``half`` bars on each side of the jump.
     """
 
     bars: int = whole(4, 16)

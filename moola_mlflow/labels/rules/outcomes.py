@@ -1,9 +1,9 @@
-"""Outcomes: what follows a span, measured in the span's direction.
+"""Outcomes: what follows a span, in the span's direction.
 
-Every outcome reads the ``wait`` bars after the span and mirrors a falling span, so that it rises. g is the span's
-size: the range of its bars (``leg``), |c_e - o_s| (``net``), each one median range at least, or ``multiple`` median
-ranges (``unit``). The reference is the span's highest high (``top``) or last close (``close``). No fraction lies
-between 0.4 and 0.6.
+Every outcome reads the ``wait`` bars after the span. A falling span is mirrored, so that it rises. g is the size of the
+span: the range of its bars (``leg``) or |c_e - o_s| (``net``), at least one median range, or ``multiple`` median ranges
+(``unit``). The reference is the span's highest high (``top``) or its last close (``close``). No fraction lies between
+0.4 and 0.6.
 
 Shape legend: N windows, W bars after the span.
 """
@@ -23,7 +23,7 @@ NEVER = 10_000
 
 
 class After:
-    """The bars after each span, mirrored where it falls. Shapes: high, low, close float64 [N, W]; there bool [N, W]."""
+    """The bars after each span, mirrored if it falls. Shapes: high, low, close float64 [N, W]; there bool [N, W]."""
 
     def __init__(self, w: RuleWindows, spans: Spans, wait: int) -> None:
         self.w, self.spans, self.wait = w, spans, wait
@@ -43,7 +43,7 @@ class After:
         self.leg = top - bottom
 
     def size(self, kind: str, multiple: float) -> np.ndarray:
-        """Return the size g that fractions are of. Shapes: [N]."""
+        """Return the size g that fractions refer to. Shapes: [N]."""
         w, unit = self.w, self.w.unit("range")[:, 0]
         if kind == "unit":
             return multiple * unit
@@ -66,7 +66,7 @@ class After:
 
 @dataclass(frozen=True)
 class Sized:
-    """Base of outcomes: their bars, and what fractions are of."""
+    """Base of outcomes: the bars that they read, and the size that fractions refer to."""
 
     wait: int
     size: str = choice("leg", "leg", "net", "unit")
@@ -87,7 +87,7 @@ class Sized:
 
 @dataclass(frozen=True)
 class FirstTouch(Sized):
-    """Which is touched first: reference - ``back`` g (also when both are in one bar), or reference + ``on`` g."""
+    """Which is touched first: reference - ``back`` g, or reference + ``on`` g. In one bar, back counts as first."""
 
     source: str = choice("high_low", "close")
     back: float = real(0.25, 1.1, EXCLUDED)
@@ -104,7 +104,7 @@ class FirstTouch(Sized):
 
 @dataclass(frozen=True)
 class NetMove(Sized):
-    """Sign of the net move over the wait; within ``band`` median ranges it is flat."""
+    """The sign of the net move over the wait. It is flat within ``band`` median ranges."""
 
     band: float = real(0.5, 2.0)
     classes: ClassVar[tuple[str, ...]] = ("flat", "back", "on")
@@ -154,14 +154,14 @@ class AdverseExcursion(Sized):
 
 @dataclass(frozen=True)
 class MeanClose(Sized):
-    """Where the mean close lies: ``fraction`` of the size back, ``fraction * lean`` of it on, or between."""
+    """Where the mean close lies: more than ``fraction`` of the size back, ``fraction * lean`` of it on, or between."""
 
     fraction: float = real(0.3, 1.5, EXCLUDED)
     lean: float = real(0.5, 1.5)
     classes: ClassVar[tuple[str, ...]] = ("between", "back", "on")
 
     def decide(self, after: After, g: np.ndarray) -> np.ndarray:
-        # Against the reference, bar by bar: a sum of prices would lose digits to their level.
+        # The reference is subtracted from each bar: a sum of prices would lose digits.
         move = np.where(after.there, after.close - after.reference(self.reference)[:, None], 0.0).sum(axis=1)
         share = move / after.there.sum(axis=1) / g
         return np.where(share < -self.fraction, 1, np.where(share > self.fraction * self.lean, 2, 0))
@@ -169,7 +169,7 @@ class MeanClose(Sized):
 
 @dataclass(frozen=True)
 class FavourableAdverse(Sized):
-    """Which excursion is larger: one by ``ratio`` times the other and a fifth of the size, or neither."""
+    """Which excursion exceeds ``ratio`` times the other by more than a fifth of the size, or neither."""
 
     ratio: float = real(1.0, 2.0)
     classes: ClassVar[tuple[str, ...]] = ("neither", "back", "on")

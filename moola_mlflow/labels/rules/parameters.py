@@ -1,4 +1,4 @@
-"""Ranges of a rule's parameters: a rule is drawn by drawing each of its parameters from its range."""
+"""Ranges of a rule's parameters. To draw a rule, each parameter is drawn from its range."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 T = TypeVar("T")
 EXCLUDED = (0.4, 0.6)
-"""Fractions that no drawn rule uses: the labellers that we test with decide at half of a move."""
+"""Drawn rules use no fraction between these two. The labellers of our tests decide at half of a move."""
 
 
 class Range(Protocol):
@@ -27,7 +27,7 @@ class Range(Protocol):
 
 @dataclass(frozen=True)
 class Real:
-    """Numbers from ``low`` to ``high``; with ``gap``, none between its two ends."""
+    """Numbers from ``low`` to ``high``, without those between the two ends of ``gap``."""
 
     low: float
     high: float
@@ -58,7 +58,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values; a value that is listed twice is drawn twice as often."""
+    """One of several values. A value listed twice is drawn twice as often."""
 
     values: tuple[Any, ...]
 
@@ -70,17 +70,17 @@ class Choice:
 
 
 def real(low: float, high: float, gap: tuple[float, float] | None = None) -> Any:
-    """Return a dataclass field that holds a number of a range."""
+    """Return a dataclass field for a number in a range."""
     return field(metadata={"range": Real(low, high, gap)})
 
 
 def whole(low: int, high: int) -> Any:
-    """Return a dataclass field that holds a whole number of a range."""
+    """Return a dataclass field for a whole number in a range."""
     return field(metadata={"range": Whole(low, high)})
 
 
 def choice(*values: Any) -> Any:
-    """Return a dataclass field that holds one of some values."""
+    """Return a dataclass field for one of several values."""
     return field(metadata={"range": Choice(values)})
 
 

@@ -1,4 +1,4 @@
-"""What a rule is: a selector that finds one span a window, and an outcome that names a class of what follows.
+"""The parts of a rule: a selector finds one span in a window, an outcome names a class of what follows it.
 
 Shape legend: N windows, T bars, P candidate positions.
 """
@@ -17,10 +17,9 @@ from moola_mlflow.labels.rules.windows import UNITS, RuleWindows
 
 @dataclass(frozen=True)
 class Spans:
-    """The span that a selector finds in each window.
+    """The span that a selector finds in each window. If it finds none, start, end and direction mean nothing.
 
-    Shapes: found bool [N]; start, end (both included) and direction (1 up, -1 down) int64 [N]. Where nothing was found
-    the numbers mean nothing.
+    Shapes: found bool [N]; start, end (both included) and direction (1 up, -1 down) int64 [N].
     """
 
     found: np.ndarray
@@ -29,7 +28,7 @@ class Spans:
     direction: np.ndarray
 
     def within(self, w: RuleWindows) -> Spans:
-        """Return spans of two bars or more that leave one bar after them; none in a window without moves."""
+        """Return spans cut to two bars or more, with one bar left after them. A window without moves has none."""
         start = np.clip(self.start, 0, w.length - 3)
         end = np.clip(self.end, start + 1, w.length - 2)
         direction = np.sign(self.direction).astype(np.int64)
@@ -50,18 +49,18 @@ class Marked(Spans):
 
 @dataclass(frozen=True)
 class Selector:
-    """Base of selectors: parameters that all families share, and ``find``.
+    """Base of selectors: the parameters that all of them share, and ``find``.
 
-    A span starts ``lead`` bars after the window's start at the earliest and leaves ``wait`` bars after it, a few bars
-    more or less where the family says so.
+    A span has at least ``lead`` bars of the window before it and ``wait`` bars after it. Some selectors move its ends
+    by a few bars.
     """
 
     lead: int = whole(10, 24)
-    """Bars that a window holds before a span."""
+    """Bars of the window before a span."""
     wait: int = whole(12, 30)
-    """Bars after the span on which the outcome is decided."""
+    """Bars after the span that decide its outcome."""
     unit: str = choice(*UNITS)
-    """Yardstick of the thresholds."""
+    """What thresholds are multiples of: see ``RuleWindows.unit``."""
     noise: float = choice(0.0, 0.0, 0.1, 0.2)
     """Sigma of the noise exp(sigma N) on each candidate's score."""
     pick: str = choice("best", "best", "best", "first", "last")
@@ -70,17 +69,17 @@ class Selector:
     family: ClassVar[str]
 
     def find(self, w: RuleWindows, salt: int) -> Spans:
-        """Return the span of each window; ``salt`` numbers the rule's noise."""
+        """Return the span of each window. ``salt`` chooses the rule's noise."""
         raise NotImplementedError
 
     def positions(self, w: RuleWindows, bars: int) -> np.ndarray:
-        """Return the starts of spans of ``bars`` bars that keep lead and wait. Shapes: int64 [P]."""
+        """Return the possible starts of a span of ``bars`` bars, given lead and wait. Shapes: int64 [P]."""
         return np.arange(self.lead, w.length - self.wait - bars + 1)
 
     def chosen(
         self, w: RuleWindows, score: np.ndarray, allowed: np.ndarray, salt: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the position of the best, first or last allowed candidate, and whether there is one.
+        """Return the position of the best, first or last allowed candidate, and whether any is allowed.
 
         Shapes: score and allowed [N, P] -> int64 [N], bool [N].
         """
@@ -95,7 +94,7 @@ class Selector:
 
 
 class Best:
-    """The best span so far, over candidates that come in several batches; of equals the first stays."""
+    """The best span of each window so far. Candidates come one batch after another; of equal ones the first stays."""
 
     def __init__(self, num: int) -> None:
         self.score = np.full(num, -np.inf)
@@ -104,14 +103,14 @@ class Best:
     def offer(
         self, score: np.ndarray, start: np.ndarray | int, end: np.ndarray | int, direction: np.ndarray | int
     ) -> None:
-        """Take a candidate of each window where it is better. Shapes: [N] each; -inf is no candidate."""
+        """Keep a window's candidate if its score is higher. Shapes: [N] each; the score -inf is no candidate."""
         better = score > self.score
         self.score = np.where(better, score, self.score)
         self.start, self.end = np.where(better, start, self.start), np.where(better, end, self.end)
         self.direction = np.where(better, direction, self.direction)
 
     def spans(self) -> Spans:
-        """Return what was kept."""
+        """Return the best spans."""
         return Spans(np.isfinite(self.score), self.start, self.end, self.direction)
 
 
@@ -139,7 +138,7 @@ class Rule(Protocol):
 
     @property
     def shortest(self) -> int:
-        """Fewest bars of a window."""
+        """Fewest bars that a window may have."""
         ...
 
     def apply(self, w: RuleWindows) -> Marked:
@@ -153,7 +152,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class DrawnRule:
-    """A rule made of a selector and an outcome; ``salt`` numbers its noise."""
+    """A rule made of a selector and an outcome. ``salt`` chooses its noise."""
 
     name: str
     selector: Selector

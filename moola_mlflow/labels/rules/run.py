@@ -1,4 +1,4 @@
-"""Selector: a run of closes of one sign that bears a few against it."""
+"""Selector: closes that move one way, with a few exceptions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 @dataclass(frozen=True)
 class BarRun(Selector):
-    """Closes that rise (or fall), with at most ``against`` in the other direction between them.
+    """A run of closes that rise (or fall), with at most ``against`` closes in the other direction between them.
 
-    Runs of ``shortest`` to ``longest`` bars that gain ``minimum`` units or more count. Score: bars with the run less
-    half of those against it, or gain / n^``power``.
+    It has ``shortest`` to ``longest`` bars and gains ``minimum`` units or more. Score: the number of bars in its
+    direction minus half the number against it, or gain / n^``power``.
     """
 
     against: int = whole(0, 3)
@@ -27,7 +27,7 @@ class BarRun(Selector):
     minimum: float = real(1.0, 3.0)
 
     def find(self, w: RuleWindows, salt: int) -> Spans:
-        # Rising runs in the first row, falling ones, which rise in mirrored prices, in the second.
+        # Rising runs in the first row. Falling runs in the second: they rise in mirrored prices.
         move = np.ascontiguousarray(np.stack([w.change.T, -w.change.T], axis=1))
         unit = w.unit(self.unit)[:, 0]
         noise = np.broadcast_to(w.noise(salt, self.noise, w.length), (w.num, w.length))
@@ -46,7 +46,7 @@ class BarRun(Selector):
             bars = last - start + 1
             allowed = good & (bars >= self.shortest) & (bars <= self.longest) & (gain >= self.minimum * unit)
             score = np.where(allowed, self._score(gain / unit, bars, count, misses) * noise[:, t], -np.inf)
-            for row, direction in enumerate((1, -1)):  # a close never rises and falls: no window offers both
+            for row, direction in enumerate((1, -1)):  # a close cannot rise and fall: a window offers one at most
                 best.offer(score[row], start[row], t, direction)
             ended = misses > self.against
             count, misses = np.where(ended, 0, count), np.where(ended, 0, misses)

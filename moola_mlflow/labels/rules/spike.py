@@ -1,4 +1,4 @@
-"""Selector: one bar that moves far more than its neighbours."""
+"""Selector: one bar that moves far more than usual."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 @dataclass(frozen=True)
 class Spike(Selector):
-    """A bar whose body, true range or absolute change is ``minimum`` times the usual or more.
+    """A bar whose body, true range or absolute change is ``minimum`` times the usual range, or more.
 
-    The usual is the mean true range of the ``usual`` bars before it, or the window's median range. The span runs from
-    ``before`` bars before the bar to ``after`` bars after it, one bar more where both are 0.
+    The usual range is the mean true range of the ``usual`` bars before it, or the window's median range. The span runs
+    from ``before`` bars before the bar to ``after`` bars after it. If both are 0, it ends two bars after it.
     """
 
     quantity: str = choice("body", "true_range", "change")

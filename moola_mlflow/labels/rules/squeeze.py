@@ -1,4 +1,4 @@
-"""Selector: the narrowest stretch of bars."""
+"""Selector: the bars with the narrowest range."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from moola_mlflow.labels.rules.windows import RuleWindows, running_max
 
 @dataclass(frozen=True)
 class Squeeze(Selector):
-    """The ``bars`` bars with the smallest range, against that of the ``lead`` bars before or a walk's sqrt(n) units.
+    """The ``bars`` bars with the smallest range, compared with the ``lead`` bars before them or with a random walk.
 
-    Score: range before / range within (``relative``), or unit sqrt(n) / range within; a range under 0.2 units counts as
-    0.2. Direction: the close at the span's start against that ``lead`` bars earlier.
+    Score: range before / range within (``relative``), or unit sqrt(n) / range within. A range below 0.2 units counts as
+    0.2. Direction: from the close ``lead`` bars earlier to the close at the span's start.
     """
 
     bars: int = whole(8, 25)

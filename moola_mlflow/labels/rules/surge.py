@@ -1,4 +1,4 @@
-"""The rule surge-1 as a member of the registry: the strongest surge, and whether it was given back or paused."""
+"""The rule surge-1 for the registry: the strongest surge, and whether price came back or paused after it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 
 class Surge:
-    """The strongest surge of 5 to 12 bars (docs/reference/labels.md). A surge that goes on has no class."""
+    """The strongest surge of 5 to 12 bars (docs/reference/labels.md). If price goes on first, it has no class."""
 
     name = surge_rule.RULE
     classes = surge_rule.CLASSES
@@ -26,7 +26,7 @@ class Surge:
 
     def describe(self) -> str:
         """Return one sentence: which span, and which classes."""
-        return "the strongest surge of 5 to 12 bars; half of it given back first, or neither touched in 20 bars"
+        return "the strongest surge of 5 to 12 bars; price first gives half back, or touches neither side in 20 bars"
 
 
 RULE = Surge()

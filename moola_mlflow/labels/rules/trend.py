@@ -1,4 +1,4 @@
-"""Selector: the stretch whose closes lie best on a straight line."""
+"""Selector: the span whose closes lie best on a straight line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 @dataclass(frozen=True)
 class Trend(Selector):
-    """Least squares of the closes on the bar number, over ``shortest`` to ``shortest + more`` bars.
+    """A line fitted to the closes by least squares, over ``shortest`` to ``shortest + more`` bars.
 
     slope b = Sxy / Sxx, R2 = b^2 Sxx / Syy. Allowed: R2 >= ``fit`` and |b| n >= ``minimum`` units. Score: |t| =
     sqrt(R2 (n - 2) / (1 - R2)), or R2 n^0.3.

@@ -15,8 +15,8 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 class Vee(Selector):
     """Closes move one way over ``into`` bars and the other way over ``out`` bars, each ``minimum`` units or more.
 
-    Score: the smaller of both moves. The span runs from ``before`` bars before the turn to ``after`` bars after it; its
-    direction is that of the first move.
+    Score: the smaller of the two moves. The span runs from ``before`` bars before the turn to ``after`` bars after it.
+    Its direction is that of the first move.
     """
 
     into: int = whole(4, 14)

@@ -1,4 +1,4 @@
-"""Windows as rules read them: prices, moves, ranges and units, computed once and shared by all rules.
+"""Windows for rules: prices, moves, ranges and units, computed once and shared by all rules.
 
 Shape legend: N windows, T bars, P candidate positions.
 """
@@ -18,8 +18,8 @@ TABLE_SIZE = 2**18
 class RuleWindows:
     """Raw OHLC windows with the quantities that several rules need.
 
-    ``key`` numbers the windows: a rule with noise draws the same noise for the same number, in any batch. A window in
-    which one of the units is 0 has no spans (``moves``); its units count as 1.
+    ``key`` has a number for each window. A rule with noise draws the same noise for the same number, in any batch. A
+    window with a unit of 0 has no spans (``moves`` is False). Its units are set to 1.
 
     Shapes: ohlc float64 [N, T, 4], key int64 [N]; every price array float64 [N, T].
     Raises: UserError for windows of another shape.
@@ -49,21 +49,22 @@ class RuleWindows:
         return median, 1.7 * np.abs(self.change).mean(axis=1), 1.2 * self.change.std(axis=1)
 
     def unit(self, name: str) -> np.ndarray:
-        """Return the yardstick of each window: its median range, or what that is on average by its closes.
+        """Return the unit of each window that thresholds are multiples of.
 
-        ``change`` is 1.7 times the mean absolute change, ``deviation`` 1.2 times the changes' standard deviation.
+        ``range`` is the median range of its bars. ``change`` is 1.7 times the mean absolute change of its closes, and
+        ``deviation`` 1.2 times their standard deviation: on average these are as large.
 
         Shapes: [N, 1].
         """
         return self._unit[name][:, None]
 
     def ends(self, source: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return highs and lows (``high_low``), or twice the closes (``close``)."""
+        """Return highs and lows (``high_low``), or the closes for both (``close``)."""
         return (self.high, self.low) if source == "high_low" else (self.close, self.close)
 
     @cached_property
     def level(self) -> np.ndarray:
-        """Closes against the window's first: sums of them lose no digits to the price level."""
+        """Closes minus the window's first close. Their sums lose no digits to the price level."""
         return self.close - self.close[:, :1]
 
     @cached_property
@@ -91,9 +92,9 @@ class RuleWindows:
         return np.ascontiguousarray(out.T)
 
     def noise(self, salt: int, sigma: float, size: int, stream: int = 0) -> np.ndarray | float:
-        """Return exp(sigma * N) for each window and position, N standard normal; 1 where sigma is 0.
+        """Return exp(sigma * N) for each window and position, N standard normal; 1 if sigma is 0.
 
-        It follows from the window's key, the rule's ``salt`` and ``stream`` alone.
+        The window's key, the rule's ``salt`` and ``stream`` alone decide it.
 
         Shapes: float32 [N, size].
         """
@@ -110,7 +111,7 @@ def _table() -> np.ndarray:
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """Return whole numbers whose bits depend on all bits of the given ones (the finaliser of splitmix64)."""
+    """Return numbers whose bits depend on all bits of the given numbers (the finaliser of splitmix64)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -121,7 +122,7 @@ def _summed(x_NT: np.ndarray) -> np.ndarray:
 
 
 def running_max(x_NT: np.ndarray, k: int) -> np.ndarray:
-    """Return the maximum of the ``k`` bars from each position on. Shapes: [N, T] -> [N, T - k + 1]."""
+    """Return the maximum of the ``k`` bars that begin at each position. Shapes: [N, T] -> [N, T - k + 1]."""
     width = 1
     while width < k:
         step = min(width, k - width)
@@ -131,5 +132,5 @@ def running_max(x_NT: np.ndarray, k: int) -> np.ndarray:
 
 
 def take(x_NT: np.ndarray, index_NP: np.ndarray) -> np.ndarray:
-    """Return x at some positions of each window. Shapes: [N, T], int [N, P] -> [N, P]."""
+    """Return the values of x at given positions of each window. Shapes: [N, T], int [N, P] -> [N, P]."""
     return np.take_along_axis(x_NT, index_NP, axis=1)

@@ -13,11 +13,11 @@ from moola_mlflow.labels.rules.windows import RuleWindows
 
 @dataclass(frozen=True)
 class Zigzag(Selector):
-    """A leg that ends where price turns back by ``threshold`` units; the window's last leg ends at its extreme so far.
+    """A leg ends where price turns back by ``threshold`` units. The window's last leg ends at its extreme so far.
 
-    Of the legs of ``shortest`` to ``longest`` bars and ``minimum * threshold`` units or more the one with the highest
-    score counts: size |v_e - v_s| (largest), size / n (fastest), n (longest), size / n^0.25 (middle), or the first or
-    last. With ``skip`` 1 the span begins one bar after the swing that the leg starts at.
+    Legs of ``shortest`` to ``longest`` bars and of ``minimum * threshold`` units or more are candidates. The score
+    chooses one: size |v_e - v_s| (largest), size / n (fastest), n (longest), size / n^0.25 (middle), the first or the
+    last. With ``skip`` 1 the span begins one bar after the swing that starts the leg.
     """
 
     source: str = choice("high_low", "close")
@@ -29,7 +29,7 @@ class Zigzag(Selector):
     skip: int = choice(0, 1, 1)
 
     def find(self, w: RuleWindows, salt: int) -> Spans:
-        # Bar by bar: a bar's prices of all windows lie side by side.
+        # The loop is over bars, so the prices of one bar in all windows must be contiguous.
         high, low = (np.ascontiguousarray(x.T) for x in w.ends(self.source))
         turn = self.threshold * w.unit(self.unit)[:, 0]
         noise = np.broadcast_to(w.noise(salt, self.noise, w.length), (w.num, w.length))
@@ -54,7 +54,7 @@ class Zigzag(Selector):
             up = (way <= 0) & (high_N - bottom >= turn) & (bottom_at < t)
             if not (down | up).any():
                 continue
-            down, up = down & ~up, up & ~down  # before the first leg one bar may reach both ways: it starts neither
+            down, up = down & ~up, up & ~down  # before the first leg one bar may do both: it then starts no leg
             close_leg((down | up) & (way != 0), t)
             pivot = np.where(down, top_at, np.where(up, bottom_at, pivot))
             pivot_value = np.where(down, top, np.where(up, bottom, pivot_value))

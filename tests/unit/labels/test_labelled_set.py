@@ -350,7 +350,7 @@ def test_text_that_is_not_utf8_is_refused_in_words(labels: LabelledSet, tmp_path
     content = path.read_bytes()
     assert text in content
     path.write_bytes(content.replace(text, b"\x80" + text[1:]))
-    with pytest.raises(UserError, match=r"holds text that is not UTF-8 \(byte 0x80\); write it anew"):
+    with pytest.raises(UserError, match=r"holds text that is not UTF-8 \(byte 0x80\); write it as UTF-8"):
         read_labels(path)
 
 
