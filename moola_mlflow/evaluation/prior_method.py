@@ -1,4 +1,4 @@
-"""The prior reader in cross-validation and in the final fit: it has no epochs and chooses nothing."""
+"""The prior reader in cross-validation and in the final fit. It has no epochs and chooses nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class PriorMethod:
-    """The prior reader on cached encodings of one encoder, or of several side by side.
+    """The prior reader on the cached encodings of one encoder, or of several side by side.
 
-    It is fitted on all training windows of a fold: there is no epoch or temperature to choose on held ones.
+    It is fitted on all training windows of a fold. No held-out windows are needed, because there is no epoch and no
+    temperature to choose.
     """
 
     name: str
@@ -29,7 +30,7 @@ class PriorMethod:
     priors: tuple[Prior, ...]
 
     def fit(self, targets: Targets, index: np.ndarray) -> Detector:
-        """Fit on some windows and, if wanted, on the same windows upside down."""
+        """Return a reader fitted on some windows and, if their encodings are given, on the same windows upside down."""
         rows = torch.as_tensor(index, device=self.inputs.values.device)
         labels = SpanLabels.of(targets.label, targets.start, targets.end).at(index)
         turned = None if self.inputs.mirrored is None else self.inputs.mirrored[rows]
@@ -48,7 +49,7 @@ class PriorMethod:
 
 
 def has_priors(encoder: Encoder | None) -> bool:
-    """Return whether an encoder, or every member of an ensemble, was trained on rules and has their heads."""
+    """Return whether an encoder, or each member of an ensemble, has the heads of the rules that trained it."""
     return encoder is not None and all(member.task_heads is not None for member in members_of(encoder))
 
 

@@ -40,7 +40,7 @@ HIT_BARS = 3
 HIDDEN = 64
 KERNEL = 5
 CONTEXT = 20
-"""Steps before and after the span that the class head pools: in these bars a label is decided."""
+"""Steps before and after the span that the class head averages. A label is decided within these bars."""
 DROPOUT = 0.1
 LOG_SIGMA_BOUNDS = (-3.0, 3.0)
 
@@ -83,9 +83,9 @@ class Head(nn.Module):
 
 
 class WindowDropout(nn.Module):
-    """Dropout of whole columns of a window: neighbouring steps are alike, so leaving out one of them hides little.
+    """Dropout of whole columns of a window. Neighbouring steps are alike, so leaving out single steps hides little.
 
-    One random number for each column instead of each step also makes a fit faster.
+    One random number for a column, not one for each step, also makes a fit faster.
     """
 
     def forward(self, g_BTH: Tensor) -> Tensor:
@@ -127,9 +127,9 @@ class SpanHead(Head):
 
 
 class LinearSpanHead(SpanHead):
-    """Start, end and class by linear layers on the inputs as they are, the class at the span: no hidden layer.
+    """A head without hidden layers: linear layers read start and end at each step, and the class at the span.
 
-    It is what the prior reader fits. Pointers need no bias: one number added at all steps changes no softmax over them.
+    The prior reader fits this head. Pointers need no bias: a number added at all steps does not change the softmax.
     """
 
     def __init__(self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int) -> None:
@@ -176,8 +176,8 @@ class PooledHead(Head):
 def over_steps(conv: nn.Conv1d, g_BTH: Tensor) -> Tensor:
     """Return a convolution over steps that keeps their number. Shapes: [B, T, H] -> [B, T, H].
 
-    It runs as a picture of one row: the numbers are already in the order in which a CPU convolves pictures. In one
-    dimension they would be reordered and put back, which takes as long again.
+    It runs as a convolution of a picture with one row, because the numbers already have the order that a CPU needs
+    for pictures. A convolution in one dimension reorders them and puts them back, which takes twice as long.
     """
     row_BH1T = g_BTH.transpose(1, 2).unsqueeze(2)
     around = functional.conv2d(row_BH1T, conv.weight.unsqueeze(2), conv.bias, padding=(0, *conv.padding))
@@ -199,7 +199,7 @@ def span_scores(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> T
 
 
 def best_span(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Span:
-    """Return the likeliest span of an allowed length. Shapes: logits [B, T] each -> first and last step [B] each."""
+    """Return the most probable span of an allowed length. Shapes: logits [B, T] each -> first, last step [B] each."""
     num_steps = start_BT.shape[1]
     best_B = span_scores(start_BT, end_BT, lengths).flatten(1).argmax(1)
     start_B = best_B % num_steps
@@ -207,7 +207,7 @@ def best_span(start_BT: Tensor, end_BT: Tensor, lengths: tuple[int, int]) -> Spa
 
 
 def pooling(start_B: Tensor, end_B: Tensor, num_steps: int) -> Tensor:
-    """Return the weights that average the steps of the span, before it and after it; 0 if there are none.
+    """Return weights that average the steps of the span, before it and after it; 0 if there are no such steps.
 
     Shapes: [B], [B] -> [B, 3, T].
     """
@@ -250,7 +250,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def fit_scaling(self, x_BTP: Tensor) -> None:
-        """Store mean and standard deviation of the inputs over all steps; the latter is 1 if an input is constant."""
+        """Store mean and standard deviation of the inputs over all steps. A constant input gets the deviation 1."""
         std_P, mean_P = torch.std_mean(x_BTP, dim=(0, 1), correction=0)
         self.mean.copy_(mean_P)
         self.std.copy_(torch.where(std_P > 0, std_P, torch.ones_like(std_P)))
@@ -272,7 +272,7 @@ class Detector(nn.Module):
 
     def combined(self, losses_2: Tensor) -> Tensor:
         """Return the sum of L / (2 s^2) + log s over the losses, with a learned s for each."""
-        # Projected, not clamped in the graph: a clamp would cut the gradient and log s could never come back.
+        # Projected, not clamped in the graph: a clamp would cut the gradient, and log s could never return.
         with torch.no_grad():
             self.log_sigma.clamp_(*LOG_SIGMA_BOUNDS)
         return (losses_2 / (2 * torch.exp(2 * self.log_sigma)) + self.log_sigma).sum()
@@ -283,7 +283,7 @@ class EncoderDetector(nn.Module):
 
     With ``precision`` bf16 the encoder trains under autocast. It is evaluated in fp32, as it will be served.
 
-    Shapes: x_BTP -> Output; the first F inputs of a step are the encoder's features, the rest goes to the head.
+    Shapes: x_BTP -> Output. The first F inputs of a step are the features of the encoder, the head reads the rest.
     """
 
     def __init__(self, encoder: Encoder, detector: Detector, precision: str = "fp32") -> None:

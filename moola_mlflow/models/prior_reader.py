@@ -1,9 +1,11 @@
 """The prior reader: a linear span head that stays near the heads of the rules an encoder was pre-trained on.
 
-Its pointers are the rules' mean pointer plus a combination of the main directions in which the rules' pointers
-differ; its class layer is a softmax regression on the main directions of the rules' class layers. Further inputs, such
-as hand-made features, have coefficients of their own under the same kind of penalty. Both fits are ridge-like problems
-that L-BFGS solves in a fraction of a second, from zero: there is no seed, no learning rate and no early stopping.
+Its pointers are the mean pointer of the rules plus a combination of the main directions in which the rules' pointers
+differ. Its class layer is a softmax regression on the main directions of the rules' class layers. Further inputs, such
+as hand-made features, have their own coefficients with the same kind of penalty.
+
+Both fits are similar to ridge regression. L-BFGS solves them in a fraction of a second and starts from zero, so there
+is no seed, no learning rate and no early stopping.
 
 Shape legend: N windows, T steps, D encoding size, E further inputs, K rules, R directions, C classes,
 Q = 3 * D pooled numbers.
@@ -24,13 +26,13 @@ from moola_mlflow.models.heads import Detector, pooling
 from moola_mlflow.models.task_heads import NUM_CLASSES, TaskHeads
 
 RANK = 32
-"""Directions that are kept; 16 to 64 score alike."""
+"""Number of main directions. 16 to 64 give the same scores."""
 ITERATIONS = 80
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Where pointers and class layers are expected, from the heads of the rules.
+    """The mean and the main directions of the heads of the rules: where a new head is expected.
 
     Shapes: mean [2, D], pointers [R, 2, D], classes [R, Q].
     """
@@ -41,24 +43,24 @@ class Prior:
 
     @classmethod
     def of(cls, heads: TaskHeads, rank: int = RANK) -> Prior:
-        """Return mean and main directions; each direction is as long as the heads' spread along it."""
+        """Return the prior. Each direction is as long as the spread of the heads along it."""
         num = len(heads.names)
         mean = heads.pointers.mean(0)
         pointers = _directions((heads.pointers - mean).flatten(1), rank, num)
-        # Adding one number to all class logits of a rule changes nothing: only differences between classes count.
+        # A number added to all class logits of a rule changes nothing, so only differences between classes count.
         centred = (heads.classes - heads.classes.mean(1, keepdim=True)).flatten(0, 1)
         return cls(mean, pointers.unflatten(1, mean.shape), _directions(centred, rank, NUM_CLASSES * num))
 
 
 def _directions(rows: Tensor, rank: int, num: int) -> Tensor:
-    """Return the first right singular vectors of some rows, each times its singular value / sqrt(num)."""
+    """Return the first right singular vectors of the rows, each times its singular value / sqrt(num)."""
     _, values, vectors = torch.linalg.svd(rows.double(), full_matrices=False)
     return (vectors[:rank] * (values[:rank, None] / num**0.5)).float()
 
 
 @dataclass(frozen=True)
 class SpanLabels:
-    """What windows are labelled with. Shapes: label, start, end int64 [N]."""
+    """The labels of windows. Shapes: label, start, end int64 [N]."""
 
     label: Tensor
     start: Tensor
@@ -89,14 +91,15 @@ def fit_prior_reader(
     mirrored_NTD: Tensor | None = None,
     iterations: int = ITERATIONS,
 ) -> Detector:
-    """Fit a reader on the encodings of labelled windows and, where given, of the same windows upside down.
+    """Fit a reader on the encodings of labelled windows and, if given, of the same windows upside down.
 
-    Of several encoders, whose encodings lie side by side, one reader each is fitted and their logits are averaged.
-    Columns after the encodings are further inputs: each reader standardises them on these windows and reads them too.
-    ``lengths`` is the range of span lengths that decoding allows, by default that of the labels.
+    The encodings of several encoders are side by side. Each encoder then has its own reader, and the logits of the
+    readers are averaged. Columns after the encodings are further inputs: every reader standardises them on these
+    windows and reads them too. ``lengths`` is the range of span lengths that decoding allows, by default that of the
+    labels.
 
     Shapes: encodings [N, T, D1 + D2 + ... + E], one prior for each part but the last.
-    Raises: TrainingError where an encoding is not finite.
+    Raises: TrainingError if an encoding is not finite.
     """
     spans = labels.end - labels.start + 1
     lengths = lengths or (int(spans.min()), int(spans.max()))
@@ -105,7 +108,9 @@ def fit_prior_reader(
     if mirrored_NTD is not None:
         h_NTD, labels = torch.cat([h_NTD, mirrored_NTD.float().cpu()]), labels.twice()
     if not h_NTD.isfinite().all():
-        raise TrainingError("encodings are not finite; look for windows that make them so, or take another encoder")
+        raise TrainingError(
+            "encodings hold numbers that are not finite; remove the windows that cause it, or give another encoder"
+        )
     detector = Detector("linear", h_NTD.shape[-1], num_classes, lengths, h_NTD.shape[1])
     encoded = sum(prior.mean.shape[-1] for prior in priors)
     further_NTE = _standardised(detector, h_NTD, encoded)
@@ -129,7 +134,7 @@ def fit_prior_reader(
 
 
 def _standardised(detector: Detector, h_NTD: Tensor, encoded: int) -> Tensor:
-    """Return the further inputs, z-scored as the detector will do it; encodings stay as they are. Shapes: [N, T, E]."""
+    """Return the further inputs, z-scored as the detector does it. Encodings stay as they are. Shapes: [N, T, E]."""
     detector.fit_scaling(h_NTD)
     detector.mean[:encoded], detector.std[:encoded] = 0.0, 1.0
     return (h_NTD[..., encoded:] - detector.mean[encoded:]) / detector.std[encoded:]
@@ -137,9 +142,9 @@ def _standardised(detector: Detector, h_NTD: Tensor, encoded: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Task:
-    """Labelled windows as one encoder and the further inputs show them, and what is expected of its reader.
+    """The encoding of one encoder, the further inputs, the labels and the prior: all that one reader is fitted on.
 
-    Shapes: h_NTD, further_NTE; num labelled windows, half of N where windows upside down were added.
+    Shapes: h_NTD, further_NTE. ``num`` counts the labelled windows: half of N if windows upside down were added.
     """
 
     prior: Prior
@@ -150,9 +155,9 @@ class _Task:
     iterations: int
 
     def pointers(self) -> tuple[Tensor, Tensor]:
-        """Return start and end pointer, on the encoding g (mean + sum_r a_r V_r), on further inputs s b.
+        """Return the pointers of start and end: on the encoding g (mean + sum_r a_r V_r), on further inputs s b.
 
-        Least: CE(start) + CE(end) + (|a|^2 / 2 + |g - 1|^2 + |b|^2 / 2) / num.
+        They minimise CE(start) + CE(end) + (|a|^2 / 2 + |g - 1|^2 + |b|^2 / 2) / num.
 
         Shapes: [2, D], [2, E].
         """
@@ -176,8 +181,9 @@ class _Task:
     def classes(self, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return weights of the class layer on the pooled encoding and on the pooled further inputs, and its biases.
 
-        Softmax regression on the coordinates along the rules' class directions, centred and of one common scale, with
-        |w|^2 / num: of two classes that is half a squared difference of weights / (2 num), as in a logistic regression.
+        This is a softmax regression with the penalty |w|^2 / num. Its inputs are the coordinates along the rules' class
+        directions, centred and divided by one common scale, and the further inputs. For two classes the penalty is half
+        the squared difference of their weights / (2 num), as in a logistic regression.
 
         Shapes: [C, Q], [C, 3 E], [C].
         """
@@ -203,10 +209,12 @@ class _Task:
 
 
 def _strength(directions: Tensor, further: Tensor) -> Tensor:
-    """Return the factor that makes an average further column vary as much as an average direction of the rules does.
+    """Return the factor that makes further inputs vary as much as the directions of the rules, on average.
 
-    The penalty then expects as much of each of them, whatever the scale of the rules' heads. Columns of unit variance
-    scored 0.005 of Joint@3 less, the mean of 14 comparisons on development seeds. Shapes: [..., R], [..., E] -> [].
+    The penalty then treats them alike, on any scale of the rules' heads. With inputs of variance 1 Joint@3 was 0.005
+    lower, the mean of 14 comparisons on development seeds.
+
+    Shapes: [..., R], [..., E] -> [].
     """
     if not further.shape[-1]:
         return torch.ones(())
@@ -215,7 +223,7 @@ def _strength(directions: Tensor, further: Tensor) -> Tensor:
 
 
 def _minimise(parameters: list[Tensor], loss: Callable[[], Tensor], iterations: int) -> None:
-    """Change the parameters in place to where the loss is least."""
+    """Minimise the loss; the parameters change in place."""
     optimizer = torch.optim.LBFGS(parameters, lr=1, max_iter=iterations, line_search_fn="strong_wolfe")
 
     def closure() -> float:
@@ -234,7 +242,7 @@ def _minimise(parameters: list[Tensor], loss: Callable[[], Tensor], iterations: 
 
 @torch.no_grad()
 def reader_loss(reader: Detector, encodings_NTD: Tensor, labels: SpanLabels) -> float:
-    """Return the mean CE of start, end and class (read at the decoded span) of labelled windows, summed."""
+    """Return the sum of the mean CE of start, end and class. The class is read at the decoded span."""
     output = reader(encodings_NTD.float().cpu())
     start_NT, end_NT = output.pointers
     pairs = ((start_NT, labels.start), (end_NT, labels.end), (output.class_logits, labels.label))

@@ -16,17 +16,17 @@ from torch import Tensor
 
 TASK_HEADS = "task_heads.safetensors"
 NUM_CLASSES = 3
-"""Classes of a rule's head; a rule with fewer never asks for the others."""
+"""Classes of a rule's head. A rule with fewer classes does not use the rest."""
 NUM_PARTS = 3
-"""Parts of the encoding that a class is read from: averaged over the span, the 20 bars before and the 20 after."""
+"""Averages of the encoding that a class is read from: over the span, the 20 bars before it and the 20 after it."""
 
 
 @dataclass(frozen=True)
 class TaskHeads:
-    """Linear pointers and class layers of all rules, in the order of their names.
+    """The linear pointers and class layers of all rules, in the order of their names.
 
     Shapes: pointers float32 [K, 2, D] (start and end), classes float32 [K, 3, 3 * D].
-    Raises: ValueError where the shapes do not fit each other.
+    Raises: ValueError if the shapes do not fit each other.
     """
 
     names: tuple[str, ...]
@@ -48,9 +48,9 @@ class TaskHeads:
 
 
 def read_task_heads(folder: Path) -> TaskHeads | None:
-    """Return the heads in an encoder's folder, or None.
+    """Return the heads in an encoder's folder, or None if it has none.
 
-    Raises: one of the errors of a broken file.
+    Raises: what safetensors, JSON or the shapes raise for a broken file.
     """
     if not (folder / TASK_HEADS).is_file():
         return None
@@ -63,7 +63,7 @@ def read_task_heads(folder: Path) -> TaskHeads | None:
 
 
 def task_heads_of(state: dict[str, Tensor]) -> TaskHeads | None:
-    """Return the heads among the tensors of a checkpoint, or None; it does not name the rules."""
+    """Return the heads among the tensors of a checkpoint, or None. It does not hold the names of the rules."""
     prefix = next((name.removesuffix("pointers") for name in state if name.endswith(".pointers")), None)
     if prefix is None or f"{prefix}classes" not in state:
         return None

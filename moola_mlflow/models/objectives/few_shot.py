@@ -1,4 +1,4 @@
-"""The few-shot loss: how well the prior reader learns rules that were never trained on from 60 windows of each."""
+"""The few-shot loss: how well the prior reader learns rules that training did not use, from 60 windows of each."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from moola_mlflow.windows import Batch
 NUM_RULES = 6
 NUM_LABELS = 60
 MOST_WINDOWS = 512
-"""Validation windows that are read; more would make the figure surer and the epochs longer."""
+"""Validation windows that are read. More would make the loss more certain and the epochs longer."""
 ITERATIONS = 30
-"""Of L-BFGS: what the loss gains by more is in its third digit."""
+"""Iterations of L-BFGS. More change the loss in its third digit only."""
 
 
 class FewShot:
-    """Measures the few-shot loss of encoders on the same windows, rules and labels every time.
+    """Measures the few-shot loss of encoders, each time on the same windows, rules and labels.
 
-    The rules are drawn on the windows themselves, from a seed that no training uses.
+    The rules are drawn on these windows, with a seed that no training uses.
     """
 
     def __init__(self, family: str, seed: int) -> None:
@@ -36,9 +36,10 @@ class FewShot:
 
     @torch.no_grad()
     def loss(self, encoder: Encoder, heads: TaskHeads, batches: Iterable[Batch]) -> float:
-        """Return the loss (CE of start, end and class) on windows that the reader was not fitted on, over all rules.
+        """Return the mean loss (CE of start, end and class) over all rules.
 
-        NaN where the windows are too few, or where hardly any rule says something about them.
+        It is taken on windows that the reader was not fitted on. It is NaN if there are too few windows, or if too few
+        rules find enough in them.
         """
         encodings, prices = [], []
         for batch in batches:

@@ -1,4 +1,4 @@
-"""What rules say of the windows that batches hold: computed once for each window, then looked up.
+"""Spans and classes of rules in the windows of batches: computed once for each window, then looked up.
 
 Shape legend: B windows, T steps, K rules.
 """
@@ -20,31 +20,31 @@ from moola_mlflow.models.objectives.rule_cache import KeptTargets
 from moola_mlflow.windows import Batch
 
 CHUNK = 1024
-"""Windows that all rules read together: small batches would cost as much again."""
+"""Windows that all rules read at a time. With small batches they take twice as long."""
 JUDGED = 1000
-"""Windows that rules are drawn on, at least where there are as many."""
+"""Fewest windows that rules are drawn on, if there are so many."""
 
 
 class RuleTargets:
-    """Start, end and class that each rule gives each window, by the window's number; -1 where it finds nothing.
+    """Start, end and class of each rule in each window, looked up by the window's number; -1 if it finds no span.
 
-    A window upside down has the targets of the window itself. The number alone is not trusted: a row is computed again
-    where the prices are others.
+    A window upside down has the targets of the window itself. If a number comes with other prices than before, its
+    targets are computed again.
     """
 
     def __init__(self, rules: Sequence[Rule], kept: KeptTargets | None = None) -> None:
         self.rules = tuple(rules)
         self.note = ""
-        """What to tell of where the targets come from."""
+        """A line for the console if the targets were read from disk."""
         self._marks = np.zeros((0, 3, len(rules)), np.int16) if kept is None else kept.marks.copy()
         self._prices = np.zeros((0, 3)) if kept is None else kept.prices.copy()
-        """Three closes of each window that is known, without their sign; NaN where it is not."""
+        """Three closes of each known window, without their sign; NaN for an unknown one."""
         self._lock = Lock()
 
     def __call__(self, batch: Batch) -> np.ndarray:
         """Return start, end and class of a batch's windows. Shapes: int16 [B, 3, K]."""
         seen, index = _three_closes(batch), batch.index
-        with self._lock:  # the parts of a batch ask on several threads
+        with self._lock:  # the parts of a batch call this from several threads
             self._grow(int(index.max()) + 1)
             unknown = np.flatnonzero((self._prices[index] != seen).any(axis=1))
             if len(unknown):
@@ -54,7 +54,7 @@ class RuleTargets:
             return self._marks[index]
 
     def known(self) -> KeptTargets:
-        """Return what is known, up to the last window."""
+        """Return the targets of all known windows, up to the last one."""
         num = int(np.flatnonzero(~np.isnan(self._prices[:, 0]))[-1]) + 1
         return KeptTargets(tuple(rule.name for rule in self.rules), self._marks[:num], self._prices[:num])
 
@@ -76,15 +76,15 @@ def _three_closes(batch: Batch) -> np.ndarray:
 
 
 _LATEST: dict[str, RuleTargets] = {}
-"""The targets that were made last, by a hash of windows and rules: trials of a sweep share them."""
+"""The latest targets, by a hash of windows and rules. The trials of a sweep share them."""
 
 
 def make_targets(batches: Iterable[Batch], num: int, family: str, seed: int) -> RuleTargets:
-    """Draw rules on windows and compute what they say of each of them, or read it where an earlier run has kept it.
+    """Draw rules on windows and compute their targets in each of them, or read the targets that an earlier run kept.
 
-    ``batches`` is iterated over twice, or once where the targets of the same windows are known.
+    ``batches`` is iterated over twice, or once if the targets of the same windows are known.
 
-    Raises: TrainingError where hardly any rule says something about the windows.
+    Raises: TrainingError if too few rules find enough in the windows.
     """
     digest = hashlib.sha256(f"{num} {family} {seed} {rules_version()} ".encode() + Path(__file__).read_bytes())
     kept, step, seen = [], 1, 0
@@ -93,7 +93,7 @@ def make_targets(batches: Iterable[Batch], num: int, family: str, seed: int) -> 
         digest.update(np.ascontiguousarray(prices).tobytes() + batch.index.tobytes())
         kept += [window for i, window in enumerate(prices, seen) if i % step == 0]
         seen += len(prices)
-        while len(kept) > 2 * JUDGED:  # evenly spaced windows, however many there are
+        while len(kept) > 2 * JUDGED:  # stays bounded, and evenly spaced
             kept, step = kept[::2], 2 * step
     key = digest.hexdigest()
     if key not in _LATEST:
@@ -110,7 +110,7 @@ def make_targets(batches: Iterable[Batch], num: int, family: str, seed: int) -> 
 
 
 def _read(key: str, num: int) -> RuleTargets | None:
-    """Return the targets that an earlier run has kept, or None."""
+    """Return the targets that an earlier run kept, or None."""
     kept = rule_cache.read_targets(key, num)
     if kept is None:
         return None
@@ -120,7 +120,7 @@ def _read(key: str, num: int) -> RuleTargets | None:
 
 
 def _merged(batches: Iterable[Batch]) -> Iterable[Batch]:
-    """Yield batches of ``CHUNK`` windows or more, the last of fewer."""
+    """Yield batches of ``CHUNK`` windows or more. The last one may have fewer."""
     waiting: list[Batch] = []
     for batch in batches:
         waiting.append(batch)

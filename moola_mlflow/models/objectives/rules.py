@@ -1,9 +1,10 @@
 """Rules: imitate many random labellers at once. The input stays visible.
 
-Rules drawn at random find one span in each window and name a class of what follows it (``moola_mlflow.labels.rules``).
-From each step's encoding a linear layer for each rule points at the span's start and end; another reads the class from
-the encoding averaged over the span, the 20 bars before it and the 20 after. This is weak supervision by random rules:
-no label of a person or of the labeller at hand is used, but the rules know kinds of events.
+Random rules find one span in each window and name a class of what follows it (``moola_mlflow.labels.rules``). Each rule
+has two linear layers. One points at the span's start and end, from each step's encoding. The other names the class,
+from the encoding averaged over the span, the 20 bars before it and the 20 bars after it.
+
+This is weak supervision. It uses no label of a person or of the task, but the rules do know kinds of events.
 
 Shape legend: B windows, T steps, D encoding size, K rules, k rules of a step, 3 targets: start, end, class.
 """
@@ -27,13 +28,13 @@ from moola_mlflow.models.task_heads import NUM_CLASSES, NUM_PARTS, TaskHeads
 from moola_mlflow.windows import Batch
 
 FRESH = 1_000_003
-"""Added to the seed of the rules, it gives that of the fresh rules of the few-shot figure."""
+"""The fresh rules of the few-shot loss have the seed of the rules plus this number."""
 
 
 class Rules(Objective):
-    """Cross-entropy of start, end and class of each rule that finds a span, averaged over windows and rules.
+    """Cross-entropy of start, end and class, averaged over the windows and rules that have a span.
 
-    Each training step takes some of the rules, drawn anew; evaluation takes all.
+    Each training step draws some of the rules. Evaluation takes all.
     """
 
     drawn_type = torch.int64
@@ -54,7 +55,7 @@ class Rules(Objective):
         self.rule_targets: RuleTargets | None = None
         self.few_shot = FewShot(family, seed + FRESH)
         self.frequencies: list[Tensor] = []
-        """Log share of each step (start, end) and class among a rule's targets. Shapes: [K, T], [K, T], [K, 3]."""
+        """Log share of each start, end and class among a rule's targets. Shapes: [K, T], [K, T], [K, 3]."""
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the rules of this batch, the same for each window. Shapes: int64 [B, k]."""
@@ -70,19 +71,19 @@ class Rules(Objective):
         return self.jittered(encoder.standardise(batch.x_BTF), self.jitter_sigma, generator)
 
     def _marks(self, batch: Batch, drawn: Tensor) -> Tensor:
-        """Return start, end and class, -1 where a rule finds nothing. Shapes: int64 [3, B, k]."""
-        if self.rule_targets is None:  # nothing was fitted: the rules follow from the first windows that are seen
+        """Return start, end and class, -1 if a rule finds no span. Shapes: int64 [3, B, k]."""
+        if self.rule_targets is None:  # without fit_targets the first windows choose the rules
             self.fit_targets([batch])
         assert self.rule_targets is not None
         return as_tensor(self.rule_targets(batch), drawn[0], batch.x_BTF.device)
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
         marks_3Bk = self._marks(batch, drawn)
-        with torch.autocast(h_BTD.device.type, enabled=False):  # running sums need more digits than bf16 has
+        with torch.autocast(h_BTD.device.type, enabled=False):  # a running sum needs more digits than bf16 has
             return self._errors(self._logits(h_BTD.float(), marks_3Bk, drawn[0]), marks_3Bk)
 
     def _logits(self, h_BTD: Tensor, marks_3Bk: Tensor, rules_k: Tensor) -> list[Tensor]:
-        """Return logits of start and end over steps, and of the class at the true span.
+        """Return the logits of start and end at each step, and of the class at the true span.
 
         Shapes: [B, T, k], [B, T, k], [B, 3, k].
         """
@@ -103,26 +104,28 @@ class Rules(Objective):
             target_B1k = target_Bk.clamp(min=0)[:, None]
             loss_Bk = logits_BCk.logsumexp(1) - logits_BCk.gather(1, target_B1k)[:, 0]
             losses.append((loss_Bk * found_Bk).sum())
-            with torch.no_grad():  # start and end: bars off; class: share wrong
+            with torch.no_grad():  # start and end: by how many bars they are wrong; class: the share that is
                 off_Bk = (logits_BCk.argmax(1) - target_Bk).abs()
                 missed.append((off_Bk.clamp(max=1 if i == 2 else logits_BCk.shape[1]) * found_Bk).sum())
         return Errors(torch.stack(losses), torch.stack(missed).to(losses[0].dtype), found_Bk.sum().float().expand(3))
 
     def huber(self, errors: Errors) -> Tensor:
-        """Return the mean CE of start, end and class, summed: it has no Huber, and takes its place."""
+        """Return the sum of the mean CE of start, end and class. Rules have no Huber: this takes its place."""
         return (errors.huber_K / errors.count_K.clamp(min=1)).sum()
 
     def fit_targets(self, batches: Iterable[Batch]) -> None:
         self.rule_targets = make_targets(batches, self.num_rules, self.family, self.seed)
 
     def fit_baselines(self, encoder: Encoder, batches: Iterable[Batch], generator: torch.Generator) -> None:
-        """Count how often each rule's targets lie at each step and in each class."""
+        """Count how often each rule's start and end lie at each step, and its class is each class."""
         counts: list[Tensor] = []
         for batch in batches:
             drawn = torch.arange(self.num_rules).expand(len(batch.index), -1)
             marks_3Bk = self._marks(batch, drawn).cpu()
             sizes = (batch.x_BTF.shape[1],) * 2 + (NUM_CLASSES,)
-            counts = counts or [torch.ones(self.num_rules, size) for size in sizes]  # from one: no share is 0
+            counts = counts or [
+                torch.ones(self.num_rules, size) for size in sizes
+            ]  # counts begin at 1, so that no share is 0
             for count_Kn, target_Bk in zip(counts, marks_3Bk, strict=True):
                 found = (target_Bk >= 0).float().T
                 count_Kn.scatter_add_(1, target_Bk.clamp(min=0).T.contiguous(), found.contiguous())
@@ -137,7 +140,7 @@ class Rules(Objective):
         return {"frequencies": self._errors(logits, marks_3Bk)}
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return probabilities of the first rule's start and end and, in its span, of its class, beside the truth."""
+        """Return the first rule's probabilities and the truth: its start, its end and, within its span, its class."""
         first = drawn[:, :1]
         marks_3B1 = self._marks(batch, first)
         logits = self._logits(h_BTD.float(), marks_3B1, first[0])
@@ -152,7 +155,7 @@ class Rules(Objective):
         return torch.stack(predicted, -1), torch.stack(truth, -1).float(), there
 
     def task_heads(self) -> TaskHeads | None:
-        """Return the heads of the rules, which are saved with the encoder."""
+        """Return the heads of the rules. They are saved with the encoder."""
         if self.rule_targets is None:
             return None
         names = tuple(rule.name for rule in self.rule_targets.rules)
@@ -163,7 +166,7 @@ class Rules(Objective):
         return [self.rule_targets.note] if self.rule_targets is not None and self.rule_targets.note else []
 
     def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:
-        """Return the few-shot loss on rules that were not trained on, from validation windows."""
+        """Return the few-shot loss on validation windows, for rules that training did not use."""
         loss = math.nan if heads is None else self.few_shot.loss(encoder, heads, batches)
         return {} if math.isnan(loss) else {Metrics.FEW_SHOT: loss}
 
@@ -171,7 +174,7 @@ class Rules(Objective):
 def pooled_at(h_BTD: Tensor, start_Bk: Tensor, end_Bk: Tensor) -> Tensor:
     """Return the encoding averaged over each span, the 20 bars before it and the 20 after; 0 without such bars.
 
-    As differences of a running sum, which is made once for all spans: what ``heads.pooling`` does one by one.
+    It takes differences of one running sum for all spans. ``heads.pooling`` computes the same for one span.
 
     Shapes: [B, k] each -> [B, k, 3 * D].
     """
