@@ -1,4 +1,4 @@
-"""The exceptions whose message is for the user, and the helper that suggests the nearest name."""
+"""The exceptions whose message is for the user, and what makes a message safe and helpful."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ HTTP = r"(?:https?|mlflow-artifacts):"
 LOGIN = re.compile(
     rf"(?i)({HTTP}//)[^/?#\s]*@|((?<![\w+.-])(?!{HTTP})[a-z][\w+.-]*://)[^/\s:@]*(?::[^\s@]*(?:@[^\s@/]*)*)?@"
 )
-"""User and password in an address. In that of a database a password may hold a slash."""
+"""User and password in an address. The password of a database may contain a slash."""
 PARAMETER = re.compile(r"(?i)([?&](?:user(?:name)?|\w*pass(?:word|wd)?|pwd|\w*token|\w*secret)=)[^&\s'\"]+")
-"""The same as parameters of an address."""
+"""User, password or token as a parameter of an address."""
 PASSWORD = re.compile(r"[\w+.-]+://[^/\s:@]*:(?!\d{1,5}/)(.*)@")
-"""That of a whole address, whatever is in it; what begins as a port is none."""
+"""The password of a whole address, with any characters. It does not begin like a port."""
 WORDS = re.compile(r"[\w%-]*")
 _concealed: set[str] = set()
 
@@ -44,9 +44,9 @@ def nearest_name(name: str, valid: Iterable[str]) -> str:
 
 
 def conceal_secrets(address: str) -> None:
-    """Have ``printable`` leave out the password of an address also where it stands alone, or in half an address.
+    """Make ``printable`` hide the password of an address also without the address around it.
 
-    Only where it is no plain word: to strike out every ``moola`` of a text would say more than it hides.
+    A password that is a plain word is not hidden in this way: hiding every ``moola`` of a text would reveal it.
     """
     found = PASSWORD.match(address)
     if found and not WORDS.fullmatch(found[1]):

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "cli/commands/tour.py": "e2e/main/test_tour_command.py",
     "cli/entry_points.py": "unit/cli/test_help.py",
     "cli/steps.py": "unit/cli/test_pretrain_overlap.py",
+    "cli/tracked_crossval.py": "e2e/finetune/test_finetune_run.py",
     "cli/tracked_training.py": "e2e/pretrain/test_training_path.py",
     "core/config/base.py": "unit/core/test_config.py",
     "core/config/commands.py": "unit/core/test_config.py",

@@ -42,4 +42,42 @@ class BarFilesConfig(Section):
 
 # Fields of the last base class come first: the keys of files lead the help.
 class BarsConfig(SampleBarsConfig, BarFilesConfig):
-    """Where bars come from, and how they are read."""
+    """Where bars come from, and how they are read.
+
+    These are the keys of the section ``bars`` of a preset.
+
+    Parameters
+    ----------
+    path
+        A file, a folder, a glob, a bar store, or ``sample`` (default) for the embedded sample series.
+    instrument
+        A symbol or id, ``front`` (the highest volume of each trade date), or ``all``. Needed if a file holds several.
+    timezone
+        IANA time zone of times that name no zone; ``UTC`` by default.
+    stamp
+        Whether a bar's time is its ``start`` (default) or its ``end``.
+    repair
+        What to do with bad rows: ``refuse`` the file (default), or ``drop`` them.
+    sample_bars
+        Number of bars in the embedded sample series.
+    sample_seed
+        Seed of the embedded sample series.
+    max_gap_minutes
+        A gap of more minutes between two bars ends a segment; no window crosses it.
+
+    Raises
+    ------
+    ValueError
+        For an unknown key, or for a value that is not allowed.
+
+    Examples
+    --------
+    >>> config = BarsConfig(path="bars.csv", timezone="America/New_York", stamp="end")
+    >>> config.stamp, config.repair
+    ('end', 'refuse')
+    >>> BarsConfig(stamp="close")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for BarsConfig
+    stamp
+    ...
+    """

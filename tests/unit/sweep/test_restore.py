@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import mlflow
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from small_studies import Bench, configured, fails_in, trial_runs
 
 from moola_mlflow.core import UserError
-from moola_mlflow.sweep import load_study, restore
+from moola_mlflow.sweep import load_study
 from moola_mlflow.sweep.restore import read_recorded_study
 from moola_mlflow.sweep.worker import Reporter
 from moola_mlflow.tracking import Tags
@@ -89,11 +88,6 @@ def test_a_run_that_is_no_sweep_is_refused(workdir: Path) -> None:
     run_id = mlflow.MlflowClient().create_run("0").info.run_id
     with pytest.raises(UserError, match=f"run '{run_id}' is no sweep; give the id of the parent run, not of a trial"):
         load_study(run_id)
-
-
-def test_the_example_of_its_docstring_holds(workdir: Path) -> None:
-    failed, tried = doctest.testmod(restore)
-    assert (failed, tried > 0) == (0, True)
 
 
 def test_a_study_of_the_notebook_may_be_changed_without_the_store(workdir: Path) -> None:
