@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from paths import ROOT
+from pydantic import BaseModel
 
 import moola_mlflow
 
@@ -40,8 +41,11 @@ def entries(text: str) -> list[str]:
     return re.findall(r"^\w+(?=$| :)", text, re.M)
 
 
-def parameters(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)
+def parameters(value: Callable[..., Any]) -> list[str]:
+    """Return the names that a call takes. pydantic shows those of a class only once its validator is built."""
+    if inspect.isclass(value) and issubclass(value, BaseModel):
+        return list(value.model_fields)
+    return list(inspect.signature(value).parameters)
 
 
 def module_of(path: Path) -> str:
