@@ -23,7 +23,7 @@ test: .venv/.ready ## the fast tests
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: .venv/.ready ## the slow tests: full size, fault injection; a file by one worker, for its tests share stores
-	$(PYTEST) --dist loadfile -m slow $(ARGS)
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 test-all: .venv/.ready ## all tests
 	$(PYTEST) $(ARGS)

@@ -13,13 +13,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_sqlite  # noqa: F401
 from empty_store import copy_empty_store
 from hypothesis import settings
 from paths import REAL_DATA
 
+LONGEST = (
+    "docs/test_docs_commands.py",
+    "e2e/sweep/test_sweep.py",
+    "e2e/main/test_tour_command.py",
+    "docs/test_readme.py",
+    "e2e/launcher/test_every_entry_point.py",
+    "e2e/pretrain/test_distributed.py",
+    "e2e/sync/test_outage.py",
+    "e2e/sweep/test_sweep_servers.py",
+    "e2e/sweep/test_sweep_sharing.py",
+    "benchmarks/test_size_benchmarks.py",
+    "e2e/pretrain/test_resume_command.py",
+    "unit/evaluation/test_shuffled_labels.py",
+    "e2e/finetune/test_finetune_interrupted.py",
+    "docs/test_sweep_docs.py",
+)
+"""The slow lane's longest files. They start first: a file has one worker, and the last one to end decides."""
+
 # A shared machine stalls for seconds; no test asserts on time.
 settings.register_profile("moola", deadline=None)
 settings.load_profile("moola")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    tests = Path(__file__).parent
+    place = {tests / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

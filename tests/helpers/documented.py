@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import mlflow
 from harness import ROOT, Store
+from warm_process import run_python
 
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core.config.commands import COMMANDS
@@ -146,7 +148,10 @@ def clone(folder: Path, document: str = "") -> Path:
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
+            shutil.copy2(ROOT / name, folder / name)
+    for compiled in (ROOT / "moola_mlflow").rglob("__pycache__"):  # no two clones need compile the same code
+        if (target := folder / compiled.relative_to(ROOT)).parent.is_dir():
+            shutil.copytree(compiled, target, ignore=shutil.ignore_patterns("*.pyc.*"))  # another process writes those
     for name in ("my_bars.parquet", "nq.parquet", "NQ_2024.parquet"):
         generate_bars(12_000, 9).to_parquet(folder / name)
     for name, content in files(document).items() if document else ():
@@ -162,8 +167,16 @@ def environment() -> dict[str, str]:
 
 
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder to its end."""
-    return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600)
+    """Run a command in a folder to its end: a program of Python in a copy of a warm process, others as they are."""
+    given = environment()
+    program = Path(shutil.which(words[0], path=given["PATH"]) or words[0])
+    if "--help" in words or "pytest" in words:  # what shows the script itself, and what imports everything anew
+        return subprocess.run(words, cwd=folder, env=given, capture_output=True, text=True, timeout=600)
+    if program == Path(sys.executable) and words[1] != "-c":
+        return run_python(words[1:], folder, given)
+    if program.parent == Path(sys.executable).parent and program.name in ("mlflow", "moola"):
+        return run_python([str(program), *words[1:]], folder, given)
+    return subprocess.run(words, cwd=folder, env=given, capture_output=True, text=True, timeout=600)
 
 
 def commands_of(name: str) -> list[str]:

@@ -16,15 +16,24 @@ from pathlib import Path
 MAKE = "import mlflow; mlflow.search_experiments()"
 
 
-def copy_empty_store(folder: Path) -> None:
-    """Put an empty ``mlflow.db``, as MLflow itself makes it, into a folder that has none."""
-    database = folder / "mlflow.db"
+def copy_empty_store(folder: Path, name: str = "mlflow.db", artifacts: str = "") -> None:
+    """Put an empty database, as MLflow itself makes it, into a folder that has none.
+
+    ``artifacts``: where the default experiment keeps its files; without it beside the database.
+    """
+    database = folder / name
     if database.exists() or not folder.is_dir():
         return
     shutil.copyfile(_template(), database)
     database.chmod(0o600)
     with contextlib.closing(sqlite3.connect(database)) as store, store:
-        store.execute("UPDATE experiments SET artifact_location = ?", (str(folder.resolve() / "mlruns" / "0"),))
+        location = artifacts or str(folder.resolve() / "mlruns" / "0")
+        store.execute("UPDATE experiments SET artifact_location = ?", (location,))
+
+
+def copy_served_store(folder: Path, name: str) -> None:
+    """Put an empty database into a folder for an ``mlflow server`` that hands out artifacts itself."""
+    copy_empty_store(folder, name, "mlflow-artifacts:/0")
 
 
 def _template() -> Path:

@@ -21,6 +21,7 @@ from empty_store import copy_empty_store
 from mlflow.entities import Run
 from paths import ROOT
 from screenshots import find_browser
+from warm_process import run_python, start_python
 
 from moola_mlflow.tracking import Run as ActiveRun
 from moola_mlflow.tracking.store import release_run
@@ -60,21 +61,12 @@ class Store:
         return [sys.executable, "-m", "moola_mlflow", name, *pairs]
 
     def run(self, name: str, parameters: dict[str, str], launcher: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            self.command(name, parameters, launcher),
-            cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            timeout=600, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        """Run a command to its end. The launcher itself starts it in a fresh process."""
+        return run_python(self.command(name, parameters, launcher)[1:], self.folder, self.environment)
 
     def start(self, name: str, parameters: dict[str, str], launcher: bool = False) -> subprocess.Popen[str]:
         """Start a command in a process group of its own, as a terminal does."""
-        return subprocess.Popen(
-            self.command(name, parameters, launcher),
-            cwd=self.folder, env={**self.environment, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        return start_python(self.command(name, parameters, launcher)[1:], self.folder, self.environment)
 
     @property
     def client(self) -> mlflow.MlflowClient:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -14,9 +13,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from empty_store import copy_served_store
 from harness import QUICK, SMOKE, Served, Store, free_port
 from mlflow.entities import Run as StoredRun
 from small_models import small_encoder
+from warm_process import start_python
 
 from moola_mlflow.cli import main
 from moola_mlflow.models.files.encoder import save_encoder
@@ -38,7 +39,7 @@ class Server:
 
     folder: Path
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[str] | None = None
 
     @property
     def uri(self) -> str:
@@ -47,15 +48,14 @@ class Server:
     def start(self) -> None:
         """Start it, if it does not run, and wait until it answers."""
         if self.process is None:
-            words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+            copy_served_store(self.folder, "server.db")
+            words = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
                      "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
                      "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
             environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
             environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # jobs of GenAI: four more processes
-            with open(self.folder / "server.log", "ab") as log:
-                self.process = subprocess.Popen(
-                    words, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
-                )
+            with open(self.folder / "server.log", "a") as log:
+                self.process = start_python(words, self.folder, environment, log)
         deadline = time.monotonic() + 180
         while True:
             try:

@@ -15,7 +15,7 @@ from finetuning import NOTE, SMALL, children, parents
 from harness import Store
 
 pytestmark = pytest.mark.slow
-LONG = {**SMALL, "epochs": "400", "trainer.patience": "400"}
+LONG = {**SMALL, "epochs": "100", "trainer.patience": "100"}
 
 
 def wait_for(process: subprocess.Popen[str], start: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import QUICK, SMOKE, Store, note_of
+from warm_process import start_python
 
 from moola_mlflow.tracking.delivery import read_history
 
@@ -33,12 +34,8 @@ def start(store: Store, processes: int, parameters: dict[str, str]) -> subproces
 
 
 def launch(store: Store, processes: int, program: list[str]) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [*torchrun, *program],
-        cwd=store.folder, env={**store.environment, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return start_python([*torchrun, *program], store.folder, store.environment)
 
 
 def ranked(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
@@ -83,7 +80,8 @@ def test_one_two_and_four_processes_have_equal_losses_and_only_the_first_tracks(
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(store: Store, killed: int) -> None:
-    many = {**SMALL, "trainer.epochs": "60", "trainer.patience": "60"}
+    epochs = 30
+    many = {**SMALL, "trainer.epochs": str(epochs), "trainer.patience": str(epochs)}
     launcher = start(store, 2, many)
     wait_for_epochs(store, 2, launcher)
     ranked(launcher, killed).send_signal(signal.SIGKILL)
@@ -103,8 +101,8 @@ def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(stor
     (run,) = store.runs()
     assert run.info.status == "FINISHED"
     steps = [point.step for point in store.client.get_metric_history(run.info.run_id, "val/huber")]
-    assert steps == list(range(60))
-    assert reached < 60
+    assert steps == list(range(epochs))
+    assert reached < epochs
 
 
 def test_a_first_process_that_dies_before_the_first_epoch_ends_the_run_as_failed(store: Store) -> None:

@@ -123,22 +123,22 @@ def test_a_deleted_database_comes_back_from_the_runs(tmp_path: Path) -> None:
     store = Store(tmp_path)
     given = {**TINY, "study": "again", "config": str(ROOT / "configs" / "sweep_jade10.yaml"), "epochs": "1"}
     given["trainer.epochs"] = given.pop("epochs")
-    assert store.run("sweep", {**given, "n_trials": "10"}).returncode == 0
+    assert store.run("sweep", {**given, "n_trials": "5"}).returncode == 0
     before = moola_mlflow.load_study(parent_of(store, "again").info.run_id)
     points = [trial.params["trainer.batch_size"] for trial in before.trials[:3]]
     assert points == [512, 768, 1024]  # the published ones first
     (tmp_path / "mlruns" / "optuna.db").unlink()
-    done = store.run("sweep", {**given, "n_trials": "20", "workers": "2"})
+    done = store.run("sweep", {**given, "n_trials": "9", "workers": "2"})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert_done(store, "again", 20)
+    assert_done(store, "again", 9)
     after = moola_mlflow.load_study(parent_of(store, "again").info.run_id)
-    assert len(after.trials) == 20
+    assert len(after.trials) == 9
     for old, new in zip(before.trials, after.trials, strict=False):
         assert (new.number, new.params, new.value, new.state) == (old.number, old.params, old.value, old.state)
         assert (new.distributions, new.intermediate_values) == (old.distributions, old.intermediate_values)
-    done = store.run("sweep", {**given, "n_trials": "20"})  # nothing left: it says the best and touches nothing
-    assert "Best of 20 complete" in done.stdout
-    assert len(children_of(store, parent_of(store, "again"))) == 20
+    done = store.run("sweep", {**given, "n_trials": "9"})  # nothing left: it says the best and touches nothing
+    assert "Best of 9 complete" in done.stdout
+    assert len(children_of(store, parent_of(store, "again"))) == 9
 
 
 def started(store: Store, given: dict[str, str]) -> subprocess.Popen[str]:
@@ -193,7 +193,7 @@ def wait_until(true: object, seconds: float = 240, said: Sequence[str] = ()) -> 
 @pytest.mark.slow
 def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "killed", "n_trials": "20", "workers": "4"}
+    given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "killed", "n_trials": "14", "workers": "4"}
     given |= {"trainer.epochs": "30", "trainer.patience": "30"}
     process = started(store, given)
     said = drained(process)
@@ -212,7 +212,7 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(
     assert not any(run.info.status == "RUNNING" for run in store.runs())
     done = store.run("sweep", given)
     assert done.returncode == 0, done.stderr[-3000:]
-    parent, runs = assert_done(store, "killed", 20)
+    parent, runs = assert_done(store, "killed", 14)
     by_id = {run.info.run_id: run for run in runs}
     dead = [by_id[run_id] for run_id in doomed if by_id[run_id].data.tags["moola.trial_state"] == "FAIL"]
     assert dead
@@ -223,7 +223,7 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_count_nothing_twice(
     for run in dead:
         again = retried[run.data.tags["moola.trial"]]
         assert again.data.params == run.data.params
-    assert parent.data.metrics["sweep/complete"] == 20
+    assert parent.data.metrics["sweep/complete"] == 14
 
 
 @pytest.mark.slow

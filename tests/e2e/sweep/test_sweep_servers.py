@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -17,6 +15,7 @@ import pytest
 import sqlalchemy
 from harness import QUICK, ROOT, SMOKE, Served, free_port
 from postgres import Postgres
+from warm_process import start_python
 
 from moola_mlflow.sweep import storage
 from tests.e2e.sweep.test_sweep import (
@@ -44,11 +43,11 @@ def database(postgres: Postgres) -> str:
 def served(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An MLflow server over http that keeps its runs in that database."""
     folder, port = tmp_path_factory.mktemp("served"), free_port()
-    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2",
+    words = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2",
              "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with open(folder / "server.log", "w", encoding="utf-8") as log:
-        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        server = start_python(words, folder, environment, log)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 120

@@ -6,14 +6,15 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
+from empty_store import copy_served_store
 from harness import Served, Store, free_port
+from warm_process import start_python
 
 from moola_mlflow.tracking.recovery.heartbeat import host_name
 from tests.e2e.sweep.test_sweep import (
@@ -45,7 +46,7 @@ def own_trials(store: Store, parent_id: str, process: subprocess.Popen[str]) -> 
 @pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
 def test_ctrl_c_at_a_second_command_leaves_the_sweep_to_the_first(tmp_path: Path, launcher: bool) -> None:
     store = Store(tmp_path)
-    given = {**TINY, **SLOW_TRIALS, "study": "shared", "n_trials": "6"}
+    given = {**TINY, **SLOW_TRIALS, "study": "shared", "n_trials": "5"}
     first = started(store, given)
     parent = parent_of(store, "shared")
     second = store.start("sweep", given, launcher=launcher)
@@ -64,7 +65,7 @@ def test_ctrl_c_at_a_second_command_leaves_the_sweep_to_the_first(tmp_path: Path
     assert (left.info.status, left.data.tags["moola.trial_state"]) == ("KILLED", "FAIL")
     said = first.communicate(timeout=500)[0]
     assert first.returncode == 0, said
-    _, runs = assert_done(store, "shared", 6)
+    _, runs = assert_done(store, "shared", 5)
     retried = {run.data.tags["moola.retry_of"] for run in runs if "moola.retry_of" in run.data.tags}
     assert left.data.tags["moola.trial"] in retried
     helpers = [run for run in store.runs() if run.data.tags.get("moola.stage") == "sweep-worker"]
@@ -85,13 +86,14 @@ def test_two_sweeps_at_once_in_one_folder_keep_to_their_own_trials(tmp_path: Pat
     assert len(store.runs()) == 14
 
 
-def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+def serve(folder: Path, port: int) -> subprocess.Popen[str]:
+    copy_served_store(folder, "served.db")
+    words = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
              "--backend-store-uri", f"sqlite:///{folder}/served.db",
              "--artifacts-destination", str(folder / "artifacts")]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with open(folder / "server.log", "a", encoding="utf-8") as log:
-        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        server = start_python(words, folder, environment, log)
     deadline = time.monotonic() + 120
     while True:
         try:
