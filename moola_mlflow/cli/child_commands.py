@@ -1,4 +1,4 @@
-"""Commands run one after the other in processes of their own, with their runs nested under one."""
+"""Run commands one after the other, each in its own process, with their runs nested under one run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSED = 3
 
 @dataclass
 class ChildCommands:
-    """Runs commands in processes of their own, which speak into files, and says of each in one line what it left."""
+    """Runs commands in their own processes. Their output goes to files; the console shows a line for each result."""
 
     active: Run
     interrupts: Interrupts
@@ -34,7 +34,7 @@ class ChildCommands:
     def step(self, why: str, command: str, look: str, arguments: Mapping[str, object]) -> RunRecord:
         """Run a command, print its result and where to look, and return its run.
 
-        Raises: TrainingError where it fails. That the evidence does not suffice for a promotion is no failure.
+        Raises: TrainingError if it fails. A promotion that gates refuse is no failure.
         """
         started, number = time.perf_counter(), len(self.rows) + 1
         words = [command, *(f"--{key}={value}" for key, value in arguments.items())]
@@ -80,7 +80,7 @@ class ChildCommands:
 
 
 def headline(note: str) -> str:
-    """Return a note's first paragraph, which says the result, as plain text on one line."""
+    """Return a note's first paragraph, which states the result, as plain text on one line."""
     return _plain(note.strip().split("\n\n")[0]) or "done"
 
 

@@ -32,7 +32,7 @@ complete -o default -F _moola moola
 def completion_script() -> str:
     """Return the script.
 
-    It offers a section's dotted keys only once a dot is typed: a list of a hundred keys helps nobody.
+    It offers the dotted keys of a section only after its dot is typed: nobody reads a list of a hundred keys.
     """
     return TEMPLATE.format(
         names=" ".join([*ENTRY_POINTS, "completion", "help"]), cases="\n".join(map(_case, ENTRY_POINTS))
@@ -40,7 +40,7 @@ def completion_script() -> str:
 
 
 def _case(name: str) -> str:
-    """Return the line of one command: its short parameters and sections, and its dotted keys once a dot is there."""
+    """Return the line of one command: its short parameters and sections, and its dotted keys after a dot."""
     dotted = sorted({key for keys in configurations_of(name) for key in dotted_keys(keys)})
     sections = sorted({f"{key.split('.')[0]}." for key in dotted})
     short = _options([*ENTRY_POINTS[name].parameters, *sections])

@@ -56,7 +56,7 @@ def run_cli(argv: Sequence[str] | None = None, interrupts: Interrupts | None = N
         return _run(words, interrupts or Interrupts())
     except Interrupted as e:
         _print_error(f"interrupted by {e}")
-        if is_launched():  # nobody else would mark the launcher's run KILLED if it was not adopted yet
+        if is_launched():  # if the launcher's run was not adopted yet, nobody else sets it to KILLED
             _record(words[0], e)
         return e.exit_code
     except UserError as e:
@@ -82,11 +82,11 @@ def run_cli(argv: Sequence[str] | None = None, interrupts: Interrupts | None = N
 
 
 def _show(text: str) -> int:
-    """Print what was asked for; a reader may close the pipe early, as in ``moola pretrain --help | head``."""
+    """Print a text. Its reader may close the pipe early, as in ``moola pretrain --help | head``."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at its exit
     return 0
 
 
@@ -115,7 +115,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
     except UserError as e:
         _record(name, e)
         raise
-    runtime = getattr(config, "runtime", RuntimeConfig())  # a command that computes little has no such section
+    runtime = getattr(config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
     prepare_environment(runtime.threads, is_tuned(runtime))
     command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
     command.run(config, preset, interrupts, **arguments)
@@ -123,7 +123,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
 
 
 def _check_single_process(name: str) -> None:
-    """Refuse several processes for a command that one process does whole. Raises: UserError."""
+    """Refuse several processes for a command that runs in one process. Raises: UserError."""
     if name not in SHARED and (count := num_processes()) > 1:
         raise UserError(
             f"'{name}' was started as {count} processes (WORLD_SIZE={count}), and each would do all of it; allowed as "
@@ -132,7 +132,7 @@ def _check_single_process(name: str) -> None:
 
 
 def _record(command: str, error: BaseException) -> None:
-    """Record a command that ended before its run began: the launcher's run, or a new one, says why."""
+    """Record a command that ended before its run began. The launcher's run, or a new one, shows the reason."""
     if process_rank():  # the first process records it
         return
     prepare_environment()

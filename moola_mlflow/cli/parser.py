@@ -1,4 +1,4 @@
-"""From ``--key value`` words to a command's configuration and its own arguments.
+"""Turn ``--key value`` words into a command's configuration and its own arguments.
 
 Order of precedence: preset < dotted key < short parameter. An empty value is unset.
 """
@@ -28,7 +28,7 @@ SWEEP = "sweep of "
 
 
 class Parsed(NamedTuple):
-    """What a command is run with."""
+    """The configuration and the arguments of a command."""
 
     config: Any
     """The configuration of the command: its class in ``COMMANDS``."""
@@ -49,7 +49,7 @@ def check_command(name: str) -> None:
 def parse(name: str, words: Sequence[str]) -> Parsed:
     """Return the configuration, the preset's name and the command's own arguments.
 
-    Raises: UserError naming the key, the value, what is allowed and the nearest valid key.
+    Raises: UserError with the key, the value, what is allowed and the nearest valid key.
     """
     entry = ENTRY_POINTS[name]
     if entry.lone and words and not words[0].startswith("--"):
@@ -70,7 +70,7 @@ def parse(name: str, words: Sequence[str]) -> Parsed:
 
 
 def configurations_of(name: str) -> list[type[CommandKeys]]:
-    """Return the configuration of a command; of ``sweep``, one for each command that its trials may run."""
+    """Return the configurations of a command. ``sweep`` has one for each command that its trials may run."""
     return [keys for command, keys in COMMANDS.items() if command == name or command.startswith(f"{name} of ")]
 
 
@@ -109,11 +109,11 @@ def _presets(entry: EntryPoint, given: Mapping[str, str]) -> tuple[dict[str, Any
 
 
 def _configuration(name: str, preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Any:
-    """Return the class of a command's configuration. That of a sweep follows from ``sweep.stage``."""
+    """Return the class of a command's configuration. For a sweep, ``sweep.stage`` decides it."""
     if name in COMMANDS:
         return COMMANDS[name]
     stage = overrides.get("sweep.stage") or preset.get("sweep", {}).get("stage")
-    return COMMANDS.get(f"{SWEEP}{stage}", configurations_of(name)[0])  # which refuses an unknown stage by name
+    return COMMANDS.get(f"{SWEEP}{stage}", configurations_of(name)[0])  # refuses an unknown stage by its name
 
 
 def find_preset(preset: str) -> Path:
@@ -123,7 +123,7 @@ def find_preset(preset: str) -> Path:
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
-    """Read ``--key value`` and ``--key=value``; of a key given twice the later value wins."""
+    """Read ``--key value`` and ``--key=value``. If a key is given twice, the later value wins."""
     pairs: dict[str, str] = {}
     rest = list(words)
     while rest:

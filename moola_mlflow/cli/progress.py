@@ -1,4 +1,4 @@
-"""What training shows: a live display on a terminal, one plain line an epoch elsewhere."""
+"""Show a training: a live display on a terminal, one plain line for each epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moola_mlflow.training import EpochEnded, MemoryRanOut, TrainingEvent, WentB
 
 
 def epoch_line(event: EpochEnded) -> str:
-    """Return one epoch as text; epochs count from 1 here and from 0 in the tracked steps."""
+    """Return one epoch as text. Epochs count from 1 here, and from 0 in the tracked steps."""
     m = event.metrics
     return (
         f"Epoch {event.epoch + 1:3d} | Train Loss: {m[Metrics.TRAIN_LOSS]:.6f} | Val Loss: {m[Metrics.VAL_LOSS]:.6f} | "
@@ -21,8 +21,8 @@ def epoch_line(event: EpochEnded) -> str:
     )
 
 
-def told(event: WentBack | MemoryRanOut) -> str:
-    """Return what a user should know of a training that had to change its way."""
+def setback_text(event: WentBack | MemoryRanOut) -> str:
+    """Return what to print when training goes back with a lower learning rate, or uses less memory."""
     if isinstance(event, MemoryRanOut):
         return f"Memory ran out: batches are computed {event.micro_batch} windows at a time; each step stays the same."
     return (
@@ -31,7 +31,7 @@ def told(event: WentBack | MemoryRanOut) -> str:
 
 
 class TrainingDisplay:
-    """A subscriber of training events; use as a context manager."""
+    """A subscriber of training events. Use it as a context manager."""
 
     def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -58,7 +58,7 @@ class TrainingDisplay:
     def __call__(self, event: TrainingEvent) -> None:
         if isinstance(event, WentBack | MemoryRanOut):
             self.progress.stop()
-            print(told(event), flush=True)
+            print(setback_text(event), flush=True)
             self.progress.start()
         elif not isinstance(event, EpochEnded):
             self.progress.update(self.task, completed=event.epoch * self.steps + event.step)

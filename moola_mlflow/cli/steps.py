@@ -1,4 +1,4 @@
-"""Steps of commands: bars, labels and encoders with their inputs logged, features that have passed their checks."""
+"""Steps that several commands share: read bars, labels and encoders, log them as inputs, and check features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*")
-"""What MLflow takes as a part of a metric's name, where `.` and `..` would name another."""
+"""What MLflow accepts as a part of a metric's name. It would read `.` and `..` as parts of a path."""
 
 
 def load_bars(run: Run, config: BarsConfig, min_bars: int, context: str) -> Bars:
@@ -71,10 +71,10 @@ class LoggedPreparation(PrepareObserver):
 def check_features(
     run: Run, source: BatchSource, reference: dict[str, Any] | None = None, hurry: bool = False
 ) -> dict[str, Any]:
-    """Log the feature quality report of all windows, then refuse features that cannot be learned from.
+    """Log the feature quality report of all windows, then refuse features that nothing can be learned from.
 
-    ``reference`` is the report of an encoder's training windows, against which drift is measured. In a hurry the
-    picture of features that pass waits until the run draws it.
+    ``reference`` is the report of an encoder's training windows, to measure drift against it. With ``hurry``, the run
+    draws the picture later if the features pass.
 
     Raises: UserError after the report has been logged.
     """
@@ -98,9 +98,9 @@ def check_features(
 def check_label_features(
     run: Run, labels: LabelledSet, config: FinetuneKeys, encoders: Sequence[tuple[str, Encoder]]
 ) -> list[str]:
-    """Log the feature quality report of the labelled windows as an encoder reads them, and return what to say of it.
+    """Log the feature quality report of the labelled windows, as an encoder reads them, and return its warnings.
 
-    Of several encoders that read different features all are checked, and the first is reported, with its drift.
+    If several encoders read different features, all are checked. The report, with its drift, is that of the first.
 
     Raises: UserError after the report has been logged.
     """
@@ -158,10 +158,10 @@ def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
 
 
 def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
-    """Log which versions stand behind the encoders' names, and which runs made them: an alias may move tomorrow.
+    """Log the versions that the encoders' names mean today, and the runs that made them. An alias may move tomorrow.
 
-    Tags, with commas between the members of an ensemble: ``moola.encoder`` (``models:/name/version`` for an alias),
-    ``moola.encoder_run_id``, ``moola.encoder_model_id``; where MLflow knows the model it is an input of the run.
+    They are tags, with commas between the members of an ensemble: ``moola.encoder`` (``models:/name/version`` for an
+    alias), ``moola.encoder_run_id``, ``moola.encoder_model_id``. A model that MLflow knows is an input of the run.
     """
     if not encoders:
         return
@@ -174,16 +174,16 @@ def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
 
 
 def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] | None:
-    """Return the feature quality report of the windows that the first encoder was trained on, None where unknown."""
+    """Return the feature quality report of the first encoder's training windows, None if it is unknown."""
     return encoders[0][1].card.get("quality") if encoders else None
 
 
 def check_overlap(
     run: Run, labels: LabelledSet, encoders: Sequence[tuple[str, Encoder]]
 ) -> tuple[float | None, list[str]]:
-    """Log the share of labelled windows within the time that an encoder was trained on, and return what to say of it.
+    """Log the share of labelled windows in the time that an encoder was trained on, and return it with warnings.
 
-    A sample has times like any other series, and no bar in common with it.
+    Sample bars share no bar with another series, although their times may be the same.
     """
     if labels.start_ns is None or labels.end_ns is None:
         return None, [
@@ -202,7 +202,7 @@ def check_overlap(
         card, data = encoder.card, encoder.card.get("data", {})
         synthetic = "sample" in (labels.path, data.get("path"))
         if synthetic and labels.bars_sha256 and labels.bars_sha256 != data.get("sha256"):
-            continue  # another series
+            continue  # no bar in common, whatever the times say
         ends = (card["trained_from"], card["trained_until"])
         first, last = (int(np.datetime64(text.rstrip("Z"), "ns").astype(np.int64)) for text in ends)
         inside |= (labels.start_ns <= last) & (labels.end_ns >= first)

@@ -1,4 +1,4 @@
-"""The tracked half of a training: follow the first process, resume a run, log epochs as they come."""
+"""The tracked half of a pre-training: follow the first process, resume a run, log each epoch as it ends."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ NUM_PICTURED = 3
 
 
 def follow(config: PretrainKeys, interrupts: Interrupts) -> None:
-    """Train as one of several processes that is not the first: it neither tracks nor writes.
+    """Train as one of several processes, but not the first. Only the first one tracks and writes.
 
-    Where the first is gone without a word, which alone could tell, it ends the run. ``torchrun`` then sends SIGTERM to
-    all that are left: whatever of the two is noticed first, the run's status is written before this process ends.
+    If the first process is killed, nobody else sets the run's status, so this process does. ``torchrun`` then sends
+    SIGTERM to all that are left. Whichever this process notices first, it writes the status before it ends.
 
     Raises: UserError; PeerLost; Interrupted.
     """
@@ -93,11 +93,11 @@ def go_on(active: Run, trainer: Trainer, checkpointer: Checkpointer, point: Resu
 
 
 def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: Interrupts) -> None:
-    """Train, and log epochs, pictures and whatever went wrong as they come.
+    """Train, and log epochs, pictures and errors as they come.
 
-    Raises: NumbersWrong; PeerLost; Interrupted where training was asked to stop.
+    Raises: NumbersWrong; PeerLost; Interrupted if a signal asked training to stop.
     """
-    # Not empty where an older checkpoint had to be taken: those epochs come out the same, and have their points.
+    # Not empty if training went back to an older checkpoint: those epochs give the same metrics, logged already.
     logged = active.steps(Metrics.VAL_HUBER)
 
     def track(event: TrainingEvent) -> None:
@@ -121,7 +121,7 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
 
     display = progress_module.TrainingDisplay(trainer.epochs, trainer.steps)
     trainer.subscribers = (display, track)
-    with interrupts.deferred(), display:  # raises Interrupted at its end where training was asked to stop
+    with interrupts.deferred(), display:  # raises Interrupted at its end if a signal came
         try:
             stopped = trainer.fit().stopped
         except NumbersWrong as e:
@@ -133,5 +133,5 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
                 f"Stopped; the state of the training is in {active.folder / 'checkpoints' / LATEST_CHECKPOINT}",
                 flush=True,
             )
-            if not interrupts.reason():  # another process was asked
+            if not interrupts.reason():  # the signal came to another process
                 raise Interrupted(signal.SIGTERM)

@@ -10,7 +10,7 @@ FOLDER = "compare"
 
 
 def run(config: RunKeys, preset: str, interrupts: Interrupts, run_ids: str = "", out: str = "") -> None:
-    """Say what differs between runs, log the page on a run of its own, and copy it to ``out`` where given."""
+    """Show what differs between runs, log the page on a run of its own and, if given, copy it to ``out``."""
     with Run.start("compare", run_name("compare", "runs", 0), config.tracking.experiment) as active:
         active.params({"run_ids": run_ids, "out": out})
         target = output_folder(out)

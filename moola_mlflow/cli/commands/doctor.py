@@ -1,4 +1,4 @@
-"""doctor: look at environment, store, runs and aliases; say what to do, or do it."""
+"""doctor: check environment, store, runs and aliases. Say what to do, or do it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from moola_mlflow.tracking import Run, examine_store, run_name
 
 
 def run(config: NoKeys, preset: str, interrupts: Interrupts, fix: str = "false") -> None:
-    """Print a line for everything looked at; with ``fix`` do the cures that need no choice.
+    """Print a line for each check. With ``fix``, repair what needs no decision.
 
-    Raises: TrainingError where something is left to be done.
+    Raises: TrainingError if something is left to do.
     """
     if fix not in ("true", "false"):
         raise UserError(f"fix='{fix}'; allowed: true | false")
     left = 0
-    # A run of its own only where the launcher has made one: a look changes nothing.
+    # It has a run only if the launcher made one: a check changes nothing in the store.
     with Run.start("doctor", run_name("doctor", "check", 0)) if is_launched() else nullcontext():
         for finding in examine_store():
             if not finding.cure:

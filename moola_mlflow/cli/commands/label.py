@@ -1,4 +1,4 @@
-"""label: weak labels from bars by a rule, so that everything behind it runs with no annotator."""
+"""label: make weak labels from bars by a rule, so that fine-tuning runs without an annotator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEAK = (
 
 
 def run(config: LabelKeys, preset: str, interrupts: Interrupts, out: str = "out/labels.parquet") -> None:
-    """Label windows of bars, log what was found, and write the labelled set as parquet."""
+    """Label windows of bars, log the result, and write the labelled set as parquet."""
     seed = config.trainer.seed
     name = run_name("label", Path(config.bars.path).stem, seed)
     with Run.start("label", name, config.tracking.experiment) as active:

@@ -48,7 +48,7 @@ def run(
     alias: str = CHAMPION,
     force: str = "false",
 ) -> None:
-    """Judge a version by the evidence it carries, see it serve, then move the alias and say who did it."""
+    """Check the gates of a version, load it as it will be served, then move the alias and note who moved it."""
     with Run.start("promote", run_name("promote", model, 0), config.tracking.experiment) as active:
         active.config(config)
         given = {"model": model, "version": version, "alias": alias, "force": force}
@@ -61,7 +61,7 @@ def run(
         if version == CANDIDATE:
             check_candidate(model, to)
         before = found.aliases.get(alias)
-        # What `previous` names was champion before: to go back to it must not wait for evidence.
+        # `previous` was champion before, so a way back to it must not depend on gates.
         back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before and was_promoted(model, to)
         active.tags({"version": to, Tags.FROM: before or "none", Tags.TO: to})
         if back:

@@ -11,7 +11,7 @@ from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
 
 
 def run(config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "") -> None:
-    """Write the report of a run to its artifacts, and to ``out`` where given; the same runs give the same bytes."""
+    """Write the report of a run to its artifacts and, if given, to ``out``. The same runs give the same bytes."""
     name = run_name("report", run_id[:8] or "none", 0)
     with Run.start("report", name, config.tracking.experiment) as active:
         active.params({"run_id": run_id, "out": out})

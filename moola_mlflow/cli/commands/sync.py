@@ -1,4 +1,4 @@
-"""sync: send to the store what it lacks of a run, from the run's folder on disk."""
+"""sync: send everything that the store lacks of a run, from the run's folder on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from moola_mlflow.tracking import (
 
 
 def run(config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "") -> None:
-    """Send the events, files and models of a run that the store lacks. Doing it again changes nothing."""
+    """Send the events, files and models of a run that the store lacks. A second time sends nothing."""
     launched = is_launched()
     with Run.start("sync", run_name("sync", "run", 0)) if launched else nullcontext() as active:
         folder = _folder(run_dir)
@@ -65,7 +65,7 @@ def _sync(folder: Path, choose_store: bool) -> str:
 
 
 def _check_login(folder: Path, uri: str) -> None:
-    """Refuse to send the user's login to an address that only the folder names: anybody may have made the folder.
+    """Refuse to send the user's login to an address that only the folder names. Anybody may have made the folder.
 
     MLflow sends the login of the environment, or of its file, to any server. A server on this machine is safe, and so
     is a tunnel that begins here. Raises: UserError.

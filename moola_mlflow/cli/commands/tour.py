@@ -1,4 +1,4 @@
-"""main: the tour. Every command once, on sample bars, as a user would type it; each step says what came out."""
+"""main: the tour. It runs every command once on sample bars, as a user would type it, and shows each result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_STEPS = 11
 
 
 def run(config: TourKeys, preset: str, interrupts: Interrupts) -> None:
-    """Walk from raw bars to detections and a report, choosing by evidence on the way."""
+    """Go from raw bars to detections and a report, and choose the encoder by evidence on the way."""
     seed, started = config.trainer.seed, time.perf_counter()
     with Run.start("main", run_name("main", preset, seed), config.tracking.experiment) as active:
         active.config(config)
@@ -47,7 +47,7 @@ NEXT = """
 
 
 def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
-    """Run the steps, each later one with what an earlier one left; return the URI of the encoder to go on with."""
+    """Run the steps one after another. Return the URI of the encoder to go on with."""
     folder, seed = tour.folder, config.trainer.seed
     bars, labels = folder / "bars.parquet", folder / "labels.parquet"
     there = {"tracking.experiment": experiment}
@@ -86,7 +86,7 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
     text = "Patterns in bars that nothing has seen"
     tour.step(text, "detect", Artifacts.DETECTIONS_PAGE, {**unseen, "out": folder, **sample})
     tour.step("The report", "report", "report/", {"run_id": encoders[-1].id, "out": folder, **there})
-    # Where the promotion was refused, the alias is not set, or names what an earlier tour has made.
+    # If the promotion was refused, the alias is not set, or it names the encoder of an earlier tour.
     return f"models:/{ENCODERS}@champion" if promoted.status == "FINISHED" else encoder
 
 
