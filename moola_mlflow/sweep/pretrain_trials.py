@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.core import PretrainSweepKeys, SweepKeys
+from moola_mlflow.core import PretrainSweepKeys, SweepKeys, TrainingError
 from moola_mlflow.evaluation import encoder_gates, frozen_copy, probe
 from moola_mlflow.models import BEST_CHECKPOINT, Checkpointer, about_training, load_checkpoint, save_encoder
 from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, score_encoder
@@ -78,10 +80,11 @@ class PretrainTrials:
         config = self._budgeted(config, data)
         checkpointer = Checkpointer(folder / "checkpoints", about_training(config, report.run.id))
         trainer = build_trainer(config, data, self.precision, checkpointer)
-        model, initial = trainer.model, frozen_copy(trainer.model.encoder)
+        model = trainer.model
         trainer.should_stop = report.should_stop
         trainer.evaluation.fit_baselines()
-        leak = check_leak(trainer)
+        model.encoder.task_heads = model.objective.task_heads()
+        initial, leak = frozen_copy(model.encoder), check_leak(trainer)
         probing, scoring_s = report.target == Metrics.PROBE_R2_GAIN, 0.0
 
         def gain() -> float:
@@ -95,7 +98,7 @@ class PretrainTrials:
                 return
             began_at = self.clock()
             if not probing:
-                report.epoch(event.epoch, event.metrics[Metrics.VAL_HUBER], event.metrics)
+                report.epoch(event.epoch, _value(event.metrics, report.target), event.metrics)
             elif config.sweep.pruner == "none":  # a probe every epoch would cost more than it is worth
                 report.run.metrics(event.metrics, event.epoch)
             else:
@@ -111,6 +114,8 @@ class PretrainTrials:
         best = load_checkpoint(folder / "checkpoints" / BEST_CHECKPOINT)
         model.load_state_dict(best["model_state_dict"])
         value = gain() if probing else fitted.progress.best_huber
+        if report.target == Metrics.FEW_SHOT:
+            value = _value(trainer.evaluation.further_scores(), report.target)
         if config.sweep.register_best and report.is_best(value):
             results = score_encoder(trainer, config, initial, leak, started)
             self._keep_encoder(trainer, results, data, report, folder)
@@ -146,6 +151,7 @@ class PretrainTrials:
         Another machine may end the sweep, so the store must hold it. The end of the sweep deletes it if a later trial
         was better.
         """
+        trainer.model.encoder.task_heads = trainer.model.objective.task_heads()
         card = encoder_card(trainer, results, data.bars, dict(data.quality), report.run.id)
         save_encoder(trainer.model.encoder, card, folder / "encoder")
         tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, results.config.gates))
@@ -157,6 +163,15 @@ class PretrainTrials:
         report.trial.set_user_attr(KEPT_ENCODER, True)
 
 
+def _value(scores: Mapping[str, float], target: str) -> float:
+    """Return the value of the target. Raises: TrainingError where there is none to compare."""
+    value = scores.get(target, math.nan)
+    if math.isnan(value):
+        raise TrainingError(f"{target} is not a number: too few validation windows; give more bars or widen split.val")
+    return value
+
+
 def with_epochs(config: PretrainSweepKeys, epochs: int) -> PretrainSweepKeys:
-    """Return the configuration with another number of epochs."""
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"epochs": epochs})})
+    """Return the configuration with another number of epochs, in place of a number of steps."""
+    trainer = config.trainer.model_copy(update={"epochs": epochs, "steps": None})
+    return config.model_copy(update={"trainer": trainer})

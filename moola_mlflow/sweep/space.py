@@ -27,6 +27,8 @@ NOT_SEARCHABLE = ("sweep", "tracking", "registry", "runtime", "gates")
 """Sections that change nothing about what is trained."""
 HUBER_SCALE = ("bars.", "features.", "windows.", "split.", "objective.")
 """Keys that define the targets and windows of the validation Huber: its values do not compare across them."""
+FEW_SHOT_SCALE = ("bars.", "windows.", "split.", "objective.name", "objective.family", "objective.rules_seed")
+"""Keys that define the windows and the fresh rules of the few-shot loss."""
 Params = dict[str, Any]
 """Values by dotted keys."""
 
@@ -180,9 +182,10 @@ def _check_key(key: str, config: SweepKeys) -> None:
             f"sweep.space: '{key}' cannot be searched{nearest_name(key, keys)} "
             f"Every key: moola {config.sweep.stage} --help"
         )
-    if config.sweep.target == Metrics.VAL_HUBER and key.startswith(HUBER_SCALE):
+    scale = {Metrics.VAL_HUBER: HUBER_SCALE, Metrics.FEW_SHOT: FEW_SHOT_SCALE}.get(config.sweep.target, ())
+    if key.startswith(scale):
         raise UserError(
-            f"sweep.space: '{key}' changes what {Metrics.VAL_HUBER} is measured on, so its values do not compare; "
+            f"sweep.space: '{key}' changes what {config.sweep.target} is measured on, so its values do not compare; "
             "set sweep.objective=probe/r2_gain, or do not search it"
         )
     if key == "trainer.epochs" and config.sweep.budget != "epochs":

@@ -40,6 +40,7 @@ from moola_mlflow.core.config.windows import (
     WindowLengthConfig,
     WindowsConfig,
 )
+from moola_mlflow.core.names import Metrics
 
 
 class NoKeys(CommandKeys):
@@ -147,6 +148,15 @@ class PretrainSweepKeys(TrainingKeys):
     """The keys of a sweep whose trials are pre-trainings."""
 
     sweep: SweepConfig = Field(default_factory=SweepConfig)
+
+    @model_validator(mode="after")
+    def _few_shot_needs_rules(self) -> PretrainSweepKeys:
+        if self.sweep.objective == Metrics.FEW_SHOT and "rules" not in self.objective.name:
+            raise ValueError(
+                f"sweep.objective={Metrics.FEW_SHOT} with objective.name={self.objective.name}: only encoders trained "
+                "on rules have it; set objective.name=rules (base=configs/rules.yaml), or sweep.objective=probe/r2_gain"
+            )
+        return self
 
 
 class FinetuneSweepKeys(FinetuneKeys):

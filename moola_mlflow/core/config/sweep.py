@@ -53,8 +53,9 @@ class SweepConfig(Section):
 
     stage: Literal["pretrain", "finetune"] = "pretrain"
     """The command whose keys are searched: each trial is one pretrain or one finetune."""
-    objective: Literal["auto", "val/huber", "probe/r2_gain", "inner/joint_success_at_3"] = "auto"
-    """Metric that the search improves; auto: val/huber for pretrain, Joint@3 inside the folds for finetune."""
+    objective: Literal["auto", "val/huber", "probe/r2_gain", "rules/few_shot", "inner/joint_success_at_3"] = "auto"
+    """Metric that the search improves; auto: val/huber for pretrain, Joint@3 inside the folds for finetune. Choose
+    rules/few_shot for trials of objective.name=rules."""
     space: dict[str, Dimension] = Field({})
     """The searched keys: dotted names, each with its values."""
     enqueue: tuple[dict[str, Any], ...] = ()
@@ -133,4 +134,4 @@ class SweepConfig(Section):
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
         """Which way is better."""
-        return "minimize" if self.target == Metrics.VAL_HUBER else "maximize"
+        return "minimize" if self.target in (Metrics.VAL_HUBER, Metrics.FEW_SHOT) else "maximize"

@@ -327,6 +327,26 @@ def test_the_winner_is_registered_when_asked_by_its_probe_and_equal_windows(tmp_
 
 
 @pytest.mark.slow
+def test_encoders_of_rules_are_searched_by_fresh_rules_and_the_winner_reads_with_its_heads(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    given = {"base": str(ROOT / "configs" / "rules.yaml"), "config": str(ROOT / "configs" / "sweep.yaml"),
+             "sweep.space": "{optimizer.lr: {low: 1e-3, high: 5e-3, log: true}}", "sweep.objective": "rules/few_shot",
+             "objective.num_rules": "24", "objective.rules_per_step": "8", "encoder.hidden": "8", "n_trials": "2",
+             "bars.sample_bars": "60000", "sweep.budget": "windows", "sweep.budget_amount": "1200", "study": "rules",
+             "sweep.register_best": "true"}  # fmt: skip
+    done = store.run("sweep", given)
+    assert done.returncode == 0, done.stderr[-2000:]
+    parent = parent_of(store, "rules")
+    runs = children_of(store, parent)
+    values = [run.data.metrics["sweep/value"] for run in runs]
+    assert parent.data.metrics["sweep/best_value"] == min(values) > 0
+    assert {run.data.metrics["sweep/epochs"] for run in runs} == {1}  # the budget counts, not the 4,000 steps
+    encoder = moola_mlflow.load_encoder("models:/moola-encoder@candidate")
+    assert len(encoder.task_heads.names) == 24
+    assert encoder.card["few_shot"]["loss"] == pytest.approx(min(values))
+
+
+@pytest.mark.slow
 def test_finetune_is_searched_inside_the_folds(tmp_path: Path) -> None:
     store = Store(tmp_path)
     given = {"config": str(ROOT / "configs" / "sweep_finetune.yaml"), "base": str(ROOT / "configs" / "finetune.yaml"),
