@@ -13,7 +13,7 @@ from moola_mlflow.bars.parquet_footer import chunks
 from moola_mlflow.core import UserError
 
 FREE_BYTES = 256 * 2**20
-"""Any file may unpack to this many bytes, whatever its size on disk."""
+"""Any file may unpack to this many bytes, also a very small one."""
 MAX_RATIO = 200
 """Real bars shrink to a third or a twentieth; bars that never move, to a hundredth."""
 ROW_BYTES = 48

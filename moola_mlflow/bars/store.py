@@ -231,7 +231,7 @@ def _opened(path: Path) -> Stored:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    """Return a file of the store's own folder, whatever path its card names."""
+    """Return a file of the store's own folder. The path that the card names does not count."""
     return folder / Path(name).name
 
 

@@ -114,7 +114,7 @@ def inner_split(
 
     The held part is one of round(1 / cv.inner_share) parts of ``train`` (at most one a group). It is drawn by seed
     among those that leave every class of ``train`` on both sides. Groups stay whole and the fit part is purged as in
-    ``make_folds``. With times the parts are blocks of time whatever ``cv.kind`` says: that costs fewer windows.
+    ``make_folds``. If times are known the parts are blocks of time, for any ``cv.kind``: that costs fewer windows.
 
     Shapes: groups int [N]; train int [M] -> fit int64, held int64.
     Raises: UserError with the arithmetic if no such split is found.

@@ -38,7 +38,7 @@ GROUPS = {
 
 
 def probe_targets(prices_BT4: Tensor) -> Tensor:
-    """Return the probed quantities in the order of ``NAMES``; NaN where the horizon leaves the window.
+    """Return the probed quantities in the order of ``NAMES``, NaN if the horizon leaves the window.
 
     Past horizons are the bars t-k+1..t, future ones t+1..t+k. Realised volatility is the mean absolute close-to-close
     change within the horizon. A place is the position of the extreme, 0 at the horizon's first bar and 1 at its last;

@@ -38,7 +38,7 @@ def price_path_features(ohlc_NT4: Floats) -> NDArray[np.float32]:
     - A place says where in the k bars the extreme lies: 0 is the first bar, 1 the last. The first of equal extremes
       counts.
 
-    A feature is 0 where its k bars reach out of the window.
+    A feature is 0 if its k bars reach out of the window.
 
     Shapes: [N, T, 4] -> [N, T, 56], in the order of ``PRICE_PATH_FEATURE_NAMES``.
     Units: the window's median bar range, or its mean range where the median is 0. If both are 0, all features of the
@@ -136,7 +136,7 @@ def _ahead(x_NT: Floats, k: int) -> Floats:
 
 
 def _running_max(x_NT: Floats, k: int) -> Floats:
-    """Return the maximum of the last ``k`` steps, or 0 where there are fewer. Shapes: [N, T].
+    """Return the maximum of the last ``k`` steps, or 0 if there are fewer. Shapes: [N, T].
 
     The width doubles at each pass, so it takes log2(k) passes over the array.
     """

@@ -19,7 +19,7 @@ from moola_mlflow.features.zigzag import PRIMARY, Floats, Hybrid, Swings, walk
 ATR_BARS = 10
 EMA_SPAN = 20
 BARS_NORM = 105
-"""This many bars count as 1 in bars_since_*. It is the published window length, whatever length a run uses."""
+"""This many bars count as 1 in bars_since_*. It is the published window length, also if a run uses another."""
 CHUNK = 1000
 """Number of windows computed together: enough to hide numpy's call overhead, few enough to stay in cache."""
 
@@ -61,8 +61,8 @@ def _divisor(x_TN: Floats) -> Floats:
 def true_range_mean(h_TN: Floats, l_TN: Floats, c_TN: Floats) -> Floats:
     """Return the ATR: at bar t the mean of the last min(t, 10) true ranges, 0 at bar 0. Shapes: [T, N].
 
-    Each mean is summed anew. A running sum would keep the rounding error of a jump long after the jump, and an ATR that
-    should be exactly 0 would not be 0.
+    Each mean is a sum of its own. A running sum would keep the rounding error of a jump long after the jump, and an ATR
+    that should be exactly 0 would not be 0.
     """
     true_TN = np.zeros_like(h_TN)
     # max(h - l, |h - c'|, |l - c'|) in one subtraction

@@ -1,7 +1,7 @@
-"""A report as blocks, written as Markdown; its HTML page is made from that Markdown.
+"""A report as blocks. They are written as Markdown, and the HTML page is made from that Markdown.
 
-Text is a string, or a tuple of strings and marked parts. Nothing in a text is markup, so names and values from data or
-users can stand in it as they are.
+A text is a string, or a tuple of strings and marked parts. Nothing in a text counts as markup, so names and values of
+data or users need no escaping.
 """
 
 from __future__ import annotations

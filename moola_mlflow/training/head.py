@@ -76,9 +76,9 @@ class HeadSettings:
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What is read of all windows, and the same of the windows upside down.
+    """The inputs of all windows, and those of the same windows upside down.
 
-    Shapes: values float32 [N, T, P]; mirrored alike, or None if no window is to be mirrored.
+    Shapes: values and mirrored float32 [N, T, P]; mirrored is None if no window is turned upside down.
     """
 
     values: Tensor

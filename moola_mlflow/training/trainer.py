@@ -129,7 +129,7 @@ class Trainer:
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
-        # On the training device: numbers drawn on the CPU would have to be copied over at every step.
+        # On the training device: numbers drawn on the CPU would be copied to it at every step.
         self.draws = self._generator(DRAWS)
         if not tuned:
             use_torch_dropout(model)
@@ -310,7 +310,7 @@ class Trainer:
     def _is_readable(self) -> bool:
         """Whether the state can be read once a peer is lost.
 
-        On a GPU the sum with a lost peer returns at once and never ends, and whatever reads from it waits for ever.
+        On a GPU the sum with a lost peer returns at once and never ends, so every later read waits for ever.
         """
         return self.device.type != "cuda"
 

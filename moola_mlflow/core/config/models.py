@@ -58,7 +58,7 @@ class ObjectiveConfig(Section):
     rules_seed: int = Field(0, ge=0, lt=2**32)
     """Seed that draws the rules; it is not trainer.seed."""
     rules_per_step: int = Field(32, ge=1, le=2**16)
-    """Rules that one step trains, drawn anew for each step."""
+    """Rules that one step trains, drawn again for each step."""
 
     @model_validator(mode="before")
     @classmethod

@@ -58,7 +58,7 @@ class TrainerConfig(HeadTrainerConfig):
     """How long and in what batches encoder and objective are trained."""
 
     steps: int | None = Field(None, ge=1, lt=2**31)
-    """Batches to train on, whatever the number of windows; none: trainer.epochs counts."""
+    """Batches to train on, for any number of windows; none: trainer.epochs counts."""
     mirror: bool = False
     """Whether the windows of half of the batches are turned upside down."""
     nan_retry: bool = False

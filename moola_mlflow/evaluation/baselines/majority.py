@@ -1,4 +1,4 @@
-"""Majority class: the class shares and the typical span of the training windows, whatever the window."""
+"""Majority class: the class shares and the typical span of the training windows, the same for every window."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def in_ranges(ohlc_NT4: np.ndarray) -> np.ndarray:
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Return top / bottom, or 0 where bottom is 0 or a rounding error."""
+    """Return top / bottom, or 0 if bottom is 0 or a rounding error."""
     bottom = np.broadcast_to(bottom, top.shape)
     return np.divide(top, bottom, out=np.zeros(top.shape), where=bottom > GRAIN)
 

@@ -121,7 +121,7 @@ def _encoder(folder: Path) -> Encoder:
 
 
 def _features(spec: dict[str, Any] | None) -> FeatureChoice | None:
-    """Return the hand-made features that a detector reads. Raises: ValueError where they are others by now."""
+    """Return the hand-made features that a detector reads. Raises: ValueError if the set now has others."""
     if spec is None:
         return None
     choice = features_of(spec)

@@ -183,7 +183,7 @@ def _from_checkpoint(path: Path) -> Encoder:
 
 
 def _fitting(task_heads: TaskHeads | None, encoder: Encoder, source: str) -> TaskHeads | None:
-    """Return task heads. Raises: UserError where they read encodings of another size."""
+    """Return task heads. Raises: UserError if they read encodings of another size."""
     if task_heads is not None and (size := task_heads.pointers.shape[-1]) != encoder.output_size:
         raise UserError(
             f"'{source}' has task heads for encodings of {size} numbers, its own have {encoder.output_size}"

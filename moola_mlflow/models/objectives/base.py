@@ -91,7 +91,7 @@ class Objective(nn.Module):
     def skills(self, model: Errors, baselines: dict[str, Errors]) -> dict[str, float]:
         """Return 1 - H(model) / H(best baseline): overall (``""``), by group and by target.
 
-        The best baseline is chosen anew for each set of targets, so that each skill faces its strongest competitor.
+        Each set of targets has its own best baseline, so that each skill faces its strongest competitor.
         """
         sets = {"": list(range(len(self.targets))), **self.groups}
         sets |= {name: [i] for i, name in enumerate(self.targets)}
@@ -126,7 +126,7 @@ class Objective(nn.Module):
         return None
 
     def notes(self) -> list[str]:
-        """Return what a user should be told of how the targets were made; nothing by default."""
+        """Return lines for the console that say how the targets were made; none by default."""
         return []
 
     def epoch_scores(self, encoder: Encoder, heads: TaskHeads | None, batches: Iterable[Batch]) -> dict[str, float]:

@@ -33,7 +33,7 @@ STALE_S = 3600
 class KeptTargets:
     """Targets of all rules, by the number of the window, as they lie on disk.
 
-    Shapes: marks int16 [M, 3, K], prices float64 [M, 3] (three closes of each window; NaN where it is not known).
+    Shapes: marks int16 [M, 3, K], prices float64 [M, 3] (three closes of each window; NaN if it is not known).
     """
 
     names: tuple[str, ...]

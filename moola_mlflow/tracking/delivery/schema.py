@@ -99,7 +99,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "tables": _all(_is_text),
     "tags": _are_texts,
 }
-"""What a field of an event may hold, whatever the event's kind."""
+"""What a field of an event may hold, in an event of any kind."""
 NEEDED = {
     "begin": frozenset[str](),
     "handover": {"run_id"},
