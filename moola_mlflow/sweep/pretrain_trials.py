@@ -164,7 +164,7 @@ class PretrainTrials:
 
 
 def _value(scores: Mapping[str, float], target: str) -> float:
-    """Return the value of the target. Raises: TrainingError where there is none to compare."""
+    """Return the value of the target. Raises: TrainingError if it is missing or NaN."""
     value = scores.get(target, math.nan)
     if math.isnan(value):
         raise TrainingError(f"{target} is not a number: too few validation windows; give more bars or widen split.val")
