@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from small_models import small_detector
@@ -55,7 +56,7 @@ def test_weak_labels_are_called_weak_on_the_page_and_in_the_note() -> None:
 
 def test_a_detector_that_knows_these_bars_says_so() -> None:
     bars = read_bars(BarsConfig(sample_bars=2000))
-    months = replace(bars, files=(SourceFile("months.parquet", "", len(bars)),))
+    months = replace(bars, files=(SourceFile(Path("months.parquet"), "", len(bars)),))
     ends = (utc(int(months.time_ns[500])), utc(int(months.time_ns[-1])))
     detector = small_detector("price_path")
     labels = {"path": "labels.csv", "labelled_from": ends[0], "labelled_until": ends[1]}
