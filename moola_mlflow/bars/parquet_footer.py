@@ -1,8 +1,8 @@
 """Size of each column of a parquet file, read from its footer and page headers before anything is unpacked.
 
-Why a parser of our own: pyarrow 25.0.1 ends the process (SIGABRT) when ``RowGroupMetaData.column`` meets an encrypted
-column or a damaged histogram, and reading in batches (``iter_batches``) does not bound memory. Measured: one row of
-654 bytes on disk took 1.8 GB, and one page of 50 kB took 0.6 GB, before the first batch arrived.
+Why we parse it ourselves: pyarrow 25.0.1 ends the process (SIGABRT) when ``RowGroupMetaData.column`` meets an encrypted
+column or a damaged histogram. Reading in batches (``iter_batches``) does not bound memory. Measured before the first
+batch arrived: one row of 654 bytes on disk took 1.8 GB, and one page of 50 kB took 0.6 GB.
 Source: parquet-format's parquet.thrift; Thrift's compact protocol.
 """
 

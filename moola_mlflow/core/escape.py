@@ -1,7 +1,7 @@
 """Escape text from data and users for Markdown, and for names of metrics.
 
 A symbol, a label or a run may have any name. Such a name passes through ``markdown_text`` or ``markdown_code`` before
-it stands in a note or a report.
+it is written to a note or a report.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 
 MARKDOWN_SIGNS = re.compile(r"[\\`*{}\[\]|~<>&]|(?<![^\W_])_|_(?![^\W_])")
-"""Characters with a meaning anywhere in a line. Round brackets and ``!`` have one only beside square brackets."""
+"""Characters with a meaning anywhere in a line. Round brackets and ``!`` have one only next to square brackets."""
 UNNAMEABLE = re.compile(r"[^\w\-. :/]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 """Not a backslash: MLflow's UI shows a backslash before ``<``, and drops every table after it."""
 MARKDOWN_STARTS = re.compile(r"^(?:#|=|--|[-+](?!\S)|\d+(?=[.)](?!\S)))")
 """Characters with a meaning only at the start of a line: headings, rules, lists."""
 INTERVAL = re.compile(r"\\\[([-+]?[\d.]+, [-+]?[\d.]+)\\\](?![(:\\])")
-"""An escaped interval such as [0.1, 0.2]. Its brackets need no backslash where nothing after them makes a link."""
+"""An escaped interval such as [0.1, 0.2]. Its brackets need no backslash if nothing after them makes a link."""
 
 
 def markdown_text(text: object) -> str:

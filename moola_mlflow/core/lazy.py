@@ -1,4 +1,4 @@
-"""A room's public face whose names are imported on first use, so that a face costs nothing until then."""
+"""Make a room's public face. It imports a name at its first use, so the import of a face costs nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def lazy_face(
     package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__all__``, ``__getattr__`` and ``__dir__`` of a package whose names live in its modules.
+    """Return ``__all__``, ``__getattr__`` and ``__dir__`` of a package whose names are defined in its modules.
 
     ``homes`` maps a module of the package, relative to it, to the names that the package exports from there.
     """

@@ -1,4 +1,4 @@
-"""How a new file in a registry's folder becomes a new row of the registry."""
+"""Find the files of a registry's folder: a new file is a new row of the registry."""
 
 from __future__ import annotations
 

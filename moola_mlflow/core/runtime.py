@@ -1,6 +1,6 @@
-"""Threads, device, precision and seeds: everything about the machine that training needs to know.
+"""Threads, allocator, device, precision and seeds: the machine that a training runs on.
 
-``prepare_environment`` must run before torch is imported; nothing in this module imports torch at the top.
+``prepare_environment`` must run before torch is imported, so this module does not import torch at its top.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PACKAGES = ("torch", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safete
 def prepare_environment(threads: int = 0, tuned: bool = True) -> None:
     """Set the OpenMP variables that only take effect before torch is imported.
 
-    Spinning OpenMP workers stall a shared machine, so they wait passively, unless plain PyTorch is wanted. Values the
-    user has set win.
+    OpenMP workers that spin stall a shared machine, so they wait passively, unless the user wants plain PyTorch. Values
+    that the user has set stay.
     """
     if tuned:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # cuBLAS is deterministic only with a fixed workspace; harmless elsewhere.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # MLflow's own defaults block a call to a dead server for four minutes.
+    # With MLflow's defaults a call to a dead server blocks for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
@@ -44,46 +44,46 @@ def prepare_environment(threads: int = 0, tuned: bool = True) -> None:
 
 
 def is_tuned(config: RuntimeConfig) -> bool:
-    """Return whether anything is to be other than plain PyTorch has it."""
+    """Return whether this project may tune threads, allocator and precision. Otherwise PyTorch stays as installed."""
     return config.tune == "on"
 
 
 def configure_allocator(config: RuntimeConfig) -> str:
-    """Tune the allocator unless ``runtime.tune`` is off; return what became of it, as runs are tagged with it."""
+    """Tune the allocator unless ``runtime.tune`` is off. Return the result, for a tag of the run."""
     if not is_tuned(config):
         return "as it comes"
     return "tuned" if tune_allocator() else "not glibc"
 
 
 def configure_threads(config: RuntimeConfig) -> int:
-    """Set torch's threads as the configuration says, all cores for plain PyTorch; return their number."""
+    """Set and return the number of torch's threads: that of the configuration, or all cores for plain PyTorch."""
     return set_threads(config.threads or (0 if is_tuned(config) else allowed_cores()))
 
 
 def tune_allocator() -> bool:
-    """Keep freed memory in the process; return whether the allocator took it.
+    """Keep freed memory in the process. Return whether the allocator accepted that.
 
-    PyTorch on the CPU allocates and frees megabytes a step. glibc returns them to the kernel at once, and every page
-    must then be faulted in again: measured here, a third of the time of an LSTM step. Other allocators ignore this.
+    PyTorch on the CPU allocates and frees megabytes in each step. glibc returns them to the kernel at once, and then
+    every page faults again: a third of the time of an LSTM step, as measured. Other allocators ignore the setting.
     """
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    # One arena for all threads: the others' heaps end at 64 MiB and go back to the kernel.
+    # One arena for all threads: the heaps of other arenas end at 64 MiB and go back to the kernel.
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20), (M_ARENA_MAX, 1))
     taken = [mallopt(name, value) for name, value in settings]
     return all(taken)
 
 
 def process_rank() -> int:
-    """Return this process's rank among those that ``torchrun`` started; 0 where it did not."""
+    """Return this process's rank among those that ``torchrun`` started, 0 without ``torchrun``."""
     return int(os.environ.get("RANK") or 0)
 
 
 def num_processes() -> int:
-    """Return how many processes ``torchrun`` started for this command, on all machines; 1 where it did not."""
+    """Return how many processes ``torchrun`` started for this command on all machines, 1 without ``torchrun``."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
@@ -95,8 +95,8 @@ def is_launched() -> bool:
 def set_threads(threads: int = 0) -> int:
     """Set torch's intra-op threads (0 = one) and return their number.
 
-    An LSTM's steps are small: two threads meet hundreds of times a window, and on a shared machine the waiting costs
-    more than the second core gives (docs/explanation/performance.md). Training splits its batches over cores instead.
+    The steps of an LSTM are small: two threads must meet hundreds of times in a window. On a shared machine this costs
+    more than the second core gives (docs/explanation/performance.md). So training splits its batches over cores.
     """
     import torch
 
@@ -105,12 +105,12 @@ def set_threads(threads: int = 0) -> int:
 
 
 def allowed_cores() -> int:
-    """Return the cores that training may use: OMP_NUM_THREADS where it is set, as in workers, else all usable ones."""
+    """Return the number of cores for training: OMP_NUM_THREADS if it is set, as in workers, or all usable cores."""
     return int(os.environ.get("OMP_NUM_THREADS") or 0) or usable_cores()
 
 
 def usable_cores() -> int:
-    """Return the cores this process may run on, which in a container are fewer than the machine's."""
+    """Return the number of cores that this process may run on. In a container it may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -137,9 +137,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return this process's GPU, where ``torchrun`` started several processes and no number was asked for.
+    """Return the GPU of this process, one of several that ``torchrun`` started without a number of a GPU.
 
-    Raises: UserError where there are more processes than GPUs.
+    Raises: UserError if there are more processes than GPUs.
     """
     import torch
 
@@ -158,7 +158,7 @@ def own_device(device: torch.device) -> torch.device:
 def pick_precision(wanted: str, device: torch.device, tuned: bool = True) -> str:
     """Return ``bf16``, ``fp16`` or ``fp32`` for the wanted precision on a device.
 
-    ``auto`` asks the hardware, or is fp32 where nothing is to be tuned.
+    ``auto`` depends on the hardware. For plain PyTorch it is fp32.
     """
     import torch
 
@@ -176,7 +176,7 @@ def pick_precision(wanted: str, device: torch.device, tuned: bool = True) -> str
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the CPU multiplies bf16 matrices in hardware; elsewhere bf16 is emulated and slower."""
+    """Return whether the CPU multiplies bf16 matrices in hardware. Other CPUs emulate bf16, which is slower."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
             flags = next((line for line in f if line.startswith("flags")), "")
@@ -192,7 +192,7 @@ ORDER, DRAWS, EVALUATION, BASELINE_FIT, LEAK, PICTURES, DROPOUT, MIRROR = range(
 def seeded_generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator seeded from several numbers, so that streams of one seed differ by purpose.
 
-    Numbers should be equally many everywhere: trailing zeros do not count.
+    Give the same number of numbers everywhere, because trailing zeros do not count.
     """
     import torch
 
@@ -200,7 +200,7 @@ def seeded_generator(*seeds: int, device: torch.device | str = "cpu") -> torch.G
 
 
 def mixed_seed(*seeds: int) -> int:
-    """Return 64 bits that follow from several numbers."""
+    """Return 64 bits made from several numbers."""
     import numpy as np
 
     state = np.random.SeedSequence(list(seeds)).generate_state(2, np.uint32)
@@ -208,14 +208,14 @@ def mixed_seed(*seeds: int) -> int:
 
 
 def environment_text() -> str:
-    """Return what a run's result may depend on: Python, platform, processor count and package versions."""
+    """Return as text what a result may depend on: Python, platform, number of processors, versions of packages."""
     lines = [f"python {sys.version.split()[0]}", f"platform {platform.platform()}", f"cores {usable_cores()}"]
     lines += [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
     return "\n".join(lines) + "\n"
 
 
 def git_diff() -> str:
-    """Return what the checkout that holds this package changes against its commit; empty when clean or no checkout."""
+    """Return the uncommitted changes of the checkout that holds this package, empty without changes or checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""

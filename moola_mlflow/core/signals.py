@@ -13,14 +13,14 @@ from types import FrameType
 
 # One Ctrl-C at the launcher reaches the child as SIGINT and, a quarter of a second later, SIGTERM.
 SAME_PRESS_S = 1.0
-# A closed terminal sends SIGHUP; Windows has none.
+# A closed terminal sends SIGHUP. Windows does not have it.
 HANDLED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):
-    """The process was asked to stop; ``exit_code`` is 128 plus the signal's number.
+    """A signal asked the process to stop. ``exit_code`` is 128 plus the signal's number.
 
-    A BaseException like KeyboardInterrupt, so that no ``except Exception`` on the way swallows it.
+    It is a BaseException like KeyboardInterrupt, so that no ``except Exception`` catches it.
     """
 
     def __init__(self, signum: int) -> None:
@@ -33,23 +33,23 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Turns the first signal into ``Interrupted``, at once or, inside ``deferred``, when its end is reached.
+    """Turns the first signal into ``Interrupted``: at once, or at the end of ``deferred``.
 
     A second SIGINT more than a second after the first leaves at once.
     """
 
     current: Interrupts | None = None
-    """The one whose handlers are installed."""
+    """The object whose handlers are installed."""
 
     def __init__(self, *, watch_parent: bool = False) -> None:
         self.first: int | None = None
         self._pending: int | None = None
         self._depth = 0
         self.parent = os.getppid() if watch_parent else None
-        """The process that waits for this one, where it is watched."""
+        """The process that waits for this one, if it is watched."""
 
     def install(self) -> None:
-        """Handle the signals from now on; outside the main thread, where Python cannot, do nothing."""
+        """Handle the signals from now on. Outside the main thread do nothing, because Python cannot."""
         if threading.current_thread() is not threading.main_thread():
             return
         Interrupts.current = self
@@ -63,7 +63,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only note a signal while inside; a loop asks ``reason`` after each step. Raises at the end what was noted."""
+        """Inside this block only note a signal, for ``reason``. Raise ``Interrupted`` at the end of the block."""
         self._depth += 1
         try:
             yield
@@ -92,8 +92,10 @@ class Interrupts:
             self._pending = signum
 
     def _leave_at_second(self, reader: socket.socket, tell: socket.socket) -> None:
-        """Leave at a second SIGINT, from a thread: the main one handles none while it waits in a call into C, which a
-        dead file system or peer never ends. ``tell`` is kept open for as long as Python writes signals to it.
+        """Exit at a second SIGINT.
+
+        This runs in a thread. The main thread handles no signal while it waits in C, for example for a dead file system
+        or peer. ``tell`` stays open as long as Python writes signals to it.
         """
         first_at = None
         while byte := reader.recv(1):
@@ -105,9 +107,9 @@ class Interrupts:
 
 
 def undisturbed() -> AbstractContextManager[None]:
-    """Hold a first signal back while a run is opened or ended, so that its status is never left half written.
+    """Defer a first signal while a run is opened or ended, so that its status is never half written.
 
-    Signals come to the main thread alone: in any other there is nothing to hold back, nor anybody to raise it to.
+    Signals reach the main thread alone. In another thread there is nothing to defer.
     """
     main = threading.current_thread() is threading.main_thread()
     return Interrupts.current.deferred() if Interrupts.current and main else nullcontext()

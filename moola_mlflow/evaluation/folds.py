@@ -71,9 +71,9 @@ def make_folds(labels: LabelledSet, groups: np.ndarray, cv: CvConfig, seed: int)
     Windows of one group stay together. With times, a training window is purged if its span overlaps a test span or if
     it starts within the embargo after one. The instrument does not matter: the same minutes of two contracts are the
     same market twice. ``stratified`` folds have each class in proportion; every test window then costs its neighbours.
-    ``time`` folds are contiguous blocks of the time-ordered groups, and their boundaries move with seed and repeat:
-    only windows at the edges of blocks are purged, and classes are as even as the order allows. ``auto`` means ``time``
-    if the labels have times.
+    ``time`` folds are contiguous blocks of the time-ordered groups. Their boundaries move with seed and repeat. Only
+    windows at the edges of blocks are purged, and classes are as even as the order allows. ``auto`` means ``time`` if
+    the labels have times.
 
     Shapes: groups int [N].
     Raises: UserError with the arithmetic if a class or the groups are too few, or a training part lacks a class.

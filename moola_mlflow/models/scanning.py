@@ -1,7 +1,7 @@
 """Scan bars with a detector: read every window once, keep hits above thresholds, and of overlapping hits the best.
 
-A detector names a class and a span in every window, even if there is no pattern: it was trained on windows that hold
-one, and knows no "nothing here" unless the labels had that class. Only the thresholds keep such hits out. The class is
+A detector names a class and a span in every window, even if there is no pattern. It was trained on windows that hold
+one, and it has no class "nothing here" unless the labels had it. Only the thresholds keep such hits out. The class is
 read from the bars around the span, so a span at the edge of a window is left to the next window.
 
 Shape legend: N windows, H hits.

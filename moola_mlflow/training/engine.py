@@ -1,9 +1,9 @@
 """One step of training: the gradients of a batch, computed whole or in parts.
 
 With one part a batch goes through the encoder in one pass. With several, its rows are split over threads and
-processes. The loss is a function of errors summed over the batch, so every part runs its rows forward, the sums give
-the loss, and every part takes the gradient by the sums backward. Gradients are summed in a fixed order: the same number
-of parts gives the same bits on any machine, and another number differs only by the rounding of a sum.
+processes. The loss is a function of errors summed over the batch. So every part runs its rows forward, and the sums of
+all parts give the loss. Then every part takes the gradient by the sums backward. Gradients are summed in a fixed order:
+the same number of parts gives the same bits on any machine, and another number differs only by the rounding of a sum.
 
 If memory runs out, a part is cut into micro-batches. Their forward passes are computed again one by one on the way
 back: the same step, in less memory and a third more time.

@@ -1,5 +1,5 @@
 """The configuration.
 
-``base`` holds what sections have in common, one module for each room its sections, ``commands`` the sections of each
-command, and ``presets`` the way from a preset and the command line to a configuration.
+``base`` has what all sections share. Each room has a module with its sections. ``commands`` lists the sections of each
+command, ``presets`` reads preset files, and ``resolve`` makes a command's configuration from presets and overrides.
 """

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 MAX_YAML_NODES = 20_000
 """Values that a preset may hold once its references are followed: nested references can grow without limit."""
 MAX_DIGITS = 300
-"""Python refuses to print whole numbers of more than some thousand digits, even in an error message."""
+"""Python refuses to print integers of more than some thousand digits, even in an error message."""
 
 
 def current_name(text: str) -> str:
-    """Return the name of an objective, or of a head's inputs, as it is now: up to version 0.1 `price_path` was `path`.
+    """Return today's name of an objective or of a head's inputs. Up to version 0.1 `price_path` was `path`.
 
     >>> current_name("price_path+0.5*masked")
     'price_path+0.5*masked'

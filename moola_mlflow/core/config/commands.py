@@ -201,4 +201,4 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "sync": NoKeys,
     "doctor": NoKeys,
 }
-"""The configuration of every command; a sweep reads that of the command which its trials run."""
+"""The configuration of every command. A sweep has one for each command that its trials may run."""

@@ -56,5 +56,5 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def merge_presets(below: Mapping[str, Mapping[str, Any]], above: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the keys of two presets; a key in both takes the value of ``above``."""
+    """Return the keys of two presets. A key in both has the value of ``above``."""
     return {name: {**below.get(name, {}), **above.get(name, {})} for name in {**below, **above}}

@@ -1,4 +1,4 @@
-"""From a preset and the user's overrides to a command's configuration, and the messages if that fails.
+"""Make a command's configuration from a preset and the user's overrides, or explain what is wrong with them.
 
 Order of precedence: preset < dotted key < short parameter.
 """
@@ -44,12 +44,12 @@ def readers_of(key: str) -> list[str]:
 
 
 def make_config(keys: type[Keys], preset: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> Keys:
-    """Lay dotted overrides over a preset and return the configuration of a command.
+    """Return the configuration of a command: a preset, and dotted overrides over it.
 
     A preset may hold keys of other commands, which are ignored; overrides may not. An override of ``None`` or ``""``
     is unset; the text ``none`` sets an optional key to null.
 
-    Raises: UserError naming the key, the value, what is allowed and the nearest valid key.
+    Raises: UserError with the key, the value, what is allowed and the nearest valid key.
     """
     valid, everywhere = dotted_keys(keys), every_key()
     flat = {f"{section}.{key}": value for section, given in preset.items() for key, value in given.items()}
@@ -72,7 +72,7 @@ def make_config(keys: type[Keys], preset: Mapping[str, Mapping[str, Any]], overr
 
 
 def check_known(given: Mapping[str, Any], valid: Iterable[str]) -> None:
-    """Refuse a key that is not valid. Raises: UserError naming the nearest one."""
+    """Refuse a key that is not valid. Raises: UserError with the nearest one."""
     for key, value in given.items():
         if key not in valid:
             raise UserError(
@@ -88,7 +88,7 @@ def _explain(error: Any, valid: Mapping[str, Any]) -> str:
     if key not in valid:  # a rule over a whole section
         return f"{key}: {error['msg'].removeprefix('Value error, ')}"
     field = valid[key]
-    if len(error["loc"]) > 2:  # inside a mapping or a list: what was expected there is in pydantic's words
+    if len(error["loc"]) > 2:  # inside a mapping or a list: pydantic's message says what is expected
         inner = ".".join(str(part) for part in error["loc"][2:])
         return f"{key}, {inner}: {error['msg'].removeprefix('Value error, ')} (given {_shown(error['input'])})"
     text = f"{key}={_shown(error['input'])}: {error['msg']}; allowed: {allowed_values(field)}"
