@@ -143,7 +143,7 @@ def baseline_methods(folder: Path) -> dict[str, Callable[[LabelledSet], Method]]
 
     def as_inputs(labels: LabelledSet) -> Method:
         values, turned = (rule_outputs(marks, labels.ohlc.shape[1]) for marks in outputs(labels, RULES))
-        return LinearReader("outputs", HeadInputs(values, turned))
+        return HeadMethod("outputs", HeadInputs(values, turned), HeadSettings())
 
     methods: dict[str, Callable[[LabelledSet], Method]] = {
         "price-path features, span head": head(None, "price_path"),
@@ -155,7 +155,7 @@ def baseline_methods(folder: Path) -> dict[str, Callable[[LabelledSet], Method]]
         ),
         "random encoder with the same inputs, span head": head(fresh_copy(first, 17), "encoding"),
         "encoder trained on rules, span head": head(first, "encoding"),
-        f"outputs of {RULES} rules, linear reader": as_inputs,
+        f"outputs of {RULES} rules, span head": as_inputs,
         "best single rule of 256": lambda labels: BestRule("rule", outputs(labels, 256)[0]),
     }
     if path is not None:
