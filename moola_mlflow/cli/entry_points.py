@@ -108,6 +108,15 @@ ENTRY_POINTS = {
             ".pt); not set: no comparison."
         },
     ),
+    "rules": EntryPoint(
+        "labelling rules: which there are, and how often each finds something",
+        ("bars", "out", "config"),
+        (
+            "moola rules --bars bars.parquet --bars.instrument front --out rules",
+            "moola rules --objective.family broad --objective.num_rules 96 --objective.rules_seed 1",
+        ),
+        own={"out": Argument("Folder that gets rules.csv and rules.html too; not set: the run alone has them.")},
+    ),
     "label": EntryPoint(
         "weak labels from bars, by a rule",
         ("bars", "n", "out", "seed", "config"),

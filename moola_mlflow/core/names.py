@@ -45,6 +45,9 @@ class Metrics:
     FEW_SHOT = "rules/few_shot"
     FEW_SHOT_RANDOM = "rules/few_shot_random"
     FEW_SHOT_GAIN = "rules/few_shot_gain"
+    RULES_DRAWN = "rules/drawn"
+    RULES_FOUND = "rules/found"
+    RULES_WINDOWS = "rules/windows"
 
     # Data: bars, windows, features, labels.
     BARS = "bars/bars"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.rules import (
         FAMILIES,
+        OUTCOMES,
         RULES,
         SELECTORS,
         DrawnRule,
@@ -41,6 +42,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "FAMILIES",
             "DrawnRule",
             "Marked",
+            "OUTCOMES",
             "RULES",
             "Rule",
             "RuleWindows",

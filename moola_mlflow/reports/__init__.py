@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         pretrain_note,
         score_encoder,
     )
+    from moola_mlflow.reports.rules_report import RulesReport
     from moola_mlflow.reports.run_report.build import build_report, find_report_subject
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -76,6 +77,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "plots.training": ("curves_figure", "lr_figure", "reconstruction_figure"),
         "pretrain_results": ("Results", "encoder_card", "encoder_version_tags", "pretrain_note", "score_encoder"),
+        "rules_report": ("RulesReport",),
         "run_report.build": ("build_report", "find_report_subject"),
     },
 )

@@ -129,6 +129,8 @@ class Artifacts:
     QUALITY = "features/quality.json"
     QUALITY_TABLE = "features/quality_table.json"
     QUALITY_FIGURE = "figures/feature_quality.png"
+    RULES_TABLE = "rules.csv"
+    RULES_PAGE = "rules.html"
     LABELS_TABLE = "labels_table.json"
 
     # Pre-training.

@@ -20,7 +20,13 @@ from moola_mlflow.core.config.evaluation import (
 )
 from moola_mlflow.core.config.features import FeaturesConfig
 from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
-from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, EncoderSizeConfig, ObjectiveConfig
+from moola_mlflow.core.config.models import (
+    DetectConfig,
+    DrawnRulesConfig,
+    EncoderConfig,
+    EncoderSizeConfig,
+    ObjectiveConfig,
+)
 from moola_mlflow.core.config.sweep import SweepConfig
 from moola_mlflow.core.config.tracking import ExperimentConfig, RegistryConfig, TrackingConfig
 from moola_mlflow.core.config.training import (
@@ -78,6 +84,15 @@ class FeaturesKeys(CommandKeys):
     windows: CutWindowsConfig = Field(default_factory=CutWindowsConfig)
     finetune: GivenEncoderConfig = Field(default_factory=GivenEncoderConfig)
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
+
+
+class RulesKeys(CommandKeys):
+    """The keys of rules."""
+
+    bars: BarsConfig = BarsConfig()
+    objective: DrawnRulesConfig = DrawnRulesConfig()
+    windows: WindowLengthConfig = WindowLengthConfig()
+    tracking: ExperimentConfig = ExperimentConfig()
 
 
 class LabelKeys(CommandKeys):
@@ -189,6 +204,7 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "main": TourKeys,
     "data": DataKeys,
     "features": FeaturesKeys,
+    "rules": RulesKeys,
     "label": LabelKeys,
     "pretrain": PretrainKeys,
     "finetune": FinetuneKeys,

@@ -30,7 +30,18 @@ class EncoderConfig(EncoderSizeConfig):
     """What the encoder reads at each step: the features, the price-path features, or both."""
 
 
-class ObjectiveConfig(Section):
+class DrawnRulesConfig(Section):
+    """Which labelling rules are drawn."""
+
+    num_rules: int = Field(256, ge=2, le=2**16)
+    """Number of random labelling rules that the objective `rules` learns to imitate."""
+    family: Literal["strict", "broad", "ultra"] = "strict"
+    """Rules to draw from; broad adds rules that search as the sample's labels do, ultra leaves kinds out."""
+    rules_seed: int = Field(0, ge=0, lt=2**32)
+    """Seed that draws the rules; it is not trainer.seed."""
+
+
+class ObjectiveConfig(DrawnRulesConfig):
     """What the encoder learns in pre-training."""
 
     name: str = "masked"
@@ -51,12 +62,6 @@ class ObjectiveConfig(Section):
     """Units of the loss: z-scored features (z) or raw features (raw, as published)."""
     jitter_sigma: float = Field(0.03, ge=0)
     """Gaussian noise on the input in training, in z units; the target stays clean."""
-    num_rules: int = Field(256, ge=2, le=2**16)
-    """Number of random labelling rules that the objective `rules` learns to imitate."""
-    family: Literal["strict", "broad", "ultra"] = "strict"
-    """Rules to draw from; broad adds rules that search as the sample's labels do, ultra leaves kinds out."""
-    rules_seed: int = Field(0, ge=0, lt=2**32)
-    """Seed that draws the rules; it is not trainer.seed."""
     rules_per_step: int = Field(32, ge=1, le=2**16)
     """Rules that one step trains, drawn again for each step."""
 

@@ -31,7 +31,10 @@ PACKAGE = "moola-mlflow"
 LITTLE_DISK_BYTES = 2e9
 NEVER_BEGAN_S = 600
 """Age at which a RUNNING run counts as dead, if the launcher made it and no process of this project touched it."""
-WITH_ARTIFACTS = ("main", "data", "features", "label", "pretrain", "finetune", "sweep", "promote", "detect", "compare")
+WITH_ARTIFACTS = (
+    *("main", "data", "features", "rules", "label"),
+    *("pretrain", "finetune", "sweep", "promote", "detect", "compare"),
+)
 """Commands whose finished runs always have artifacts. A trial has some only if it was the best so far."""
 NEWEST = 500
 """Number of runs that are checked."""

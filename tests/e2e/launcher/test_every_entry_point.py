@@ -128,6 +128,12 @@ def check_features(world: World, ended: Ended) -> None:
     assert "no feature refused" in ended.said
 
 
+def check_rules(world: World, ended: Ended) -> None:
+    rows = pd.read_csv(ended.out / "rules" / "rules.csv")
+    assert len(rows[rows["selector"].notna()]) == ended.run.data.metrics["rules/drawn"] == 8
+    assert world.store.artifact(ended.run, "rules.html").stat().st_size > 20_000
+
+
 def check_label(world: World, ended: Ended) -> None:
     labels, run = read_labels(ended.out / "labels.parquet"), ended.run
     assert labels.weak
@@ -217,6 +223,9 @@ CASES = {
         check_data,
     ),
     "features": Case(lambda world, out: world.front, check_features),
+    "rules": Case(
+        lambda world, out: {**world.front, "objective.num_rules": "8", "out": str(out / "rules")}, check_rules
+    ),
     "label": Case(
         lambda world, out: {**world.front, "n": "174", "out": str(out / "labels.parquet"), "seed": "3"}, check_label
     ),
