@@ -136,7 +136,7 @@ ENTRY_POINTS = {
         ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "gates"),
         (
             "moola pretrain --bars bars.parquet --bars.instrument front --epochs 20 --encoder.hidden 64",
-            "moola pretrain --config configs/path.yaml --seed 23  # the recommended objective",
+            "moola pretrain --config configs/rules.yaml --seed 23  # the recommended objective",
             "moola pretrain --resume auto  # go on after a Ctrl-C, a kill or a power cut",
             "mlflow run . -e pretrain -P bars=bars.parquet -P epochs=20",
         ),

@@ -128,10 +128,10 @@ def next_step(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
     if not missed:
         return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
     cures = {
-        "identity": "use an encoder whose objective hides what it asks for (configs/path.yaml)",
+        "identity": "use an encoder whose objective does not show it the answer (configs/rules.yaml)",
         "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
     }
-    gain = "pre-train an encoder (configs/path.yaml) or use none (`-P finetune.inputs=price_path`)"
+    gain = "pre-train an encoder (configs/rules.yaml) or use none (`-P finetune.inputs=price_path`)"
     if evidence.same_inputs:  # otherwise the detector uses no encoder already
         cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
     cures |= {

@@ -29,8 +29,8 @@ from moola_mlflow.models import Encoder, describe_encoder, describe_training
 from moola_mlflow.tracking import Metrics, VersionTags
 from moola_mlflow.training import Trainer
 
-PATH = "configs/path.yaml"
-"""The preset whose encoders have met the probe's gate."""
+RECOMMENDED = "configs/rules.yaml"
+"""The preset whose encoders give better detectors than the price-path features."""
 
 
 @dataclass(frozen=True)
@@ -247,19 +247,24 @@ def _next(config: TrainingKeys, uri: str, passed: bool) -> str:
     if passed:
         python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
         return f"Next: {markdown_code(launcher_command('finetune', {'encoder': uri}))}, or in Python {python}"
-    why = " (train longer, or on more bars)" if config.objective.name == "price_path" else ""
-    better = better_encoder_command(config.objective.name, config.trainer.epochs, config.bars.model_dump(mode="json"))
-    return f"Next{why}: {markdown_code(better)}"
+    trainer, why, longer = config.trainer, "", {}
+    if config.objective.name == "rules":
+        why = " (train longer, or on more bars)"
+        longer = {"trainer.steps": 2 * trainer.steps} if trainer.steps else train_longer(trainer.epochs)
+    return f"Next{why}: {markdown_code(better_encoder_command(config.bars.model_dump(mode='json'), longer))}"
 
 
-def better_encoder_command(objective: str, epochs: int | None, bars: Mapping[str, Any]) -> str:
-    """Return the command that may make a better encoder on the same bars.
+def train_longer(epochs: int) -> dict[str, Any]:
+    """Return the keys that train a preset for twice as many epochs, whatever it counts in."""
+    return {"trainer.steps": "none", "epochs": 2 * epochs}
 
-    It trains the price_path objective, and for longer if the run trained that one already. ``bars`` is section
-    ``bars`` of the run's configuration.
+
+def better_encoder_command(bars: Mapping[str, Any], further: Mapping[str, Any]) -> str:
+    """Return the command that may make a better encoder on the same bars: the recommended preset and further keys.
+
+    ``bars`` is section ``bars`` of the run's configuration.
     """
-    longer = {"epochs": 2 * epochs} if objective == "price_path" and epochs else {}
-    return launcher_command("pretrain", {"config": PATH, **longer, **bars_parameters(bars)})
+    return launcher_command("pretrain", {"config": RECOMMENDED, **further, **bars_parameters(bars)})
 
 
 def bars_parameters(bars: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moola_mlflow.reports.pretrain_results import bars_parameters, better_encoder_command, launcher_command
+from moola_mlflow.reports.pretrain_results import (
+    RECOMMENDED,
+    bars_parameters,
+    better_encoder_command,
+    launcher_command,
+    train_longer,
+)
 from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
 
 PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
@@ -47,7 +53,7 @@ def next_steps(
         why = "A rule made the labels. Only labels by people show what the detector is worth."
         steps.append(Step(why, f"{finetune} -P labels=my_labels.parquet"))
     if p.sample:
-        own = "mlflow run . -e pretrain -P config=configs/path.yaml -P bars=my_bars.parquet"
+        own = f"mlflow run . -e pretrain -P config={RECOMMENDED} -P bars=my_bars.parquet"
         steps.append(Step("The bars are synthetic. Train on your own bars.", own))
     if len(done) > 1:
         ids = ",".join(tuned.run_id for tuned in done[-4:])
@@ -71,12 +77,11 @@ def _complete(run_id: str, p: Pretrained) -> Step:
 
 
 def _better_encoder(p: Pretrained) -> list[Step]:
-    probe = p.gate("probe_r2_gain")
-    missed = probe is not None and not probe.passed
-    if p.identity or (missed and p.objective != "price_path"):
-        why = "The encoder adds too little. Pre-train one with configs/path.yaml."
-        return [Step(why, better_encoder_command("", None, p.bars))]
+    missed = any(gate is not None and not gate.passed for gate in map(p.gate, ("probe_r2_gain", "few_shot_gain")))
+    if p.identity or (missed and p.objective != "rules"):
+        why = f"The encoder adds too little. Pre-train one with {RECOMMENDED}."
+        return [Step(why, better_encoder_command(p.bars, {}))]
     if missed and p.epochs_planned:
-        why = "The encoder misses the probe's gate. Train longer, or on more bars."
-        return [Step(why, better_encoder_command(p.objective, p.epochs_planned, p.bars))]
+        why = "The encoder misses the gate of fresh rules. Train longer, or on more bars."
+        return [Step(why, better_encoder_command(p.bars, train_longer(p.epochs_planned)))]
     return []

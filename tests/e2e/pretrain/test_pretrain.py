@@ -232,7 +232,7 @@ def test_missed_gates_are_in_tag_note_and_artifact_with_what_to_do_instead(train
     assert version.tags["gates"].startswith(f"failed: {missed}")
     note = run.data.tags["mlflow.note.content"]
     assert f"**Gates missed:**\n\n- {missed}" in note
-    assert "Next: `mlflow run . -e pretrain -P config=configs/path.yaml -P bars.sample_bars=12000`" in note
+    assert "Next: `mlflow run . -e pretrain -P config=configs/rules.yaml -P bars.sample_bars=12000`" in note
     assert "EXCELLENT" not in note
     assert "WARNING" not in note
 

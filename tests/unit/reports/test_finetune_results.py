@@ -121,7 +121,7 @@ GOOD = Gate("f1_macro", 0.7, 0.6, ">=")
         (("ece",), "models:/d/3", "label more windows (a perfectly calibrated detector averages"),
         (("recall/up",), "models:/d/3", "before it can be promoted: label more of that class"),
         (("delta_joint_success_at_3_lo",), "models:/d/3", "use none (`-P finetune.inputs=price_path`)"),
-        (("identity", "f1_macro"), "models:/d/3", "configs/path.yaml); label more windows, or compare"),
+        (("identity", "f1_macro"), "models:/d/3", "configs/rules.yaml); label more windows, or compare"),
     ],
 )
 def test_promotion_is_offered_where_every_gate_is_met(

@@ -17,14 +17,16 @@ def test_next_steps_are_what_the_figures_ask_for() -> None:
     finetune = "mlflow run . -e finetune -P encoder=models:/e/1"
     phase2 = f"{finetune} -P config=configs/phase2.yaml"
     assert commands(DONE) == [finetune, phase2]
-    path = "mlflow run . -e pretrain -P config=configs/path.yaml"
-    assert commands(replace(DONE, gates=(MISSED_PROBE,)))[0] == path
+    rules = "mlflow run . -e pretrain -P config=configs/rules.yaml"
+    assert commands(replace(DONE, gates=(MISSED_PROBE,)))[0] == rules
     own = {"path": "my bars.parquet", "instrument": "front", "stamp": "start", "sample_bars": 200_000}
-    carried = f"{path} -P bars='my bars.parquet' -P bars.instrument=front"
+    carried = f"{rules} -P bars='my bars.parquet' -P bars.instrument=front"
     assert commands(replace(DONE, gates=(MISSED_PROBE,), bars=own))[0] == carried
-    assert commands(Pretrained("FAILED", bars=own)) == [carried.replace(" -P config=configs/path.yaml", "")]
-    longer = commands(replace(DONE, gates=(MISSED_PROBE,), objective="price_path"))[0]
-    assert longer.endswith("-P config=configs/path.yaml -P epochs=10")
+    assert commands(Pretrained("FAILED", bars=own)) == [carried.replace(" -P config=configs/rules.yaml", "")]
+    assert commands(replace(DONE, gates=(MISSED_PROBE,), objective="price_path"))[0] == rules
+    few = replace(MISSED_PROBE, name="few_shot_gain")
+    longer = commands(replace(DONE, gates=(few,), objective="rules"))[0]
+    assert longer.endswith("-P config=configs/rules.yaml -P trainer.steps=none -P epochs=10")
     sure = tuned((0.1, 0.2), (0.1, 0.2))
     both = (sure, replace(sure, kind="unfrozen", run_id="other"))
     assert commands(DONE, *both) == ["mlflow run . -e compare -P run_ids=id,other"]

@@ -42,21 +42,23 @@ def test_an_encoder_that_meets_its_gates_is_fine_tuned() -> None:
     assert next_words(MET, "models:/my encoder/3")[-1] == "encoder=models:/my encoder/3"
 
 
-def test_one_that_misses_them_is_trained_on_the_same_bars_with_the_path_objective() -> None:
+def test_one_that_misses_them_is_trained_on_the_same_bars_on_rules() -> None:
     bars = {"bars__path": "my bars; rm -rf ~.parquet", "bars__instrument": "front", "bars__timezone": "Europe/Berlin"}
     assert next_words(MISSED, **bars, bars__stamp="end", bars__repair="refuse") == [
-        *("mlflow", "run", ".", "-e", "pretrain", "-P", "config=configs/path.yaml"),
+        *("mlflow", "run", ".", "-e", "pretrain", "-P", "config=configs/rules.yaml"),
         *("-P", "bars=my bars; rm -rf ~.parquet", "-P", "bars.instrument=front"),
         *("-P", "bars.timezone=Europe/Berlin", "-P", "bars.stamp=end"),
     ]
-    assert next_words(MISSED)[-1] == "config=configs/path.yaml"
+    assert next_words(MISSED)[-1] == "config=configs/rules.yaml"
 
 
 @pytest.mark.parametrize("bars", ["sample", "mine.parquet"])
-def test_a_path_objective_that_misses_them_is_not_trained_the_same_way_again(bars: str) -> None:
-    words = next_words(MISSED, objective__name="path", trainer__epochs=24, bars__path=bars)
-    assert "epochs=48" in words
+def test_one_trained_on_rules_that_misses_them_is_trained_for_longer(bars: str) -> None:
+    words = next_words(MISSED, objective__name="rules", trainer__steps=4000, bars__path=bars)
+    assert "trainer.steps=8000" in words
     assert ("bars=mine.parquet" in words) == (bars != "sample")
+    words = next_words(MISSED, objective__name="rules", trainer__epochs=24)
+    assert {"trainer.steps=none", "epochs=48"} <= set(words)
 
 
 @pytest.mark.parametrize(
