@@ -27,7 +27,7 @@ NOT_SEARCHABLE = ("sweep", "tracking", "registry", "runtime", "gates")
 """Sections that change nothing about what is trained."""
 HUBER_SCALE = ("bars.", "features.", "windows.", "split.", "objective.")
 """Keys that define the targets and windows of the validation Huber: its values do not compare across them."""
-FEW_SHOT_SCALE = ("bars.", "windows.", "split.", "objective.name", "objective.family", "objective.rules_seed")
+FEW_SHOT_SCALE = ("bars.", "windows.", "split.", "objective.name", "objective.family")
 """Keys that define the windows and the fresh rules of the few-shot loss."""
 Params = dict[str, Any]
 """Values by dotted keys."""

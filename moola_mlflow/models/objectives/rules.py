@@ -27,8 +27,8 @@ from moola_mlflow.models.objectives.rule_targets import RuleTargets, as_tensor, 
 from moola_mlflow.models.task_heads import NUM_CLASSES, NUM_PARTS, TaskHeads
 from moola_mlflow.windows import Batch
 
-FRESH = 1_000_003
-"""The fresh rules of the few-shot loss have the seed of the rules plus this number."""
+FRESH = 2**32
+"""Seed of the fresh rules, which no training draws: the same for all runs, so that their few-shot losses compare."""
 
 
 class Rules(Objective):
@@ -53,7 +53,7 @@ class Rules(Objective):
         self.classes = nn.Parameter(torch.randn(num_rules, NUM_CLASSES, size) * size**-0.5)
         self.class_bias = nn.Parameter(torch.zeros(num_rules, NUM_CLASSES))
         self.rule_targets: RuleTargets | None = None
-        self.few_shot = FewShot(family, seed + FRESH)
+        self.few_shot = FewShot(family, FRESH)
         self.frequencies: list[Tensor] = []
         """Log share of each start, end and class among a rule's targets. Shapes: [K, T], [K, T], [K, 3]."""
 

@@ -1,0 +1,71 @@
+"""The tables of docs/explanation/rules.md, from the results of rules_study.py and rules_gate.py.
+
+python -m benchmarks.science.rules_tables
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moola_mlflow.core import markdown_table
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+BASELINE = "price-path features, span head"
+JOINT = "joint_success_at_3"
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:+.3f} ({value['lo']:+.3f} to {value['hi']:+.3f})"
+
+
+def _name(row: dict[str, Any]) -> str:
+    bars = "" if row["bars"] == "sample" else ", real ES bars"
+    return f"labeller {row['labeller']}, {row['labels']} labels{bars}"
+
+
+def main_table(rows: list[dict[str, Any]]) -> str:
+    """Return what the prior reader and price-path features score, and the lines that were set before."""
+    cells = []
+    for row in rows:
+        line = f"{row['line']:.2f}, {'met' if row['met'] else 'missed'}" if "line" in row else ""
+        lowest, highest = min(row["joint_by_encoder"]), max(row["joint_by_encoder"])
+        cells.append((
+            _name(row), row["windows"], f"{row[f'{JOINT}_baseline']['mean']:.3f}",
+            f"{row[JOINT]['mean']:.3f} ({lowest:.3f} to {highest:.3f})", _interval(row[f"{JOINT}_gain"]), line,
+            f"{row['ece_without_temperature']:.3f}",
+        ))  # fmt: skip
+    heads = ("labels", "windows", BASELINE, "prior reader", "gain", "line", "ECE without temperature")
+    return markdown_table(heads, cells)
+
+
+def baseline_table(rows: list[dict[str, Any]]) -> str:
+    """Return Joint@3 of each baseline and, in brackets, by how much the prior reader scores more."""
+    names = [name for name in rows[0]["baselines"] if name != BASELINE]
+    cells = []
+    for row in rows:
+        own = [row["baselines"][name] for name in names]
+        cells.append((_name(row), *(f"{one[JOINT]['mean']:.3f}, {_interval(one[f'{JOINT}_gain'])}" for one in own)))
+    return markdown_table(("labels", *names), cells)
+
+
+def gate_table(rows: list[dict[str, Any]]) -> str:
+    """Return the label-free figures of each length of training, and the gain over price-path features."""
+    cells = [
+        (row["steps"], f"{row['few_shot_gain']:.2f}", f"{row['probe_r2_gain']:+.3f}",
+         *(_interval(row["joint_gain"][labeller]) for labeller in ("1", "2")))
+        for row in rows
+    ]  # fmt: skip
+    heads = ("steps", "few-shot gain", "probe gain", "Joint@3 over price-path features, labeller 1", "labeller 2")
+    return markdown_table(heads, cells)
+
+
+def tables() -> list[str]:
+    """Return all tables of the page."""
+    study, gate = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in ("rules_study", "rules_gate"))
+    return [main_table(study["rows"]), baseline_table(study["rows"]), gate_table(gate["rows"])]
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables()))
