@@ -1,11 +1,11 @@
 """Which gain in few-shot loss should an encoder trained on rules show before it is promoted?
 
-The rule was written before the first run; that run measured each encoder on fresh rules of its own seed, and the level
-depended on them, so fresh rules became the same for all and it ran again. The limit of the gate ``few_shot_gain`` lies halfway between the largest gain of an
-encoder that does not beat the price-path features and the smallest gain of one that does, rounded down to a quarter.
-An encoder beats them where the 95 % interval of the paired difference in Joint@3 lies above 0 for labellers 1 and 2,
-with 174 labels. Encoders differ in how long they train: a whole one-cycle schedule of each number of steps. The gain
-in the probe's R2, the gate of other objectives, stands beside it.
+The rule was written before the first run. That run measured each encoder on fresh rules of its own seed, and the level
+depended on them; so fresh rules became the same for all, and it ran again. The limit of the gate ``few_shot_gain`` lies
+halfway between the largest gain of an encoder that does not beat the price-path features and the smallest gain of one
+that does, rounded down to a quarter. An encoder beats them where the 95 % interval of the paired difference in Joint@3
+lies above 0 for labellers 1 and 2, with 174 labels. Encoders differ in how long they train: a whole one-cycle schedule
+of each number of steps. The gain in the probe's R2, the gate of other objectives, stands beside it.
 
 Seeds of development: training seed 41 with rules of seed 5, labels of seeds 41,001 and 42,001. The confirming study,
 rules_study.py, uses none of them.
