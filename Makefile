@@ -22,8 +22,9 @@ pretrain: .venv/.ready ## pre-train on the sample bars; more with ARGS="-P epoch
 test: .venv/.ready ## the fast tests
 	$(PYTEST) -m "not slow" $(ARGS)
 
+# One worker more than there are cores: these tests wait for servers, signals and disks.
 test-slow: .venv/.ready ## the slow tests: full size, fault injection; a file by one worker, for its tests share stores
-	$(PYTEST) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
+	$(PYTEST) -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 test-all: .venv/.ready ## all tests
 	$(PYTEST) $(ARGS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -23,6 +24,7 @@ import git
 import jinja2
 import markdown_it
 import matplotlib.backends.backend_agg
+import matplotlib.figure
 import matplotlib.pyplot
 import mlflow
 import mlflow.cli
@@ -34,6 +36,7 @@ import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
 import mlflow.system_metrics.system_metrics_monitor
 import mlflow.tracking.fluent
+import mlflow.utils.requirements_utils
 import numpy
 import numpy.testing
 import optuna
@@ -66,6 +69,8 @@ LARGEST_REQUEST = 200_000
 
 def serve(asked: socket.socket) -> None:
     """Run each command that comes, in a copy of this process, until the tests' process has closed the socket."""
+    mlflow.utils.requirements_utils._init_modules_to_packages_map()  # what is installed: a second for each model
+    matplotlib.figure.Figure().savefig(io.BytesIO())  # fonts are found
     assert threading.active_count() == 1, "a copy has only the thread that made it"
     gc.collect()
     gc.freeze()  # copies share these pages, and need not look through them

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import mlflow
@@ -13,6 +12,7 @@ import pytest
 import torch
 from harness import QUICK, ROOT, SMOKE, Store, ask_elsewhere, note_of
 from safetensors.torch import load_file
+from warm_process import run_python
 
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.times import utc
@@ -345,13 +345,8 @@ def test_a_store_that_does_not_work_is_named_without_a_traceback(tmp_path: Path,
     if content is not None:
         store.folder.mkdir()
         (store.folder / "mlflow.db").write_bytes(content * 1000)
-    done = subprocess.run(
-        store.command("features", {"bars.sample_bars": "12000"}, launcher=False),
-        cwd=tmp_path,
-        env=store.environment,
-        capture_output=True,
-        text=True,
-    )
+    words = store.command("features", {"bars.sample_bars": "12000"}, launcher=False)
+    done = run_python(words[1:], tmp_path, store.environment)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "the tracking store 'sqlite:///" in done.stderr.splitlines()[-1]
 
