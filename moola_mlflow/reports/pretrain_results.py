@@ -247,7 +247,8 @@ def _next(config: TrainingKeys, uri: str, passed: bool) -> str:
     if passed:
         python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
         return f"Next: {markdown_code(launcher_command('finetune', {'encoder': uri}))}, or in Python {python}"
-    trainer, why, longer = config.trainer, "", {}
+    trainer, why = config.trainer, ""
+    longer: dict[str, Any] = {}
     if config.objective.name == "rules":
         why = " (train longer, or on more bars)"
         longer = {"trainer.steps": 2 * trainer.steps} if trainer.steps else train_longer(trainer.epochs)
