@@ -52,3 +52,15 @@ def test_peers_train_alike_and_are_compared_within_a_round(tmp_path: Path) -> No
     assert all(
         run[0][key] > 0 for run in result["runs"].values() for key in ("whole", "steady", "per_cpu_s", "peak_mb")
     )
+
+
+def test_the_cost_of_rules_is_the_share_of_a_step_that_is_not_the_encoder(tmp_path: Path) -> None:
+    said, result = smoke("rules_cost", tmp_path / "c.json")
+    assert "Share of the objective: " in said
+    assert (result["about"]["hidden"], result["about"]["precision"], result["about"]["threads"]) == (8, "fp32", 1)
+    assert len(result["runs"]) == 2
+    for run in result["runs"]:
+        assert run["share"] == pytest.approx(1 - (run["encoder_s"] + run["update_s"]) / run["step_s"])
+        assert run["share_with_update"] == pytest.approx(1 - run["encoder_s"] / run["step_s"])
+        assert run["windows_per_cpu_s"] > 0
+    assert min(run["share"] for run in result["runs"]) <= result["share"] <= max(run["share"] for run in result["runs"])

@@ -85,28 +85,29 @@ class Rules(Objective):
     def _logits(self, h_BTD: Tensor, marks_3Bk: Tensor, rules_k: Tensor) -> list[Tensor]:
         """Return the logits of start and end at each step, and of the class at the true span.
 
-        Shapes: [B, T, k], [B, T, k], [B, 3, k].
+        Steps and classes come last, so that a softmax over them reads memory in order.
+
+        Shapes: [B, k, T], [B, k, T], [B, k, 3].
         """
         weight_2kD = self.pointers.index_select(0, rules_k).transpose(0, 1).flatten(0, 1)
-        start_BTk, end_BTk = (h_BTD @ weight_2kD.T).chunk(2, -1)
+        start_BkT, end_BkT = (weight_2kD @ h_BTD.transpose(1, 2)).chunk(2, 1)
         pooled_kBQ = pooled_at(h_BTD, marks_3Bk[0].clamp(min=0), marks_3Bk[1].clamp(min=0)).transpose(0, 1)
         class_kB3 = torch.baddbmm(
             self.class_bias.index_select(0, rules_k)[:, None],
             pooled_kBQ,
             self.classes.index_select(0, rules_k).transpose(1, 2),
         )
-        return [start_BTk, end_BTk, class_kB3.permute(1, 2, 0)]
+        return [start_BkT, end_BkT, class_kB3.transpose(0, 1)]
 
     def _errors(self, logits: list[Tensor], marks_3Bk: Tensor) -> Errors:
         found_Bk = marks_3Bk[0] >= 0
         losses, missed = [], []
-        for i, (logits_BCk, target_Bk) in enumerate(zip(logits, marks_3Bk, strict=True)):
-            target_B1k = target_Bk.clamp(min=0)[:, None]
-            loss_Bk = logits_BCk.logsumexp(1) - logits_BCk.gather(1, target_B1k)[:, 0]
-            losses.append((loss_Bk * found_Bk).sum())
+        for i, (logits_BkC, target_Bk) in enumerate(zip(logits, marks_3Bk, strict=True)):
+            target = torch.where(found_Bk, target_Bk, -1).flatten()
+            losses.append(functional.cross_entropy(logits_BkC.flatten(0, 1), target, ignore_index=-1, reduction="sum"))
             with torch.no_grad():  # start and end: by how many bars they are wrong; class: the share that is
-                off_Bk = (logits_BCk.argmax(1) - target_Bk).abs()
-                missed.append((off_Bk.clamp(max=1 if i == 2 else logits_BCk.shape[1]) * found_Bk).sum())
+                off_Bk = (logits_BkC.argmax(-1) - target_Bk).abs()
+                missed.append((off_Bk.clamp(max=1 if i == 2 else logits_BkC.shape[-1]) * found_Bk).sum())
         return Errors(torch.stack(losses), torch.stack(missed).to(losses[0].dtype), found_Bk.sum().float().expand(3))
 
     def huber(self, errors: Errors) -> Tensor:
@@ -136,7 +137,7 @@ class Rules(Objective):
     def baseline_errors(self, encoder: Encoder, batch: Batch, drawn: Tensor) -> dict[str, Errors]:
         marks_3Bk, rules_k = self._marks(batch, drawn), drawn[0].cpu()
         num = len(batch.index)
-        logits = [share[rules_k].T.to(marks_3Bk.device).expand(num, -1, -1) for share in self.frequencies]
+        logits = [share[rules_k].to(marks_3Bk.device).expand(num, -1, -1) for share in self.frequencies]
         return {"frequencies": self._errors(logits, marks_3Bk)}
 
     def shown(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,9 +148,9 @@ class Rules(Objective):
         num_steps, found_B1 = h_BTD.shape[1], marks_3B1[0] >= 0
         start_B1, end_B1, class_B1 = marks_3B1.clamp(min=0)
         step_T = torch.arange(num_steps, device=h_BTD.device)
-        right_B = logits[2].softmax(1)[..., 0].gather(1, class_B1)
+        right_B = logits[2][:, 0].softmax(-1).gather(1, class_B1)
         within_BT = (step_T >= start_B1) & (step_T <= end_B1)
-        predicted = [*(x[..., 0].softmax(1) for x in logits[:2]), right_B * within_BT]
+        predicted = [*(x[:, 0].softmax(-1) for x in logits[:2]), right_B * within_BT]
         truth = [step_T == start_B1, step_T == end_B1, within_BT]
         there = found_B1[..., None].expand(-1, num_steps, 3)
         return torch.stack(predicted, -1), torch.stack(truth, -1).float(), there
@@ -183,8 +184,8 @@ def pooled_at(h_BTD: Tensor, start_Bk: Tensor, end_Bk: Tensor) -> Tensor:
     edges_Bk4 = torch.stack([start_Bk - CONTEXT, start_Bk, end_Bk + 1, end_Bk + 1 + CONTEXT], -1).clamp(0, num_steps)
     flat = edges_Bk4 + (num_steps + 1) * torch.arange(num, device=h_BTD.device)[:, None, None]
     at_Bk4D = sum_BTD.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, flat.shape)
-    parts_Bk3D = at_Bk4D.diff(dim=2) / edges_Bk4.diff(dim=-1).clamp(min=1)[..., None]
-    return parts_Bk3D[:, :, [1, 0, 2]].flatten(2)
+    before_BkD, span_BkD, after_BkD = (at_Bk4D.diff(dim=2) / edges_Bk4.diff(dim=-1).clamp(min=1)[..., None]).unbind(2)
+    return torch.cat([span_BkD, before_BkD, after_BkD], -1)
 
 
 def build(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Rules:
