@@ -165,6 +165,8 @@ def pick_precision(wanted: str, device: torch.device, tuned: bool = True) -> str
     if wanted != "auto":
         if wanted == "fp16" and device.type == "cpu":
             raise UserError("runtime.precision='fp16' needs a GPU; allowed on the CPU: auto, bf16, fp32")
+        if wanted == "bf16" and device.type == "cpu" and not cpu_runs_bf16():
+            raise UserError("runtime.precision='bf16' needs a processor with AVX-512; allowed on this one: auto, fp32")
         return wanted
     if not tuned:
         return "fp32"
@@ -177,12 +179,23 @@ def pick_precision(wanted: str, device: torch.device, tuned: bool = True) -> str
 
 def cpu_has_bf16() -> bool:
     """Return whether the CPU multiplies bf16 matrices in hardware. Other CPUs emulate bf16, which is slower."""
+    flags = _cpu_flags()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def cpu_runs_bf16() -> bool:
+    """Return whether the CPU runs an LSTM in bf16 at all: on x86 oneDNN (torch 2.13) needs AVX-512 for it."""
+    flags = _cpu_flags()
+    return not flags or "avx512bw" in flags
+
+
+def _cpu_flags() -> str:
+    """Return the line of flags of an x86 processor on Linux; empty elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
-            flags = next((line for line in f if line.startswith("flags")), "")
+            return next((line for line in f if line.startswith("flags")), "")
     except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+        return ""
 
 
 # Purposes of seeds, so that no two streams share one.

@@ -11,8 +11,9 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.science import best_epoch, fresh_labels, labels
+from benchmarks.science import best_epoch, fresh_labels, labels, rules_tables
 from benchmarks.science.objectives import summary
+from moola_mlflow.core import EncoderLimits
 
 TABLES = {
     "labels": (labels, "docs/explanation/evidence.md"),
@@ -37,15 +38,30 @@ def test_a_page_holds_every_row_of_its_benchmark(name: str) -> None:
 
 
 def test_the_readme_quotes_three_numbers_from_the_results() -> None:
-    names = ("labels", "five_years")
-    evidence, speed = (json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in names)
+    names = ("labels", "five_years", "rules_study")
+    evidence, speed, rules = (json.loads((ROOT / "benchmarks" / "results" / f"{n}.json").read_text()) for n in names)
     found = {(row["detector"], row["baseline"]): row["joint_success_at_3"] for row in evidence["differences"]}
-    alone = found["detector, encoding", "scratch, encoding"]
-    together = found["detector, both", labels.PATH_ALONE]
+    mean, low, high = found["detector, both", labels.PATH_ALONE]
+    gain = {(row["labeller"], row["labels"]): row["joint_success_at_3_gain"] for row in rules["rows"]}
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Three numbers\n")[2]
     rows = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[1] for row in rows[1:]] == [
-        *(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in (alone, together)),
+        _interval(gain[1, 174]),
+        f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]",
         f"{speed['seconds'] / 60:.1f} minutes",
     ]
+    assert _interval(gain[3, 174]) in section
     assert f"{speed['bars']:,} bars, {speed['epochs']} epochs" in rows[3]
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:+.3f} ({value['lo']:+.3f} to {value['hi']:+.3f})"
+
+
+def test_the_page_about_rules_holds_the_tables_of_its_two_studies() -> None:
+    told = (ROOT / "docs" / "explanation" / "rules.md").read_text(encoding="utf-8").splitlines()
+    made = [rows_of(table) for table in rules_tables.tables()]
+    assert [len(rows) for rows in made] == [12, 12, 9]
+    assert [row for rows in made for row in rows if row not in told] == []
+    limit = json.loads((ROOT / "benchmarks" / "results" / "rules_gate.json").read_text())["limit"]
+    assert limit == EncoderLimits().few_shot_gain

@@ -110,7 +110,7 @@ class EncoderLimits(Section):
 
     probe_r2_gain: float = 0.067
     """Encoder: least gain of the probe over the same network with random weights."""
-    few_shot_gain: float = 3.0
+    few_shot_gain: float = 4.5
     """Encoder of the objective rules: least gain in loss on fresh rules over the same network with random weights."""
     skill: float = 0.10
     """Encoder: least skill on the validation windows, against the best baseline."""

@@ -47,6 +47,16 @@ def test_plain_pytorch_has_all_cores_and_whole_precision(monkeypatch: pytest.Mon
     assert runtime.pick_precision("auto", torch.device("cpu")) == "bf16"
 
 
+def test_bf16_is_refused_on_a_processor_that_cannot_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: "flags: sse2 avx2")
+    with pytest.raises(UserError, match=r"needs a processor with AVX-512; allowed on this one: auto, fp32"):
+        runtime.pick_precision("bf16", torch.device("cpu"))
+    assert runtime.pick_precision("bf16", torch.device("cuda")) == "bf16"
+    for flags in ("flags: avx2 avx512bw", ""):  # no flags: no x86 processor, or another system
+        monkeypatch.setattr(runtime, "_cpu_flags", lambda flags=flags: flags)
+        assert runtime.pick_precision("bf16", torch.device("cpu")) == "bf16"
+
+
 @pytest.mark.parametrize(
     ("command", "preset", "wrong"),
     [

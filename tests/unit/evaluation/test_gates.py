@@ -49,11 +49,11 @@ def test_good_evidence_passes_every_gate() -> None:
 @pytest.mark.parametrize(
     ("few_shot", "names"),
     [
-        ({"gain": 3.5}, []),
-        ({"gain": 3.0}, ["few_shot_gain"]),
+        ({"gain": 4.6}, []),
+        ({"gain": 4.5}, ["few_shot_gain"]),
         ({"gain": float("nan")}, ["few_shot_gain"]),
         ({}, ["few_shot_gain"]),
-        ([3.5], ["few_shot_gain"]),
+        ([4.6], ["few_shot_gain"]),
     ],
 )
 def test_an_encoder_of_rules_is_judged_by_its_gain_on_fresh_rules(few_shot: Any, names: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from precisions import PRECISIONS
 from small_trainings import histories, make_trainer, resumed, small_windows, weights
 
 from moola_mlflow.core import PretrainKeys, make_config
@@ -27,7 +28,7 @@ def windows() -> Windows:
 
 
 @pytest.mark.parametrize("name", ["masked", "price_path", "price_path+0.5*masked"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_training_that_stops_anywhere_goes_on_bit_equal(
     windows: Windows, tmp_path: Path, name: str, precision: str
 ) -> None:

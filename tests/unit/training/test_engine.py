@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from precisions import PRECISIONS, needs_bf16
 from small_trainings import histories, make_trainer, resumed, small_windows, weights
 from torch import Tensor, nn
 
@@ -71,7 +72,7 @@ def test_a_step_is_what_plain_autograd_makes_of_the_batch(windows: Windows, tmp_
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_single_part_has_the_bits_of_a_batch_computed_whole(
     windows: Windows, tmp_path: Path, name: str, precision: str
@@ -101,7 +102,7 @@ def test_any_number_of_parts_gives_the_same_gradients_dropout_and_jitter_include
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_threads_give_the_same_bits_every_time_and_the_scores_of_one(
     windows: Windows, tmp_path: Path, precision: str
 ) -> None:
@@ -119,14 +120,17 @@ def test_threads_give_the_same_bits_every_time_and_the_scores_of_one(
         assert a["val/huber"] == pytest.approx(b["val/huber"], rel=tolerance)
 
 
-def test_a_training_in_parts_goes_on_bit_equal_with_as_many_parts_as_it_had(windows: Windows, tmp_path: Path) -> None:
-    whole = make_trainer(windows, tmp_path / "whole", "bf16", **DROPPING, **{"runtime.shards": 2})
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_training_in_parts_goes_on_bit_equal_with_as_many_parts_as_it_had(
+    windows: Windows, tmp_path: Path, precision: str
+) -> None:
+    whole = make_trainer(windows, tmp_path / "whole", precision, **DROPPING, **{"runtime.shards": 2})
     whole.fit()
-    cut = make_trainer(windows, tmp_path / "cut", "bf16", **DROPPING, **{"runtime.shards": 2})
+    cut = make_trainer(windows, tmp_path / "cut", precision, **DROPPING, **{"runtime.shards": 2})
     cut.should_stop = lambda: "SIGTERM" if cut.progress.step == 5 else None
     assert cut.fit().stopped
-    assert make_trainer(windows, tmp_path / "cut", "bf16", **DROPPING).engine.parts == 1
-    on = resumed(windows, tmp_path / "cut", "bf16", **DROPPING)  # no number given: that of the checkpoint
+    assert make_trainer(windows, tmp_path / "cut", precision, **DROPPING).engine.parts == 1
+    on = resumed(windows, tmp_path / "cut", precision, **DROPPING)  # no number given: that of the checkpoint
     assert on.engine.parts == 2
     on.fit()
     assert histories(on) == histories(whole)
@@ -266,7 +270,7 @@ def test_tune_off_is_plain_pytorch(windows: Windows, tmp_path: Path) -> None:
     assert checkpoint.load_checkpoint(tmp_path / checkpoint.LATEST_CHECKPOINT)["shards"] == 1
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), pytest.param("bf16", 1e-3, marks=needs_bf16)])
 def test_without_dropout_tune_off_trains_to_the_same_losses(
     windows: Windows, tmp_path: Path, precision: str, tolerance: float
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from precisions import PRECISIONS
 from small_trainings import make_trainer, small_windows
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -111,7 +112,7 @@ def questions_of(trainer: Trainer) -> Questions:
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_a_step_asks_the_device_for_nothing(windows: Windows, tmp_path: Path, preset: str, precision: str) -> None:
     trainer = make_trainer(windows, tmp_path, precision, **PRESETS[preset], **{"runtime.shards": 1})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from precisions import PRECISIONS, needs_bf16
 from small_trainings import histories, make_trainer, resumed, small_windows, weights
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
@@ -26,7 +27,7 @@ def windows():
     return small_windows()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_same_seed_gives_identical_weights_and_metrics_and_another_seed_others(
     windows, tmp_path, precision
 ) -> None:
@@ -41,6 +42,7 @@ def test_the_same_seed_gives_identical_weights_and_metrics_and_another_seed_othe
     assert not torch.equal(runs[0][0]["encoder.layers.0.weight_ih_l0"], runs[2][0]["encoder.layers.0.weight_ih_l0"])
 
 
+@needs_bf16
 def test_training_lowers_the_huber_and_half_precision_follows_single(windows, tmp_path) -> None:
     hubers = {}
     for precision in ("fp32", "bf16"):
