@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import QUICK, SMOKE, Store, note_of
-from warm_process import start_python
+from torchrun import launch, start_processes, wait_for_epochs
 
 from moola_mlflow.tracking.delivery import read_history
 
@@ -28,16 +28,6 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def start(store: Store, processes: int, parameters: dict[str, str]) -> subprocess.Popen[str]:
-    words = [word for key, value in parameters.items() for word in (f"--{key}", value)]
-    return launch(store, processes, ["-m", "moola_mlflow", "pretrain", *words])
-
-
-def launch(store: Store, processes: int, program: list[str]) -> subprocess.Popen[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return start_python([*torchrun, *program], store.folder, store.environment)
-
-
 def ranked(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
     """Return the process of a rank."""
     return next(
@@ -47,20 +37,10 @@ def ranked(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
     )
 
 
-def wait_for_epochs(store: Store, epochs: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        text = "".join(p.read_text() for p in store.folder.glob(".moola/runs/*/journal.jsonl"))
-        if text.count('"val/huber"') >= epochs:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the training did not come that far")
-
-
 def test_one_two_and_four_processes_have_equal_losses_and_only_the_first_tracks(store: Store) -> None:
     curves = []
     for processes in (1, 2, 4):
-        launcher = start(store, processes, SMALL)
+        launcher = start_processes(store, processes, SMALL)
         said, _ = launcher.communicate(timeout=300)
         assert launcher.returncode == 0, said[-3000:]
         assert said.count("Epoch   1 |") == 1
@@ -82,7 +62,7 @@ def test_one_two_and_four_processes_have_equal_losses_and_only_the_first_tracks(
 def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(store: Store, killed: int) -> None:
     epochs = 30
     many = {**SMALL, "trainer.epochs": str(epochs), "trainer.patience": str(epochs)}
-    launcher = start(store, 2, many)
+    launcher = start_processes(store, 2, many)
     wait_for_epochs(store, 2, launcher)
     ranked(launcher, killed).send_signal(signal.SIGKILL)
     said, _ = launcher.communicate(timeout=120)
@@ -94,7 +74,7 @@ def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(stor
     assert "resume" in run.data.tags["mlflow.note.content"]
     assert read_history(store.folder / ".moola/runs" / run.info.run_id).status == "FAILED"
     reached = len(store.client.get_metric_history(run.info.run_id, "val/huber"))
-    on = start(store, 2, {**many, "resume": "auto"})
+    on = start_processes(store, 2, {**many, "resume": "auto"})
     said, _ = on.communicate(timeout=400)
     assert on.returncode == 0, said[-3000:]
     assert "Going on with run" in said
@@ -106,7 +86,7 @@ def test_a_killed_process_ends_the_training_as_failed_and_it_can_be_resumed(stor
 
 
 def test_a_first_process_that_dies_before_the_first_epoch_ends_the_run_as_failed(store: Store) -> None:
-    launcher = start(store, 2, {**SMALL, "bars.sample_bars": "400000"})
+    launcher = start_processes(store, 2, {**SMALL, "bars.sample_bars": "400000"})
     deadline = time.monotonic() + 120
     while not any(
         '"moola.data_sha256"' in path.read_text() for path in store.folder.glob(".moola/runs/*/journal.jsonl")
@@ -123,7 +103,7 @@ def test_a_first_process_that_dies_before_the_first_epoch_ends_the_run_as_failed
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(store: Store) -> None:
     many = {**SMALL, "trainer.epochs": "400", "trainer.patience": "400"}
-    launcher = start(store, 2, many)
+    launcher = start_processes(store, 2, many)
     wait_for_epochs(store, 1, launcher)
     ranked(launcher, 1).send_signal(signal.SIGTERM)
     said, _ = launcher.communicate(timeout=120)
@@ -134,7 +114,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(store: Store) -> 
 
 
 def test_a_mistake_is_recorded_once(store: Store) -> None:
-    launcher = start(store, 2, {**SMALL, "encoder.hidden": "none"})
+    launcher = start_processes(store, 2, {**SMALL, "encoder.hidden": "none"})
     said, _ = launcher.communicate(timeout=120)
     assert launcher.returncode != 0
     (run,) = store.runs()
