@@ -3,8 +3,8 @@
 It finds a leg from its own low to its own high (mirrored for falls) of 4 to 16 bars, 15 bars or more after the
 window's start and 25 or more before its end. Size: range of the leg over the mean range of the 30 bars before it (at
 least half the window's). Allowed: size >= 3 exp(0.1 N) and range >= 0.4 of the sum of true ranges. Score: size times
-that share / n^0.35, less up to 15 % away from the window's middle, times exp(0.12 N). The class: half of the leg,
-give or take 0.08, given back first (retracement), added first (no label), or neither in 15 to 25 bars
+that share / n^0.35, less up to 15 % away from the window's middle, times exp(0.12 N). The class: 0.45 of the
+leg, give or take 0.08, given back first (retracement), added first (no label), or neither in 15 to 25 bars
 (consolidation). One class in ten is wrong, and both pointers are off by up to two bars.
 """
 

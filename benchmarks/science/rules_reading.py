@@ -149,7 +149,8 @@ def _write(folders: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None:
     about = []
     for folder in folders:
         card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        seeds = {"seed": card["hyperparameters"]["seed"], "last": card["history"][-1]}
+        last = {key: value for key, value in card["history"][-1].items() if key != "rules/few_shot"}
+        seeds = {"seed": card["hyperparameters"]["seed"], "rules_seed": card["objective"]["rules_seed"], "last": last}
         about.append({key: card[key] for key in ("cpu_seconds", "wall_seconds")} | seeds)
     result = {"machine": machine(), "encoders": about, "rows": list(rows)}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

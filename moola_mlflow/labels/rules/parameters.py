@@ -10,7 +10,7 @@ import numpy as np
 
 T = TypeVar("T")
 EXCLUDED = (0.4, 0.6)
-"""Drawn rules use no fraction between these two. The labellers of our tests decide at half of a move."""
+"""Drawn fractions avoid this range: labellers 1 and 2 of our tests decide at half of a move."""
 
 
 class Range(Protocol):
