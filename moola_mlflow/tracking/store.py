@@ -40,6 +40,8 @@ WRONG_ADDRESS = re.compile(
 )
 """What a database says of an address that waiting does not correct."""
 PROBE_S = 5
+SQLITE = b"SQLite format 3\0"
+"""First bytes of a SQLite file; a new one may be empty."""
 UNREACHABLE = (
     ConnectionError,
     TimeoutError,
@@ -235,7 +237,7 @@ def _make_private(path: Path) -> None:
 
 
 def _check_sqlite(uri: str, path: Path) -> None:
-    """Refuse a SQLite store that cannot be written: MLflow would retry for minutes."""
+    """Refuse a SQLite store that cannot be written, or is none: MLflow would retry for minutes."""
     if not path.parent.is_dir():
         raise UserError(f"the tracking store '{uri}' is in a folder that does not exist; make {path.parent}")
     for target in (path, path.parent):
@@ -243,6 +245,14 @@ def _check_sqlite(uri: str, path: Path) -> None:
             raise UserError(
                 f"the tracking store '{uri}' cannot be written: {target} is read-only; run in a folder you may write "
                 "to, or set MLFLOW_TRACKING_URI"
+            )
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(len(SQLITE))
+        if start not in (b"", SQLITE):
+            raise UserError(
+                f"the tracking store '{uri}' is damaged: {path} is no SQLite database; restore it from a copy, or set "
+                "MLFLOW_TRACKING_URI"
             )
 
 

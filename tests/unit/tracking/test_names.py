@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[3] / "moola_mlflow"
 NAMES = {PACKAGE / "core" / "names.py", PACKAGE / "tracking" / "names.py"}
 FIXED = {PACKAGE / "core" / "config" / "sweep.py"}
 """A Literal type cannot name a constant; its values are compared with the constants below."""
-OTHER_THINGS = {("reports/detections.py", "detections.html")}
+OTHER_THINGS = {(f"reports/{name}.py", "detections.html") for name in ("detections", "rules_report")}
 """Texts that are no artifact: a template of the same name."""
 
 
@@ -59,7 +59,7 @@ def test_no_two_constants_of_a_group_have_one_value():
 
 def test_the_objectives_of_a_sweep_are_metrics():
     choices = set(get_args(SweepConfig.model_fields["objective"].annotation)) - {"auto"}
-    assert choices == {Metrics.VAL_HUBER, Metrics.PROBE_R2_GAIN, Metrics.INNER_JOINT_AT_3}
+    assert choices == {Metrics.VAL_HUBER, Metrics.PROBE_R2_GAIN, Metrics.FEW_SHOT, Metrics.INNER_JOINT_AT_3}
 
 
 def test_cards_lie_in_the_folder_of_their_model():
