@@ -23,9 +23,9 @@ from moola_mlflow.core.config.resolve import dotted_keys
 REAL_BARS = ROOT.parent / "shared" / "data" / "es_front_1min.parquet"
 SMALL = {
     "": {"bars.sample_bars": "12000", "encoder.hidden": "4"},
-    "pretrain": {"epochs": "1"},
+    "pretrain": {"epochs": "1", "trainer.steps": "none"},
     "finetune": {"epochs": "1", "folds": "2", "repeats": "1", "cv.seeds": "", "finetune.unfreeze_at": "0"},
-    "sweep": {"n_trials": "2", "workers": "1", "trainer.epochs": "1"},
+    "sweep": {"n_trials": "2", "workers": "1", "trainer.epochs": "1", "trainer.steps": "none"},
     "main": {"bars.sample_bars": "25000", "trainer.epochs": "1"},
     "promote": {"force": "true"},
 }
