@@ -24,14 +24,13 @@ from moola_mlflow.models import Prior, apply_temperature
 from moola_mlflow.models.detector import detector_inputs
 from moola_mlflow.models.files.encoder import load_from_path
 from moola_mlflow.models.heads import Output
+from moola_mlflow.models.task_heads import NUM_CLASSES
 from moola_mlflow.training.head import HeadInputs, HeadSettings, fit_head
 from moola_mlflow.windows import mirrored
 
 BAGGED = 4
 RULES = 96
 """Rules whose outputs are inputs of a reader."""
-NUM_CLASSES = 3
-"""Classes of a drawn rule."""
 POINTER_SPREAD, CLASS_SPREAD = 0.1, 0.3
 """How large the weights of a reader without pre-training are expected to be, on inputs of unit variance."""
 

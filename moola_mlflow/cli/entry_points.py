@@ -67,6 +67,8 @@ class EntryPoint:
     """What its help says of the keys that the command of its trials reads, instead of listing them."""
     own_sections: tuple[str, ...] = ()
     """The only sections that its help lists, if set."""
+    launched: bool = True
+    """Whether ``mlflow run`` starts it too: MLproject then declares it."""
     module: str = ""
     """Module in ``commands/`` that runs it, if it has another name."""
 
@@ -116,6 +118,7 @@ ENTRY_POINTS = {
             "moola rules --objective.family broad --objective.num_rules 96 --objective.rules_seed 1",
         ),
         own={"out": Argument("Folder that gets rules.csv and rules.html too; not set: the run alone has them.")},
+        launched=False,
     ),
     "label": EntryPoint(
         "weak labels from bars, by a rule",

@@ -72,8 +72,9 @@ def help_text(name: str) -> str:
     entry = ENTRY_POINTS[name]
     lone = f" [{entry.lone.upper()}]" if entry.lone else ""
     lines = [f"moola {name}: {entry.summary}", "", f"Usage: moola {name}{lone} [--key value ...]"]
-    lines += [f"       mlflow run . -e {name} [-P key=value ...]", "", "Examples:"]
-    lines += [f"  {example}" for example in entry.examples]
+    if entry.launched:
+        lines.append(f"       mlflow run . -e {name} [-P key=value ...]")
+    lines += ["", "Examples:", *(f"  {example}" for example in entry.examples)]
     lines += [*_parameter_lines(name), *_section_lines(name)]
     return "\n".join([*lines, entry.trials] if entry.trials else lines)
 

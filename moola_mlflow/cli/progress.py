@@ -11,6 +11,12 @@ from moola_mlflow.core import Metrics
 from moola_mlflow.training import EpochEnded, MemoryRanOut, TrainingEvent, WentBack
 
 
+def table_console() -> Console:
+    """Return a console for tables. Away from a terminal rich assumes 80 columns and would cut them."""
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
+
+
 def epoch_line(event: EpochEnded) -> str:
     """Return one epoch as text. Epochs count from 1 here, and from 0 in the tracked steps."""
     m = event.metrics

@@ -191,7 +191,7 @@ class _Task:
         z_NR = (weight_N3T @ self.h_NTD).flatten(1) @ self.prior.classes.T
         further_NQ = (weight_N3T @ self.further_NTE).flatten(1)
         num_directions = z_NR.shape[1]
-        scale_R = torch.full((num_directions,), 1.0) * z_NR.std().clamp(min=1e-12)
+        scale_R = z_NR.std().clamp(min=1e-12).expand(num_directions)
         strength = _strength(z_NR / scale_R, further_NQ)
         z_NP, scale_P = torch.cat([z_NR, further_NQ], 1), torch.cat([scale_R, 1 / strength.expand(further_NQ.shape[1])])
         centre_P = z_NP.mean(0)

@@ -150,7 +150,7 @@ class DetectionsReport:
             document.add(Para(NO_HIT))
         document.add(Heading("Detector"), Table(["detector", self.uri], self._origin()), _gate_table(checked))
         charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
-        return document.html("detections.html", counts=counts, charts=charts, charts_title=charts_title)
+        return document.html("charts.html", counts=counts, charts=charts, charts_title=charts_title)
 
     def figure(self) -> Figure:
         """Return the picture of the prices with every hit, and of the probabilities of all windows."""

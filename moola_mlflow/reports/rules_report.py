@@ -150,7 +150,7 @@ class RulesReport:
         ]
         document.add(Heading("Rules"), Table(["rule", "selector", "outcome", "found", "shares of classes"], rows))
         counts = [(f"{len(self.rules):,}", "rules"), (f"{len(self.windows):,}", "windows")]
-        return document.html("detections.html", counts=counts, charts=self.charts(), charts_title=title)
+        return document.html("charts.html", counts=counts, charts=self.charts(), charts_title=title)
 
 
 def _kind(rule: Rule) -> type:

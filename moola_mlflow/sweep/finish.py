@@ -7,7 +7,7 @@ from contextlib import suppress
 from moola_mlflow.core import SweepKeys
 from moola_mlflow.sweep.attach import JoinedStudy
 from moola_mlflow.sweep.space import Space
-from moola_mlflow.sweep.storage import STORAGE_FAILURES as STORAGE_FAILURES
+from moola_mlflow.sweep.storage import STORAGE_FAILURES
 from moola_mlflow.sweep.summary import study_console_lines, summarise_study
 from moola_mlflow.sweep.trial_runs import reconcile_trials, retry_during_outage, trial_runs_of
 from moola_mlflow.tracking import STORE_FAILURES, Run

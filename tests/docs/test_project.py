@@ -16,7 +16,6 @@ ENTRY_POINTS = {
     "main": {"seed"},
     "data": {"bars", "out", "head"},
     "features": {"bars", "features"},
-    "rules": {"bars", "out"},
     "label": {"bars", "n", "out", "seed"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 
 from harness import Store
 from warm_process import start_python
@@ -17,13 +16,3 @@ def start_processes(store: Store, processes: int, parameters: dict[str, str]) ->
 def launch(store: Store, processes: int, program: list[str]) -> subprocess.Popen[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return start_python([*torchrun, *program], store.folder, store.environment)
-
-
-def wait_for_epochs(store: Store, epochs: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        text = "".join(p.read_text() for p in store.folder.glob(".moola/runs/*/journal.jsonl"))
-        if text.count('"val/huber"') >= epochs:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the training did not come that far")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import DataKeys, Interrupts, UserError
 from moola_mlflow.reports import BarsReport
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
@@ -55,8 +54,7 @@ def _report(active: Run, report: BarsReport) -> None:
     active.table(report.rows, Artifacts.BARS_INSTRUMENTS)
     for artifact, figure in report.figures():
         active.figure(figure, artifact)
-    console = Console() if Console().is_terminal else Console(width=130)  # off a terminal rich assumes 80 columns
-    console.print(report.console_table())
+    table_console().print(report.console_table())
     active.note(report.note())
     print("\n".join(report.console_lines()), flush=True)
 

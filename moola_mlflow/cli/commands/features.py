@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import FeaturesKeys, Interrupts, markdown_code
 from moola_mlflow.tracking import Run, load_encoders, run_name
 from moola_mlflow.training import batch_source, cut_windows
@@ -38,10 +38,8 @@ def run(config: FeaturesKeys, preset: str, interrupts: Interrupts) -> None:
 
 
 def _print(rows: list[dict[str, float]]) -> None:
-    # Off a terminal rich assumes 80 columns and would cut the figures.
-    console = Console() if Console().is_terminal else Console(width=130)
     columns = [*COLUMNS, "psi"] if "psi" in rows[0] else COLUMNS
     table = Table(*columns)
     for row in rows:
         table.add_row(str(row["name"]), *(f"{row[key]:.3f}" for key in columns[1:]))
-    console.print(table)
+    table_console().print(table)

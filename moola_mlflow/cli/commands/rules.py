@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import Interrupts, RulesKeys, UserError
 from moola_mlflow.reports import RulesReport, output_folder
 from moola_mlflow.tracking import Artifacts, Run, run_name
@@ -40,12 +40,10 @@ def run(config: RulesKeys, preset: str, interrupts: Interrupts, out: str = "") -
 
 
 def _print(headers: list[str], rows: list[tuple[str, ...]]) -> None:
-    # Off a terminal rich assumes 80 columns.
-    console = Console() if Console().is_terminal else Console(width=150)
     table = Table(*headers)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    table_console().print(table)
 
 
 def _write(report: RulesReport, folder: Path) -> None:

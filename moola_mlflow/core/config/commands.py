@@ -89,10 +89,10 @@ class FeaturesKeys(CommandKeys):
 class RulesKeys(CommandKeys):
     """The keys of rules."""
 
-    bars: BarsConfig = BarsConfig()
-    objective: DrawnRulesConfig = DrawnRulesConfig()
-    windows: WindowLengthConfig = WindowLengthConfig()
-    tracking: ExperimentConfig = ExperimentConfig()
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    objective: DrawnRulesConfig = Field(default_factory=DrawnRulesConfig)
+    windows: WindowLengthConfig = Field(default_factory=WindowLengthConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
 class LabelKeys(CommandKeys):
@@ -177,7 +177,7 @@ class PretrainSweepKeys(TrainingKeys):
 class FinetuneSweepKeys(FinetuneKeys):
     """The keys of a sweep whose trials are fine-tunings."""
 
-    sweep: SweepConfig = SweepConfig(stage="finetune")
+    sweep: SweepConfig = Field(default_factory=lambda: SweepConfig(stage="finetune"))
 
 
 SweepKeys = PretrainSweepKeys | FinetuneSweepKeys

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from epochs import wait_for_epochs
 from harness import QUICK, SMOKE, Store, note_of
-from torchrun import launch, start_processes, wait_for_epochs
+from torchrun import launch, start_processes
 
 from moola_mlflow.tracking.delivery import read_history
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from epochs import epochs_logged, wait_for_epochs
 from harness import QUICK, SMOKE, Store
 from mlflow.entities import Run
 
@@ -35,19 +35,6 @@ def curves(store: Store, run: Run) -> dict[str, list[tuple[int, float]]]:
     names = [name for name in run.data.metrics if name not in TIMING and (name.startswith("train/") or name == "lr")]
     names += [name for name in run.data.metrics if name.startswith("val/")]
     return {name: [(p.step, p.value) for p in store.client.get_metric_history(run.info.run_id, name)] for name in names}
-
-
-def epochs_logged(store: Store) -> int:
-    """Count the epochs in the journals of a store's folder."""
-    return sum(p.read_text().count('"val/huber"') for p in store.folder.glob(".moola/runs/*/journal.jsonl"))
-
-
-def wait_for_epochs(store: Store, epochs: int, *processes: subprocess.Popen[str]) -> None:
-    """Wait until journals hold so many epochs, or none of the processes that train is left."""
-    deadline = time.monotonic() + 120
-    while epochs_logged(store) < epochs and any(process.poll() is None for process in processes):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 @pytest.mark.slow

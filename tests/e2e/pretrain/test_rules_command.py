@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from epochs import wait_for_epochs
 from harness import ROOT, Store
 from mlflow.entities import Run
-from torchrun import start_processes, wait_for_epochs
+from torchrun import start_processes
 
 from moola_mlflow.models.files.encoder import load_from_path
 

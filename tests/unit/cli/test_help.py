@@ -57,7 +57,7 @@ def test_every_parameter_of_a_help_says_what_it_means_and_what_it_is_where_it_is
 
 def test_the_launcher_knows_the_commands_and_parameters_of_the_table() -> None:
     declared = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
-    assert set(declared) == set(ENTRY_POINTS)
+    assert set(declared) == {name for name, entry in ENTRY_POINTS.items() if entry.launched}
     for name, entry in declared.items():
         assert set(entry["parameters"]) <= set(ENTRY_POINTS[name].parameters)
         presets = {key: value["default"] for key, value in entry["parameters"].items() if value["default"]}

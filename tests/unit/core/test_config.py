@@ -158,3 +158,9 @@ def test_a_key_has_one_type_one_default_and_one_meaning_whatever_command_reads_i
         for key, field in dotted_keys(keys).items():
             said = (field.annotation, repr(field), keys().flat()[key])
             assert found.setdefault(key, said) == said or key == "sweep.stage"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_section_is_made_when_it_is_asked_for(command: str) -> None:
+    """A default made at import builds the validators of all commands for the help of one."""
+    assert [name for name, field in COMMANDS[command].model_fields.items() if field.default_factory is None] == []

@@ -93,6 +93,6 @@ def test_a_page_of_many_sections_has_a_link_to_each() -> None:
 
 def test_what_a_template_shows_beside_the_text_is_escaped_and_must_be_given() -> None:
     given = {"counts": [("<b>", "<i>")], "charts": [], "charts_title": ""}
-    assert "<b>&lt;b&gt;</b><span>&lt;i&gt;</span>" in html_page("# t", None, "detections.html", **given)
+    assert "<b>&lt;b&gt;</b><span>&lt;i&gt;</span>" in html_page("# t", None, "charts.html", **given)
     with pytest.raises(jinja2.UndefinedError):
-        html_page("# t", None, "detections.html")
+        html_page("# t", None, "charts.html")
