@@ -124,9 +124,8 @@ class Rules(Objective):
             drawn = torch.arange(self.num_rules).expand(len(batch.index), -1)
             marks_3Bk = self._marks(batch, drawn).cpu()
             sizes = (batch.x_BTF.shape[1],) * 2 + (NUM_CLASSES,)
-            counts = counts or [
-                torch.ones(self.num_rules, size) for size in sizes
-            ]  # counts begin at 1, so that no share is 0
+            # Counts begin at 1, so that no share is 0.
+            counts = counts or [torch.ones(self.num_rules, size) for size in sizes]
             for count_Kn, target_Bk in zip(counts, marks_3Bk, strict=True):
                 found = (target_Bk >= 0).float().T
                 count_Kn.scatter_add_(1, target_Bk.clamp(min=0).T.contiguous(), found.contiguous())
