@@ -19,7 +19,7 @@ What the rules share with the labellers: moves, breaks and squeezes, and what fo
 family searches for no largest displacement, which is how labellers 1 to 3 find a span, and decides at no fraction
 between .4 and .6, where theirs lie. It is weak supervision by random rules.
 
-python -m benchmarks.science.rules_study pretrain FOLDER 0   # one encoder: 0 to 3
+python -m benchmarks.science.rules_study pretrain FOLDER 0 1 2 3  # the encoders
 python -m benchmarks.science.rules_study read FOLDER         # all: 60 and 174 labels
 python -m benchmarks.science.rules_study pretrain FOLDER path  # the objective price_path with the same inputs
 python -m benchmarks.science.rules_study read FOLDER 500     # other counts
@@ -28,8 +28,8 @@ python -m benchmarks.science.rules_study read FOLDER BARS    # files of real bar
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -71,14 +71,26 @@ def pretrain(folder: Path, number: str) -> None:
     save_encoder(model.encoder, card, folder / (f"encoder{number}" if number != "path" else "encoder_path"))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The study of rules: train its encoders, then read labels with them.")
+    parser.add_argument("step", choices=("pretrain", "read"))
+    parser.add_argument("folder", type=Path, help="where the encoders lie")
+    parser.add_argument(
+        "words", nargs="*", help="pretrain: number of the encoder, or path; read: counts of labels, files of real bars"
+    )
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    if sys.argv[1] == "pretrain":
-        pretrain(Path(sys.argv[2]), sys.argv[3])
-    else:
-        from benchmarks.science.rules_reading import read
+    if given.step == "pretrain":
+        for number in given.words:
+            pretrain(given.folder, number)
+        return
+    from benchmarks.science.rules_reading import read
 
-        words = sys.argv[3:] or ["174", "60"]
-        counts, files = [int(word) for word in words if word.isdecimal()], [w for w in words if not w.isdecimal()]
-        there = [folder for i in range(len(ENCODERS)) if (folder := Path(sys.argv[2]) / f"encoder{i}").is_dir()]
-        read(there, counts, [Path(name) for name in files])
+    words = given.words or ["174", "60"]
+    counts, files = [int(word) for word in words if word.isdecimal()], [w for w in words if not w.isdecimal()]
+    there = [folder for i in range(len(ENCODERS)) if (folder := given.folder / f"encoder{i}").is_dir()]
+    read(there, counts, [Path(name) for name in files])
+
+
+if __name__ == "__main__":
+    main()
