@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.labels.event_labels import NONE, EventLabels, events_sha256
     from moola_mlflow.labels.labelled_set import LabelledSet, labels_target, read_labels, write_labels
     from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.rules import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "event_labels": ("NONE", "EventLabels", "events_sha256"),
         "labelled_set": ("LabelledSet", "labels_target", "read_labels", "write_labels"),
         "overlap": ("overlap_groups",),
         "rules": (

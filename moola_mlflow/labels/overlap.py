@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from moola_mlflow.labels.event_labels import EventLabels
 from moola_mlflow.labels.labelled_set import LabelledSet
 
 RUN_BARS = 10  # this many identical consecutive bars mean that two windows overlap
@@ -12,7 +13,7 @@ RUN_BARS = 10  # this many identical consecutive bars mean that two windows over
 RUN_DISTINCT = 8
 
 
-def overlap_groups(labels: LabelledSet, across_instruments: bool = False) -> np.ndarray:
+def overlap_groups(labels: LabelledSet | EventLabels, across_instruments: bool = False) -> np.ndarray:
     """Return the number of each window's group. Windows that overlap, or are linked by others that do, are one group.
 
     Two windows overlap if they share 10 identical consecutive bars, at any offset and under any name. A shorter overlap

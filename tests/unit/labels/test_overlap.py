@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_labels import small_labels
 
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core import BarsConfig
+from moola_mlflow.labels.event_labels import EventLabels
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.labels.surge_rule import CLASSES
@@ -121,3 +123,12 @@ def test_found_windows_group_alike_by_time_and_by_bars(bars: Bars) -> None:
     labels = weak_labels(bars, 10_000, 17, overlap=True)
     timeless = replace(labels, start_ns=None, end_ns=None)
     np.testing.assert_array_equal(overlap_groups(labels), overlap_groups(timeless))
+
+
+def test_windows_without_an_event_are_grouped_as_those_with_one_are() -> None:
+    labels = small_labels(num=8, times="none")
+    looked_at = replace(
+        EventLabels.of(labels), window=np.arange(3), label=labels.label[:3], start=labels.start[:3], end=labels.end[:3]
+    )
+    assert looked_at.counts()["none"] == 5
+    assert overlap_groups(looked_at).tolist() == overlap_groups(labels).tolist()
