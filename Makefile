@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make setup` builds from pyproject.toml's pins and rebuilds when they change.
+# Everything runs in .venv, which `make setup` builds with the versions of requirements.lock and rebuilds when they change.
 .DEFAULT_GOAL := help
 .PHONY: help setup pretrain test test-slow test-all check bench ui
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
@@ -38,10 +38,10 @@ bench: .venv/.ready ## the benchmarks, hours; results as JSON, and the table of 
 ui: .venv/.ready ## MLflow's web interface on the runs of this folder
 	$(ACTIVATE) mlflow ui $(ARGS)
 
-.venv/.ready: pyproject.toml conda.yaml tools/conda_standin.py
+.venv/.ready: pyproject.toml requirements.lock conda.yaml tools/conda_standin.py
 	@test -n "$(PYTHON)" || { echo "make setup: Python 3.11 is needed; install it or name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	.venv/bin/python $(IS_311) || $(PYTHON) -m venv --clear .venv || \
 	    { $(PYTHON) -m venv --without-pip --clear .venv && $(PYTHON) -m pip --python .venv/bin/python install --quiet pip; }
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	.venv/bin/python tools/conda_standin.py install
 	@touch $@

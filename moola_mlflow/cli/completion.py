@@ -35,7 +35,7 @@ def completion_script() -> str:
     It offers the dotted keys of a section only after its dot is typed: nobody reads a list of a hundred keys.
     """
     return TEMPLATE.format(
-        names=" ".join([*ENTRY_POINTS, "completion", "help"]), cases="\n".join(map(_case, ENTRY_POINTS))
+        names=" ".join([*ENTRY_POINTS, "completion", "help", "presets"]), cases="\n".join(map(_case, ENTRY_POINTS))
     )
 
 

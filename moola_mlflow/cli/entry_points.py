@@ -274,5 +274,6 @@ def overview() -> str:
     return "\n".join(
         ["moola: from one-minute bars to a registered encoder, every number tracked", "", *rows, "",
          "moola NAME --help shows a command's parameters; mlflow run . -e NAME -P key=value does the same.",
+         "moola presets lists the presets that come with the package, and writes them.",
          "source <(moola completion) completes commands and keys in bash."]
     )  # fmt: skip

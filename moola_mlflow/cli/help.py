@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, PRESET, SHORT
-from moola_mlflow.cli.parser import configurations_of, find_preset
+from moola_mlflow.cli.parser import configurations_of
 from moola_mlflow.core import (
     Section,
     allowed_values,
     every_key,
+    find_preset,
     make_config,
     merge_presets,
     read_preset,

@@ -48,6 +48,10 @@ def run_cli(argv: Sequence[str] | None = None, interrupts: Interrupts | None = N
         return _show(completion_script().rstrip())
     if words[0] in ("-V", "--version"):
         return _show(f"moola_mlflow {__version__}")
+    if words[0] == "presets" and {"-h", "--help"} & set(words[1:]):
+        from moola_mlflow.cli.presets import USAGE
+
+        return _show(USAGE)
     if {"-h", "--help"} & set(words[1:]) and words[0] in ENTRY_POINTS:
         from moola_mlflow.cli.help import help_text  # late: the list of commands needs no configuration
 
@@ -105,6 +109,10 @@ def _from_a_store(error: Exception) -> bool:
 
 
 def _run(words: list[str], interrupts: Interrupts) -> int:
+    if words[0] == "presets":
+        from moola_mlflow.cli.presets import presets_text
+
+        return _show(presets_text(words[1:]))
     from moola_mlflow.cli.parser import check_command, parse
 
     name = words[0]

@@ -16,6 +16,7 @@ from moola_mlflow.core import (
     UserError,
     dotted_keys,
     every_key,
+    find_preset,
     make_config,
     merge_presets,
     nearest_name,
@@ -114,12 +115,6 @@ def _configuration(name: str, preset: Mapping[str, Mapping[str, Any]], overrides
         return COMMANDS[name]
     stage = overrides.get("sweep.stage") or preset.get("sweep", {}).get("stage")
     return COMMANDS.get(f"{SWEEP}{stage}", configurations_of(name)[0])  # refuses an unknown stage by its name
-
-
-def find_preset(preset: str) -> Path:
-    """Return a preset's file in the current folder or, if there is none, in the checkout that holds this package."""
-    here, shipped = Path(preset), Path(__file__).resolve().parents[2] / preset
-    return shipped if shipped.is_file() and not here.is_file() else here
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from moola_mlflow.core.config.features import FeaturesConfig
     from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
     from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
-    from moola_mlflow.core.config.presets import merge_presets, read_preset
+    from moola_mlflow.core.config.presets import find_preset, merge_presets, read_preset, shipped_presets
     from moola_mlflow.core.config.resolve import (
         allowed_values,
         dotted_keys,
@@ -150,7 +150,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "EncoderConfig",
             "ObjectiveConfig",
         ),
-        "config.presets": ("merge_presets", "read_preset"),
+        "config.presets": ("find_preset", "merge_presets", "read_preset", "shipped_presets"),
         "config.resolve": (
             "allowed_values",
             "dotted_keys",

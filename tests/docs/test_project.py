@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from lock import installed, locked, needed
 from mlflow.projects.utils import load_project
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from paths import ROOT
 
 # The public interface: entry points and their short parameters.
@@ -44,9 +47,21 @@ def entry_points() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 
 
-def test_conda_yaml_pins_what_pyproject_pins() -> None:
+def test_conda_yaml_pins_the_locked_version_of_what_the_package_needs() -> None:
     pip = next(item["pip"] for item in conda_dependencies() if isinstance(item, dict))
-    assert sorted(pip) == sorted(pyproject()["dependencies"])
+    assert pip == [f"{one.name}=={locked()[one.name]}" for one in needed()]
+
+
+def test_the_locked_versions_lie_in_the_ranges_of_pyproject_and_are_installed() -> None:
+    groups = [pyproject()["dependencies"], *pyproject()["optional-dependencies"].values()]
+    wanted = [Requirement(line) for group in groups for line in group]
+    versions = locked()
+    outside = [str(one) for one in wanted if versions[canonicalize_name(one.name)] not in one.specifier]
+    assert outside == []
+    assert (
+        installed().items()
+        >= {name: versions[name] for name in map(canonicalize_name, [w.name for w in wanted])}.items()
+    )
 
 
 def test_conda_yaml_names_a_python_that_the_package_supports() -> None:
@@ -55,9 +70,13 @@ def test_conda_yaml_names_a_python_that_the_package_supports() -> None:
     assert pyproject()["requires-python"] == ">=3.11"
 
 
-def test_every_requirement_is_an_exact_pin() -> None:
-    groups = [pyproject()["dependencies"], *pyproject()["optional-dependencies"].values()]
-    assert [line for group in groups for line in group if not re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)] == []
+def test_the_package_needs_ranges_and_the_tools_of_its_developers_exact_versions() -> None:
+    extras = dict(pyproject()["optional-dependencies"])
+    tools = [str(Requirement(line).specifier) for line in extras.pop("dev")]
+    assert [text for text in tools if not re.fullmatch(r"==[\w.]+", text)] == []
+    groups = [pyproject()["dependencies"], *extras.values()]
+    ranges = [Requirement(line) for group in groups for line in group]
+    assert [str(one) for one in ranges if not any(bound.operator == ">=" for bound in one.specifier)] == []
 
 
 def test_mlproject_declares_the_promised_entry_points_and_short_parameters() -> None:

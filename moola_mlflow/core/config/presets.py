@@ -1,4 +1,4 @@
-"""Preset files: YAML that maps sections to keys."""
+"""Preset files: YAML that maps sections to keys. Some come with the package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,41 @@ from moola_mlflow.core.config.base import read_yaml
 from moola_mlflow.core.errors import UserError, nearest_name
 
 MAX_YAML_BYTES = 2**20
+PACKAGE = Path(__file__).resolve().parents[2]
+CONFIGS = "configs"
+"""Folder of the presets in a checkout."""
+
+
+def shipped_presets() -> dict[str, Path]:
+    """Return the files of the presets that come with the package, by name. A wheel holds them, and so does a checkout.
+
+    >>> shipped_presets()["rules"].name
+    'rules.yaml'
+    """
+    inside = PACKAGE / "presets"
+    folder = inside if inside.is_dir() else PACKAGE.parent / CONFIGS
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_preset(named: str) -> Path:
+    """Return the file of a preset: one in the current folder, or one that comes with the package.
+
+    A preset of the package goes by its name (``rules``) or by its path in a checkout (``configs/rules.yaml``).
+
+    Raises: UserError for a name without a file.
+    """
+    here = Path(named)
+    if here.is_file():
+        return here
+    shipped, bare = shipped_presets(), here.name == named and not here.suffix
+    if bare and named not in shipped:
+        raise UserError(
+            f"config='{named}' is neither a file nor a preset{nearest_name(named, shipped)} "
+            f"Presets: {', '.join(shipped)}; or give the path of a YAML file"
+        )
+    if bare or named == f"{CONFIGS}/{here.stem}.yaml":
+        return shipped.get(here.stem, here)
+    return here
 
 
 def read_preset(path: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlparse
 import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from packaging.requirements import Requirement
 
 from moola_mlflow.core import UserError
 from moola_mlflow.tracking import run_folder
@@ -76,14 +77,16 @@ def _environment() -> Iterator[Check]:
         yield Check(f"{PACKAGE} is not installed in {sys.prefix}", "make setup, or pip install -e .")
         return
     wrong = []
-    for line in required:
-        pin = re.fullmatch(r"([\w-]+)==([\w.]+)", line)
-        if pin and (installed := _version(pin[1])) != pin[2]:
-            wrong.append(f"{pin[1]} {installed or 'missing'} instead of {pin[2]}")
+    for one in map(Requirement, required):
+        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+            continue  # an extra, which may be missing
+        installed = _version(one.name)
+        if installed is None or not one.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{one.name} {installed or 'missing'} instead of {one.specifier}")
     if wrong:
-        yield Check(f"packages differ from their pins: {', '.join(wrong)}", "make setup, or pip install -e .")
+        yield Check(f"packages outside their ranges: {', '.join(wrong)}", "make setup, or pip install moola-mlflow")
     else:
-        yield Check(f"Python {sys.version.split()[0]}, every package as pinned")
+        yield Check(f"Python {sys.version.split()[0]}, every package in its range")
 
 
 def _version(package: str) -> str | None:

@@ -34,7 +34,7 @@ def completed(script: str, *words: str) -> list[str]:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not in the PATH")
 def test_bash_completes_commands_short_parameters_and_dotted_keys() -> None:
     script = moola("completion")
-    assert set(completed(script, "moola", "")) == {*ENTRY_POINTS, "completion", "help"}
+    assert set(completed(script, "moola", "")) == {*ENTRY_POINTS, "completion", "help", "presets"}
     assert completed(script, "moola", "pretrain", "--ep") == ["--epochs"]
     assert completed(script, "moola", "doctor", "--ep") == []
     assert completed(script, "moola", "pretrain", "--optimizer") == ["--optimizer."]
