@@ -104,9 +104,9 @@ class Evaluation:
         drawn = model.objective.draw(batch, draws)
         with self.engine.autocast():
             h_BTD = model.encoder.encode(model.objective.encoder_input(model.encoder, batch, drawn, draws))
-            shown = model.objective.shown(model.encoder, h_BTD, batch, drawn)
-        predicted, target, where = (tensor.cpu().numpy() for tensor in shown)
-        return predicted, target, where
+            predicted_NTK, target_NTK, where_NTK = model.objective.shown(model.encoder, h_BTD, batch, drawn)
+        # numpy has no bf16.
+        return predicted_NTK.float().cpu().numpy(), target_NTK.float().cpu().numpy(), where_NTK.cpu().numpy()
 
     def baseline_hubers(self, part: str) -> dict[str, float]:
         """Return the Huber of each baseline on a part that was scored before."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from precisions import PRECISIONS
 
 from moola_mlflow.core import PretrainKeys, make_config, read_preset
 from moola_mlflow.core.errors import UserError
@@ -157,3 +158,15 @@ def test_one_cycle_rises_from_a_twenty_fifth_and_falls_to_nearly_nothing() -> No
     assert 0 < factors[-1] < 1e-4
     assert factors[:31] == sorted(factors[:31])
     assert factors[30:] == sorted(factors[30:], reverse=True)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_pictured_windows_are_numbers_of_numpy_in_every_precision(
+    data: TrainingData, tmp_path: Path, precision: str
+) -> None:
+    config = small(**{"runtime.precision": precision})
+    trainer = build_trainer(config, data, precision, Checkpointer(tmp_path, about_training(config, "")))
+    predicted, target, where = trainer.evaluation.reconstruct(2)
+    assert predicted.shape == target.shape == where.shape
+    assert {predicted.dtype, target.dtype} == {np.dtype(np.float32)}
+    assert where.dtype == bool
