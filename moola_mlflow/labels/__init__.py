@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
-    from moola_mlflow.labels.event_labels import NONE, EventLabels, events_sha256
-    from moola_mlflow.labels.labelled_set import LabelledSet, labels_target, read_labels, write_labels
+    from moola_mlflow.labels.columns import NONE
+    from moola_mlflow.labels.event_labels import EventLabels, events_sha256
+    from moola_mlflow.labels.label_files import labels_target, read_event_labels, read_labels, write_labels
+    from moola_mlflow.labels.labelled_set import LabelledSet
     from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.rules import (
         FAMILIES,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "event_labels": ("NONE", "EventLabels", "events_sha256"),
-        "labelled_set": ("LabelledSet", "labels_target", "read_labels", "write_labels"),
+        "columns": ("NONE",),
+        "event_labels": ("EventLabels", "events_sha256"),
+        "label_files": ("labels_target", "read_event_labels", "read_labels", "write_labels"),
+        "labelled_set": ("LabelledSet",),
         "overlap": ("overlap_groups",),
         "rules": (
             "FAMILIES",

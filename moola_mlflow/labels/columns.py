@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from moola_mlflow.bars import MINUTE_NS, PRICES, parse_times, price_fault
 from moola_mlflow.core import UserError
 
+NONE = "none"
+"""The label of a window without an event. No class may be called so."""
 TIMES = ("start_time", "end_time")
 # In usual bar ranges. A limit-down day of an index moves 300 ticks. A zero or a shifted decimal point moves thousands.
 FARTHEST = 1000
@@ -53,36 +55,49 @@ def read_texts(table: pa.Table, name: str) -> list[str]:
 
 
 def read_classes(names: list[str], check: LabelRows) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the position of each label in the sorted classes, and the classes. Shapes: int64 [N]."""
-    check.refuse(np.array([name == "" for name in names]), "label is empty; give it a class, or leave it out")
+    """Return the position of each label in the sorted classes, -1 for ``none``, and the classes. Shapes: int64 [R]."""
+    check.refuse(
+        np.array([name == "" for name in names]),
+        f"label is empty; give it a class, write {NONE} if nothing is there, or leave it out",
+    )
     counts = {name: names.count(name) for name in sorted(set(names))}
-    spelling: dict[str, str] = {}
+    spelling = {NONE: NONE}
     for name in sorted(counts, key=lambda name: -counts[name]):
         spelling.setdefault(name.strip().casefold(), name)
     usual = [spelling[name.strip().casefold()] for name in names]
-    check.refuse(
-        np.array([a != b for a, b in zip(names, usual, strict=True)]),
-        lambda i: f"label '{names[i]}' is an unknown class; write '{usual[i]}', as other rows do",
-    )
-    classes = tuple(counts)
-    if len(classes) < 2:
-        raise UserError(f"labels: {check.path}: every row is '{classes[0]}'; a detector needs two classes or more")
-    position = {name: k for k, name in enumerate(classes)}
+
+    def reason(i: int) -> str:
+        why = "which says that the window holds no event" if usual[i] == NONE else "as other rows do"
+        return f"label '{names[i]}' is an unknown class; write '{usual[i]}', {why}"
+
+    check.refuse(np.array([a != b for a, b in zip(names, usual, strict=True)]), reason)
+    classes = tuple(name for name in counts if name != NONE)
+    position = {NONE: -1, **{name: k for k, name in enumerate(classes)}}
     return np.array([position[name] for name in names], np.int64), classes
 
 
-def read_pointers(table: pa.Table, name: str, length: int, check: LabelRows) -> np.ndarray:
-    """Return a column of bars' numbers, counted from 0 in their window. Shapes: int64 [N]."""
+def read_pointers(table: pa.Table, name: str, length: int, check: LabelRows, none_R: np.ndarray) -> np.ndarray:
+    """Return a column of bars' numbers, counted from 0 in their window, -1 in rows of windows without an event.
+
+    Shapes: bool [R] -> int64 [R].
+    """
     values = _numbers(decoded(table, name), name)
     check.refuse(
-        ~(np.isfinite(values) & (values == np.floor(values))),
+        none_R & ~np.isnan(values),
+        lambda i: (
+            f"label is '{NONE}', a window without an event, and {name} is {values[i]:g}; empty expansion_start and "
+            "expansion_end, or name the event's class"
+        ),
+    )
+    check.refuse(
+        ~none_R & ~(np.isfinite(values) & (values == np.floor(values))),
         lambda i: f"{name} is {'empty' if np.isnan(values[i]) else values[i]}; give a bar's number, 0 to {length - 1}",
     )
     check.refuse(
-        (values < 0) | (values > length - 1),
+        ~none_R & ((values < 0) | (values > length - 1)),
         lambda i: f"{name} {values[i]:.0f} lies outside the window; bars are counted from 0 to {length - 1}",
     )
-    return values.astype(np.int64)
+    return np.where(none_R, -1, np.nan_to_num(values)).astype(np.int64)
 
 
 def read_prices(table: pa.Table, length: int, check: LabelRows) -> np.ndarray:

@@ -12,10 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from moola_mlflow.core import UserError
+from moola_mlflow.labels.columns import NONE
 from moola_mlflow.labels.labelled_set import LabelledSet, content_sha256
-
-NONE = "none"
-"""The label of a window without an event. No class may be called so."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ from moola_mlflow.core import (
     read_preset,
 )
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels.labelled_set import read_labels
+from moola_mlflow.labels.label_files import read_labels
 
 ADDRESS_SPACE = 6 * 2**30
 MOST_MORE = 2 * FREE_BYTES

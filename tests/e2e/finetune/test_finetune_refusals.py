@@ -15,7 +15,8 @@ from harness import Store, note_of
 from small_labels import small_labels
 from small_models import small_encoder
 
-from moola_mlflow.labels.labelled_set import LabelledSet, write_labels
+from moola_mlflow.labels.label_files import write_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.models.files.encoder import save_encoder
 
 

@@ -26,7 +26,7 @@ from small_labels import small_labels
 
 import moola_mlflow
 from moola_mlflow.bars.sample import generate_bars
-from moola_mlflow.labels.labelled_set import write_labels
+from moola_mlflow.labels.label_files import write_labels
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import FinetuneKeys, make_config
-from moola_mlflow.labels.labelled_set import read_labels
+from moola_mlflow.labels.label_files import read_labels
 from moola_mlflow.labels.weak import sample_labels
 
 SMALL = {"bars.sample_bars": "12000", "n": "20"}

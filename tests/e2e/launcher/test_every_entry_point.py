@@ -20,7 +20,7 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.core import BarsConfig
-from moola_mlflow.labels.labelled_set import read_labels
+from moola_mlflow.labels.label_files import read_labels
 
 ELSEWHERE = {"main": "test_tour_command.py::test_the_tour_runs_every_command_and_a_second_one_makes_new_versions"}
 """Entry points that read no bars of the user's; by both launchers they are tried there."""

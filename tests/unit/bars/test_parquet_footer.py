@@ -17,7 +17,7 @@ from moola_mlflow.bars.parquet_footer import Chunk, chunks
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels.labelled_set import read_labels
+from moola_mlflow.labels.label_files import read_labels
 
 NUM = 40
 BARS = pa.table(

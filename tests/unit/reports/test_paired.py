@@ -12,7 +12,8 @@ from run_records import FOLDS, record, scored
 from small_labels import small_labels
 
 from moola_mlflow.core import FinetuneKeys, make_config
-from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
+from moola_mlflow.labels.label_files import read_labels, write_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.reports.paired import DRAWN_BY, Paired, pair
 from moola_mlflow.tracking.run_reader import RunRecord

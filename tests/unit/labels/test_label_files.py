@@ -15,7 +15,8 @@ import pytest
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels.labelled_set import LabelledSet, read_labels, write_labels
+from moola_mlflow.labels.label_files import read_labels, write_labels
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.weak import weak_labels
 
 
