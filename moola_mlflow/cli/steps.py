@@ -21,9 +21,9 @@ from moola_mlflow.features import (
     quality_report,
     quality_table,
 )
-from moola_mlflow.labels import LabelledSet, read_labels, sample_labels
+from moola_mlflow.labels import LabelledSet
 from moola_mlflow.models import Encoder, parts_of
-from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, log_model_inputs, resolve_origin
+from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, log_model_inputs, read_input_labels, resolve_origin
 from moola_mlflow.training import PrepareObserver, hybrid
 from moola_mlflow.windows import BatchSource, Split, Windows, feature_statistics
 
@@ -141,10 +141,9 @@ def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None
 
 def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
     """Read the labelled windows of a run and log them as its input."""
-    if config.labels.path == "sample":
-        labels = sample_labels(config, config.labels.n, config.labels.seed)
-    else:
-        labels = read_labels(config.labels.path, config.windows.length)
+    labels = read_input_labels(config)
+    for line in labels.joined:
+        print(f"Joined: {line}", flush=True)
     for name in labels.classes:
         if name == "macro" or not CLASS_NAME.fullmatch(name):
             raise UserError(

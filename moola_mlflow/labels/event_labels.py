@@ -53,6 +53,8 @@ class EventLabels:
     """What a user of these labels should know."""
     extra: pa.Table | None = None
     """Columns of the file that no training reads, such as grade and annotator: one row for each of ``row_window``."""
+    joined: tuple[str, ...] = ()
+    """The files that were joined, each with its number of windows; empty for a single file."""
 
     def __post_init__(self) -> None:
         assert len(self.window) == len(self.label) == len(self.start) == len(self.end)
@@ -66,7 +68,7 @@ class EventLabels:
         return cls(
             labels.window_id, labels.ohlc, labels.classes, np.arange(len(labels)), labels.label, labels.start,
             labels.end, labels.start_ns, labels.end_ns, labels.instrument, None, labels.weak, labels.sha256,
-            labels.path, labels.rule, labels.bars_sha256, labels.warnings,
+            labels.path, labels.rule, labels.bars_sha256, labels.warnings, joined=labels.joined,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -152,7 +154,7 @@ class EventLabels:
             )
         labels = LabelledSet(
             kept.window_id, kept.ohlc, label.astype(np.int64), classes, kept.start, kept.end, kept.start_ns,
-            kept.end_ns, kept.instrument, self.weak, "", self.path, self.rule, self.bars_sha256, warnings,
+            kept.end_ns, kept.instrument, self.weak, "", self.path, self.rule, self.bars_sha256, warnings, self.joined,
         )  # fmt: skip
         return replace(labels, sha256=content_sha256(labels))
 

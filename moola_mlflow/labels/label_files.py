@@ -24,6 +24,7 @@ from moola_mlflow.labels.columns import (
     refuse_conflicts,
 )
 from moola_mlflow.labels.event_labels import NONE, EventLabels, events_sha256
+from moola_mlflow.labels.joining import find_label_files, join_labels
 from moola_mlflow.labels.label_table import LabelTable, open_table, readable, write_table
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 
@@ -33,19 +34,23 @@ EXPANSION = re.compile(r"(.+)_exp_\d+")
 """The window_id of a published file that names the k-th event of a window."""
 
 
-def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
+def read_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refuse") -> LabelledSet:
     """Read the labelled windows that hold one event each, from a parquet file. Classes are the labels in it.
 
     If the file also holds windows without an event, or with several, those are left out and a warning counts them.
+    A folder or a glob is read as ``read_event_labels`` reads it.
 
     Raises: UserError with the first bad row (from 1), its window_id, the value and the cure.
     """
-    with readable(path):
-        labels = _read(open_table(Path(path)), length, grouped=False)
+    files = find_label_files(path)
+    if len(files) > 1:
+        return read_event_labels(path, length, duplicates).spans()
+    with readable(files[0]):
+        labels = _read(open_table(files[0]), length, grouped=False)
     if labels.num_events < len(labels) or len(np.unique(labels.window)) < labels.num_events:
         return labels.spans()
     if len(labels.classes) < 2:
-        raise UserError(f"labels: {path}: every row is '{labels.classes[0]}'; a detector needs two classes or more")
+        raise UserError(f"labels: {files[0]}: every row is '{labels.classes[0]}'; a detector needs two classes or more")
     spans = LabelledSet(
         labels.window_id, labels.ohlc, labels.label, labels.classes, labels.start, labels.end, labels.start_ns,
         labels.end_ns, labels.instrument, labels.weak, "", labels.path, labels.rule, labels.bars_sha256,
@@ -53,14 +58,21 @@ def read_labels(path: str | Path, length: int = LENGTH) -> LabelledSet:
     return replace(spans, sha256=content_sha256(spans))
 
 
-def read_event_labels(path: str | Path, length: int = LENGTH) -> EventLabels:
+def read_event_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refuse") -> EventLabels:
     """Read the windows that somebody looked at and the events in each, from a parquet file of either form.
+
+    The files of a folder or a glob are joined. ``duplicates`` says what becomes of a window that two files hold:
+    refuse, or newest (the one that was labelled last stays).
 
     Raises: UserError with the first bad row (from 1), its window_id, the value and the cure.
     """
-    with readable(path):
-        labels = _read(open_table(Path(path), with_extra=True), length, grouped=True)
-    return replace(labels, sha256=events_sha256(labels))
+    parts = []
+    for file in find_label_files(path):
+        with readable(file):
+            parts.append(_read(open_table(file, with_extra=True), length, grouped=True))
+    if len(parts) > 1:
+        return join_labels(parts, path, duplicates)
+    return replace(parts[0], sha256=events_sha256(parts[0]))
 
 
 def write_labels(labels: LabelledSet | EventLabels, path: str | Path) -> None:

@@ -43,6 +43,8 @@ class LabelledSet:
     """Content hash of the bars that weak labels were made from."""
     warnings: tuple[str, ...] = ()
     """What a user of this set should know."""
+    joined: tuple[str, ...] = ()
+    """The files that were joined, each with its number of windows; empty for a single file."""
 
     def __len__(self) -> int:
         return len(self.window_id)

@@ -9,8 +9,8 @@ import numpy as np
 
 from moola_mlflow.core import FinetuneKeys, UserError, make_config
 from moola_mlflow.evaluation import HEADLINE_METRICS, Interval, Predictions, paired_difference
-from moola_mlflow.labels import LabelledSet, overlap_groups, read_labels, sample_labels
-from moola_mlflow.tracking import Artifacts, RunRecord, Tags
+from moola_mlflow.labels import LabelledSet, overlap_groups
+from moola_mlflow.tracking import Artifacts, RunRecord, Tags, read_input_labels
 
 DRAWN_BY = ("folds", "kind", "embargo_bars")
 """Keys of ``cv`` that the folds depend on, with seed and repeat."""
@@ -126,7 +126,4 @@ def _groups(runs: tuple[RunRecord, RunRecord], summaries: list[dict[str, Any]], 
 
 
 def _labels(run: RunRecord) -> LabelledSet:
-    config = make_config(FinetuneKeys, run.config, {})
-    if config.labels.path == "sample":
-        return sample_labels(config, config.labels.n, config.labels.seed)
-    return read_labels(config.labels.path, config.windows.length)
+    return read_input_labels(make_config(FinetuneKeys, run.config, {}))

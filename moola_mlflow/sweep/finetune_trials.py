@@ -29,11 +29,11 @@ from moola_mlflow.evaluation import (
     scores,
     split_training_part,
 )
-from moola_mlflow.labels import LabelledSet, Targets, overlap_groups, read_labels, sample_labels
+from moola_mlflow.labels import LabelledSet, Targets, overlap_groups
 from moola_mlflow.models import Encoder
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
-from moola_mlflow.tracking import Metrics, load_encoders
+from moola_mlflow.tracking import Metrics, load_encoders, read_input_labels
 
 FIT_KEYS = ("trainer.", "optimizer.", "finetune.head_lr", "finetune.encoder_lr", "finetune.gamma",
            "finetune.class_balanced", "finetune.jitter_sigma", "finetune.unfreeze_at", "sweep.")  # fmt: skip
@@ -46,7 +46,7 @@ class FinetuneTrials:
     def __init__(self, config: FinetuneSweepKeys, device: torch.device, precision: str) -> None:
         """Read the labels and every encoder that a trial may use. Raises: UserError if one cannot be read."""
         self.device, self.precision = device, precision
-        self.labels = load_labels(config)
+        self.labels = read_input_labels(config)
         self.encoders: dict[str, list[tuple[str, Encoder]]] = {}
         for names in encoder_choices(config):
             self.encoders[names] = load_encoders(names)
@@ -96,13 +96,6 @@ def encoder_choices(config: FinetuneSweepKeys) -> list[str]:
     searched = Space.of(config).distributions.get("finetune.encoder")
     choices = searched.choices if isinstance(searched, CategoricalDistribution) else ()
     return list(dict.fromkeys([config.finetune.encoder, *map(str, choices)]))
-
-
-def load_labels(config: FinetuneSweepKeys) -> LabelledSet:
-    """Read the labelled windows, without logging them to a run."""
-    if config.labels.path == "sample":
-        return sample_labels(config, config.labels.n, config.labels.seed)
-    return read_labels(config.labels.path, config.windows.length)
 
 
 def inner_fold(labels: LabelledSet, config: FinetuneSweepKeys, fold: NestedFold) -> NestedFold:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from moola_mlflow.core.config.base import Section
@@ -24,6 +26,10 @@ class LabelsConfig(WeakLabelsConfig):
     """Labelled windows, from a file or made by a rule from sample bars."""
 
     path: str = "sample"
-    """A parquet file of labelled windows, or `sample`: weak labels on sample bars."""
+    """A parquet file of labelled windows, a folder or a glob of such files, runs:/ID of a run of `label`, or `sample`:
+    weak labels on sample bars."""
+    duplicates: Literal["refuse", "newest"] = "refuse"
+    """What becomes of a window that two of several files hold, bar by bar: refuse, or newest: the one labelled last
+    stays, by the column labelled_at or the time of its file."""
     seed: int = Field(17, ge=0, lt=2**32)
     """Seed that draws the windows of `sample`; it is not trainer.seed, so runs of all seeds score the same windows."""

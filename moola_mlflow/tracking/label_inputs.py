@@ -1,0 +1,70 @@
+"""Read the labels of a configuration: sample labels, files, a folder, a glob, or the file that a run logged."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from moola_mlflow.core import FinetuneKeys, LabelsConfig, UserError, printable
+from moola_mlflow.labels import EventLabels, LabelledSet, read_event_labels, read_labels, sample_labels
+from moola_mlflow.tracking.registry.models import without_progress_bar
+from moola_mlflow.tracking.store import shown_uri
+
+RUN = "runs:/"
+
+
+def read_input_labels(config: FinetuneKeys) -> LabelledSet:
+    """Return the windows with one event each that ``labels.path`` names."""
+    options = config.labels
+    if options.path == "sample":
+        return sample_labels(config, options.n, options.seed)
+    with local_labels(options) as path:
+        return replace(read_labels(path, config.windows.length, options.duplicates), path=options.path)
+
+
+def read_input_events(config: FinetuneKeys) -> EventLabels:
+    """Return the windows looked at that ``labels.path`` names, and the events in each."""
+    options = config.labels
+    if options.path == "sample":
+        return EventLabels.of(sample_labels(config, options.n, options.seed))
+    with local_labels(options) as path:
+        return replace(read_event_labels(path, config.windows.length, options.duplicates), path=options.path)
+
+
+@contextmanager
+def local_labels(options: LabelsConfig) -> Iterator[str]:
+    """Yield where the labels are on disk. Those of a run are fetched, and removed again.
+
+    Raises: UserError if the run or its file cannot be found.
+    """
+    if not options.path.startswith(RUN):
+        yield options.path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield str(_fetched(options.path, Path(scratch)))
+
+
+def _fetched(uri: str, scratch: Path) -> Path:
+    run_id, _, within = uri.removeprefix(RUN).partition("/")
+    try:
+        names = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id) if not file.is_dir]
+        files = [name for name in names if name.endswith((".parquet", ".pq"))]
+        wanted = within or (files[0] if len(files) == 1 else "")
+        if not wanted:
+            there = ", ".join(files or names) or "nothing"
+            raise UserError(
+                f"labels.path='{uri}': the run holds {there}; name its labels file, {RUN}{run_id}/FILE.parquet"
+            )
+        with without_progress_bar():
+            return Path(mlflow.artifacts.download_artifacts(f"{RUN}{run_id}/{wanted}", dst_path=str(scratch)))
+    except (MlflowException, OSError) as e:
+        raise UserError(
+            f"labels.path='{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}; give {RUN}ID of a run "
+            "of label, or a file"
+        ) from e
