@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from moola_mlflow.models.encoders.base import Encoder
     from moola_mlflow.models.encoders.ensemble import Ensemble, members_of
     from moola_mlflow.models.encoders.keyed_dropout import can_be_shared, stream, use_torch_dropout
+    from moola_mlflow.models.events import (
+        EVENT_COLUMNS,
+        EVENT_STRIDE,
+        EventDetector,
+        EventFit,
+        EventFound,
+        EventScan,
+        EventSettings,
+        EventSource,
+        EventTable,
+        HeldOut,
+        fit_event_detector,
+        match_events,
+        scan_events,
+    )
     from moola_mlflow.models.files.checkpoint import (
         BEST_CHECKPOINT,
         LATEST_CHECKPOINT,
@@ -24,6 +39,9 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.models.files.detector import (
         DETECTOR_CARD,
+        EVENT_KIND,
+        SPAN_KIND,
+        detector_kind,
         load_detector_folder,
         read_detector_card,
         save_detector,
@@ -36,6 +54,7 @@ if TYPE_CHECKING:
         read_encoder_card,
         save_encoder,
     )
+    from moola_mlflow.models.files.event_detector import load_event_detector_folder, save_event_detector
     from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Output, Span, parts_of
     from moola_mlflow.models.objectives import build_objective
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
@@ -54,6 +73,21 @@ __all__, __getattr__, __dir__ = lazy_face(
         "encoders.base": ("Encoder",),
         "encoders.ensemble": ("Ensemble", "members_of"),
         "encoders.keyed_dropout": ("can_be_shared", "stream", "use_torch_dropout"),
+        "events": (
+            "EVENT_COLUMNS",
+            "EVENT_STRIDE",
+            "EventDetector",
+            "EventFit",
+            "EventFound",
+            "EventScan",
+            "EventSettings",
+            "EventSource",
+            "EventTable",
+            "HeldOut",
+            "fit_event_detector",
+            "match_events",
+            "scan_events",
+        ),
         "files.checkpoint": (
             "BEST_CHECKPOINT",
             "Checkpointer",
@@ -62,7 +96,16 @@ __all__, __getattr__, __dir__ = lazy_face(
             "about_training",
             "load_checkpoint",
         ),
-        "files.detector": ("DETECTOR_CARD", "load_detector_folder", "read_detector_card", "save_detector"),
+        "files.detector": (
+            "DETECTOR_CARD",
+            "EVENT_KIND",
+            "SPAN_KIND",
+            "detector_kind",
+            "load_detector_folder",
+            "read_detector_card",
+            "save_detector",
+        ),
+        "files.event_detector": ("load_event_detector_folder", "save_event_detector"),
         "files.encoder": (
             "ENCODER_CARD",
             "describe_encoder",

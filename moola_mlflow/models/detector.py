@@ -131,10 +131,10 @@ def num_inputs(encoder: Encoder | None, which: Inputs, features: FeatureChoice |
 
     Raises: ValueError if an encoding is wanted and there is no encoder, or features and no set of them.
     """
-    return sum(_sizes(encoder, which, features))
+    return sum(input_sizes(encoder, which, features))
 
 
-def _sizes(encoder: Encoder | None, which: Inputs, features: FeatureChoice | None) -> tuple[int, ...]:
+def input_sizes(encoder: Encoder | None, which: Inputs, features: FeatureChoice | None) -> tuple[int, ...]:
     """Return the number of inputs of each part."""
     parts = parts_of(which)
     if "encoding" in parts and encoder is None:
@@ -181,7 +181,7 @@ def detector_inputs(
 
     Shapes: [N, T, 4] -> float32 [N, T, P]. Raises: ValueError as :func:`num_inputs` does.
     """
-    sizes = _sizes(encoder, which, features)
+    sizes = input_sizes(encoder, which, features)
     ohlc_NT4 = np.asarray(ohlc_NT4, np.float64)
     inputs_NTP = torch.empty((*ohlc_NT4.shape[:2], sum(sizes)), device=device)
     reads = encoder if "encoding" in parts_of(which) else None

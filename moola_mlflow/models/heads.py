@@ -98,17 +98,23 @@ class WindowDropout(nn.Module):
 class SpanHead(Head):
     """Start and end as softmax over steps, decoded jointly over the allowed lengths; the class is read at the span."""
 
-    def __init__(self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int) -> None:
+    def __init__(
+        self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int, hidden: int = HIDDEN
+    ) -> None:
         super().__init__(lengths, num_steps)
-        self.step = nn.Sequential(nn.Linear(num_inputs, HIDDEN), nn.GELU())
-        self.around = nn.Conv1d(HIDDEN, HIDDEN, KERNEL, padding=KERNEL // 2)
+        self.step = nn.Sequential(nn.Linear(num_inputs, hidden), nn.GELU())
+        self.around = nn.Conv1d(hidden, hidden, KERNEL, padding=KERNEL // 2)
         self.dropout = WindowDropout()
-        self.pointer = nn.Linear(HIDDEN, 2)
-        self.classify = nn.Linear(3 * HIDDEN, num_classes)
+        self.pointer = nn.Linear(hidden, 2)
+        self.classify = nn.Linear(3 * hidden, num_classes)
+
+    def hidden_steps(self, z_BTP: Tensor) -> Tensor:
+        """Return the hidden numbers of each step. Shapes: [B, T, P] -> [B, T, H]."""
+        g_BTH = self.step(z_BTP)
+        return self.dropout(g_BTH + functional.gelu(over_steps(self.around, g_BTH)))
 
     def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
-        g_BTH = self.step(z_BTP)
-        g_BTH = self.dropout(g_BTH + functional.gelu(over_steps(self.around, g_BTH)))
+        g_BTH = self.hidden_steps(z_BTP)
         start_BT, end_BT = self.pointer(g_BTH).unbind(-1)
         pointers = (start_BT, end_BT)
         if span is None:

@@ -174,7 +174,7 @@ class _Task:
             fit = functional.cross_entropy(logits_2NT.flatten(0, 1), target_2N.flatten()) * 2
             return fit + (a_R.square().sum() / 2 + (g_2 - 1).square().sum() + b_2E.square().sum() / 2) / self.num
 
-        _minimise([a_R, g_2, b_2E], loss, self.iterations)
+        minimise([a_R, g_2, b_2E], loss, self.iterations)
         encoding_2D = (prior.mean + torch.einsum("r,rjd->jd", a_R, prior.pointers)) * g_2[:, None]
         return encoding_2D, scale * b_2E
 
@@ -202,7 +202,7 @@ class _Task:
             fit = functional.cross_entropy(z_NP @ w_CP.T + b_C, self.labels.label)
             return fit + w_CP.square().sum() / self.num
 
-        _minimise([w_CP, b_C], loss, self.iterations)
+        minimise([w_CP, b_C], loss, self.iterations)
         w_CP = w_CP / scale_P
         encoding_CR, further_CQ = w_CP.split([num_directions, further_NQ.shape[1]], 1)
         return encoding_CR @ self.prior.classes, further_CQ, b_C - w_CP @ centre_P
@@ -222,7 +222,7 @@ def _strength(directions: Tensor, further: Tensor) -> Tensor:
     return (wanted / own.clamp(min=1e-12)).sqrt()
 
 
-def _minimise(parameters: list[Tensor], loss: Callable[[], Tensor], iterations: int) -> None:
+def minimise(parameters: list[Tensor], loss: Callable[[], Tensor], iterations: int) -> None:
     """Minimise the loss; the parameters change in place."""
     optimizer = torch.optim.LBFGS(parameters, lr=1, max_iter=iterations, line_search_fn="strong_wolfe")
 

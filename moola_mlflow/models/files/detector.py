@@ -28,6 +28,8 @@ from moola_mlflow.models.heads import HEADS, Detector, parts_of
 
 DETECTOR_CARD = "detector.json"
 ENCODERS = "encoders"
+SPAN_KIND, EVENT_KIND = "span", "event"
+"""Kinds of a detector, as its card says. A span detector finds one span in every window."""
 
 
 def save_detector(detector: PatternDetector, folder: Path) -> None:
@@ -64,9 +66,11 @@ def load_detector_folder(path: Path) -> PatternDetector:
     Raises: UserError if it is absent or broken, or if its parts do not fit each other.
     """
     card = read_detector_card(path / DETECTOR_CARD)
+    if detector_kind(card) != SPAN_KIND:
+        raise UserError(f"'{path}' holds an event detector; load_event_detector_folder reads it")
     try:
         architecture = card["architecture"]
-        encoders = [_encoder(path / ENCODERS / str(i)) for i in range(int(architecture["num_encoders"]))]
+        encoders = read_encoders(path, int(architecture["num_encoders"]))
         low, high = architecture["lengths"]
         classes = tuple(str(name) for name in card["classes"])
         num_inputs, num_steps = int(architecture["num_inputs"]), int(card["window"]["length"])
@@ -77,8 +81,8 @@ def load_detector_folder(path: Path) -> PatternDetector:
         head = make()
         head.load_state_dict(tensors)
         return PatternDetector(
-            head.eval(), _joined(encoders), card["inputs"], classes, float(card["temperature"]), card,
-            _features(card.get("features")),
+            head.eval(), joined_encoders(encoders), card["inputs"], classes, float(card["temperature"]), card,
+            read_feature_choice(card.get("features")),
         )  # fmt: skip
     except UserError:
         raise
@@ -114,13 +118,29 @@ def read_detector_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def detector_kind(card: dict[str, Any]) -> str:
+    """Return the kind of a detector: ``event`` if it can say that a window has no event, else ``span``.
+
+    Raises: UserError for a kind that this version does not know.
+    """
+    kind = card.get("kind", SPAN_KIND)  # detectors of earlier versions do not say
+    if kind not in (SPAN_KIND, EVENT_KIND):
+        raise UserError(f"the detector is of kind '{kind}'; this version knows {SPAN_KIND} and {EVENT_KIND}")
+    return str(kind)
+
+
+def read_encoders(path: Path, num: int) -> list[Encoder]:
+    """Return the encoders in a detector's folder. Raises: UserError if one is absent or broken."""
+    return [_encoder(path / ENCODERS / str(i)) for i in range(num)]
+
+
 def _encoder(folder: Path) -> Encoder:
     if not folder.is_dir():
         raise UserError(f"'{folder.parent.parent}' is not a whole detector folder: it lacks {ENCODERS}/{folder.name}")
     return load_from_path(folder)
 
 
-def _features(spec: dict[str, Any] | None) -> FeatureChoice | None:
+def read_feature_choice(spec: dict[str, Any] | None) -> FeatureChoice | None:
     """Return the hand-made features that a detector reads. Raises: ValueError if the set now has others."""
     if spec is None:
         return None
@@ -130,5 +150,6 @@ def _features(spec: dict[str, Any] | None) -> FeatureChoice | None:
     return choice
 
 
-def _joined(encoders: list[Encoder]) -> Encoder | None:
+def joined_encoders(encoders: list[Encoder]) -> Encoder | None:
+    """Return no encoder, the encoder, or several as one ensemble."""
     return Ensemble(encoders) if len(encoders) > 1 else encoders[0] if encoders else None

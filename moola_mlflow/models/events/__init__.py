@@ -1,0 +1,25 @@
+"""The event detector: windows looked at may hold no event, one or several. Fit it, read windows, scan bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola_mlflow.core import lazy_face
+
+if TYPE_CHECKING:
+    from moola_mlflow.models.events.cross_fit import EventFit, EventSource, HeldOut, fit_event_detector
+    from moola_mlflow.models.events.event_detector import EventDetector, EventFound
+    from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, EVENT_STRIDE, EventScan, scan_events
+    from moola_mlflow.models.events.fitting import EventSettings
+    from moola_mlflow.models.events.matching import EventTable, match_events
+
+__all__, __getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "cross_fit": ("EventFit", "EventSource", "HeldOut", "fit_event_detector"),
+        "event_detector": ("EventDetector", "EventFound"),
+        "event_scan": ("EVENT_COLUMNS", "EVENT_STRIDE", "EventScan", "scan_events"),
+        "fitting": ("EventSettings",),
+        "matching": ("EventTable", "match_events"),
+    },
+)

@@ -1,0 +1,70 @@
+"""The belief of a net about a window: a probability for each class and span, and the rest for "no event".
+
+A window's maps are sums of its belief. So beliefs of nets, and maps of windows, can be averaged.
+
+Shape legend: B windows, C classes, S allowed lengths (from the shortest), T steps, K = 2 T - 1 centres in half steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from moola_mlflow.models.heads import HIT_BARS, Span
+
+OUTSIDE = -1e4
+"""Logit of a span that leaves the window: its probability is 0, and its gradient is not NaN."""
+MASS, START, END = range(3)
+"""Rows of a window's maps, see :func:`centre_maps`."""
+
+
+def span_logits(start_BCT: Tensor, end_BCT: Tensor, lengths: tuple[int, int]) -> Tensor:
+    """Return the sum of the start logit and the end logit of each span. Shapes: [B, C, T] each -> [B, C, S, T]."""
+    num_steps, (shortest, longest) = start_BCT.shape[-1], lengths
+    padded = functional.pad(end_BCT, (0, longest - 1), value=OUTSIDE)[..., shortest - 1 :]
+    return start_BCT[..., None, :] + padded.unfold(-1, num_steps, 1)
+
+
+def centre_maps(belief_BCST: Tensor, lengths: tuple[int, int]) -> Tensor:
+    """Return the maps of each window: the mass of a class's spans that are centred within 3 bars of each step.
+
+    The first row is this mass. The others are the mass times the distance from the step to the first and to the last
+    step of the span: divided by the mass, they give the expected span near the step.
+
+    Shapes: [B, C, S, T] -> [B, 3, C, T].
+    """
+    num_windows, num_classes, _, num_steps = belief_BCST.shape
+    at_BCK = belief_BCST.new_zeros(num_windows, num_classes, 2 * num_steps - 1)
+    bars_BCK = torch.zeros_like(at_BCK)
+    for row, length in enumerate(range(lengths[0], lengths[1] + 1)):
+        # A span that starts at step s has its centre at half step 2 s + length - 1.
+        mass = belief_BCST[:, :, row, : num_steps - length + 1]
+        centres = slice(length - 1, 2 * num_steps - length, 2)
+        at_BCK[..., centres] += mass
+        bars_BCK[..., centres] += (length - 1) * mass
+    near_2J = _near(belief_BCST)
+    mass_BCT, offset_BCT = _windowed(at_BCK, near_2J)
+    bars_BCT, _ = _windowed(bars_BCK, near_2J)
+    return torch.stack([mass_BCT, (offset_BCT - bars_BCT) / 2, (offset_BCT + bars_BCT) / 2], 1)
+
+
+def _near(like: Tensor) -> Tensor:
+    """Return two kernels over the half steps around a step: 1, and the distance. Shapes: [2, J]."""
+    offset_J = torch.arange(-2 * HIT_BARS, 2 * HIT_BARS + 1, dtype=like.dtype, device=like.device)
+    return torch.stack([torch.ones_like(offset_J), offset_J])
+
+
+def _windowed(x_BCK: Tensor, kernels_2J: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums of x around each whole step under both kernels. Shapes: [B, C, K] -> [B, C, T] each."""
+    out = functional.conv1d(x_BCK.flatten(0, 1)[:, None], kernels_2J[:, None], stride=2, padding=2 * HIT_BARS)
+    first, second = out.unflatten(0, x_BCK.shape[:2]).unbind(2)
+    return first, second
+
+
+def best_spans(belief_BCST: Tensor, class_B: Tensor, lengths: tuple[int, int]) -> Span:
+    """Return the most probable span of one class in each window. Shapes: class int64 [B] -> first, last step [B]."""
+    rows = torch.arange(len(class_B), device=class_B.device)
+    best_B = belief_BCST[rows, class_B].flatten(1).argmax(1)
+    start_B = best_B % belief_BCST.shape[-1]
+    return start_B, start_B + lengths[0] + best_B // belief_BCST.shape[-1] - 1

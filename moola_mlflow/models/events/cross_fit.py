@@ -1,0 +1,196 @@
+"""Fit an event detector: each net once outside of each fold, all averaged; calibrate it on what the folds held out.
+
+Shape legend: N windows looked at, C classes, T steps, P inputs a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from moola_mlflow.core import mixed_seed
+from moola_mlflow.features import FeatureChoice
+from moola_mlflow.models.calibration import temperature
+from moola_mlflow.models.detector import detector_inputs, input_sizes
+from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.ensemble import members_of
+from moola_mlflow.models.events.event_detector import LEAST, EventDetector, EventPart, Reading, read_inputs
+from moola_mlflow.models.events.event_targets import EventTargets
+from moola_mlflow.models.events.fitting import EventInputs, EventSettings, fit_event_net
+from moola_mlflow.models.events.matching import EventTable, match_events
+from moola_mlflow.models.events.peaks import MARGIN, on_axis, window_events
+from moola_mlflow.models.events.presence import fit_presence_reader
+from moola_mlflow.models.events.score_calibration import ScoreCalibration, threshold_for
+from moola_mlflow.models.events.window_folds import window_folds
+from moola_mlflow.models.heads import Inputs, parts_of
+from moola_mlflow.models.prior_reader import Prior
+from moola_mlflow.windows import mirrored
+
+if TYPE_CHECKING:
+    from moola_mlflow.labels import EventLabels
+
+PRIOR_SHARE = 0.5
+"""Weight of the readers of rules' encodings in the average; the nets have the rest."""
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """What the nets of an event detector read."""
+
+    inputs: Inputs = "price_path"
+    encoder: Encoder | None = None
+    features: FeatureChoice | None = None
+
+    def of(self, ohlc_NT4: np.ndarray) -> EventInputs:
+        """Return the inputs of windows and of the same windows upside down."""
+        values, turned = (
+            detector_inputs(self.encoder, self.inputs, ohlc, features=self.features).cpu()
+            for ohlc in (ohlc_NT4, mirrored(ohlc_NT4))
+        )
+        return EventInputs(values, turned)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What nets say of the windows that they were not fitted on. The detector itself is the average of more nets.
+
+    Shapes: probability float64 [N, C + 1], not calibrated, the last column none. ``found`` and ``true`` are events on
+    the axis of ``window_events``; ``window`` int64 and ``matched`` int64 have one number for each found event: its
+    window, and its true event or -1. True events whose centre lies in a margin are left out.
+    """
+
+    probability: np.ndarray
+    found: EventTable
+    window: np.ndarray
+    true: EventTable
+    matched: np.ndarray
+    maps: np.ndarray
+    """The maps of each window. Shapes: float32 [N, 3, C, T]."""
+
+
+@dataclass(frozen=True)
+class EventFit:
+    """A fitted event detector and what its folds held out."""
+
+    detector: EventDetector
+    held: HeldOut
+    fold: np.ndarray
+    """The fold of each window. Shapes: int64 [N]."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One kind of net: its name, the inputs it reads, its weight, and the prior of a reader of rules' encodings."""
+
+    name: str
+    columns: tuple[int, int]
+    weight: float
+    prior: Prior | None = None
+
+    def fit(
+        self, inputs: EventInputs, targets: EventTargets, index: np.ndarray, settings: EventSettings, seed: int
+    ) -> EventPart:
+        own = inputs.columns(*self.columns)
+        if self.prior is None:
+            return EventPart(fit_event_net(self.name, own, targets, index, settings, seed), self.columns, self.weight)
+        rows = torch.as_tensor(index)
+        turned = own.mirrored[rows] if settings.mirror and own.mirrored is not None else None
+        reader = fit_presence_reader(self.prior, own.values[rows], targets.at(rows), turned)
+        return EventPart(reader, self.columns, self.weight)
+
+
+def fit_event_detector(
+    labels: EventLabels,
+    source: EventSource,
+    settings: EventSettings,
+    seed: int,
+    card: dict[str, Any] | None = None,
+    on_fit: Callable[[int, int], None] | None = None,
+) -> EventFit:
+    """Fit an event detector on windows looked at.
+
+    If every encoder has the heads of the rules that trained it, prior readers with a presence model read the encodings,
+    and the nets read the other inputs. Without other inputs there are prior readers alone. ``on_fit`` is called with
+    the number of fits done and of all fits.
+
+    Raises: UserError if there are too few windows for the folds, ValueError if no window holds an event, TrainingError
+    if a loss or an encoding is not finite.
+    """
+    targets, inputs = EventTargets.of(labels), source.of(labels.ohlc)
+    fold_N, plans = window_folds(labels, settings.folds, seed), _plans(source, settings)
+    parts, held, done = [], list[tuple[np.ndarray, Reading]](), 0
+    for fold in range(settings.folds):
+        train, test = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
+        own = []
+        for place, plan in enumerate(plans):
+            own.append(plan.fit(inputs, targets, train, settings, mixed_seed(seed, fold, place)))
+            done += 1
+            if on_fit is not None:
+                on_fit(done, settings.folds * len(plans))
+        held.append((test, read_inputs(own, inputs.values[torch.as_tensor(test)])))
+        parts += [EventPart(part.net, part.columns, part.weight / settings.folds) for part in own]
+    return _calibrated(labels, source, settings, parts, _held_out(labels, held), fold_N, card or {})
+
+
+def _plans(source: EventSource, settings: EventSettings) -> list[_Plan]:
+    sizes = input_sizes(source.encoder, source.inputs, source.features)
+    total, encoded = sum(sizes), sizes[0] if "encoding" in parts_of(source.inputs) else 0
+    members = members_of(source.encoder) if encoded and source.encoder is not None else []
+    heads = [member.task_heads for member in members]
+    if not members or any(one is None for one in heads):
+        return [_Plan(name, (0, total), 1 / len(settings.nets)) for name in settings.nets]
+    share = PRIOR_SHARE if total > encoded and settings.nets else 1.0
+    plans, first = [], 0
+    for member, one in zip(members, heads, strict=True):
+        assert one is not None
+        columns = (first, first + member.output_size)
+        plans.append(_Plan("prior", columns, share / len(members), Prior.of(one)))
+        first = columns[1]
+    if share < 1:
+        plans += [_Plan(name, (encoded, total), (1 - share) / len(settings.nets)) for name in settings.nets]
+    return plans
+
+
+def _held_out(labels: EventLabels, held: Sequence[tuple[np.ndarray, Reading]]) -> HeldOut:
+    order = np.argsort(np.concatenate([test for test, _ in held]))
+    probability, maps = (np.concatenate([getattr(one, n) for _, one in held])[order] for n in ("probability", "maps"))
+    found, window = window_events(maps)
+    true = true_events(labels)
+    return HeldOut(probability, found, window, true, match_events(found, true), maps)
+
+
+def true_events(labels: EventLabels) -> EventTable:
+    """Return the labelled events on the axis of ``window_events``, without those whose centre lies in a margin."""
+    num_steps = labels.ohlc.shape[1]
+    centre = (labels.start + labels.end) / 2
+    inside = (centre >= MARGIN) & (centre <= num_steps - 1 - MARGIN)
+    start, end = (on_axis(labels.window, step, num_steps)[inside] for step in (labels.start, labels.end))
+    return EventTable(labels.label[inside], start, end, np.ones(len(start)))
+
+
+def _calibrated(
+    labels: EventLabels,
+    source: EventSource,
+    settings: EventSettings,
+    parts: Sequence[EventPart],
+    held: HeldOut,
+    fold_N: np.ndarray,
+    card: dict[str, Any],
+) -> EventFit:
+    """Return the detector with temperature, calibration and threshold from what the folds held out."""
+    calibration = ScoreCalibration.of(held.found.score, held.matched >= 0)
+    threshold = threshold_for(calibration.apply(held.found.score), settings.precision)
+    # A window counts once for each of its events, and a window without one as none.
+    empty = np.setdiff1d(np.arange(len(labels)), labels.window)
+    rows = np.concatenate([labels.window, empty])
+    label = np.concatenate([labels.label, np.full(len(empty), len(labels.classes))])
+    warmth = temperature(np.log(np.maximum(held.probability[rows], LEAST)), label)
+    detector = EventDetector(
+        tuple(parts), source.encoder, source.inputs, labels.classes, warmth, calibration, threshold, card,
+        source.features,
+    )  # fmt: skip
+    return EventFit(detector, held, fold_N)

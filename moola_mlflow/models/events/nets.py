@@ -1,0 +1,161 @@
+"""Two nets that can say "no event here": one softmax over all spans and none, and a span head with a class none.
+
+Shape legend: B windows, C classes, S allowed lengths, T steps, P inputs a step, H hidden size, E events of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moola_mlflow.models.events.belief import span_logits
+from moola_mlflow.models.events.event_targets import EventTargets
+from moola_mlflow.models.heads import SpanHead, best_span, pooling
+
+HIDDEN = 32
+NONE_SHARE = 0.25
+"""The odds of none at first: a quarter of the number of spans, so an untrained net gives it a fifth."""
+POINTER_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class NetShape:
+    """The sizes of a net."""
+
+    num_inputs: int
+    num_classes: int
+    lengths: tuple[int, int]
+    """Shortest and longest span, in steps."""
+    num_steps: int = 105
+
+    @property
+    def spans(self) -> tuple[int, int]:
+        """Number of lengths and of starts: the shape of a class's belief."""
+        return self.lengths[1] - self.lengths[0] + 1, self.num_steps
+
+
+class EventNet(nn.Module):
+    """Base class: the scaling of the inputs, kept as buffers, and the belief that a net makes of them.
+
+    Shapes: belief takes x_BTP and returns [B, C, S, T]; what is missing from 1 is the probability of no event.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: NetShape, hidden: int) -> None:
+        super().__init__()
+        self.shape, self.hidden = shape, hidden
+        self.register_buffer("mean", torch.zeros(shape.num_inputs))
+        self.register_buffer("std", torch.ones(shape.num_inputs))
+
+    @torch.no_grad()
+    def fit_scaling(self, x_BTP: Tensor) -> None:
+        """Store mean and standard deviation of the inputs over all steps. A constant input gets the deviation 1."""
+        std_P, mean_P = torch.std_mean(x_BTP, dim=(0, 1), correction=0)
+        self.mean.copy_(mean_P)
+        self.std.copy_(torch.where(std_P > 1e-6, std_P, torch.ones_like(std_P)))
+
+    def scaled(self, x_BTP: Tensor) -> Tensor:
+        """Return z-scored inputs."""
+        return torch.addcmul(-self.mean / self.std, x_BTP, 1 / self.std)  # in one pass
+
+    def belief(self, x_BTP: Tensor) -> Tensor:
+        """Return the probability of each class and span."""
+        raise NotImplementedError
+
+    def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
+        """Return the mean loss of a batch. Shapes: []."""
+        raise NotImplementedError
+
+
+class JointNet(EventNet):
+    """One softmax over every class and span, and none.
+
+    A span's logit is the sum of a start logit, an end logit and a number for its length, each for the class.
+    """
+
+    def __init__(self, shape: NetShape, hidden: int = HIDDEN) -> None:
+        super().__init__(shape, hidden)
+        num_classes = shape.num_classes
+        # Start and end of all classes are the pointers of a span head; its class layer is not needed.
+        self.steps = SpanHead(shape.num_inputs, num_classes, shape.lengths, shape.num_steps, hidden)
+        del self.steps.classify, self.steps.pointer
+        self.pointer = nn.Linear(hidden, 2 * num_classes)
+        self.length = nn.Parameter(torch.zeros(num_classes, shape.spans[0], 1))
+        self.none = nn.Linear(2 * hidden, 1)
+        nn.init.zeros_(self.none.weight)
+        nn.init.constant_(self.none.bias, math.log(NONE_SHARE * self.length.numel() * shape.num_steps))
+
+    def logits(self, x_BTP: Tensor) -> Tensor:
+        """Return the logit of every class and span, by class, length and start; last that of none.
+
+        Shapes: [B, T, P] -> [B, C * S * T + 1].
+        """
+        g_BTH = self.steps.hidden_steps(self.scaled(x_BTP))
+        start_BCT, end_BCT = self.pointer(g_BTH).transpose(1, 2).chunk(2, 1)
+        logits_BCST = span_logits(start_BCT, end_BCT, self.shape.lengths) + self.length
+        none_B1 = self.none(torch.cat([g_BTH.mean(1), g_BTH.amax(1)], -1))
+        return torch.cat([logits_BCST.flatten(1), none_B1], 1)
+
+    def belief(self, x_BTP: Tensor) -> Tensor:
+        spans_BX = self.logits(x_BTP).softmax(1)[:, :-1]
+        return spans_BX.view(len(x_BTP), self.shape.num_classes, *self.shape.spans)
+
+    def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
+        """Return the cross-entropy: the events of a window share the target in equal parts."""
+        log_p = self.logits(x_BTP).log_softmax(1)
+        shortest, longest = self.shape.lengths
+        row_BM = (targets.end - targets.start + 1).clamp(shortest, longest) - shortest
+        place_BM = (targets.label * (longest - shortest + 1) + row_BM) * self.shape.num_steps + targets.start
+        share_B = targets.weight.sum(1)
+        found_B = (targets.weight * log_p.gather(1, place_BM)).sum(1)
+        return -(found_B + (1 - share_B) * log_p[:, -1]).mean()
+
+
+class NoneClassNet(EventNet):
+    """A span head with none among its classes: the class is read at the most probable span."""
+
+    def __init__(self, shape: NetShape, hidden: int = HIDDEN) -> None:
+        super().__init__(shape, hidden)
+        self.head = SpanHead(shape.num_inputs, shape.num_classes + 1, shape.lengths, shape.num_steps, hidden)
+
+    def belief(self, x_BTP: Tensor) -> Tensor:
+        output = self.head(self.scaled(x_BTP))
+        start_BT, end_BT = output.pointers
+        logits_BST = span_logits(start_BT[:, None], end_BT[:, None], self.shape.lengths)[:, 0]
+        spans_BST = logits_BST.flatten(1).softmax(1).view(logits_BST.shape)
+        class_BC = output.class_logits.softmax(1)[:, :-1]
+        return class_BC[:, :, None, None] * spans_BST[:, None]
+
+    def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
+        """Return the class loss and half the pointer loss.
+
+        The class is read at the true spans, each with its share of the window, and in a window without an event at the
+        most probable span. Pointers learn from windows with events alone.
+        """
+        g_BTH = self.head.hidden_steps(self.scaled(x_BTP))
+        start_BT, end_BT = self.head.pointer(g_BTH).unbind(-1)
+        window_E, label_E, first_E, last_E = targets.events()
+        weight_E = targets.weight[targets.weight > 0]
+        empty_R = torch.nonzero(~targets.has_event)[:, 0]
+        found = best_span(start_BT[empty_R].detach(), end_BT[empty_R].detach(), self.shape.lengths)
+        at = torch.cat([window_E, empty_R])
+        first, last = torch.cat([first_E, found[0]]), torch.cat([last_E, found[1]])
+        label = torch.cat([label_E, torch.full_like(empty_R, self.shape.num_classes)])
+        weight = torch.cat([weight_E, weight_E.new_ones(len(empty_R))])
+        pooled = (pooling(first, last, self.shape.num_steps) @ g_BTH[at]).flatten(1)
+        class_loss = functional.cross_entropy(self.head.classify(pooled), label, reduction="none")
+        pointer_loss = functional.cross_entropy(start_BT[window_E], first_E, reduction="none")
+        pointer_loss = pointer_loss + functional.cross_entropy(end_BT[window_E], last_E, reduction="none")
+        with_events = (len(x_BTP) - len(empty_R)) or 1
+        return (weight * class_loss).sum() / len(x_BTP) + POINTER_WEIGHT * (weight_E * pointer_loss).sum() / with_events
+
+
+NETS: dict[str, Callable[[NetShape, int], EventNet]] = {"joint": JointNet, "none_class": NoneClassNet}
+"""Constructors: (shape, hidden) -> net. A new net is a class and a row here."""

@@ -1,0 +1,109 @@
+"""From maps to events: the peaks of each class, and where and when they are known.
+
+Shape legend: N windows, C classes, T steps of a window, L bars of the axis, E events.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.signal import find_peaks
+
+from moola_mlflow.models.events.belief import END, MASS, START
+from moola_mlflow.models.events.matching import EventTable
+
+MARGIN = 20
+"""Steps at each end of a window whose map is not read: an event is judged by the bars around it."""
+RADIUS = 8
+"""Of two peaks of one class that are at most this many bars apart, the lower is dropped."""
+FLOOR = 0.02
+"""Least mass of a peak."""
+
+
+class MeanMaps:
+    """The maps of windows, averaged over all windows that hold a bar outside of their margins.
+
+    Shapes: total float64 [3, C, L], count int64 [L]; known int64 [L], the last bar of the last window that was added to
+    a bar's map, -1 if there is none.
+    """
+
+    def __init__(self, num_classes: int, num_bars: int) -> None:
+        self.total = np.zeros((3, num_classes, num_bars))
+        self.count = np.zeros(num_bars, np.int64)
+        self.known = np.full(num_bars, -1, np.int64)
+
+    def add(self, maps_N3CT: np.ndarray, starts_N: np.ndarray) -> None:
+        """Add windows that begin at different bars. Shapes: float [N, 3, C, T], int64 [N]."""
+        num_steps = maps_N3CT.shape[-1]
+        step_N3CT = np.moveaxis(maps_N3CT, 0, -1)
+        for step in range(MARGIN, num_steps - MARGIN):
+            bars = starts_N + step
+            self.total[:, :, bars] += step_N3CT[:, :, step]
+            self.count[bars] += 1
+            self.known[bars] = np.maximum(self.known[bars], starts_N + num_steps - 1)
+
+    def mean(self) -> np.ndarray:
+        """Return the mean maps; 0 where no window was read. Shapes: float64 [3, C, L]."""
+        return self.total / np.maximum(self.count, 1)
+
+
+def events_of(maps_3CL: np.ndarray) -> tuple[EventTable, np.ndarray]:
+    """Return the peaks of all classes in order of time, with their masses as scores, and the bar of each peak.
+
+    An event's ends are the expected ends of the class's spans near the peak.
+
+    Shapes: float [3, C, L] -> E events, int64 [E].
+    """
+    parts = []
+    for k, mass_L in enumerate(maps_3CL[MASS]):
+        peak_E = find_peaks(np.pad(mass_L, 1), height=FLOOR, distance=RADIUS + 1)[0] - 1
+        start_E, end_E = (peak_E + np.rint(maps_3CL[row, k, peak_E] / mass_L[peak_E]) for row in (START, END))
+        parts.append((np.full(len(peak_E), k), start_E, np.maximum(start_E, end_E), mass_L[peak_E], peak_E))
+    label, start, end, score, peak = (np.concatenate(column) for column in zip(*parts, strict=True))
+    last = maps_3CL.shape[-1] - 1
+    start, end = (ends.astype(np.int64).clip(0, last) for ends in (start, end))
+    found = EventTable(label, start, end, score)
+    order = np.lexsort((label, peak))
+    return found.select(order), peak[order]
+
+
+def known_rows(maps_3CL: np.ndarray, known_L: np.ndarray, found: EventTable, peak_E: np.ndarray) -> np.ndarray:
+    """Return the bar at whose end each event is known: nothing that any later bar brings can change it.
+
+    These are the windows that hold the peak or a bar near enough to suppress it. If a higher peak nearby was itself
+    suppressed, what suppressed it must be known as well.
+
+    Shapes: int64 [L], peaks [E] -> int64 [E].
+    """
+    reach = RADIUS + 1
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(known_L, reach, constant_values=-1), 2 * reach + 1)
+    known_E = near[peak_E].max(1)
+    for label, mass_L in enumerate(maps_3CL[MASS]):
+        own = np.flatnonzero(found.label == label)
+        every = find_peaks(np.pad(mass_L, 1), height=FLOOR)[0] - 1
+        dropped = np.setdiff1d(every, peak_E[own])
+        for i in own[np.argsort(-found.score[own], kind="stable")].tolist():
+            lo, hi = np.searchsorted(dropped, (peak_E[i] - RADIUS, peak_E[i] + RADIUS + 1))
+            for other in dropped[lo:hi][mass_L[dropped[lo:hi]] >= mass_L[peak_E[i]]].tolist():
+                a, b = np.searchsorted(peak_E[own], (other - RADIUS, other + RADIUS + 1))
+                known_E[i] = max(known_E[i], known_E[own[a:b]].max())
+    return known_E
+
+
+def window_events(maps_N3CT: np.ndarray) -> tuple[EventTable, np.ndarray]:
+    """Return the peaks of single windows outside of their margins, and the window of each.
+
+    Events lie on one axis, window after window: :func:`on_axis` gives the same place to labelled events.
+
+    Shapes: [N, 3, C, T] -> E events, int64 [E].
+    """
+    num_windows, num_classes, num_steps = maps_N3CT.shape[0], *maps_N3CT.shape[2:]
+    inner = np.zeros((3, num_classes, num_windows, num_steps))
+    inside = slice(MARGIN, num_steps - MARGIN)
+    inner[..., inside] = np.moveaxis(maps_N3CT[..., inside], 0, 2)
+    found, peak = events_of(inner.reshape(3, num_classes, -1))
+    return found, peak // num_steps
+
+
+def on_axis(window_E: np.ndarray, step_E: np.ndarray, num_steps: int) -> np.ndarray:
+    """Return the place of a step on the axis of :func:`window_events`."""
+    return window_E * num_steps + step_E

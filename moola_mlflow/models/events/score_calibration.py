@@ -1,0 +1,79 @@
+"""From the mass of a map to the probability that an event is right, and the threshold for a wanted precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CLIP = 1e-6
+STEPS = 50
+
+
+@dataclass(frozen=True)
+class ScoreCalibration:
+    """Platt scaling: probability = sigmoid(slope * logit(mass) + offset).
+
+    Raises: ValueError for a slope that is not above 0: the order of events would turn round.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.slope < np.inf and np.isfinite(self.offset)):
+            raise ValueError(f"calibration slope={self.slope}, offset={self.offset}; allowed: finite, slope above 0")
+
+    @classmethod
+    def of(cls, mass: np.ndarray, right: np.ndarray) -> ScoreCalibration:
+        """Return the calibration of events, fitted by Newton steps. Targets are smoothed as Platt does.
+
+        A weak penalty keeps the slope near 1, so few events, or events that are all right, give finite numbers. Without
+        events, or with a fitted slope that is not above 0, it changes nothing.
+
+        Shapes: mass float [E], 0 to 1; right bool [E].
+        Source: J. Platt, Probabilistic Outputs for Support Vector Machines, 1999.
+        """
+        num_right, num = int(np.sum(right)), len(right)
+        if num == 0:
+            return cls()
+        design = np.stack([_logit(mass), np.ones(num)], 1)
+        target = np.where(right, (num_right + 1) / (num_right + 2), 1 / (num - num_right + 2))
+        prior = ridge = np.array([1.0, 0.0])
+        found = prior.copy()
+        for _ in range(STEPS):
+            p = _sigmoid(design @ found)
+            weight = np.maximum(p * (1 - p), CLIP)
+            gradient = design.T @ (target - p) - ridge * (found - prior)
+            step = np.linalg.solve((design * weight[:, None]).T @ design + np.diag(ridge + 1e-9), gradient)
+            found = found + np.clip(step, -2.0, 2.0)
+            if np.abs(step).max() < 1e-8:
+                break
+        return cls(float(found[0]), float(found[1])) if found[0] > 0 else cls()
+
+    def apply(self, mass: np.ndarray) -> np.ndarray:
+        """Return the probability that events of some masses are right. Their order stays."""
+        return _sigmoid(self.slope * _logit(mass) + self.offset)
+
+
+def threshold_for(probability: np.ndarray, precision: float) -> float:
+    """Return the least probability above which the expected share of right events is ``precision`` or more.
+
+    The expected share is the mean probability of the events at or above the threshold: it is smoother than the share
+    that was counted. If no event is probable enough, the threshold is ``precision`` itself.
+
+    Shapes: calibrated probabilities float [E].
+    """
+    ordered = np.sort(probability)[::-1]
+    expected = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
+    enough = np.flatnonzero(expected >= precision)
+    return float(ordered[enough[-1]]) if len(enough) else precision
+
+
+def _logit(mass: np.ndarray) -> np.ndarray:
+    p = np.clip(np.asarray(mass, np.float64), CLIP, 1 - CLIP)
+    return np.log(p / (1 - p))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
