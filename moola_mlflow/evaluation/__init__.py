@@ -15,6 +15,14 @@ if TYPE_CHECKING:
         NetworkMethod,
         cross_validate,
     )
+    from moola_mlflow.evaluation.event_scores import (
+        ScoredEvents,
+        paired_event_difference,
+        score_events,
+        score_held_out,
+        score_scan,
+        score_windows,
+    )
     from moola_mlflow.evaluation.evidence import (
         DETECTOR,
         HEADLINE_METRICS,
@@ -55,6 +63,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.evaluation.metrics import ECE_BINS, Predictions, ece, scores
     from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
+    from moola_mlflow.evaluation.rule_truth import RuleTruth, rule_truth
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -66,6 +75,14 @@ __all__, __getattr__, __dir__ = lazy_face(
             "Method",
             "NetworkMethod",
             "cross_validate",
+        ),
+        "event_scores": (
+            "ScoredEvents",
+            "paired_event_difference",
+            "score_events",
+            "score_held_out",
+            "score_scan",
+            "score_windows",
         ),
         "evidence": (
             "DETECTOR",
@@ -107,5 +124,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),
+        "rule_truth": ("RuleTruth", "rule_truth"),
     },
 )
