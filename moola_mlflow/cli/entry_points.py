@@ -243,13 +243,21 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "sync": EntryPoint(
         "send to the store what it missed of a run while it did not answer",
-        ("run_dir",),
-        ("moola sync .moola/runs/RUN_ID", "mlflow run . -e sync -P run_dir=.moola/runs/RUN_ID"),
+        ("run_dir", "server"),
+        (
+            "moola sync .moola/runs/RUN_ID",
+            "moola sync .moola/runs/RUN_ID --server https://mlflow.example.com",
+            "mlflow run . -e sync -P run_dir=.moola/runs/RUN_ID",
+        ),
         own={
             "run_dir": Argument(
                 "The folder of a run that the store lacks a part of: .moola/runs/RUN_ID. The name may be left out.",
                 needed=True,
-            )
+            ),
+            "server": Argument(
+                "Address of the server to send to; not set: MLFLOW_TRACKING_URI, or the address in the folder, "
+                "if you confirm it on the terminal."
+            ),
         },
         lone="run_dir",
     ),

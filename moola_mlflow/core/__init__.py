@@ -63,6 +63,15 @@ if TYPE_CHECKING:
         WindowLengthConfig,
         WindowsConfig,
     )
+    from moola_mlflow.core.disk import (
+        no_links,
+        read_bytes,
+        read_tail,
+        remove_temporaries,
+        replacing,
+        sync_path,
+        write_whole,
+    )
     from moola_mlflow.core.errors import GateError, TrainingError, UserError, conceal_secrets, nearest_name, printable
     from moola_mlflow.core.escape import (
         markdown_code,
@@ -181,6 +190,15 @@ __all__, __getattr__, __dir__ = lazy_face(
             "SplitConfig",
             "WindowLengthConfig",
             "WindowsConfig",
+        ),
+        "disk": (
+            "no_links",
+            "read_bytes",
+            "read_tail",
+            "remove_temporaries",
+            "replacing",
+            "sync_path",
+            "write_whole",
         ),
         "errors": ("GateError", "TrainingError", "UserError", "conceal_secrets", "nearest_name", "printable"),
         "escape": (

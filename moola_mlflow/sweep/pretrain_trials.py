@@ -20,7 +20,7 @@ from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, sc
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.trial_runs import KEPT_ENCODER
 from moola_mlflow.sweep.worker import Reporter, Stopped, TrialOutcome
-from moola_mlflow.tracking import RUNS, Artifacts, Metrics
+from moola_mlflow.tracking import RUNS, Artifacts, Metrics, no_local_artifacts
 from moola_mlflow.training import (
     DATA_SECTIONS,
     EpochEnded,
@@ -157,9 +157,10 @@ class PretrainTrials:
         tags = encoder_version_tags(card, self.preset, results, encoder_gates(card, results.config.gates))
         (folder / "encoder" / Artifacts.VERSION_TAGS).write_text(json.dumps(tags), encoding="utf-8")
         send = report.run.client.log_artifacts
-        trial_runs.retry_during_outage(
-            lambda: send(report.run.id, str(folder / "encoder"), KEPT_ENCODER), report.should_stop
-        )
+        with no_local_artifacts():
+            trial_runs.retry_during_outage(
+                lambda: send(report.run.id, str(folder / "encoder"), KEPT_ENCODER), report.should_stop
+            )
         report.trial.set_user_attr(KEPT_ENCODER, True)
 
 

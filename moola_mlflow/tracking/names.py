@@ -48,6 +48,7 @@ class Tags:
     DRIFT = "moola.drift"
     OFFLINE = "moola.offline"
     EVENT = "moola.event"
+    FOLDER = "moola.folder"
 
     # A fold of a fine-tuning.
     FOLD = "moola.fold"

@@ -10,8 +10,9 @@ from typing import Any
 from moola_mlflow.core import PretrainKeys, UserError, make_config, nearest_name, read_preset
 from moola_mlflow.models import LATEST_CHECKPOINT, Checkpointer, LoadedCheckpoint
 from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery import OFFLINE, Sent, read_history
+from moola_mlflow.tracking.delivery import Sent, read_history
 from moola_mlflow.tracking.names import Artifacts
+from moola_mlflow.tracking.origin import OFFLINE
 
 IGNORED = ("tracking.resume", "tracking.allow_drift")
 
@@ -119,7 +120,8 @@ def _folder_of(root: Path, run_id: str) -> Path:
     """Return the folder of a run. A run that began offline has a folder named by its offline id."""
     if (root / run_id).is_dir():
         return root / run_id
-    begun_offline = ((folder, Sent.read(folder)) for folder in root.glob(f"{OFFLINE}*"))
+    folders = [folder for folder in run_folder.run_folders(root) if folder.name.startswith(OFFLINE)]
+    begun_offline = ((folder, Sent.read(folder)) for folder in folders)
     return next((folder for folder, sent in begun_offline if sent and sent.run_id == run_id), root / run_id)
 
 

@@ -24,11 +24,11 @@ from moola_mlflow.core import (
     markdown_text,
     printable,
     undisturbed,
+    write_whole,
 )
 from moola_mlflow.labels import LabelledSet
 from moola_mlflow.tracking import ui
 from moola_mlflow.tracking.delivery import MAX_NOTE, Delivery, copy_into
-from moola_mlflow.tracking.disk import write_whole
 from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.plain_json import to_json, without_nan
 from moola_mlflow.tracking.session import WORK_OFFLINE, RunSession

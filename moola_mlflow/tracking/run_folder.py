@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from moola_mlflow.core import UserError
-from moola_mlflow.tracking.delivery import JOURNAL_FILE, is_time, lacks_status, read_history
-from moola_mlflow.tracking.disk import write_whole
+from moola_mlflow.core import UserError, no_links, printable, read_bytes, remove_temporaries, write_whole
+from moola_mlflow.tracking.delivery import JOURNAL_FILE, SENT_FILE, is_time, lacks_status, read_history
+from moola_mlflow.tracking.origin import RUNS
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-RUNS = Path(".moola/runs")
 LOCK, HEARTBEAT = "lock", "heartbeat.json"
+READ = (JOURNAL_FILE, SENT_FILE, HEARTBEAT, LOCK)
+"""Files of a run's folder that other commands read."""
 FRESH_S = 900
 """A heartbeat of another machine that is younger means that its process works: one is written each epoch or fold."""
 DIED = "The process died without setting a status."
@@ -32,18 +35,83 @@ def make_run_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def check_no_links(folder: Path) -> None:
+    """Refuse a run's folder that is a link, or holds one: this program never makes one, and would write through it.
+
+    Raises: UserError; OSError if the folder cannot be read.
+    """
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        if place.is_symlink():
+            raise UserError(
+                f"'{place}' is a link, and this program never makes one there; nothing is read or written through it. "
+                "Put the files themselves there, or remove it"
+            )
+        if place.is_dir():
+            with suppress(FileNotFoundError):  # its own process has removed it meanwhile
+                waiting += place.iterdir()
+
+
+def problem_of(folder: Path) -> str:
+    """Return why a run's folder cannot be read, empty if it can."""
+    try:
+        check_no_links(folder)
+        for path in (folder / name for name in READ):
+            if path.exists():
+                open(path, "rb", opener=no_links).close()
+    except (OSError, UserError) as e:
+        return printable(str(e))
+    return ""
+
+
+def unreadable_folders(root: Path | None = None) -> dict[Path, str]:
+    """Return the run folders that cannot be read, each with the reason."""
+    found = {folder: problem_of(folder) for folder in _entries(root or RUNS)}
+    return {folder: problem for folder, problem in found.items() if problem}
+
+
+def run_folders(root: Path | None = None) -> Iterator[Path]:
+    """Yield the run folders. One that cannot be read is left out with a warning: it must not stop a command."""
+    for folder in _entries(root or RUNS):
+        if not (problem := problem_of(folder)):
+            if folder.is_dir():
+                yield folder
+        elif folder not in _warned:
+            _warned.add(folder)
+            print(f"Warning: the run folder {folder} is left out: {problem}", file=sys.stderr, flush=True)
+
+
+_warned: set[Path] = set()
+"""Folders that a warning has named: one a process is enough."""
+
+
+def _entries(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        if root not in _warned:
+            _warned.add(root)
+            print(f"Warning: {root} cannot be read: {e}", file=sys.stderr, flush=True)
+        return []
+
+
 def hold_run_folder(folder: Path) -> IO[str]:
     """Lock a run's folder for this process. The lock ends when the returned file is closed or the process dies.
 
-    Raises: UserError if another process holds it.
+    Raises: UserError if another process holds it, or the folder holds a link.
     """
-    lock = open(folder / LOCK, "a", encoding="utf-8")  # noqa: SIM115
+    check_no_links(folder)
+    lock = open(folder / LOCK, "a", encoding="utf-8", opener=no_links)  # noqa: SIM115
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
             raise UserError(_in_use(folder, _holder(folder))) from None
+    remove_temporaries(folder)
     return lock
 
 
@@ -78,15 +146,15 @@ def write_beat(folder: Path, started_at: float) -> None:
 def read_beat(folder: Path) -> dict[str, Any]:
     """Return the last heartbeat, empty if there is none or it is damaged."""
     try:
-        beat = json.loads((folder / HEARTBEAT).read_text(encoding="utf-8"))
+        beat = json.loads(read_bytes(folder / HEARTBEAT))
     except (OSError, ValueError, RecursionError):
         return {}
     return beat if isinstance(beat, dict) and is_time(beat.get("beat_at", 0)) else {}
 
 
-def stale_folders(root: Path = RUNS) -> list[str]:
+def stale_folders(root: Path | None = None) -> list[str]:
     """Return the names of the run folders whose process died without setting a status."""
-    return [folder.name for folder in sorted(root.glob("*")) if folder.is_dir() and is_stale(folder)]
+    return [folder.name for folder in run_folders(root) if is_stale(folder)]
 
 
 def is_stale(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.core import UserError, current_name, nearest_name
+from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
@@ -87,7 +88,9 @@ class RunRecord:
         """Size of each artifact by its path, without the run's own report. Units: bytes."""
         client, out, folders = mlflow.MlflowClient(), {}, [""]
         while folders:
-            for entry in client.list_artifacts(self.id, folders.pop() or None):
+            with no_local_artifacts():
+                entries = client.list_artifacts(self.id, folders.pop() or None)
+            for entry in entries:
                 if entry.path == Artifacts.REPORT:
                     continue
                 if entry.is_dir:
@@ -113,7 +116,7 @@ class RunRecord:
         """Return an artifact, or None if it does not exist or cannot be downloaded."""
         if path not in self._fetched:
             try:
-                with tempfile.TemporaryDirectory() as scratch, without_progress_bar():
+                with tempfile.TemporaryDirectory() as scratch, without_progress_bar(), no_local_artifacts():
                     local = mlflow.artifacts.download_artifacts(run_id=self.id, artifact_path=path, dst_path=scratch)
                     self._fetched[path] = Path(local).read_bytes()
             except STORE_FAILURES:

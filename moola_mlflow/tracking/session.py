@@ -16,11 +16,11 @@ from mlflow.entities import Run as StoredRun
 from mlflow.tracking.context import registry as context
 
 from moola_mlflow.core import UserError, is_launched
-from moola_mlflow.tracking import run_folder
+from moola_mlflow.tracking import origin, run_folder
 from moola_mlflow.tracking.delivery import (
+    JOURNAL_FILE,
     MAX_NOTE,
     NO_LIMIT,
-    OFFLINE,
     Delivery,
     DirectDelivery,
     JournalDelivery,
@@ -30,6 +30,7 @@ from moola_mlflow.tracking.delivery import (
     logged_steps,
 )
 from moola_mlflow.tracking.names import Tags
+from moola_mlflow.tracking.origin import OFFLINE
 from moola_mlflow.tracking.recovery import launcher_status
 from moola_mlflow.tracking.recovery.stale_runs import close_stale_runs
 from moola_mlflow.tracking.run_folder import RUNS
@@ -80,6 +81,8 @@ class RunSession:
         if known or not resume:
             try:
                 stored = open_run(name, experiment, self._adopted, known or None)
+                if resume:
+                    origin.check_belongs(stored, RUNS / resume)
                 self.id = resume or stored.info.run_id
             except Outage as e:
                 if not offline:
@@ -96,7 +99,8 @@ class RunSession:
             self.write({"kind": "handover", "run_id": launcher_run})
         if not problem:
             close_stale_runs()
-        self.write({"kind": "tags", "tags": {Tags.STAGE: stage}})
+        tag = origin.tag_of(self.folder)
+        self.write({"kind": "tags", "tags": {Tags.STAGE: stage, **({Tags.FOLDER: tag} if tag else {})}})
         self.beat()
         if stage in SAMPLED_COMMANDS and self.delivery is not None:
             self._system_metrics = SystemMetrics(self.delivery, self.folder)
@@ -125,6 +129,8 @@ class RunSession:
         try:
             if not self._lock:
                 self._hold(self.folder)
+            if not (self.folder / JOURNAL_FILE).exists():
+                origin.mark_folder(self.folder)
             policy = SendPolicy(background, strict=not offline, problem=problem)
             self.delivery = JournalDelivery(self.folder, self.client, id_in_store(self.folder), stored, policy)
         except OSError as e:
@@ -143,6 +149,7 @@ class RunSession:
             raise UserError(f"the sweep's run '{run_id}' cannot be reached: {first_line(e)}") from e
         self.experiment_id, self.folder = stored.info.experiment_id, RUNS / run_id
         run_folder.make_run_folder(self.folder)
+        run_folder.check_no_links(self.folder)
         self.delivery = DirectDelivery(self.folder, self.client, run_id)
         self.id = run_id
 

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "serving/detector.py": "e2e/serve/test_serving.py",
     "serving/encoder.py": "e2e/pretrain/test_pretrain.py",
     "sweep/pretrain_trials.py": "e2e/sweep/test_sweep.py",
+    "tracking/artifact_places.py": "unit/tracking/test_foreign_folders.py",
     "tracking/delivery/files.py": "unit/tracking/test_journal.py",
     "tracking/registry/smoke_test.py": "e2e/promote/test_promote.py",
     "tracking/session.py": "unit/tracking/test_run.py",

@@ -29,7 +29,7 @@ ENTRY_POINTS = {
     "report": {"run_id", "out"},
     "compare": {"run_ids", "out"},
     "doctor": {"fix"},
-    "sync": {"run_dir"},
+    "sync": {"run_dir", "server"},
     "promote": {"model", "version", "alias", "force"},
     "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }

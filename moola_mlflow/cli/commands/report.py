@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moola_mlflow.core import Interrupts, RunKeys, UserError, markdown_code, markdown_text
 from moola_mlflow.reports import build_report, find_report_subject, output_folder
-from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
+from moola_mlflow.tracking import Artifacts, Run, Tags, no_local_artifacts, run_name
 
 
 def run(config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "") -> None:
@@ -22,7 +22,8 @@ def run(config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", 
         document = build_report(subject)
         with tempfile.TemporaryDirectory() as scratch:
             files = document.write(Path(scratch), Artifacts.REPORT)
-            active.client.log_artifacts(subject.run.id, scratch, Artifacts.REPORT)
+            with no_local_artifacts():
+                active.client.log_artifacts(subject.run.id, scratch, Artifacts.REPORT)
         if target:
             document.write(target, Artifacts.REPORT)
         active.tags({Tags.SUBJECT: subject.run.id})

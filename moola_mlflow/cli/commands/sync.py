@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import mlflow
-from mlflow.utils.credentials import get_default_host_creds
-from urllib3.util import parse_url
 
 from moola_mlflow.core import Interrupts, NoKeys, UserError, is_launched, printable
 from moola_mlflow.tracking import (
@@ -27,14 +25,17 @@ from moola_mlflow.tracking import (
 )
 
 
-def run(config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "") -> None:
+def run(config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "", server: str = "") -> None:
     """Send the events, files and models of a run that the store lacks. A second time sends nothing."""
     launched = is_launched()
+    if server:
+        _check_server(server, launched)
+        mlflow.set_tracking_uri(server)
     with Run.start("sync", run_name("sync", "run", 0)) if launched else nullcontext() as active:
         folder = _folder(run_dir)
         check_run_folder_free(folder)
         with hold_run_folder(folder):
-            summary = _sync(folder, choose_store=not launched)
+            summary = _sync(folder, chosen=launched or bool(server))
         if active is not None:
             active.note(summary)
         print(summary, flush=True)
@@ -50,37 +51,50 @@ def _folder(run_dir: str) -> Path:
     return folder
 
 
-def _sync(folder: Path, choose_store: bool) -> str:
+def _check_server(server: str, launched: bool) -> None:
+    """Refuse a server that is none, or another than the launcher's. Raises: UserError."""
+    if not server.startswith(("http://", "https://")):
+        raise UserError(f"server={printable(server)!r}; allowed: an address that begins with http:// or https://")
+    if launched and server.rstrip("/") != mlflow.get_tracking_uri().rstrip("/"):
+        raise UserError(
+            f"server={printable(server)!r}, but the launcher uses {shown_uri()!r}; set MLFLOW_TRACKING_URI for "
+            "`mlflow run`, or use moola sync"
+        )
+
+
+def _sync(folder: Path, chosen: bool) -> str:
+    """Send a run's folder. ``chosen``: the user has named the store, or the launcher."""
     sent = Sent.read(folder)
     if sent is None:
         raise UserError(
             f"run_dir='{folder}' has no {SENT_FILE}: an early version made it and sent everything at once, so there is "
             "nothing to send"
         )
-    if choose_store and "MLFLOW_TRACKING_URI" not in os.environ and sent.uri.startswith("http"):
-        _check_login(folder, sent.uri)
-        mlflow.set_tracking_uri(sent.uri)  # the store that the run was meant for
+    if not chosen and "MLFLOW_TRACKING_URI" not in os.environ and sent.uri.startswith("http"):
+        _confirm(folder, sent.uri)
+        mlflow.set_tracking_uri(sent.uri)
     done = send_missing(folder, sent, check_run(sent.run_id), DIED)
-    return f"Run {done.run_id} is whole in '{shown_uri()}' and {done.status}: {done.num_missing} events were missing"
+    missing = f"{done.num_missing} events were missing"
+    if done.left_out:
+        return (
+            f"Run {done.run_id} is in '{shown_uri()}' and {done.status}: {missing}. Left out, because the folder came "
+            f"from elsewhere: {', '.join(map(printable, done.left_out))}"
+        )
+    return f"Run {done.run_id} is whole in '{shown_uri()}' and {done.status}: {missing}"
 
 
-def _check_login(folder: Path, uri: str) -> None:
-    """Refuse to send the user's login to an address that only the folder names. Anybody may have made the folder.
+def _confirm(folder: Path, uri: str) -> None:
+    """Ask the user whether to send to a server that only the folder names. Anybody may have made the folder.
 
-    MLflow sends the login of the environment, or of its file, to any server. A server on this machine is safe, and so
-    is a tunnel that begins here. Raises: UserError.
+    MLflow would send the user's login there, and the server would say where files go. Raises: UserError unless the user
+    says yes on a terminal.
     """
-    login = get_default_host_creds(uri)
-    if not any((login.username, login.password, login.token, login.auth, login.aws_sigv4, login.client_cert_path)):
-        return
-    try:
-        host = (parse_url(uri).host or "").strip("[]")  # read it as the HTTP client will
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+    shown = printable(uri)
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        answer = input(f"{folder} names the server {shown!r}. Send the run and your login there? [y/N] ")
+        if answer.strip().lower() in ("y", "yes"):
             return
-    except ValueError:
-        pass
     raise UserError(
-        f"run_dir='{folder}': the folder names the server {printable(uri)!r}, and MLflow would send your login there "
-        "(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_TOKEN and others, or ~/.mlflow/credentials). If it is your server, "
-        "set MLFLOW_TRACKING_URI to it; else remove the login"
+        f"run_dir='{folder}' names the server {shown!r}, and a folder may come from anybody. If it is your server, set "
+        f"MLFLOW_TRACKING_URI to it, or give --server {shown}"
     )

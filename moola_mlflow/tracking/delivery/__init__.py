@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
-    from moola_mlflow.tracking.delivery.catch_up import send_missing
+    from moola_mlflow.tracking.delivery.catch_up import describe_lines, send_missing
     from moola_mlflow.tracking.delivery.delivery import (
         NO_LIMIT,
         Delivery,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moola_mlflow.tracking.delivery.journal import (
         JOURNAL_FILE,
         append_status,
+        damaged_lines,
         lacks_status,
         logged_steps,
         read_history,
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from moola_mlflow.tracking.delivery.replay import MAX_NOTE
     from moola_mlflow.tracking.delivery.schema import is_time
     from moola_mlflow.tracking.delivery.sent import (
-        OFFLINE,
         SENT_FILE,
         Sent,
         count_unsent,
+        held_events,
         id_in_store,
         unsent_events,
     )
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "catch_up": ("send_missing",),
+        "catch_up": ("describe_lines", "send_missing"),
         "delivery": ("Delivery", "DirectDelivery", "JournalDelivery", "NO_LIMIT", "SendPolicy"),
         "files": ("copy_into",),
-        "journal": ("JOURNAL_FILE", "append_status", "lacks_status", "logged_steps", "read_history"),
+        "journal": ("JOURNAL_FILE", "append_status", "damaged_lines", "lacks_status", "logged_steps", "read_history"),
         "replay": ("MAX_NOTE",),
         "schema": ("is_time",),
-        "sent": ("OFFLINE", "SENT_FILE", "Sent", "count_unsent", "id_in_store", "unsent_events"),
+        "sent": ("SENT_FILE", "Sent", "count_unsent", "held_events", "id_in_store", "unsent_events"),
     },
 )

@@ -101,7 +101,7 @@ class JournalDelivery:
         sent = Sent.read(folder) or Sent(self._journal.size, run_id)
         sent.uri, sent.offset = shown_uri(), min(sent.offset, self._journal.size)
         sent.write(folder)
-        self._replayer = Replayer(client, folder, sent.run_id, run)
+        self._replayer = Replayer(client, folder, sent.run_id, run, check=run is None and bool(sent.run_id))
         self._outbox = Outbox(
             self._journal, self._replayer, sent,
             background=policy.background, strict=policy.strict, problem=policy.problem,

@@ -1,8 +1,7 @@
-"""A run's journal on disk: one JSON line an event, in the order in which they happened."""
+"""A run's journal on disk: one JSON line an event, in the order in which they happened, each with its checksum."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -11,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow.tracking.delivery.schema import parse_event
-from moola_mlflow.tracking.disk import read_tail
+from moola_mlflow.core import no_links, read_bytes, read_tail, sync_path
+from moola_mlflow.tracking.delivery.schema import CHECKSUM, event_line, parse_event
 from moola_mlflow.tracking.names import Tags
 
 JOURNAL_FILE = "journal.jsonl"
+CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,28 @@ class Journal:
     """The journal of a run that is being worked on. Only the process that holds the run's folder appends to it."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the journal behind its last whole line. Raises: OSError."""
-        self.folder = folder
-        self._file = open(folder / JOURNAL_FILE, "ab")  # noqa: SIM115
+        """Open the journal behind its last whole line, and remove a line that a crash cut short. Raises: OSError."""
+        self.folder, path = folder, folder / JOURNAL_FILE
+        is_new = not path.exists()
+        self._file = open(path, "ab", opener=no_links)  # noqa: SIM115
         self._lock = threading.Lock()
-        self.size = self._file.tell()
-        if self.size and _last_byte(folder / JOURNAL_FILE) != b"\n":  # a crash cut the last line: close it off
-            self._put(b"\n")
+        self.size = _whole_size(path, self._file.tell())
+        if self.size < self._file.tell():
+            self._file.truncate(self.size)
+        if is_new:
+            sync_path(folder)
         self.opened_at = self.size
         """Offset at which the events of this process begin."""
         self._last_at = _last_time(folder / JOURNAL_FILE)
 
     def append(self, record: dict[str, Any]) -> int:
-        """Append an event and return the offset of its end. From then on it survives this process.
+        """Append an event with its checksum and return the offset of its end. From then on it survives this process.
 
         Times never go back within a journal. A clock that is set back would otherwise end a run before it began.
         """
         with self._lock:
             self._last_at = max(time.time(), self._last_at)
-            self._put((json.dumps({"at": self._last_at, **record}) + "\n").encode())
+            self._put(event_line({"at": self._last_at, **record}))
             return self.size
 
     def _put(self, data: bytes) -> None:
@@ -79,7 +82,7 @@ class Journal:
 def read_events(folder: Path, start: int = 0) -> Iterator[Event]:
     """Yield the events from an offset on. Damaged lines, and a last line without its end, are left out."""
     try:
-        file = open(folder / JOURNAL_FILE, "rb")  # noqa: SIM115
+        file = open(folder / JOURNAL_FILE, "rb", opener=no_links)  # noqa: SIM115
     except OSError:
         return
     with file:
@@ -91,6 +94,34 @@ def read_events(folder: Path, start: int = 0) -> Iterator[Event]:
                 return
             if (record := parse_event(line)) is not None:
                 yield Event(record, begin, end)
+
+
+def damaged_lines(folder: Path) -> list[int]:
+    """Return the numbers, from 1, of the lines of a journal that are no whole event. An unfinished last line is not.
+
+    Raises: OSError if the journal cannot be read.
+    """
+    lines = read_bytes(folder / JOURNAL_FILE).split(b"\n")[:-1]
+    return [number for number, line in enumerate(lines, 1) if line.strip() and parse_event(line) is None]
+
+
+def is_line_start(folder: Path, offset: int) -> bool:
+    """Return whether an offset is the start of a line of a run's journal, or lies behind its last whole line."""
+    try:
+        with open(folder / JOURNAL_FILE, "rb", opener=no_links) as file:
+            file.seek(max(0, min(offset, file.seek(0, 2)) - 1))
+            return offset == 0 or file.read(1) == b"\n"
+    except OSError:
+        return offset == 0
+
+
+def has_checksums(folder: Path) -> bool:
+    """Return whether a version that writes checksums made a journal."""
+    try:
+        with open(folder / JOURNAL_FILE, "rb", opener=no_links) as file:
+            return CHECKSUM.search(file.readline().rstrip()) is not None
+    except OSError:
+        return False
 
 
 def logged_steps(folder: Path, metric: str) -> set[int]:
@@ -114,7 +145,7 @@ def read_history(folder: Path) -> History:
     """Return the last status and the data of a run, by its journal. Damaged lines are left out."""
     status = data = ""
     try:
-        lines = (folder / JOURNAL_FILE).read_bytes().splitlines()
+        lines = read_bytes(folder / JOURNAL_FILE).splitlines()
     except OSError:
         return History()
     for line in lines:
@@ -137,8 +168,12 @@ def lacks_status(folder: Path) -> bool:
 
 def append_status(folder: Path, status: str, note: str) -> None:
     """Append the status and note of a run whose process is gone. The caller holds the folder."""
-    with open(folder / JOURNAL_FILE, "a", encoding="utf-8") as file:
-        file.write("\n" + json.dumps({"at": time.time(), "kind": "status", "status": status, "note": note}) + "\n")
+    book = Journal(folder)
+    try:
+        book.append({"kind": "status", "status": status, "note": note})
+        book.sync()
+    finally:
+        book.close()
 
 
 def _last_time(path: Path) -> float:
@@ -150,7 +185,14 @@ def _last_time(path: Path) -> float:
     return 0.0
 
 
-def _last_byte(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1)
+def _whole_size(path: Path, size: int) -> int:
+    """Return how many bytes of a journal are whole lines."""
+    with open(path, "rb", opener=no_links) as file:
+        end = size
+        while end > 0:
+            start = max(0, end - CHUNK)
+            file.seek(start)
+            if (found := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + found + 1
+            end = start
+    return 0

@@ -69,7 +69,7 @@ class Outbox:
         self._maybe_doubled: set[str] = set()
         """Keys of child runs that may have been made twice."""
         self.refused: list[Exception] = []
-        """Errors of events that the store will never take. :meth:`send` raises the first."""
+        """Errors of events that the store refused as they are. :meth:`send` raises the first."""
         self.set_aside: dict[int, str] = {}
         """Why events were set aside, by their starts."""
         self.problem = ""
@@ -203,18 +203,17 @@ class Outbox:
             self._error = None
             self._set_aside(group[0], error)
             return True
-        refused = is_refusal(error)
-        refused |= group[0].kind not in WITH_FILES and (is_denial(error) or is_too_large(error))
+        too_large = group[0].kind not in WITH_FILES and is_too_large(error)
         # The event that makes the run may be refused too (deleted experiment). Everything else depends on it: wait.
-        if not refused or not self._replayer.run_id or self._is_run_deleted(error):
+        if not (is_refusal(error) or too_large) or not self._replayer.run_id or self._is_run_deleted(error):
             self._pause(error)
             return False
         if len(group) > 1:
             half = len(group) // 2
             return self._send(group[:half]) and self._send(group[half:])
         self._error = None
-        self.refused.append(error)  # skip the event: a retry would block everything behind it for ever
-        self._acknowledge(group[-1].end)
+        self.refused.append(error)
+        self._hold(group[0], first_line(error))  # a retry at once would block everything behind it for ever
         return True
 
     def _must_be_set_aside(self, event: Event, error: Exception) -> bool:
@@ -238,6 +237,10 @@ class Outbox:
                 f"{self._journal.folder} keeps what is missing, and it is tried again at the end",
                 flush=True,
             )
+        self._hold(event, text)
+
+    def _hold(self, event: Event, text: str) -> None:
+        """Go on behind an event, and note on disk that the store lacks it."""
         self.set_aside[event.start] = text
         with self._changed:
             self._sent.held = [*self._sent.held, event.start]
@@ -254,7 +257,7 @@ class Outbox:
                 return
             with self._changed:
                 self._retry_now.remove(start)
-                if error is None or is_refusal(error):
+                if error is None:
                     self._sent.held = [other for other in self._sent.held if other != start]
             if error is not None:
                 self.set_aside[start] = first_line(error)

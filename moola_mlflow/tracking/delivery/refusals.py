@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError
 
 from moola_mlflow.core import UserError
+from moola_mlflow.tracking.artifact_places import LocalPlace
 from moola_mlflow.tracking.store import is_outage
 
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-"""MLflow's codes for an event that the store will never take."""
+"""MLflow's codes for an event that the store does not take as it is."""
+FROM_A_PROXY = "API request to"
+"""Begins MLflow's message for an answer that is not MLflow's JSON, such as a proxy's page."""
 DENIED = "PERMISSION_DENIED"
 DELETED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """MLflow's codes for a call on a run that was deleted."""
@@ -22,9 +25,21 @@ TOO_LARGE = re.compile(r"(?i)failed with error code 413\b|^413: |^INTERNAL_ERROR
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether the store says that an event itself is wrong, so that trying again cannot help."""
+    """Return whether the store says that an event itself is wrong, so that trying again at once cannot help.
+
+    Only MLflow's own answer counts. A proxy's page or JSON, whatever its code, says nothing of the event.
+    """
+    if isinstance(error, UserError):
+        return not isinstance(error, LocalPlace)
     refused = getattr(error, "error_code", "") in REFUSED and not is_outage(error)  # BAD_REQUEST: any database error
-    return isinstance(error, UserError) or refused
+    return refused and is_from_mlflow(error)
+
+
+def is_from_mlflow(error: BaseException) -> bool:
+    """Return whether MLflow made an error: its store on this machine, or a server that named one of MLflow's codes."""
+    if isinstance(error, RestException):
+        return not str(error.json.get("error_code", "")).isdecimal() and "error_code" in error.json
+    return isinstance(error, MlflowException) and not str(error).startswith(FROM_A_PROXY)
 
 
 def is_too_large(error: BaseException) -> bool:
@@ -39,6 +54,8 @@ def is_denial(error: BaseException) -> bool:
 
     Another user, or changed limits, may get it through. So files are worth keeping.
     """
+    if isinstance(error, LocalPlace):
+        return True
     if isinstance(error, HTTPError):  # raised for artifacts
         code = 0 if error.response is None else error.response.status_code
         return 400 <= code < 500 and code not in NOT_NOW

@@ -12,9 +12,10 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow.core import undisturbed
+from moola_mlflow.core import UserError, undisturbed
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD, read_detector_card, read_encoder_card
-from moola_mlflow.tracking import store, ui
+from moola_mlflow.tracking import origin, store, ui
+from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.delivery.batches import (
     BATCHED,
     Item,
@@ -25,21 +26,35 @@ from moola_mlflow.tracking.delivery.batches import (
 )
 from moola_mlflow.tracking.delivery.files import checked_waiting_folder
 from moola_mlflow.tracking.delivery.journal import Event
-from moola_mlflow.tracking.delivery.refusals import is_too_large
-from moola_mlflow.tracking.delivery.sent import OFFLINE
-from moola_mlflow.tracking.names import Tags
+from moola_mlflow.tracking.delivery.refusals import is_from_mlflow, is_too_large
+from moola_mlflow.tracking.names import Tags, VersionTags
+from moola_mlflow.tracking.origin import OFFLINE
 from moola_mlflow.tracking.registry import models
 
 MAX_NOTE = 5000
 """Some stores refuse a longer note."""
+DECIDING = {VersionTags.GATES, VersionTags.PROMOTED_BY, Tags.GATES}
+"""Tags that decide whether an alias may name a version."""
 
 
 class Replayer:
-    """Sends events to one run of the store, in their order."""
+    """Sends events to one run of the store, in their order.
 
-    def __init__(self, client: mlflow.MlflowClient, folder: Path, run_id: str, run: Run | None = None) -> None:
-        """``run_id`` is empty until the store has the run. ``run``: what the store said of it, if it was asked."""
+    Events that this process wrote, or that this user's folder holds, are trusted. A folder from elsewhere sets no tag
+    that decides a promotion, moves no alias and ends no other run.
+    """
+
+    def __init__(
+        self, client: mlflow.MlflowClient, folder: Path, run_id: str, run: Run | None = None, check: bool = False
+    ) -> None:
+        """``run_id`` is empty until the store has the run. ``run``: what the store said of it, if it was asked.
+
+        ``check``: before anything is sent, ask the store whether the run is that of the folder.
+        """
         self.client, self.folder, self.run_id = client, folder, run_id
+        self.left_out: set[str] = set()
+        """What of a folder from elsewhere is not sent, in words."""
+        self._is_ours, self._check = origin.is_ours(folder), check
         self.experiment_id = ""
         self.versions: dict[str, str] = {}
         """Registered versions by the key of their event."""
@@ -63,7 +78,7 @@ class Replayer:
         try:
             return bool(self.client.get_run(self.run_id).info.lifecycle_stage == "active")
         except MlflowException as e:
-            if e.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if e.error_code == "RESOURCE_DOES_NOT_EXIST" and is_from_mlflow(e):
                 return False
             raise
 
@@ -73,8 +88,16 @@ class Replayer:
         ``fresh``: nobody can have sent them before. Raises: what the store raises; UserError if a model cannot be
         registered under its name.
         """
+        if self._check:
+            origin.check_belongs(self._fetch(), self.folder)
+            self._check = False
+        with no_local_artifacts(self.folder):
+            self._apply(events, fresh)
+
+    def _apply(self, events: list[Event], fresh: bool) -> None:
+        trusted = fresh or self._is_ours
         if events[0].kind in BATCHED:
-            self._send_batch(events)
+            self._send_batch(events, trusted)
             return
         for event in events:
             key = event.record.get("key", "")
@@ -91,9 +114,11 @@ class Replayer:
                 case "artifacts":
                     self._log_artifacts(event.record)
                 case "register":
-                    self._register(event.record)
-                case "handover":
+                    self._register(event.record, trusted)
+                case "handover" if trusted:
                     self._finish_launcher_run(event.record["run_id"])
+                case "handover":
+                    self.left_out.add(f"the end of run {event.record['run_id']}")
                 case "status":
                     self._set_status(event)
 
@@ -110,11 +135,15 @@ class Replayer:
     def _make_run(self, make: Mapping[str, Any]) -> None:
         """Make the run of a process that started without its store, with its original start time."""
         experiment = mlflow.set_experiment(make["experiment"]).experiment_id
-        made_before = self.client.search_runs([experiment], f"tags.`{Tags.OFFLINE}` = '{self.folder.name}'")
+        wanted, tag = f"tags.`{Tags.OFFLINE}` = '{self.folder.name}'", origin.tag_of(self.folder)
+        if "'" in self.folder.name:
+            raise UserError(f"'{self.folder}' is no folder of a run that began offline: its name is offline-ID")
+        found = self.client.search_runs([experiment], wanted)
+        made_before = [run for run in found if run.data.tags.get(Tags.FOLDER, tag) == tag]
         if made_before:
             self.run_id = made_before[0].info.run_id
         else:
-            tags = {**make["tags"], Tags.OFFLINE: self.folder.name}
+            tags = {**make["tags"], Tags.OFFLINE: self.folder.name, **({Tags.FOLDER: tag} if tag else {})}
             made = self.client.create_run(experiment, start_time=make["at_ms"], tags=tags, run_name=make["name"])
             self.run_id = made.info.run_id
         self._fetch()
@@ -126,7 +155,7 @@ class Replayer:
             self.client.set_experiment_tag(experiment.experiment_id, Tags.EXPERIMENT_KIND, "custom_model_development")
         ui.offer_views(self.client, experiment)
 
-    def _send_batch(self, events: list[Event]) -> None:
+    def _send_batch(self, events: list[Event], trusted: bool) -> None:
         """Send metrics, parameters and tags in one request.
 
         MLflow's stores ignore a second point with the same time, step and value. A parameter that the run has stays:
@@ -137,7 +166,7 @@ class Replayer:
         points: list[Metric] = []
         for event in events:
             params = {**cut_params(event.record.get("params", {})), **params}
-            tags |= self._with_stored_id(event.record.get("tags", {}))
+            tags |= self._with_stored_id(self._allowed(event.record.get("tags", {}), trusted))
             points += metric_points(event.record.get("metrics", {}), event.at_ms, event.record.get("step", 0))
         if params:
             known = self._known_params if self._known_params is not None else set(self._fetch().data.params)
@@ -174,6 +203,12 @@ class Replayer:
         if too_large is not None:
             raise too_large
 
+    def _allowed(self, tags: Mapping[str, str], trusted: bool) -> dict[str, str]:
+        """Return tags without those that decide a promotion, if they come from elsewhere."""
+        dropped = DECIDING & tags.keys() if not trusted else set()
+        self.left_out |= {f"tag {key}" for key in dropped}
+        return {key: value for key, value in tags.items() if key not in dropped}
+
     def _with_stored_id(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Return tags in which the run's id in the store replaces the id that it had offline."""
         offline_id = self.folder.name
@@ -201,7 +236,7 @@ class Replayer:
             if made_before:
                 child = made_before[0].info.run_id
             else:
-                tags = {Tags.PARENT: self.run_id, Tags.EVENT: record["key"], **record["tags"]}
+                tags = {**record["tags"], Tags.PARENT: self.run_id, Tags.EVENT: record["key"]}
                 started_ms = at_ms - int(1000 * record["seconds"])
                 made = self.client.create_run(experiment, start_time=started_ms, tags=tags, run_name=record["name"])
                 child = made.info.run_id
@@ -238,8 +273,9 @@ class Replayer:
                 self.client.set_tag(self.run_id, Tags.TABLES, json.dumps([*named, *new]))
         shutil.rmtree(waiting, ignore_errors=True)
 
-    def _register(self, record: Mapping[str, Any]) -> None:
+    def _register(self, record: Mapping[str, Any], trusted: bool) -> None:
         """Register a model whose files wait on disk. Raises: UserError if its name holds models of another kind."""
+        tags = self._allowed(record["tags"], trusted)
         kind, name, key = record["model"], record["name"], record["key"]
         waiting = checked_waiting_folder(self.folder, key)
         folder = waiting / kind
@@ -248,8 +284,10 @@ class Replayer:
             "detector": (models.log_detector, read_detector_card, DETECTOR_CARD),
         }[kind]
         if folder.is_dir():
+            if not trusted:
+                self.left_out.add(f"alias candidate of {name}")
             with store.active_run(self.run_id):
-                self.versions[key] = log(name, folder, read(folder / card), record["tags"], key)
+                self.versions[key] = log(name, folder, read(folder / card), tags, key, trusted)
         shutil.rmtree(waiting, ignore_errors=True)
 
     def _finish_launcher_run(self, run_id: str) -> None:

@@ -6,6 +6,7 @@ checked before it is used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,17 +14,41 @@ from typing import Any
 
 KEY = re.compile(r"[0-9a-f]{32}")
 """Key of an event. It is also the folder name where the event's files wait, so it must not lead anywhere else."""
+CHECKSUM = re.compile(rb', "sum": "([0-9a-f]{16})"\}$')
+"""End of a line: the checksum of what stands before it."""
 LATEST_TIME_S = 1e11
 """The year 5138: a later time is damage."""
 
 
+def event_line(record: dict[str, Any]) -> bytes:
+    """Return an event as a line of a journal, with its checksum."""
+    body = json.dumps(record).encode()
+    return body[:-1] + f', "sum": "{_checksum(body[:-1])}"}}\n'.encode()
+
+
+def _checksum(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """Return the event in a line of a journal, or None if the line is damaged or a field has the wrong type."""
+    """Return the event in a line of a journal, or None if the line is damaged or a field has the wrong type.
+
+    Journals of version 0.2 have no checksums. A line without one may have the keys of that version alone: a line whose
+    checksum is damaged is no line of that version.
+    """
+    line = line.rstrip()
+    found = CHECKSUM.search(line)
+    if found and found[1].decode() != _checksum(line[: found.start()]):
+        return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not is_time(record.get("at", 0)):
+        return None
+    if found:
+        del record["sum"]
+    elif record.keys() - FIRST_KEYS:
         return None
     needed = NEEDED.get(str(record.get("kind")))
     if needed is None:  # a kind that a later version wrote: this version ignores it
@@ -100,6 +125,8 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "tags": _are_texts,
 }
 """What a field of an event may hold, in an event of any kind."""
+FIRST_KEYS = {*FIELDS, "at", "kind", "running", "show"}
+"""Keys of the events of version 0.2."""
 NEEDED = {
     "begin": frozenset[str](),
     "handover": {"run_id"},

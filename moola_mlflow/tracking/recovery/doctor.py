@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -20,8 +20,17 @@ from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
 
 from moola_mlflow.core import UserError
-from moola_mlflow.tracking import run_folder
-from moola_mlflow.tracking.delivery import Sent, count_unsent, id_in_store, read_history, unsent_events
+from moola_mlflow.tracking import origin, run_folder
+from moola_mlflow.tracking.delivery import (
+    Sent,
+    count_unsent,
+    damaged_lines,
+    describe_lines,
+    held_events,
+    id_in_store,
+    read_history,
+    unsent_events,
+)
 from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.recovery import heartbeat, relocation, stale_runs
 from moola_mlflow.tracking.registry import models
@@ -63,6 +72,7 @@ def examine_store() -> Iterator[Check]:
         )
         return
     yield _store(len(runs))
+    yield from _folders_of_runs()
     yield from _stale(runs)
     yield from _unsent(runs)
     yield from _artifacts(runs)
@@ -136,6 +146,21 @@ def _is_read_only(place: Path) -> bool:
     return place.exists() and not os.access(place, os.W_OK)
 
 
+def _folders_of_runs() -> Iterator[Check]:
+    """Yield the run folders that cannot be read, and the journals with damaged lines."""
+    for folder, problem in run_folder.unreadable_folders().items():
+        yield Check(
+            f"the run folder {folder} cannot be read: {problem}", "correct what the line says, or move the folder away"
+        )
+    for folder in run_folder.run_folders():
+        with suppress(FileNotFoundError):
+            if damaged := damaged_lines(folder):
+                yield Check(
+                    f"{describe_lines(damaged)} of the journal in {folder} cannot be read",
+                    "the run is not whole and stays so; move the folder away when you have what you need of it",
+                )
+
+
 def _stale(runs: list[Run]) -> Iterator[Check]:
     """Yield the runs with status RUNNING, and whether a process works on them."""
     folders = _folders()
@@ -145,6 +170,8 @@ def _stale(runs: list[Run]) -> Iterator[Check]:
         run_id, name = run.info.run_id, f"run {run.info.run_id} ({run.info.run_name})"
         age_s = time.time() - run.info.start_time / 1000
         folder = folders.get(run_id)
+        if folder and not origin.belongs(run, folder):
+            folder = None
         alive = True if folder and _is_held(folder) else heartbeat.is_worked_on(run)
         if alive:
             yield Check(f"{name} is running")
@@ -169,7 +196,7 @@ def _stale(runs: list[Run]) -> Iterator[Check]:
 
 def _folders() -> dict[str, Path]:
     """Return the run folders by the runs' ids in the store. A run that began offline has another folder name."""
-    return {id_in_store(folder): folder for folder in run_folder.RUNS.glob("*") if folder.is_dir()}
+    return {id_in_store(folder): folder for folder in run_folder.run_folders()}
 
 
 def _is_held(folder: Path) -> bool:
@@ -184,7 +211,7 @@ def _is_held(folder: Path) -> bool:
 def _unsent(runs: list[Run]) -> Iterator[Check]:
     """Yield the ended runs of this store that it lacks a part of."""
     status = {run.info.run_id: run.info.status for run in runs}
-    for folder in sorted(run_folder.RUNS.glob("*")):
+    for folder in run_folder.run_folders():
         sent = Sent.read(folder)
         if sent is None or sent.uri != shown_uri() or _is_held(folder):
             continue
@@ -197,6 +224,12 @@ def _unsent(runs: list[Run]) -> Iterator[Check]:
         ]
         if missing:
             yield Check(f"the store lacks {len(missing)} events of {folder}", f"moola sync {folder}")
+        if held := list(held_events(folder)):
+            kinds = ", ".join(sorted({event.kind for event in held}))
+            yield Check(
+                f"the store did not take {len(held)} events of {folder} ({kinds})",
+                f"moola sync {folder} tries them again, and says why",
+            )
 
 
 def _closer(run_id: str, status: str) -> Callable[[], None]:

@@ -11,16 +11,16 @@ import mlflow
 from mlflow.entities import Run
 
 from moola_mlflow.core import UserError
-from moola_mlflow.tracking import run_folder
+from moola_mlflow.tracking import origin, run_folder
 from moola_mlflow.tracking.delivery import (
     JOURNAL_FILE,
-    OFFLINE,
     append_status,
     id_in_store,
     lacks_status,
     read_history,
 )
 from moola_mlflow.tracking.names import Tags
+from moola_mlflow.tracking.origin import OFFLINE
 from moola_mlflow.tracking.recovery import heartbeat
 from moola_mlflow.tracking.run_folder import DIED, RUNS
 from moola_mlflow.tracking.store import STORE_FAILURES, first_line, is_outage
@@ -58,6 +58,8 @@ def _close(client: mlflow.MlflowClient, folder: Path) -> str:
     """End the run of a folder that this process holds. Return its id if the store had it as RUNNING, else ''."""
     run_id, status, note = id_in_store(folder), "KILLED", DIED + _how_to_resume(folder)
     run = client.get_run(run_id) if run_id else None
+    if run is not None and not origin.belongs(run, folder):  # a folder that names another's run
+        return ""
     stored = run.info.status if run else ""
     if run is not None and run.data.tags.get(Tags.STAGE) == "sweep":
         _close_trials(client, run)

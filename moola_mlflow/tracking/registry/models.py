@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -29,6 +29,7 @@ from moola_mlflow.models import (
     load_from_path,
 )
 from moola_mlflow.tracking import ui
+from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.registry.lineage import model_id_of
 from moola_mlflow.tracking.store import shown_uri
@@ -46,21 +47,25 @@ def requirements(*further: str) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
-def log_encoder(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "") -> str:
-    """Register an encoder folder as a new version with alias ``candidate``, and return the version.
+def log_encoder(
+    name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "", name_it: bool = True
+) -> str:
+    """Register an encoder folder as a new version, and return the version.
 
-    A second call with the same ``key`` makes no second version.
+    A second call with the same ``key`` makes no second version. ``name_it``: move alias ``candidate`` to it.
     """
     signature = ModelSignature(
         inputs=_windows(card),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card["architecture"]["output_size"]))]),
         params=ParamSchema([ParamSpec("pool", DataType.string, "mean")]),
     )
-    return _log("encoder", name, folder, signature, requirements(), tags, key)
+    return _log(_Kind("encoder", signature, requirements()), name, folder, tags, key, name_it)
 
 
-def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "") -> str:
-    """Register a detector folder as a new version with alias ``candidate``, and return the version.
+def log_detector(
+    name: str, folder: Path, card: dict[str, Any], tags: dict[str, str], key: str = "", name_it: bool = True
+) -> str:
+    """Register a detector folder as a new version, and return the version. ``name_it``: move alias ``candidate`` to it.
 
     ``card``: the content of ``detector.json``, with ``classes`` and ``window``. The signature's outputs are those for
     windows. For a table of bars the model returns the columns of ``scan.COLUMNS`` and reads the parameters.
@@ -77,56 +82,69 @@ def log_detector(name: str, folder: Path, card: dict[str, Any], tags: dict[str, 
         for option, default in DetectConfig().model_dump(include=set(SCAN_PARAMETERS)).items()
     ]
     signature = ModelSignature(outputs=Schema(columns), params=ParamSchema(parameters))
-    return _log("detector", name, folder, signature, requirements("pandas", "pyarrow"), tags, key)
+    return _log(_Kind("detector", signature, requirements("pandas", "pyarrow")), name, folder, tags, key, name_it)
 
 
 def _windows(card: dict[str, Any]) -> Schema:
     return Schema([TensorSpec(np.dtype(np.float64), (-1, card["window"]["length"], 4))])
 
 
-def _log(
-    kind: str,
-    name: str,
-    folder: Path,
-    signature: ModelSignature,
-    packages: Sequence[str],
-    tags: dict[str, str],
-    key: str,
-) -> str:
+class _Kind(NamedTuple):
+    """What a model is, and what it takes to serve it."""
+
+    name: str
+    signature: ModelSignature
+    packages: Sequence[str]
+
+
+def _log(kind: _Kind, name: str, folder: Path, tags: dict[str, str], key: str, name_it: bool) -> str:
     """Log a model to the active run and register it. It is code plus safetensors, without any pickle.
 
     One request makes the version with its tags, so no version lacks its evidence, whatever fails in between. No
     interruption comes between version and alias. After a crash ``candidate`` names the version before.
     """
-    check_registry_kind(name, kind)
-    complete = {VersionTags.KIND: kind, **{tag: str(value) for tag, value in tags.items()}}
+    check_registry_kind(name, kind.name)
+    complete = {**{tag: str(value) for tag, value in tags.items()}, VersionTags.KIND: kind.name}
     if key:
         complete[VersionTags.EVENT] = key
     made_before = _versions_of_event(name, key)
-    uri = _logged_before(key) or (_log_model(kind, folder, signature, packages, key) if not made_before else "")
+    with no_local_artifacts(folder):
+        uri = _logged_before(key) or (_log_model(kind, folder, key) if not made_before else "")
     client = mlflow.MlflowClient()
     with undisturbed():
         version = made_before[0] if made_before else str(mlflow.register_model(uri, name, tags=complete).version)
         for duplicate in _versions_of_event(name, key):  # MLflow repeats a request whose answer was lost
             if duplicate != version:
                 client.delete_model_version(name, duplicate)
-        client.set_registered_model_alias(name, CANDIDATE, version)
-        ui.describe(client, kind, name, version, complete)
+        if name_it:
+            before = client.get_registered_model(name).aliases.get(CANDIDATE)
+            client.set_registered_model_alias(name, CANDIDATE, version)
+            print(_said(name, str(before or ""), version, complete.get(VersionTags.GATES, "")), flush=True)
+        ui.describe(client, kind.name, name, version, complete)
     return version
 
 
-def _log_model(kind: str, folder: Path, signature: ModelSignature, packages: Sequence[str], key: str) -> str:
+def _said(name: str, before: str, version: str, gates: str) -> str:
+    """Return the line that says where alias ``candidate`` has moved, and whether the gates were met."""
+    moved = f"moved from version {before} to version {version}" if before else f"is now version {version}, it was unset"
+    if before == version:
+        moved = f"is version {version} already"
+    met = f"its gates were met ({gates})" if gates.startswith(PASSED) else f"its gates were not met ({gates})"
+    return f"{name}: {CANDIDATE} {moved}; {met if gates else 'its gates were not evaluated'}"
+
+
+def _log_model(kind: _Kind, folder: Path, key: str) -> str:
     """Log a model to the active run and return its URI."""
     with warnings.catch_warnings():
         # MLflow asks for an input example; the signature already describes the input.
         warnings.filterwarnings("ignore", message=".*input example")
         info = mlflow.pyfunc.log_model(
-            name=kind,
-            python_model=str(PACKAGE / "serving" / f"{kind}.py"),
-            artifacts={kind: str(folder)},
+            name=kind.name,
+            python_model=str(PACKAGE / "serving" / f"{kind.name}.py"),
+            artifacts={kind.name: str(folder)},
             code_paths=[str(PACKAGE)],
-            signature=signature,
-            pip_requirements=list(packages),
+            signature=kind.signature,
+            pip_requirements=list(kind.packages),
             tags={Tags.EVENT: key} if key else None,
         )
     return str(info.model_uri)
@@ -289,7 +307,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
         return path
     _check_alias(uri)
     try:
-        with without_progress_bar():
+        with without_progress_bar(), no_local_artifacts():
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from moola_mlflow.core import TrainingError
 from moola_mlflow.tracking import Tags
-from moola_mlflow.tracking.delivery import Sent, count_unsent, send_missing
+from moola_mlflow.tracking.delivery import JOURNAL_FILE, SENT_FILE, Sent, count_unsent, send_missing
 from moola_mlflow.tracking.delivery.files import OUTBOX, waiting_folder
 from moola_mlflow.tracking.delivery.journal import Journal
 
@@ -26,8 +26,8 @@ def client(workdir: Path) -> mlflow.MlflowClient:
 @pytest.fixture
 def folder(client: mlflow.MlflowClient, workdir: Path) -> Path:
     """The folder of a run that the store knows, with three events that it lacks."""
-    folder = workdir / str(client.create_run("0").info.run_id)
-    folder.mkdir()
+    folder = workdir / ".moola" / "runs" / str(client.create_run("0").info.run_id)
+    folder.mkdir(parents=True)
     waiting = waiting_folder(folder, KEY) / "a.txt"
     waiting.parent.mkdir(parents=True)
     waiting.write_text("kept")
@@ -61,6 +61,29 @@ def test_everything_is_sent_and_a_second_time_nothing_is_missing(client: mlflow.
     assert (run.info.status, run.data.metrics, run.data.tags[Tags.NOTE]) == ("FINISHED", {"a": 1.0}, "done")
     assert mlflow.artifacts.load_text(f"runs:/{folder.name}/a.txt") == "kept"
     assert (count_unsent(folder), (folder / OUTBOX).exists()) == (0, False)
+
+
+def test_a_run_with_damaged_lines_is_never_called_whole(client: mlflow.MlflowClient, folder: Path) -> None:
+    end(folder, "FINISHED")
+    path = folder / JOURNAL_FILE
+    path.write_text(path.read_text().replace('"a": 1.0', '"a": 2.0'))
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"is not whole in .* line 2 of the journal"):
+            send(client, folder)
+    run = client.get_run(folder.name)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {})
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"offset": 3}', None])
+def test_with_an_unreadable_cursor_all_is_sent_again_and_doubles_nothing(
+    client: mlflow.MlflowClient, folder: Path, content: str | None
+) -> None:
+    end(folder, "FINISHED")
+    send(client, folder)
+    (folder / SENT_FILE).unlink() if content is None else (folder / SENT_FILE).write_text(content)
+    assert send(client, folder) == ("FINISHED", 4)
+    assert len(client.get_metric_history(folder.name, "a")) == 1
+    assert mlflow.artifacts.load_text(f"runs:/{folder.name}/a.txt") == "kept"
 
 
 def test_a_run_that_does_not_say_how_it_ended_was_killed(client: mlflow.MlflowClient, folder: Path) -> None:
@@ -103,7 +126,9 @@ def test_an_event_that_the_store_never_takes_is_named_and_the_rest_is_sent(
     end(folder, "FINISHED")
     with pytest.raises(TrainingError, match=r"refuses 1 of 5 events .*Invalid value.* It has the rest"):
         send(client, folder)
-    assert (client.get_run(folder.name).data.metrics, count_unsent(folder)) == ({"a": 1.0}, 0)
+    assert (client.get_run(folder.name).data.metrics, count_unsent(folder)) == ({"a": 1.0}, 1)
+    with pytest.raises(TrainingError, match=r"refuses 1 of 1 events"):  # it is never called whole
+        send(client, folder)
 
 
 def test_files_that_the_store_does_not_take_are_named_and_sent_another_time(

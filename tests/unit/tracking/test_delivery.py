@@ -30,8 +30,8 @@ def client(workdir: Path) -> mlflow.MlflowClient:
 @pytest.fixture
 def folder(client: mlflow.MlflowClient, workdir: Path) -> Path:
     """The folder of a run that the store has."""
-    folder = workdir / str(client.create_run("0").info.run_id)
-    folder.mkdir()
+    folder = workdir / ".moola" / "runs" / str(client.create_run("0").info.run_id)
+    folder.mkdir(parents=True)
     return folder
 
 
@@ -108,8 +108,9 @@ def test_a_refused_event_raises_where_the_next_one_is_written_or_waited_for(
     with pytest.raises(MlflowException, match="Invalid value"):
         delivery.flush()
     delivery.write(bad, send=False)
-    assert delivery.close()  # nothing waits: the store will never take it
-    assert ["Invalid value" in str(error) for error in delivery.state.refused] == [True]
+    assert not delivery.close()  # nothing waits, but the store lacks three events
+    assert count_unsent(folder) == 3
+    assert {"Invalid value" in str(error) for error in delivery.state.refused} == {True}
 
 
 def test_a_store_that_did_not_answer_just_before_is_left_alone_at_first(

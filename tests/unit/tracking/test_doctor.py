@@ -38,6 +38,7 @@ def begin() -> str:
         run.metrics({"val/huber": 1.0}, 0)
     lines = (run.folder / JOURNAL_FILE).read_text().splitlines(keepends=True)
     (run.folder / JOURNAL_FILE).write_text("".join(line for line in lines if '"kind": "status"' not in line))
+    Sent((run.folder / JOURNAL_FILE).stat().st_size, run.id, f"sqlite:///{Path.cwd()}/mlflow.db").write(run.folder)
     mlflow.MlflowClient().update_run(run.id, status="RUNNING")
     return run.id
 
@@ -85,6 +86,55 @@ def test_a_run_that_ended_and_of_which_the_store_lacks_a_part_is_not_said_to_be_
     )
     mlflow.MlflowClient().set_terminated(run.id)
     assert wrong() == []
+
+
+def about(folder: Path) -> list[Check]:
+    return [finding for finding in wrong() if str(folder) in finding.what]
+
+
+def test_a_folder_that_cannot_be_read_stops_no_command_and_is_named(workdir: Path) -> None:
+    broken = run_folder.RUNS / ("b" * 32)
+    (broken / JOURNAL_FILE).mkdir(parents=True)
+    with Run.start("pretrain", "goes on"):
+        pass
+    (finding,) = about(broken)
+    assert str(broken) in finding.what
+    assert "is no regular file" in finding.what
+
+
+def test_damaged_lines_of_a_journal_are_named(workdir: Path) -> None:
+    with Run.start("pretrain", "damaged") as run:
+        run.metrics({"val/huber": 0.25}, 0)
+    path = run.folder / JOURNAL_FILE
+    number = next(i for i, line in enumerate(path.read_text().splitlines(), 1) if "val/huber" in line)
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    (finding,) = about(run.folder)
+    assert finding.what == f"line {number} of the journal in {run.folder} cannot be read"
+
+
+def test_events_that_the_store_did_not_take_are_found(workdir: Path) -> None:
+    with Run.start("pretrain", "refused") as run:
+        run._session.write({"kind": "metrics", "step": 0, "metrics": {"no?name": 1.0}}, send=False)
+    (finding,) = about(run.folder)
+    assert (finding.what, finding.cure) == (
+        f"the store did not take 1 events of {run.folder} (metrics)",
+        f"moola sync {run.folder} tries them again, and says why",
+    )
+
+
+def test_no_run_of_another_folder_is_closed(workdir: Path) -> None:
+    client = mlflow.MlflowClient()
+    theirs = client.create_run("0", tags={"moola.folder": "0" * 32, "moola.stage": "pretrain"}).info.run_id
+    folder = run_folder.RUNS / theirs
+    folder.mkdir(parents=True)
+    (folder / JOURNAL_FILE).write_text('{"kind": "begin"}\n')
+    Sent(0, theirs, "here").write(folder)
+    for finding in examine_store():
+        if finding.fix:
+            finding.fix()
+    with Run.start("pretrain", "the next start"):
+        pass
+    assert client.get_run(theirs).info.status == "RUNNING"
 
 
 def test_a_run_that_began_without_its_store_is_found_by_its_folder(workdir: Path) -> None:

@@ -16,6 +16,7 @@ from moola_mlflow.tracking.delivery import JOURNAL_FILE, journal, read_history
 from moola_mlflow.tracking.delivery.files import OUTBOX, copy_into, waiting_folder
 from moola_mlflow.tracking.delivery.journal import Journal
 from moola_mlflow.tracking.delivery.replay import Replayer
+from moola_mlflow.tracking.delivery.schema import event_line, parse_event
 from moola_mlflow.tracking.delivery.sent import SENT_FILE, Sent
 
 
@@ -38,11 +39,14 @@ def test_what_a_crash_cut_short_is_passed_over_and_what_follows_is_whole(tmp_pat
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"offset": 3}', '{"offset": null, "uri": 1}'])
-def test_a_damaged_acknowledgement_is_none_and_a_written_one_comes_back(tmp_path: Path, content: str) -> None:
+def test_a_damaged_acknowledgement_is_that_of_nothing_and_a_written_one_comes_back(
+    tmp_path: Path, content: str
+) -> None:
     (tmp_path / SENT_FILE).write_text(content)
-    assert Sent.read(tmp_path) is None
-    Sent(12, "abc", "http://here").write(tmp_path)
-    assert Sent.read(tmp_path) == Sent(12, "abc", "http://here")
+    assert Sent.read(tmp_path) == Sent(0, tmp_path.name, "")
+    (tmp_path / JOURNAL_FILE).write_text("{}\n")
+    Sent(3, "abc", "http://here").write(tmp_path)
+    assert Sent.read(tmp_path) == Sent(3, "abc", "http://here")
 
 
 def test_what_becomes_of_a_staged_file_later_does_not_change_what_is_sent(tmp_path: Path) -> None:
@@ -55,6 +59,39 @@ def test_what_becomes_of_a_staged_file_later_does_not_change_what_is_sent(tmp_pa
     (source / "card.json").write_text("2")
     assert (staged / "encoder" / "card.json").read_text() == "1"
     assert (staged / "encoder" / "deep" / "a.pt").samefile(source / "deep" / "a.pt")  # no second copy of a checkpoint
+
+
+def test_each_line_has_a_checksum_and_damaged_lines_are_known_by_their_numbers(tmp_path: Path) -> None:
+    book = Journal(tmp_path)
+    for step in range(4):
+        book.append({"kind": "metrics", "step": step, "metrics": {"a": 0.25}})
+    book.close()
+    path = tmp_path / JOURNAL_FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"0.25", b"0.75")  # it is an event still, and a wrong one
+    lines[2] = lines[2].replace(b'"sum"', b'"sun"')
+    path.write_bytes(b"".join(lines))
+    assert journal.damaged_lines(tmp_path) == [2, 3]
+    assert [event.record["step"] for event in journal.read_events(tmp_path)] == [0, 3]
+
+
+@given(st.integers(0, 10**9), st.integers(0, 7))
+def test_no_flipped_bit_of_a_line_goes_unnoticed(place: int, bit: int) -> None:
+    line = bytearray(event_line({"at": 1.5, "kind": "metrics", "step": 3, "metrics": {"a": 0.25}}))
+    line[place % (len(line) - 1)] ^= 1 << bit
+    assert parse_event(bytes(line)) is None or parse_event(bytes(line)) == {
+        "at": 1.5, "kind": "metrics", "step": 3, "metrics": {"a": 0.25},
+    }  # fmt: skip
+
+
+def test_a_journal_of_version_0_2_is_read_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_FILE).write_text("".join(json.dumps({"at": 1.0, **record}) + "\n" for record in GOOD))
+    assert len(list(journal.read_events(tmp_path))) == len(GOOD)
+    assert journal.damaged_lines(tmp_path) == []
+    assert not journal.has_checksums(tmp_path)
+    Journal(tmp_path).append({"kind": "begin"})  # and goes on with checksums
+    assert journal.damaged_lines(tmp_path) == []
+    assert len(list(journal.read_events(tmp_path))) == len(GOOD) + 1
 
 
 GOOD: list[dict[str, Any]] = [

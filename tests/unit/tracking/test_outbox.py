@@ -43,7 +43,7 @@ def test_what_is_appended_while_damaged_lines_are_passed_over_is_sent(
     away: tuple[Path, mlflow.MlflowClient, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, client, run_id = away
-    (folder / "journal.jsonl").write_text('{"kind": "metrics", "st')  # a crash
+    (folder / "journal.jsonl").write_text('{"kind": "metrics", "st\n')  # damage
     book, read = Journal(folder), journal.read_events
 
     def slow(folder: Path, start: int = 0) -> Iterator[Event]:
@@ -192,7 +192,55 @@ def test_what_a_proxy_finds_too_large_is_sent_in_parts_and_set_aside_where_it_ha
     assert run.data.tags["kept"] == "new"  # and not what the event that was set aside had said of it
 
 
-def test_a_version_that_may_not_be_registered_is_kept_and_a_figure_that_may_not_be_logged_is_refused(
+class Guarded(Narrow):
+    """The way to a store through a proxy that shows a page of its own for a while."""
+
+    most_bytes = 10**9
+    shown: tuple[int, bytes] | None = None
+
+    def do_POST(self) -> None:
+        if self.shown is None:
+            super().do_POST()
+        else:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(*self.shown)
+
+    def do_GET(self) -> None:
+        if self.shown is not None and self.shown[0] == 404:
+            self.answer(*self.shown)
+        else:
+            super().do_GET()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [(403, b"<html>Forbidden</html>"), (400, b"<html>Bad Request</html>"), (404, b"<html>Not here</html>"),
+     (400, b'{"message": "Bad Request"}'), (400, b'{"error_code": 400, "message": "no"}')],
+    ids=["403 page", "400 page", "404 page", "400 JSON", "400 coded JSON"],
+)  # fmt: skip
+def test_a_page_of_a_proxy_refuses_nothing_and_everything_is_sent_once_it_is_gone(
+    away: tuple[Path, mlflow.MlflowClient, str], shown: tuple[int, bytes]
+) -> None:
+    folder, client, run_id = away
+    handler = type("Proxy", (Guarded,), {"store": client, "shown": shown})
+    book, sent = Journal(folder), Sent(0, run_id, "here")
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        through = mlflow.MlflowClient(f"http://127.0.0.1:{server.server_port}")
+        box = outbox.Outbox(book, Replayer(through, folder, run_id), sent)
+        for step in range(3):
+            book.append({"kind": "metrics", "step": step, "metrics": {"a": float(step)}})
+            box.send()  # nothing is raised: the training goes on
+            box._try_at = 0.0
+        assert (count_unsent(folder), box.refused, box.run_deleted) == (0 if sent.offset else 3, [], False)
+        assert sent.offset == 0
+        handler.shown = None
+        assert box.close()
+        server.shutdown()
+    assert [point.step for point in client.get_metric_history(run_id, "a")] == [0, 1, 2]
+
+
+def test_what_a_user_may_not_log_now_is_kept_and_tried_again(
     away: tuple[Path, mlflow.MlflowClient, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, client, run_id = away
@@ -200,16 +248,21 @@ def test_a_version_that_may_not_be_registered_is_kept_and_a_figure_that_may_not_
     def denied(*_: object, **__: object) -> None:
         raise MlflowException("no", error_code=PERMISSION_DENIED)
 
+    take = client.log_batch
     monkeypatch.setattr(client, "log_batch", denied)
     monkeypatch.setattr(Replayer, "_register", denied)
     book = Journal(folder)
     box = outbox.Outbox(book, Replayer(client, folder, run_id), Sent(0, run_id, "here"))
     book.append({"kind": "register", "key": "0" * 32, "model": "encoder", "name": "a", "tags": {}})
     book.append({"kind": "metrics", "step": 0, "metrics": {"a": 1.0}})
-    assert not box.close()
-    assert [error.error_code for error in box.refused if isinstance(error, MlflowException)] == ["PERMISSION_DENIED"]
+    assert not box.drain()
+    assert (box.refused, box.problem) == ([], "no")
     assert list(box.set_aside.values()) == ["no"]
-    assert not box.pending
+    assert count_unsent(folder) == 2
+    monkeypatch.setattr(client, "log_batch", take)
+    assert box.drain()
+    assert client.get_run(run_id).data.metrics == {"a": 1.0}
+    assert count_unsent(folder) == 1
 
 
 def test_a_file_set_aside_is_not_sent_over_a_later_one_of_its_name(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.utils.rest_utils import verify_rest_response
 from sqlalchemy.exc import OperationalError
 
 from moola_mlflow.core import UserError
+from moola_mlflow.tracking.artifact_places import LocalPlace
 from moola_mlflow.tracking.delivery.refusals import is_denial, is_refusal, is_too_large
 
 
@@ -19,6 +22,17 @@ def http(code: int) -> requests.HTTPError:
 
 def coded(code: str, text: str = "no") -> MlflowException:
     return RestException({"error_code": code, "message": text})
+
+
+def page(code: int) -> MlflowException:
+    """What MLflow makes of a proxy's page."""
+    response = requests.Response()
+    response.status_code, response._content = code, b"<html>Not today</html>"
+    try:
+        verify_rest_response(response, "/api/2.0/mlflow/runs/log-batch")
+    except MlflowException as e:
+        return e
+    raise AssertionError
 
 
 def lost_database() -> MlflowException:
@@ -52,6 +66,13 @@ TOO_LARGE = "API request to endpoint /api failed with error code 413 != 200. Res
         (http(429), ""),
         (http(503), ""),
         (requests.HTTPError(), ""),
+        (page(400), ""),
+        (page(403), "denial"),
+        (RestException({"message": "Bad Request", "code": 400}), ""),
+        (RestException({"error_code": 400, "message": "no"}), ""),
+        (RestException({"error_code": "400", "message": "no"}), ""),
+        (LocalPlace("a path of this machine"), "denial"),
+        (MlflowException("Invalid value", error_code=INVALID_PARAMETER_VALUE), "refusal"),
         (MlflowException(TOO_LARGE), "too large"),
         (coded("INTERNAL_ERROR", "Payload Too Large"), "too large"),
         (coded("INTERNAL_ERROR", "request exceeds the size limit"), "too large"),

@@ -36,6 +36,30 @@ def test_a_folder_is_stale_if_no_process_holds_it_and_its_journal_has_no_end(tmp
     assert read_history(tmp_path / "cut").status == "KILLED"
 
 
+@pytest.mark.parametrize("break_it", ["journal is a folder", "lock is a folder", "link", "pipe"])
+def test_a_folder_that_cannot_be_read_is_left_out_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], break_it: str
+) -> None:
+    sound, broken = tmp_path / "a", tmp_path / "b"
+    for folder in (sound, broken):
+        folder.mkdir()
+        (folder / JOURNAL_FILE).write_text('{"kind": "begin"}\n')
+    if break_it == "journal is a folder":
+        (broken / JOURNAL_FILE).unlink()
+        (broken / JOURNAL_FILE).mkdir()
+    elif break_it == "lock is a folder":
+        (broken / run_folder.LOCK).mkdir()
+    elif break_it == "link":
+        (broken / run_folder.HEARTBEAT).symlink_to(sound / JOURNAL_FILE)
+    else:
+        (broken / JOURNAL_FILE).unlink()
+        os.mkfifo(broken / JOURNAL_FILE)
+    assert run_folder.stale_folders(tmp_path) == ["a"]
+    assert list(run_folder.unreadable_folders(tmp_path)) == [broken]
+    assert list(run_folder.run_folders(tmp_path)) == [sound]
+    assert capsys.readouterr().err.count(f"Warning: the run folder {broken} is left out") == 1
+
+
 def beat_of(folder: Path, host: str, age_s: float) -> None:
     beat = {"pid": 7, "host": host, "beat_at": time.time() - age_s}
     (folder / run_folder.HEARTBEAT).write_text(json.dumps(beat))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moola_mlflow.tracking import disk
+from moola_mlflow.core import disk
 
 
 @pytest.mark.parametrize("durable", [False, True])
