@@ -134,6 +134,22 @@ ENTRY_POINTS = {
             "seed": "Seed of the draw: which of overlapping windows stay, and which n of more.",
         },
     ),
+    "labels": EntryPoint(
+        "show, check and convert labelled windows: a table, a page of charts, another form",
+        ("labels", "bars", "out", "overwrite", "config"),
+        (
+            "moola labels --labels my_labels.parquet",
+            "moola labels --labels batches/ --labels.duplicates newest --out joined.parquet",
+            "moola labels --labels runs:/0123456789abcdef0123456789abcdef --out shown",
+        ),
+        own={
+            "out": Argument(
+                "File that gets the labels (.parquet), with its page beside it; or a folder for the page; not set: the "
+                "run alone has them."
+            ),
+            "overwrite": Argument("true replaces a file of that name, which may be hand-made.", "false"),
+        },
+    ),
     "pretrain": EntryPoint(
         "train an encoder on bars and register it",
         ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "gates"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         FinetuneKeys,
         FinetuneSweepKeys,
         LabelKeys,
+        LabelsKeys,
         NoKeys,
         PretrainKeys,
         PretrainSweepKeys,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         GateLimits,
     )
     from moola_mlflow.core.config.features import FeaturesConfig
-    from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
+    from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, WeakLabelsConfig
     from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
     from moola_mlflow.core.config.presets import find_preset, merge_presets, read_preset, shipped_presets
     from moola_mlflow.core.config.resolve import (
@@ -132,6 +133,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "FinetuneKeys",
             "FinetuneSweepKeys",
             "LabelKeys",
+            "LabelsKeys",
             "NoKeys",
             "PretrainKeys",
             "PretrainSweepKeys",
@@ -152,6 +154,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "config.features": ("FeaturesConfig",),
         "config.labels": (
             "LabelsConfig",
+            "ShownLabelsConfig",
             "WeakLabelsConfig",
         ),
         "config.models": (

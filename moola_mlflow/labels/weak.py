@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars
-from moola_mlflow.core import BarsConfig, FinetuneKeys, SampleBarsConfig, UserError, WeakLabelsConfig
+from moola_mlflow.core import BarsConfig, FinetuneKeys, LabelsKeys, SampleBarsConfig, UserError, WeakLabelsConfig
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 from moola_mlflow.labels.rules import apply_rules, check_length, find_rule
 from moola_mlflow.labels.surge_rule import CLASSES, RULE
@@ -153,7 +153,7 @@ def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
     return BarsConfig.model_validate({**bars.model_dump(), "path": "sample", "sample_seed": seed})
 
 
-def sample_labels(config: FinetuneKeys, n: int, seed: int) -> LabelledSet:
+def sample_labels(config: FinetuneKeys | LabelsKeys, n: int, seed: int) -> LabelledSet:
     """Return n labelled windows of sample bars that pre-training does not see."""
     bars = read_bars(sample_bars(config.bars, config.labels), min_bars=config.windows.length)
     options = config.labels

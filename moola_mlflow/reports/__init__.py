@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         list_doubts,
         uses_identity_encoder,
     )
+    from moola_mlflow.reports.labels_report import CLASS_HEADERS, LabelsReport
     from moola_mlflow.reports.plots.finetuning import evidence_figures
     from moola_mlflow.reports.plots.quality import quality_figure
     from moola_mlflow.reports.plots.sweep import (
@@ -63,6 +64,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "list_doubts",
             "uses_identity_encoder",
         ),
+        "labels_report": ("CLASS_HEADERS", "LabelsReport"),
         "plots.finetuning": ("evidence_figures",),
         "plots.quality": ("quality_figure",),
         "plots.sweep": (

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow.core import FinetuneKeys, LabelsConfig, UserError, printable
+from moola_mlflow.core import FinetuneKeys, LabelsConfig, LabelsKeys, UserError, printable
 from moola_mlflow.labels import EventLabels, LabelledSet, read_event_labels, read_labels, sample_labels
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import shown_uri
@@ -19,7 +19,7 @@ from moola_mlflow.tracking.store import shown_uri
 RUN = "runs:/"
 
 
-def read_input_labels(config: FinetuneKeys) -> LabelledSet:
+def read_input_labels(config: FinetuneKeys | LabelsKeys) -> LabelledSet:
     """Return the windows with one event each that ``labels.path`` names."""
     options = config.labels
     if options.path == "sample":
@@ -28,7 +28,7 @@ def read_input_labels(config: FinetuneKeys) -> LabelledSet:
         return replace(read_labels(path, config.windows.length, options.duplicates), path=options.path)
 
 
-def read_input_events(config: FinetuneKeys) -> EventLabels:
+def read_input_events(config: FinetuneKeys | LabelsKeys) -> EventLabels:
     """Return the windows looked at that ``labels.path`` names, and the events in each."""
     options = config.labels
     if options.path == "sample":

@@ -133,6 +133,7 @@ class Artifacts:
     RULES_TABLE = "rules.csv"
     RULES_PAGE = "rules.html"
     LABELS_TABLE = "labels_table.json"
+    LABELS_PAGE = "labels.html"
 
     # Pre-training.
     ENCODER = "encoder"

@@ -26,7 +26,7 @@ from moola_mlflow.core import (
     undisturbed,
     write_whole,
 )
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.tracking import ui
 from moola_mlflow.tracking.delivery import MAX_NOTE, Delivery, copy_into
 from moola_mlflow.tracking.names import Artifacts, Tags
@@ -202,7 +202,7 @@ class Run:
         self._inputs([[str(file.path), file.sha256, int(file.rows)] for file in bars.files], context)
         self.tags({Tags.DATA_SHA256: bars.sha256})
 
-    def labels(self, labels: LabelledSet, context: str) -> None:
+    def labels(self, labels: LabelledSet | EventLabels, context: str) -> None:
         """Log a labelled set as an input of the run."""
         name = "sample labels" if str(labels.path) == "sample" else str(labels.path)
         self._inputs([[name, labels.sha256, len(labels)]], context)

@@ -20,6 +20,7 @@ ENTRY_POINTS = {
     "data": {"bars", "out", "head"},
     "features": {"bars", "features"},
     "label": {"bars", "n", "out", "seed"},
+    "labels": {"labels", "bars", "out"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
         "register",

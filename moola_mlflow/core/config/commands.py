@@ -19,7 +19,7 @@ from moola_mlflow.core.config.evaluation import (
     GivenEncoderConfig,
 )
 from moola_mlflow.core.config.features import FeaturesConfig
-from moola_mlflow.core.config.labels import LabelsConfig, WeakLabelsConfig
+from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, WeakLabelsConfig
 from moola_mlflow.core.config.models import (
     DetectConfig,
     DrawnRulesConfig,
@@ -101,6 +101,15 @@ class LabelKeys(CommandKeys):
     bars: BarsConfig = Field(default_factory=BarsConfig)
     labels: WeakLabelsConfig = Field(default_factory=WeakLabelsConfig)
     trainer: SeedConfig = Field(default_factory=SeedConfig)
+    windows: WindowLengthConfig = Field(default_factory=WindowLengthConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
+
+
+class LabelsKeys(CommandKeys):
+    """The keys of labels."""
+
+    labels: ShownLabelsConfig = Field(default_factory=ShownLabelsConfig)
+    bars: BarsConfig = Field(default_factory=BarsConfig)
     windows: WindowLengthConfig = Field(default_factory=WindowLengthConfig)
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
@@ -206,6 +215,7 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "features": FeaturesKeys,
     "rules": RulesKeys,
     "label": LabelKeys,
+    "labels": LabelsKeys,
     "pretrain": PretrainKeys,
     "finetune": FinetuneKeys,
     "sweep of pretrain": PretrainSweepKeys,

@@ -33,3 +33,10 @@ class LabelsConfig(WeakLabelsConfig):
     stays, by the column labelled_at or the time of its file."""
     seed: int = Field(17, ge=0, lt=2**32)
     """Seed that draws the windows of `sample`; it is not trainer.seed, so runs of all seeds score the same windows."""
+
+
+class ShownLabelsConfig(LabelsConfig):
+    """Labelled windows that a person looks at: which of them get a chart."""
+
+    charts: int = Field(400, ge=0, le=900)
+    """Windows that get a chart on the page, spread over classes and rejects; a chart needs about 6 kB."""

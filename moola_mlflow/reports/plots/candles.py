@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,10 +24,28 @@ def class_color(classes: Sequence[str], label: str) -> str:
     return CLASS_COLORS[list(classes).index(label) % len(CLASS_COLORS)]
 
 
+@dataclass(frozen=True)
+class Span:
+    """A shaded part of a chart: its first and last step, and its colour."""
+
+    start: int
+    end: int
+    color: str
+
+
 def candles_svg(ohlc_T4: np.ndarray, time_ns_T: np.ndarray, span: tuple[int, int], color: str, title: str) -> str:
     """Return one window as candlesticks in SVG, its span shaded. ``title`` is text.
 
     Shapes: ohlc [T, 4], times int64 [T], span: first and last step. Units: pixels of a box of 560 x 250 that scales.
+    """
+    return spans_svg(ohlc_T4, [clock(time_ns) for time_ns in time_ns_T.tolist()], [Span(*span, color)], title)
+
+
+def spans_svg(ohlc_T4: np.ndarray, ticks_T: Sequence[str], spans: Sequence[Span], title: str) -> str:
+    """Return one window as candlesticks in SVG, with any number of shaded spans. Ticks and title are text.
+
+    Shapes: ohlc [T, 4], T ticks. The first and the last are written, and that at the start of each span if it fits.
+    Units: pixels of a box of 560 x 250 that scales.
     """
     num = len(ohlc_T4)
     low, high = float(ohlc_T4[:, 2].min()), float(ohlc_T4[:, 1].max())
@@ -43,16 +62,23 @@ def candles_svg(ohlc_T4: np.ndarray, time_ns_T: np.ndarray, span: tuple[int, int
 
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">',
-        f'<rect x="{x(span[0] - 0.5):.1f}" y="{TOP}" width="{(span[1] - span[0] + 1) * step:.1f}" '
-        f'height="{bottom - TOP}" fill="{color}" fill-opacity=".2"/>',
+        *(
+            f'<rect x="{x(span.start - 0.5):.1f}" y="{TOP}" width="{(span.end - span.start + 1) * step:.1f}" '
+            f'height="{bottom - TOP}" fill="{span.color}" fill-opacity=".2"/>'
+            for span in spans
+        ),
     ]
     for price in price_ticks(low, high):
         parts.append(f'<path class="grid" d="M{LEFT} {y(price):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 5}" y="{y(price) + 4:.1f}">{price_text(price, high - low)}</text>')
-    for t, anchor in ((0, "start"), (span[0], "middle"), (num - 1, "end")):
-        if t in (0, num - 1) or 80 < x(t) < WIDTH - RIGHT - 80:
+    last = -80.0
+    for t, anchor in ((0, "start"), *((span.start, "middle") for span in spans), (num - 1, "end")):
+        if t in (0, num - 1) or (80 < x(t) < WIDTH - RIGHT - 80 and x(t) >= last + 40):
             parts.append(f'<path class="tick" d="M{x(t):.1f} {bottom}v4"/>')
-            parts.append(f'<text x="{x(t):.1f}" y="{HEIGHT - 7}" text-anchor="{anchor}">{clock(time_ns_T[t])}</text>')
+            parts.append(
+                f'<text x="{x(t):.1f}" y="{HEIGHT - 7}" text-anchor="{anchor}">{html.escape(ticks_T[t])}</text>'
+            )
+            last = x(t)
     half = max(0.32 * step, 0.6)
     for rises, paint in ((True, UP), (False, DOWN)):
         mine = np.flatnonzero((ohlc_T4[:, 3] >= ohlc_T4[:, 0]) == rises)

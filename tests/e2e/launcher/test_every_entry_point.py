@@ -144,6 +144,15 @@ def check_label(world: World, ended: Ended) -> None:
     assert read_labels(world.store.artifact(run, "labels.parquet")).sha256 == labels.sha256
 
 
+def check_labels(world: World, ended: Ended) -> None:
+    labels = read_labels(world.first("label").out / "labels.parquet")
+    assert read_labels(ended.out / "again.parquet").sha256 == labels.sha256
+    assert ended.run.data.metrics["labels/windows"] == len(labels)
+    page = world.store.artifact(ended.run, "labels.html").read_text(encoding="utf-8")
+    assert page.count("<svg ") == len(labels)
+    assert page == (ended.out / "again.html").read_text(encoding="utf-8")
+
+
 def check_pretrain(world: World, ended: Ended) -> None:
     assert ended.run.data.metrics["leak/masked_sensitivity"] == 0
     assert world.store.artifact(ended.run, "encoder/encoder.json").is_file()
@@ -228,6 +237,13 @@ CASES = {
     ),
     "label": Case(
         lambda world, out: {**world.front, "n": "174", "out": str(out / "labels.parquet"), "seed": "3"}, check_label
+    ),
+    "labels": Case(
+        lambda world, out: {
+            "labels": str(world.first("label").out / "labels.parquet"),
+            "out": str(out / "again.parquet"),
+        },
+        check_labels,
     ),
     "pretrain": Case(lambda world, out: {**world.front, **SMALL}, check_pretrain),
     "finetune": Case(
