@@ -8,8 +8,9 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.bars.checks import price_fault
+    from moola_mlflow.bars.clocks import clock_hint
+    from moola_mlflow.bars.column_names import PRICES
     from moola_mlflow.bars.columns import take_rows, take_runs
-    from moola_mlflow.bars.formats import PRICES
     from moola_mlflow.bars.from_pandas import bars_from_table
     from moola_mlflow.bars.ingest import ingest_bars
     from moola_mlflow.bars.reader import Bars, read_bars, segments, write_parquet, write_store
@@ -24,8 +25,9 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "checks": ("price_fault",),
+        "clocks": ("clock_hint",),
+        "column_names": ("PRICES",),
         "columns": ("take_rows", "take_runs"),
-        "formats": ("PRICES",),
         "from_pandas": ("bars_from_table",),
         "ingest": ("ingest_bars",),
         "reader": ("Bars", "read_bars", "segments", "write_parquet", "write_store"),

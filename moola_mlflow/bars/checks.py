@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars.formats import PRICES, RawBars
-from moola_mlflow.bars.times import MINUTE_NS
-from moola_mlflow.core import UserError
+from moola_mlflow.bars.cadence import check_cadence
+from moola_mlflow.bars.column_names import PRICES
+from moola_mlflow.bars.epochs import FIRST_BARS_NS, latest_now
+from moola_mlflow.bars.filled import find_filled
+from moola_mlflow.bars.raw import RawBars
+from moola_mlflow.bars.spikes import find_spikes
+from moola_mlflow.bars.times import utc
+from moola_mlflow.core import BarsConfig, UserError
 
-SECOND_NS = 1_000_000_000
-MIN_STEPS = 30  # fewer steps do not tell the length of a bar: a far expiry trades only now and then
+FILLED = "filled minute"
+ROUNDING = 8 * np.finfo(np.float64).eps
+"""A few last digits of a price: sums and averages of prices differ by so much."""
 REPAIR = "Correct the file, or leave bad rows out with --bars.repair drop"
 
 
@@ -30,24 +37,42 @@ class RowFault(IntEnum):
     BAD_VOLUME = 8
     BACKWARD_TIME = 9
     REPEATED_TIME = 10
+    IMPOSSIBLE_TIME = 11
+    FAR_PRICE = 12
 
     @property
     def label(self) -> str:
         return self.name.lower().replace("_", " ")
 
 
-def check_rows(raw: RawBars, drop: bool, zone: str) -> tuple[np.ndarray, dict[str, int]]:
-    """Return the good rows of one file, and how many rows of each kind are bad.
+@dataclass(frozen=True)
+class CheckedRows:
+    """The good rows of a file in its order, how many of each kind were left out, and what to tell the user.
 
-    With ``drop`` bad rows are left out. Without it the file is refused.
+    Shapes: rows int64 [M].
+    """
 
-    Shapes: int64 [M] good rows, in the file's order.
-    Raises: UserError that names the first bad row, its value and the cure. Bars that are not of one minute are refused
+    rows: np.ndarray
+    dropped: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def check_rows(raw: RawBars, config: BarsConfig) -> CheckedRows:
+    """Check every row of one file.
+
+    With ``repair=drop`` bad rows are left out. Otherwise the file is refused. Minutes that a vendor filled in are
+    counted, and left out with ``repair=drop_filled``; ``drop_all`` does both.
+
+    Raises: UserError that names the first bad row, its value and the cure. Bars that are not of one length are refused
     with ``drop`` too, because no single row is to blame.
     """
+    drop = drops_bad_rows(config)
     fault = _cell_faults(raw)
+    notes = _round_to_range(raw, fault)
     codes = raw.instrument_codes()
     _order_faults(raw.time_ns, codes, fault, drop)
+    rows = _by_instrument(np.flatnonzero(fault == RowFault.NONE), codes)
+    rows = _value_faults(raw, rows, codes, fault)
     sound = np.flatnonzero(fault == RowFault.NONE)
     counts = {
         kind.label: int(n)
@@ -57,9 +82,64 @@ def check_rows(raw: RawBars, drop: bool, zone: str) -> tuple[np.ndarray, dict[st
     if raw.ragged:
         counts = {RowFault.WRONG_NUMBER_OF_FIELDS.label: len(raw.ragged), **counts}
     if counts and not drop:
-        _refuse(raw, fault, counts, zone)
-    _check_cadence(raw, sound, codes)
-    return sound, counts
+        _refuse(raw, fault, counts, config.timezone)
+    whole = len(rows) == len(raw)
+    time_ns, codes = (raw.time_ns, codes) if whole and not codes.any() else (raw.time_ns[rows], codes[rows])
+    check_cadence(time_ns, codes, 1, str(raw.path))
+    prices, volume = (raw.prices, raw.volume) if whole and not codes.any() else (raw.prices[:, rows], raw.volume[rows])
+    if found := find_filled(prices, volume, codes):
+        first, last = (rows[k] for k in found.longest)
+        notes.append(
+            f"{raw.path}: {len(found.rows):,} of {len(raw):,} rows repeat the last price without volume, as if "
+            f"filled in (the longest run has {int(last - first) + 1:,} rows from {utc(int(raw.time_ns[first]))})"
+        )
+        if config.repair in ("drop_filled", "drop_all"):
+            counts[FILLED] = len(found.rows)
+            sound = np.setdiff1d(sound, rows[found.rows], assume_unique=True)
+        else:
+            notes[-1] = f"{notes[-1]}; nothing traded then, so leave them out with --bars.repair drop_filled"
+    return CheckedRows(sound, counts, tuple(notes))
+
+
+def _round_to_range(raw: RawBars, fault: np.ndarray) -> list[str]:
+    """Widen the range of bars that leave it by a rounding of their last digits, and say how many there are."""
+    rows = np.flatnonzero(fault == RowFault.HIGH_OR_LOW_OUT_OF_ORDER)
+    if not len(rows):
+        return []
+    o, h, low, c = raw.prices[:, rows]
+    over = np.maximum(np.maximum(o, c) - h, low - np.minimum(o, c))
+    tiny = rows[over <= ROUNDING * np.abs(raw.prices[:, rows]).max(0)]
+    if not len(tiny):
+        return []
+    fault[tiny] = RowFault.NONE
+    raw.prices[1, tiny] = raw.prices[:, tiny].max(0)
+    raw.prices[2, tiny] = raw.prices[:, tiny].min(0)
+    return [f"{raw.path}: in {len(tiny):,} rows open or close leaves high and low by a rounding, which was taken back"]
+
+
+def _value_faults(raw: RawBars, rows: np.ndarray, codes: np.ndarray, fault: np.ndarray) -> np.ndarray:
+    """Mark times where no bar can be and prices that cannot be. Return the rows that are left.
+
+    Shapes: rows int64 [M], ordered by instrument and then by time.
+    """
+    if not len(rows):
+        return rows
+    t = raw.time_ns[rows]
+    latest = np.iinfo(np.int64).max if raw.exact_times else latest_now()
+    if t.min() < FIRST_BARS_NS or t.max() > latest:
+        fault[rows[(t < FIRST_BARS_NS) | (t > latest)]] = RowFault.IMPOSSIBLE_TIME
+        rows = rows[fault[rows] == RowFault.NONE]
+    whole = len(rows) == len(raw) and not codes.any()
+    far = find_spikes(raw.prices if whole else raw.prices[:, rows], codes if whole else codes[rows])
+    if far.any():
+        fault[rows[far]] = RowFault.FAR_PRICE
+        rows = rows[~far]
+    return rows
+
+
+def drops_bad_rows(config: BarsConfig) -> bool:
+    """Return whether bad rows are left out, and not refused."""
+    return config.repair in ("drop", "drop_all")
 
 
 def price_fault(ohlc: np.ndarray) -> str:
@@ -119,25 +199,6 @@ def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, dro
     fault[rows[~ahead & (rank == before)]] = RowFault.REPEATED_TIME
 
 
-def _check_cadence(raw: RawBars, sound: np.ndarray, codes: np.ndarray) -> None:
-    rows = _by_instrument(sound, codes)
-    step = np.diff(raw.time_ns[rows])
-    step = step[(codes[rows][1:] == codes[rows][:-1]) & (step > 0)]
-    if len(step) < MIN_STEPS or step.min() == MINUTE_NS:
-        return
-    # Minutes without a trade have no row, so long steps are normal. Steps that are all multiples of more than a
-    # minute are not.
-    grid = int(np.gcd.reduce(step))
-    usual = float(np.median(step))
-    if usual < 55 * SECOND_NS or grid > MINUTE_NS:
-        found = (
-            f"every step is a multiple of {grid / SECOND_NS:g} s"
-            if grid > MINUTE_NS
-            else f"the usual step is {usual / SECOND_NS:g} s"
-        )
-        raise UserError(f"{raw.path}: these are not one-minute bars ({found}); give bars of one minute")
-
-
 def _refuse(raw: RawBars, fault: np.ndarray, counts: dict[str, int], zone: str) -> None:
     total = sum(counts.values())
     others = (
@@ -145,11 +206,14 @@ def _refuse(raw: RawBars, fault: np.ndarray, counts: dict[str, int], zone: str) 
         if total > 1
         else ""
     )
+    cure = REPAIR
+    if 2 * total > len(raw) + len(raw.ragged):  # a file that is mostly bad was not understood
+        cure = f"Most rows are bad, so the file was probably misread: it was read as {raw.described()}"
     if raw.ragged:
         row, reason = raw.ragged[0]
-        raise UserError(f"{raw.where(row)}: {reason}{others}. Numbers need a decimal point, not a comma. {REPAIR}")
+        raise UserError(f"{raw.where(row)}: {reason}{others}. Numbers need a decimal point, not a comma. {cure}")
     row = int(np.flatnonzero(fault)[0])
-    raise UserError(f"{raw.where(row)}: {_reason(raw, row, RowFault(fault[row]), zone)}{others}. {REPAIR}")
+    raise UserError(f"{raw.where(row)}: {_reason(raw, row, RowFault(fault[row]), zone)}{others}. {cure}")
 
 
 def _reason(raw: RawBars, row: int, fault: RowFault, zone: str) -> str:
@@ -175,7 +239,16 @@ def _reason(raw: RawBars, row: int, fault: RowFault, zone: str) -> str:
         return price_fault(raw.prices[:, row])
     if fault == RowFault.BAD_VOLUME:
         return f"volume {raw.cell('volume', row)!r} is not a number of 0 or more; a file may also have no volume column"
+    if fault == RowFault.IMPOSSIBLE_TIME:
+        read = utc(int(raw.time_ns[row]))
+        return f"time '{time}', read as {raw.times.form}, is {read}: bars lie between 1971 and today"
     codes = raw.instrument_codes()
+    if fault == RowFault.FAR_PRICE:
+        shown = ", ".join(f"{name} {value:.12g}" for name, value in zip(PRICES, raw.prices[:, row], strict=True))
+        near = raw.prices[3, (codes == codes[row]) & np.isfinite(raw.prices[3]) & ~np.isin(raw.prices[3], (0, -1))]
+        place = int((codes[:row] == codes[row]).sum())
+        close = float(np.median(near[max(0, place - 20) : place + 20] if len(near) > place else near[-20:]))
+        return f"{shown} is far from the prices around it, such as {close:.12g}"
     before = np.flatnonzero(codes[:row] == codes[row])[-1]
     what = "repeats that of" if fault == RowFault.REPEATED_TIME else "comes after the later time of"
     cure = "sort the file by time"

@@ -7,11 +7,11 @@ import pandas as pd
 import pyarrow as pa
 
 from moola_mlflow.bars.checks import check_rows
-from moola_mlflow.bars.formats import PRICES, find_columns, from_frame
+from moola_mlflow.bars.column_names import PRICES, find_columns
+from moola_mlflow.bars.formats import from_table
 from moola_mlflow.bars.instruments import choose, merge
 from moola_mlflow.bars.reader import Bars, SourceFile
-from moola_mlflow.bars.times import parse_times
-from moola_mlflow.core import UserError
+from moola_mlflow.core import BarsConfig, UserError
 
 
 def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table") -> Bars:
@@ -24,15 +24,18 @@ def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table
     Raises: UserError with the row (from 1), the value and the cure.
     """
     table = _with_time_column(frame)
-    columns = find_columns([str(column) for column in table.columns], name)
+    position = {str(column): i for i, column in enumerate(table.columns)}
+
+    def sample(column: str) -> list[str]:
+        return [str(cell) for cell in table.iloc[:20, position[column]]]
+
+    columns = find_columns([str(column) for column in table.columns], name, sample if len(table) else None)
     if len(table) == 0:
         raise UserError(f"{name}: holds no rows")
-    position = {str(column): i for i, column in enumerate(table.columns)}
-    cells = {role: [table.iloc[:, position[c]] for c in named] for role, named in columns.items()}
-    index = pd.DatetimeIndex(_times(cells.pop("time"), name).view("datetime64[ns]"), tz="UTC", name="ts_event")
-    raw = from_frame(pd.DataFrame({role: _plain(given[0]) for role, given in cells.items()}).set_index(index), name)
-    rows, _ = check_rows(raw, False, "UTC")
-    merged, _ = merge([raw], [rows], False)
+    used = dict.fromkeys(column for named in columns.values() for column in named)
+    cells = pa.table({column: _cells(table.iloc[:, position[column]]) for column in used})
+    raw = from_table(cells, columns, name)
+    merged, _ = merge([raw], [check_rows(raw, BarsConfig()).rows], False)
     chosen = choose(merged, "all", name)
     if len(chosen) < min_bars:
         raise UserError(f"{name}: {len(chosen):,} bars, fewer than the {min_bars} of a window; give more bars")
@@ -52,24 +55,13 @@ def _with_time_column(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _times(given: list[pd.Series], name: str) -> np.ndarray:
-    """Return the times. Shapes: int64 [N]. Units: ns since 1970 UTC."""
-    column = _plain(given[0])
-    if len(given) == 2:
-        column = _plain(given[0]).astype(str) + " " + _plain(given[1]).astype(str)
+def _cells(given: pd.Series) -> pa.Array:
+    """Return the cells of a column as arrow holds them."""
+    column = _plain(given)
     if isinstance(column.dtype, pd.DatetimeTZDtype):  # pyarrow's own conversion causes a warning in pandas
         index = pd.DatetimeIndex(column).tz_convert("UTC").as_unit("ns")
-        cells = pa.array(index.asi8, pa.timestamp("ns", "UTC"), mask=np.asarray(index.isna()))
-    else:
-        cells = pa.array(column)
-    ns, bad, _ = parse_times(pa.chunked_array([cells]), name)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise UserError(
-            f"{name}: row {row + 1}: time '{str(column.iloc[row])[:80]}' does not parse; write yyyy-mm-ddThh:mm, with "
-            "or without an offset throughout, or an epoch"
-        )
-    return ns
+        return pa.array(index.asi8, pa.timestamp("ns", "UTC"), mask=np.asarray(index.isna()))
+    return pa.array(column)
 
 
 def _plain(column: pd.Series) -> pd.Series:

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars.checks import REPAIR, RowFault, check_rows
+from moola_mlflow.bars.checks import REPAIR, RowFault, check_rows, drops_bad_rows
+from moola_mlflow.bars.column_names import PRICES
 from moola_mlflow.bars.columns import BLOCK_ROWS, release_pages
-from moola_mlflow.bars.formats import PRICES, RawBars, file_sha256, read_file
+from moola_mlflow.bars.folder import read_together
+from moola_mlflow.bars.formats import file_sha256
 from moola_mlflow.bars.instruments import InstrumentRows, check_naming, merge
 from moola_mlflow.bars.paths import find_files
+from moola_mlflow.bars.raw import RawBars
 from moola_mlflow.bars.store import StoreWriter
 from moola_mlflow.bars.store_files import Spool
-from moola_mlflow.bars.times import MINUTE_NS, check_zone
+from moola_mlflow.bars.times import check_zone
+from moola_mlflow.bars.understood import MOST_NOTES, shortened, understood
 from moola_mlflow.core import BarsConfig, UserError
 
 
@@ -37,29 +41,32 @@ class Stretch:
     """Symbol of the last row, None if the file has no symbols."""
 
 
-def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> None:
+def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write all instruments of all files that a path names into a store. The bars are those of ``read_bars``.
+
+    Return the notes on the files, and how each was read.
 
     Raises: UserError if anything about the bars is wrong, with the file, the row, the value and what to do.
     """
     check_zone(config.timezone)
     paths = find_files(config.path)
-    drop = config.repair == "drop"
+    drop = drops_bad_rows(config)
+    notes, read = [], []
     dropped: Counter[str] = Counter()
     sources: list[dict[str, Any]] = []
     stretches: list[Stretch] = []
     first: RawBars | None = None
     with StoreWriter(out) as writer:
         spool = writer.spool()
-        for file, path in enumerate(paths):
-            raw = read_file(path, config.timezone)
-            if config.stamp == "end":
-                raw = dataclasses.replace(raw, time_ns=raw.time_ns - MINUTE_NS)
+        for file, raw in enumerate(read_together(paths, config)):
+            path = raw.path
             first = first or dataclasses.replace(raw, table=raw.table.slice(0, 0))  # keep its columns, not its rows
             check_naming([first, raw])
-            rows, counts = check_rows(raw, drop, config.timezone)
-            dropped.update(counts)
-            merged, _ = merge([raw], [rows], drop)
+            checked = check_rows(raw, config)
+            dropped.update(checked.dropped)
+            notes += [*raw.notes, *checked.notes]
+            read.append(understood(raw, checked.rows))
+            merged, _ = merge([raw], [checked.rows], drop)
             stretches += _stretches(merged, file, spool.num_rows)
             spool.append(_columns(merged))
             sources.append({"path": str(path), "sha256": file_sha256(path), "rows": len(raw) + len(raw.ragged)})
@@ -76,6 +83,7 @@ def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> Non
         by_symbol = first is not None and first.ids is None and first.symbols is not None
         about = {"choice": "all", "max_gap_minutes": config.max_gap_minutes, "dropped": dict(dropped)}
         writer.finish(spool, _symbols(stretches, order, by_symbol), {**about, "sources": sources})
+    return shortened(notes, MOST_NOTES), shortened(read)
 
 
 def _columns(rows: InstrumentRows) -> dict[str, np.ndarray]:

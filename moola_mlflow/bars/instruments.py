@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from moola_mlflow.bars.checks import REPAIR, RowFault
-from moola_mlflow.bars.formats import RawBars
+from moola_mlflow.bars.raw import RawBars
 from moola_mlflow.bars.times import trade_date
 from moola_mlflow.core import UserError, nearest_name
 

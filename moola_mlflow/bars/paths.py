@@ -9,8 +9,9 @@ from pathlib import Path
 from moola_mlflow.core import UserError, nearest_name
 
 PARQUET = (".parquet", ".pq")
-CSV = (".csv", ".csv.gz", ".csv.zst")
-TEXT = (*CSV, ".txt", ".txt.gz", ".txt.zst")
+PACKED = ("", ".gz", ".zst", ".bz2", ".xz", ".zip")
+CSV = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in PACKED)
+TEXT = (*CSV, *(f".txt{packed}" for packed in PACKED), ".zip")
 DBN = (".dbn", ".dbn.zst")
 KNOWN = f"known: {', '.join((*PARQUET, *TEXT, *DBN))}"
 

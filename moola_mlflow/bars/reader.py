@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moola_mlflow.bars.checks import check_rows
+from moola_mlflow.bars.checks import check_rows, drops_bad_rows
+from moola_mlflow.bars.column_names import PRICES
 from moola_mlflow.bars.columns import COLUMNS, content_sha256
-from moola_mlflow.bars.formats import PRICES, file_sha256, from_frame, read_file
+from moola_mlflow.bars.folder import read_together
+from moola_mlflow.bars.formats import file_sha256, from_frame
 from moola_mlflow.bars.instruments import InstrumentRows, choose, merge
 from moola_mlflow.bars.paths import find_files
 from moola_mlflow.bars.store import StoreWriter, find_segments, is_store, open_store
-from moola_mlflow.bars.times import MINUTE_NS, check_zone
+from moola_mlflow.bars.times import check_zone
+from moola_mlflow.bars.understood import MOST_NOTES, shortened, understood
 from moola_mlflow.core import BarsConfig, UserError
 
 RTYPE_ONE_MINUTE = 33
@@ -59,6 +62,10 @@ class Bars:
         Number of bad rows of each kind that ``bars.repair=drop`` left out.
     index
         Segments that a store has found already: the largest gap in minutes, and int64 [S, 2].
+    notes
+        What to tell the user about the files, such as how many volumes are empty.
+    understood
+        How each file was read: columns, clock, order of dates, unit of the times, first and last row.
 
     Examples
     --------
@@ -77,6 +84,8 @@ class Bars:
     sha256: str
     dropped: dict[str, int]
     index: tuple[int, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
+    understood: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -92,7 +101,8 @@ class Bars:
         )
         symbols = {key: self.symbols[key] for key in np.unique(instrument).tolist()}
         sha256 = _content_sha256(time_ns, ohlc, volume, instrument, symbols)
-        return Bars(time_ns, ohlc, volume, instrument, symbols, self.files, sha256, self.dropped)
+        bars = Bars(time_ns, ohlc, volume, instrument, symbols, self.files, sha256, self.dropped)
+        return replace(bars, notes=self.notes, understood=self.understood)
 
 
 def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
@@ -143,16 +153,13 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
 
         raws = [from_frame(generate_bars(config.sample_bars, config.sample_seed), "sample")]
     else:
-        raws = [read_file(path, config.timezone) for path in find_files(config.path)]
-        if config.stamp == "end":
-            raws = [replace(raw, time_ns=raw.time_ns - MINUTE_NS) for raw in raws]
+        raws = list(read_together(find_files(config.path), config))
     dropped: Counter[str] = Counter()
-    sound = []
-    for raw in raws:
-        rows, counts = check_rows(raw, config.repair == "drop", config.timezone)
-        sound.append(rows)
-        dropped.update(counts)
-    merged, repeated = merge(raws, sound, config.repair == "drop")
+    checked = [check_rows(raw, config) for raw in raws]
+    for one in checked:
+        dropped.update(one.dropped)
+    sound = [one.rows for one in checked]
+    merged, repeated = merge(raws, sound, drops_bad_rows(config))
     dropped.update(repeated)
     instrument = config.instrument or ("front" if is_sample else _earlier_choice(config.path))
     chosen = choose(merged, instrument, config.path)
@@ -161,7 +168,11 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
         SourceFile(raw.path, bars.sha256 if is_sample else file_sha256(raw.path), len(raw) + len(raw.ragged))
         for raw in raws
     )
-    return replace(bars, files=files)
+    if is_sample:
+        return replace(bars, files=files)
+    said = [note for raw, one in zip(raws, checked, strict=True) for note in (*raw.notes, *one.notes)]
+    read = [understood(raw, rows) for raw, rows in zip(raws, sound, strict=True)]
+    return replace(bars, files=files, notes=shortened(said, MOST_NOTES), understood=shortened(read))
 
 
 def _from_rows(chosen: InstrumentRows, dropped: Counter[str], path: str, min_bars: int) -> Bars:

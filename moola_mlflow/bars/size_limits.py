@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import lzma
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ MAX_RATIO = 200
 ROW_BYTES = 48
 """Bytes of a bar in memory: a time and five numbers."""
 VALUE_BYTES = 8
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+"""First bytes of packed files. The name does not count: files are often named after what they were."""
 
 
 def check_unpacked(path: Path, num_bytes: int) -> None:
@@ -65,7 +69,7 @@ class Unpacked(io.RawIOBase):
         super().__init__()
         self.path = path
         self.num_bytes = 0
-        self._stream = pa.input_stream(str(path), compression=compression)
+        self._stream: Any = _opened(path, packing(path) if compression == "detect" else compression)
 
     def readable(self) -> bool:
         return True
@@ -80,3 +84,24 @@ class Unpacked(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+def packing(path: Path) -> str | None:
+    """Return how a file is packed by its first bytes, None if it is not."""
+    with path.open("rb") as f:
+        start = f.read(8)
+    return next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None)
+
+
+def _opened(path: Path, kind: str | None) -> Any:
+    if kind == "xz":
+        return lzma.open(path)
+    if kind != "zip":
+        return pa.input_stream(str(path), compression=kind)
+    archive = zipfile.ZipFile(path)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+    if len(names) != 1:
+        raise UserError(f"{path}: holds {len(names)} files, such as {names[:3]}; unpack it, and give the folder")
+    if archive.getinfo(names[0]).flag_bits & 1:
+        raise UserError(f"{path}: is locked with a password; unpack it, and give the result")
+    return archive.open(names[0])

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import zoneinfo
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moola_mlflow.core import UserError, nearest_name
+from moola_mlflow.bars.epochs import DAY_NS, UNITS, ReadTimes, read_numbers, scaled
+from moola_mlflow.bars.time_text import read_text
+from moola_mlflow.bars.zones import MINUTE_NS, check_zone, read_zone
 
-MINUTE_NS = 60_000_000_000
-DAY_NS = 86_400_000_000_000
-EARLIEST_NS = pd.Timestamp("1900-01-01").value
-LATEST_NS = pd.Timestamp("2200-01-01").value
+__all__ = ["DAY_NS", "MINUTE_NS", "check_zone", "localise", "parse_times", "read_times", "trade_date", "utc"]
 
-ISO = "ISO8601"  # pandas' lenient one: also 20240301 093000, 2024/03/01 09:30 and 2024.03.01 09:30
-OTHER_FORMATS = tuple(
-    f"{date} {time}"
-    for date in ("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%d.%m.%Y")
-    for time in ("%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p", "%H%M%S", "%H%M")
-)
-# Integers with this many digits that can be dates are dates. As epochs they would lie in 1970-76 or after 2500.
-COMPACT_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-WITH_OFFSET = r"(Z|:\d\d(\.\d*)?\s*[+-]\d\d(:?\d\d)?)$"
-# Up to 19 digits, as far as they fit int64.
-INTEGER = r"^-?(\d{1,18}|[1-8]\d{18})$"
-
-
-def check_zone(name: str) -> None:
-    """Check that a time zone exists. Raises: UserError with the nearest IANA name."""
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        known = zoneinfo.available_timezones()
-        raise UserError(
-            f"bars.timezone='{name}' is not a time zone{nearest_name(name, known)} "
-            "Use an IANA name such as UTC, America/New_York or America/Chicago"
-        ) from None
+# Up to 19 digits, as far as they fit int64; .0 is left by a program that held them as decimal numbers.
+INTEGER = r"^-?(\d{1,18}|[1-8]\d{18})(\.0*)?$"
+DECIMAL = r"^-?\d{1,18}\.\d+([eE][+-]?\d+)?$"
 
 
 def parse_times(column: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -51,20 +28,36 @@ def parse_times(column: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.nda
     Units: ns since 1970.
     Raises: UserError if as many times can be read month first as day first.
     """
+    read = read_times(column, where, epoch="unix")
+    return read.ns, read.bad, read.aware
+
+
+def read_times(column: pa.ChunkedArray, where: str, dates: str = "auto", epoch: str = "auto") -> ReadTimes:
+    """Return the times of a column, and how they were read. ``dates`` and ``epoch`` are those of section ``bars``.
+
+    Raises: AmbiguousDates if dates read both ways; UserError if numbers are epochs of an origin that is not named.
+    """
     kind = column.type
     if len(column) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, bool), True
+        return ReadTimes(np.zeros(0, np.int64), np.zeros(0, bool), True, "no times")
     if pa.types.is_timestamp(kind):
-        scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]
-        ns, bad = _scaled(*_int64(column.cast(pa.int64())), scale)
-        return ns, bad, kind.tz is not None
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _from_integers(*_int64(column.cast(pa.int64(), safe=False)))  # NaN becomes a time out of range
+        read = scaled(*_int64(column.cast(pa.int64())), UNITS[kind.unit])
+        return ReadTimes(*read, kind.tz is not None, f"timestamps in {kind.unit}")
+    if pa.types.is_date(kind):
+        return ReadTimes(*scaled(*_int64(column.cast(pa.timestamp("s")).cast(pa.int64())), UNITS["s"]), False, "dates")
+    if pa.types.is_integer(kind):
+        return read_numbers(*_int64(column.cast(pa.int64(), safe=False)), epoch, where)
+    if pa.types.is_floating(kind):
+        return read_numbers(*_float64(column), epoch, where)
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     is_integer = pc.match_substring_regex(text, INTEGER).fill_null(False)
     if 2 * pc.sum(is_integer).as_py() > len(text):
-        return _from_integers(*_int64(pc.if_else(is_integer, text, None).cast(pa.int64())))
-    return _from_text(text, where)
+        digits = pc.replace_substring_regex(pc.if_else(is_integer, text, None), r"\..*$", "")
+        return read_numbers(*_int64(digits.cast(pa.int64())), epoch, where)
+    is_decimal = pc.or_(is_integer, pc.match_substring_regex(text, DECIMAL).fill_null(False))
+    if 2 * pc.sum(is_decimal).as_py() > len(text):
+        return read_numbers(*_float64(pc.if_else(is_decimal, text, None).cast(pa.float64())), epoch, where)
+    return read_text(text, dates, where)
 
 
 def localise(ns: np.ndarray, group: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,6 +70,9 @@ def localise(ns: np.ndarray, group: np.ndarray, zone: str) -> tuple[np.ndarray, 
     the hour that spring skips.
     Units: ns since 1970.
     """
+    zone, shift_ns = read_zone(zone)
+    if shift_ns:
+        ns = ns - shift_ns
     if zone == "UTC":
         return ns, np.zeros(len(ns), bool), np.zeros(len(ns), bool)
     clock = pd.DatetimeIndex(ns.view("datetime64[ns]"))
@@ -113,55 +109,13 @@ def _int64(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(column.fill_null(0).to_numpy(), np.int64), np.array(bad, bool)
 
 
-def _scaled(values: np.ndarray, bad: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values in ns, and mark those outside 1900 to 2200, which are no times of bars."""
-    bad = bad | (values < EARLIEST_NS // scale) | (values > LATEST_NS // scale)
-    return np.where(bad, 0, values) * scale, bad
-
-
-def _from_integers(values: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    typical = float(np.median(values[~bad])) if not bad.all() else 0.0
-    for digits, form in COMPACT_DATES.items():
-        unit = 10 ** (digits - 8)
-        if 19000101 * unit <= typical < 22000101 * unit:
-            stamps = pd.to_datetime(pd.Series(values).astype(str), format=form, errors="coerce")
-            return *_from_stamps(stamps), False
-    size = abs(typical)
-    scale = 10**9 if size < 1e11 else 10**6 if size < 1e14 else 10**3 if size < 1e17 else 1
-    ns, bad = _scaled(values, bad, scale)
-    return ns, bad, True  # an epoch counts from 1970 UTC
-
-
-def _from_stamps(stamps: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    index = pd.DatetimeIndex(stamps)
-    scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[index.unit]
-    return _scaled(index.asi8, np.asarray(index.isna()), scale)
-
-
-def _from_text(text: pa.ChunkedArray, where: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    stamps = text.to_pandas()
-    sample = stamps.iloc[:: max(1, len(stamps) // 200)]
-
-    def num_read(form: str, values: pd.Series) -> int:
-        return int(pd.to_datetime(values, format=form, errors="coerce", utc=True).notna().sum())
-
-    form = max((ISO, *OTHER_FORMATS), key=lambda form: num_read(form, sample))
-    if form[:5] in ("%m/%d", "%m-%d"):  # 02/03 can be February or March: count over the whole column
-        day_first = form.replace("%m", "%_").replace("%d", "%m").replace("%_", "%d")
-        num_month_first, num_day_first = num_read(form, stamps), num_read(day_first, stamps)
-        if num_month_first == num_day_first:
-            raise UserError(
-                f"{where}: the times, such as '{stamps.iloc[0]}', read equally well month first and day first; "
-                "write them as yyyy-mm-dd hh:mm"
-            )
-        form = day_first if num_day_first > num_month_first else form
-    parsed = pd.to_datetime(stamps, format=form, errors="coerce", utc=True)
-    ns, bad = _from_stamps(parsed)
-    # If most times have an offset, one without it is bad, and the reverse: its zone would be a guess.
-    offset = pc.match_substring_regex(text, WITH_OFFSET).fill_null(False).to_numpy()
-    aware = bool(2 * offset[~bad].sum() > (~bad).sum())
-    bad = bad | (offset != aware)
-    return np.where(bad, 0, ns), bad, aware
+def _float64(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a column as whole numbers if all of them are, and which are missing. Shapes: [N]."""
+    values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    bad = ~(np.abs(values) < 2.0**63)
+    values = np.where(bad, 0.0, values)
+    whole = values.astype(np.int64)
+    return (whole, bad) if (whole == values).all() else (values, bad)
 
 
 def utc(time_ns: int) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moola_mlflow.bars import Bars, read_bars, stamp_warning
+from moola_mlflow.bars import Bars, clock_hint, read_bars, stamp_warning
 from moola_mlflow.core import BarsConfig, FinetuneKeys, TrainingKeys, UserError
 from moola_mlflow.features import (
     FeatureChoice,
@@ -37,18 +37,25 @@ CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*
 def load_bars(run: Run, config: BarsConfig, min_bars: int, context: str) -> Bars:
     """Read the bars of a run and log every file as its input."""
     bars = read_bars(config, min_bars=min_bars)
-    log_bars(run, bars, config.stamp, context)
+    log_bars(run, bars, config, context)
     return bars
 
 
-def log_bars(run: Run, bars: Bars, stamp: Literal["start", "end"], context: str) -> None:
-    """Log every file of the bars as an input of the run, and warn if the stamps look wrong."""
+def log_bars(run: Run, bars: Bars, config: BarsConfig, context: str) -> None:
+    """Log every file of the bars as an input of the run, and warn if stamps or clock look wrong."""
     run.bars(bars, context)
     if bars.dropped:
         run.metrics({f"{Metrics.BARS_DROPPED}{kind}": count for kind, count in bars.dropped.items()})
-    if warning := stamp_warning(bars.time_ns, bars.instrument, stamp):
-        run.tags({Tags.BARS_WARNING: warning})
-        print(f"Warning: {warning}", flush=True)
+    for note in bars.notes:
+        print(f"Note: {note}", flush=True)
+    found = (
+        stamp_warning(bars.time_ns, bars.instrument, config.stamp),
+        clock_hint(bars.time_ns, bars.instrument, config.timezone),
+    )
+    if warnings := [warning for warning in found if warning]:
+        run.tags({Tags.BARS_WARNING: "\n".join(warnings)})
+        for warning in warnings:
+            print(f"Warning: {warning}", flush=True)
 
 
 class LoggedPreparation(PrepareObserver):
@@ -58,7 +65,7 @@ class LoggedPreparation(PrepareObserver):
         self._run, self._config = run, config
 
     def bars_read(self, bars: Bars) -> None:
-        log_bars(self._run, bars, self._config.bars.stamp, "training")
+        log_bars(self._run, bars, self._config.bars, "training")
 
     def windows_split(self, windows: Windows, split: Split) -> None:
         self._run.metrics({f"{Metrics.SPLIT}{part}": len(getattr(split, part)) for part in ("train", "val", "test")})

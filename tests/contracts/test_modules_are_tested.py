@@ -33,11 +33,16 @@ DECLARE = {
 """Modules that name keys, metrics or events and decide nothing."""
 ELSEWHERE = {
     "bars/checks.py": "unit/bars/test_reader.py",
+    "bars/column_names.py": "unit/bars/test_forms.py",
     "bars/columns.py": "unit/bars/test_reader.py",
+    "bars/folder.py": "unit/bars/test_forms.py",
     "bars/from_pandas.py": "unit/models/test_scanning.py",
     "bars/ingest.py": "unit/bars/test_store.py",
     "bars/instruments.py": "unit/bars/test_reader.py",
+    "bars/raw.py": "unit/bars/test_forms.py",
     "bars/summary.py": "unit/bars/test_sample.py",
+    "bars/text_file.py": "unit/bars/test_forms.py",
+    "bars/understood.py": "unit/bars/test_forms.py",
     "cli/child_commands.py": "unit/cli/test_tour.py",
     "cli/commands/compare.py": "e2e/report/test_report_command.py",
     "cli/commands/features.py": "e2e/data/test_data.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
@@ -30,9 +31,11 @@ def run(config: DataKeys, preset: str, interrupts: Interrupts, out: str = "out/b
         choice = config.bars.instrument or ("front" if config.bars.path == "sample" else None)
         vendor = config.bars.path != "sample" and not is_store(config.bars.path)
         if store and vendor and choice == "all" and not num_bars:
-            ingest_bars(config.bars, path, config.windows.length)
+            notes, understood = ingest_bars(config.bars, path, config.windows.length)
+            print("\n".join(f"Note: {note}" for note in notes), end="\n" if notes else "")
             written = config.bars.model_copy(update={"path": str(path), "instrument": None, "stamp": "start"})
             bars = steps.load_bars(active, written, config.windows.length, "data")
+            bars = replace(bars, understood=understood)
         else:
             bars = steps.load_bars(active, config.bars, config.windows.length, "data")
             bars = bars.head(num_bars) if num_bars else bars
@@ -56,7 +59,7 @@ def _report(active: Run, report: BarsReport) -> None:
         active.figure(figure, artifact)
     table_console().print(report.console_table())
     active.note(report.note())
-    print("\n".join(report.console_lines()), flush=True)
+    print("\n".join([*(f"Read {line}" for line in report.bars.understood), *report.console_lines()]), flush=True)
 
 
 def _check_target(path: Path, out: str) -> None:

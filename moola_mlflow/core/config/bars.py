@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from moola_mlflow.core.config.base import Section
+from moola_mlflow.core.config.base import Section, from_text
 
 
 class SampleLengthConfig(Section):
@@ -33,11 +34,23 @@ class BarFilesConfig(Section):
     instrument: str | None = None
     """A symbol or id, `front` (the highest volume of each trade date), or `all`. Needed if a file holds several."""
     timezone: str = "UTC"
-    """IANA time zone of times that name no zone."""
+    """Clock of times that name no zone: an IANA name, an offset such as +02:00, or both: America/New_York+7."""
     stamp: Literal["start", "end"] = "start"
     """Whether a bar's time is its start or its end."""
-    repair: Literal["refuse", "drop"] = "refuse"
-    """What to do with bad rows: refuse the file, or drop them and log how many of each kind."""
+    repair: Literal["refuse", "drop", "drop_filled", "drop_all"] = "refuse"
+    """Refuse bad rows, or drop and count them (drop); drop minutes that a vendor filled in (drop_filled); or both."""
+    dates: Literal["auto", "month_first", "day_first"] = "auto"
+    """Order of dates such as 03/04/2024; auto: as fits the file, or another file of the folder."""
+    epoch: Literal["auto", "unix", "excel", "sierra", "stata", "cocoa", "dotnet", "filetime", "matlab"] = "auto"
+    """What times that are numbers count from; auto: Unix in any unit, or days of Excel."""
+    columns: dict[str, str] = Field({})
+    """Names of columns, where they are unusual: {time: when, close: settle}; a date and a time: {time: d+t}."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_from_text(cls, value: Any) -> Any:
+        value = from_text(value, "{time: when, close: settle}")
+        return {str(role): str(name) for role, name in value.items()} if isinstance(value, Mapping) else value
 
 
 # Fields of the last base class come first: the keys of files lead the help.
@@ -53,11 +66,19 @@ class BarsConfig(SampleBarsConfig, BarFilesConfig):
     instrument
         A symbol or id, ``front`` (the highest volume of each trade date), or ``all``. Needed if a file holds several.
     timezone
-        IANA time zone of times that name no zone; ``UTC`` by default.
+        Clock of times that name no zone; ``UTC`` by default. An IANA name, an offset such as ``+02:00``, or both:
+        ``America/New_York+7`` is seven hours ahead of New York.
     stamp
         Whether a bar's time is its ``start`` (default) or its ``end``.
     repair
-        What to do with bad rows: ``refuse`` the file (default), or ``drop`` them.
+        What to do with bad rows: ``refuse`` the file (default), or ``drop`` them. ``drop_filled`` drops minutes that a
+        vendor filled in, ``drop_all`` both.
+    dates
+        Order of dates such as 03/04/2024: ``month_first``, ``day_first``, or ``auto`` (default), as fits the files.
+    epoch
+        What times that are numbers count from; ``auto`` (default) reads Unix epochs and days of Excel.
+    columns
+        Names of columns by role, where they are unusual: ``{"time": "when", "close": "settle"}``.
     sample_bars
         Number of bars in the embedded sample series.
     sample_seed

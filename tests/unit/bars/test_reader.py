@@ -288,7 +288,7 @@ def test_an_infinite_price_and_a_high_below_the_close_are_refused(tmp_path):
 @pytest.mark.parametrize("beyond", ["open", "close"])
 def test_open_and_close_lie_between_low_and_high_to_the_tick(tmp_path, column, beyond):
     bars = frame()
-    bars.iloc[5, 3:7] = [10, 11, 9, 10]
+    bars.iloc[5, 3:7] = [5000, 5001, 4999, 5000]
     bars.iloc[5, bars.columns.get_loc(beyond)] = bars.iloc[5, bars.columns.get_loc(column)]
     assert len(read(save(bars, tmp_path / "a.parquet"))) == 120
     bars.iloc[5, bars.columns.get_loc(column)] += {"high": -0.25, "low": 0.25}[column]

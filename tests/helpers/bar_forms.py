@@ -1,0 +1,288 @@
+"""Forms of bars files that vendors write: how to make each, and what must be read from it or said about it.
+
+Every file holds the same 130 bars unless its form says otherwise, so a wrong reading shows in the first time, in the
+last close or in the volumes. ``docs/reference/bar-files.md`` shows this table.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+
+import numpy as np
+import pandas as pd
+from bar_makers import (
+    CLOSE,
+    CYCLE,
+    HEADER,
+    ISO,
+    NUM,
+    PLAIN,
+    PRICES,
+    START,
+    VOLUME,
+    Form,
+    bars,
+    below,
+    changed,
+    columns_of,
+    days,
+    epoch,
+    filled,
+    folder,
+    packed,
+    parquet,
+    parts,
+    rows_of,
+    stamped,
+    table,
+    text,
+    volumes,
+    zipped,
+)
+
+MS, US, S = 10**6, 10**3, 10**9
+UTC_NOTE = "times name no zone and were read as UTC"
+
+FORMS = (
+    # --- epochs
+    Form("epochs", "seconds since 1970", stamped(epoch(S))),
+    Form("epochs", "milliseconds since 1970", stamped(epoch(MS))),
+    Form("epochs", "microseconds since 1970", stamped(epoch(US))),
+    Form("epochs", "nanoseconds since 1970", stamped(epoch(1))),
+    Form("epochs", "seconds written with .0", stamped(lambda t: f"{t.value // S}.0")),
+    Form("epochs", "seconds with a fraction", stamped(lambda t: f"{t.value // S}.000000")),
+    Form(
+        "epochs", "milliseconds, then microseconds",
+        stamped(lambda t: t.value // (MS if t < START + pd.Timedelta("70min") else US)), says="epochs are in",
+    ),
+    Form("epochs", "days of Excel", stamped(lambda t: f"{25569 + t.value / 86400e9:.9f}"), says=UTC_NOTE),
+    Form("epochs", "Stata, unnamed", stamped(lambda t: t.value // MS + 315619200000), "bars.epoch.*stata"),
+    Form("epochs", "Stata, named", stamped(lambda t: t.value // MS + 315619200000), keys={"epoch": "stata"}),
+    Form("epochs", "Cocoa, unnamed", stamped(lambda t: t.value // S - 978307200), "bars.epoch.*cocoa"),
+    Form("epochs", "Cocoa, named", stamped(lambda t: t.value // S - 978307200), keys={"epoch": "cocoa"}),
+    Form(
+        "epochs", "Sierra Chart, unnamed", stamped(lambda t: t.value // US + 25569 * 86400 * MS), "bars.epoch.*sierra",
+    ),
+    Form(
+        "epochs", "Sierra Chart, named", stamped(lambda t: t.value // US + 25569 * 86400 * MS),
+        keys={"epoch": "sierra"},
+    ),
+    Form("epochs", ".NET ticks, unnamed", stamped(lambda t: t.value // 100 + 621355968 * 10**9), "bars.epoch.*dotnet"),
+    Form("epochs", "Windows file times", stamped(lambda t: t.value // 100 + 116444736 * 10**9), "filetime"),
+    Form(
+        "epochs", "times far in the future", text("bars.csv", days("2088-03-16", ISO)),
+        "2088-03-16T15:00Z: bars lie between 1971 and today",
+    ),
+    Form(
+        "epochs", "timestamps that are seconds taken for nanoseconds",
+        parquet(lambda f: f.assign(time=pd.to_datetime(f["time"].astype("datetime64[s]").astype("int64")))),
+        "1970-01-01T00:00Z: bars lie between|not one-minute bars",
+    ),
+    # --- cadence
+    Form("cadence", "five-minute bars", parts(bars(step="5min")),
+         "not one-minute bars .every step is a multiple of 300"),
+    Form(
+        "cadence", "five-minute bars, one odd stamp",
+        parts(bars(NUM - 1, step="5min"), bars(1, pd.Timestamp("2021-03-17 01:41"))), "not one-minute bars .99",
+    ),
+    Form(
+        "cadence", "five-minute bars, then one-minute bars",
+        parts(bars(80, step="5min"), bars(60, pd.Timestamp("2021-03-16 21:41"))),
+        "from 2021-03-16 15:00 .* the bars are 5 minutes apart",
+    ),
+    Form(
+        "cadence", "one-minute bars, then two-minute bars",
+        parts(bars(), bars(80, START + pd.Timedelta("131min"), "2min")), "the bars are 2 minutes apart",
+    ),
+    Form("cadence", "hourly bars", parts(bars(step="1h")), "not one-minute bars"),
+    Form("cadence", "daily bars", parts(bars(step="1D")), "not one-minute bars"),
+    Form(
+        "cadence", "bars by volume",
+        stamped(lambda t: (START + (t - START) * 1.37 + pd.Timedelta(seconds=7 * t.minute % 31)).isoformat()),
+        "any second of the minute",
+    ),
+    Form(
+        "cadence", "one-second bars", stamped(lambda t: (START + (t - START) / 60).isoformat()), "usual step is 1 s",
+    ),
+    # --- prices
+    Form("prices", "rows of zeros among prices", changed({r: dict.fromkeys(PRICES, 0) for r in (60, 61, 90, 91)}),
+         r"row 61 .line 62.: open 0, .*far from the prices around it, such as 51.*4 far price"),
+    Form("prices", "rows of zeros, dropped", changed({r: dict.fromkeys(PRICES, 0) for r in (60, 61, 90, 91)}),
+         keys={"repair": "drop"}, num=126, volume=VOLUME - 56),
+    Form("prices", "forty rows of zeros", changed({r: dict.fromkeys(PRICES, 0) for r in range(50, 90)}),
+         "40 far price"),
+    Form("prices", "rows of -1", changed({40: dict.fromkeys(PRICES, -1)}), "row 41 .*open -1, "),
+    Form("prices", "a low of 0", changed({40: {"low": 0}}), "row 41 .*low 0, close"),
+    Form("prices", "one row times 10", changed({40: dict.fromkeys(PRICES, 510.0)}), "row 41 .*open 510"),
+    Form("prices", "one row times 100", changed({40: dict.fromkeys(PRICES, 5100.0)}), "row 41 .*open 5100"),
+    Form("prices", "the first row is 0", changed({0: dict.fromkeys(PRICES, 0)}), "row 1 .*open 0"),
+    Form("prices", "the last row is 0", changed({NUM - 1: dict.fromkeys(PRICES, 0)}), "row 130 .*open 0"),
+    Form("prices", "prices below zero",
+         parts(below(bars(), **{p: bars()[p] - 60 for p in PRICES})), close=CLOSE - 60),
+    Form("prices", "prices around zero",
+         parts(below(bars(), **{p: bars()[p] - 51 for p in PRICES})), close=CLOSE - 51),
+    Form("prices", "a split in ten", parts(bars(65), below(bars(65, START + pd.Timedelta("65min")),
+         **{p: bars(65)[p] / 10 for p in PRICES})), close=float(np.resize(CYCLE, 65)[-1] / 10), volume=float(
+         2 * (10 + np.arange(65) % 11).sum())),
+    Form("prices", "high below the close by a rounding", changed({40: {"high": 51.0, "close": 51.00000000000001,
+         "open": 50.5}}), says="by a rounding"),
+    Form("prices", "a price that is text", changed({40: {"high": "n/a"}}), "row 41 .*high is not a finite number"),
+    Form("prices", "prices such as 1,234.50", text("bars.csv", table(HEADER, [
+        [row[0], *(f'"1,{p + 200:06.2f}"' for p in row[1:5]), row[5]] for row in rows_of(bars(), ISO)])),
+        close=CLOSE + 1200),
+    # --- filled minutes
+    Form("filled minutes", "a filled weekend, kept", filled(), num=530, close=float(bars()["close"].iloc[-1]),
+         says="400 of 530 rows repeat the last price without volume, "
+         "as if filled in .the longest run has 400 rows from "
+         "2021-03-16T17:10Z.*drop_filled"),
+    Form("filled minutes", "a filled weekend, dropped", filled(), keys={"repair": "drop_filled"}),
+    Form("filled minutes", "a filled weekend and a bad row", changed({40: {"high": ""}}),
+         keys={"repair": "drop_filled"},
+         refused="row 41 "),
+    # --- volume
+    Form("volume", "1.2K", volumes(lambda v: f"{v / 10:.1f}K"), volume=100 * VOLUME),
+    Form("volume", "0.1M", volumes(lambda v: f"{v / 10:.1f}M"), volume=100000 * VOLUME),
+    Form("volume", "1,200 in quotes", volumes(lambda v: f'"{v},000"'), volume=1000 * VOLUME),
+    Form("volume", "1 200 with a space", volumes(lambda v: f"{v} 000"), volume=1000 * VOLUME),
+    Form("volume", "a dash for nothing", volumes(lambda v: "-" if v == 10 else v), volume=VOLUME - 120,
+         says="12 of 130 volumes .* are empty and count as 0"),
+    Form("volume", "empty on some rows", volumes(lambda v: "" if v == 10 else v), volume=VOLUME - 120,
+         says="12 of 130 volumes"),
+    Form("volume", "text on every row", volumes(lambda v: f"{v} lots"), "volume '10 lots' is not a number"),
+    Form("volume", "below zero", changed({40: {"volume": -5}}), "row 41 .*volume '-5' is not a number"),
+    Form("volume", "no column", columns_of("time", *PRICES, cells=lambda r: r[:5]), volume=0.0,
+         says="no column of volumes"),
+    Form("volume", "Up and Down", columns_of("time", *PRICES, "Up", "Down", cells=lambda r: [*r[:5], r[5] - 3, 3])),
+    Form("volume", "TICKVOL with an empty VOL",
+         columns_of("<DATE>", "<TIME>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<TICKVOL>", "<VOL>", "<SPREAD>",
+                    stamp="%Y.%m.%d\t%H:%M:%S", cells=lambda r: [*r[0].split("\t"), *r[1:5], r[5], 0, 2]),
+         says="number of price changes"),
+    Form("volume", "Volume BTC beside Volume USDT",
+         columns_of("time", *PRICES, "Volume USDT", "Volume BTC", cells=lambda r: [*r[:5], 9e9, r[5]])),
+    # --- clocks
+    Form("clocks", "no zone", stamped(ISO), says=UTC_NOTE),
+    Form("clocks", "no zone, New York named", stamped(ISO), keys={"timezone": "America/New_York"},
+         first="2021-03-16T19:00"),
+    Form("clocks", "no zone, ET named", stamped(ISO), keys={"timezone": "ET"}, first="2021-03-16T19:00"),
+    Form("clocks", "no zone, CT named", stamped(ISO), keys={"timezone": "CT"}, first="2021-03-16T20:00"),
+    Form("clocks", "no zone, +02:00 named", stamped(ISO), keys={"timezone": "+02:00"}, first="2021-03-16T13:00"),
+    Form("clocks", "a broker's clock: New York and seven hours", stamped(ISO), keys={"timezone": "America/New_York+7"},
+         first="2021-03-16T12:00"),
+    Form("clocks", "no zone, EST named", stamped(ISO), "America/New_York .* '-05:00'", keys={"timezone": "EST"}),
+    Form("clocks", "no zone, EDT named", stamped(ISO), "America/New_York .* '-04:00'", keys={"timezone": "EDT"}),
+    Form("clocks", "no zone, CST named", stamped(ISO), "America/Chicago .* '-06:00'", keys={"timezone": "CST"}),
+    Form("clocks", "no zone, local named", stamped(ISO), "names no clock", keys={"timezone": "local"}),
+    Form("clocks", "an offset", stamped("%Y-%m-%d %H:%M:%S-05:00"), first="2021-03-16T20:00"),
+    Form("clocks", "a folder with and without offsets",
+         folder(a=PLAIN, b=days("2021-03-17", "%Y-%m-%d %H:%M-05:00")), "as UTC they may lie hours apart"),
+    # --- order of rows
+    Form("order of rows", "newest first", text("bars.csv", table(HEADER, rows_of(bars()[::-1], ISO))),
+         says="the newest row comes first"),
+    Form("order of rows", "mostly unreadable", text("bars.csv", table(HEADER, rows_of(bars(), "%Y week %W"))),
+         "Most rows are bad, so the file was probably misread: it was read as "),
+    # --- times as text
+    Form("times", "20210316 150000", stamped("%Y%m%d %H%M%S")),
+    Form("times", "20210316150000", stamped("%Y%m%d%H%M%S")),
+    Form("times", "202103161500", stamped("%Y%m%d%H%M")),
+    Form("times", "20210316-15:00:00", stamped("%Y%m%d-%H:%M:%S")),
+    Form("times", "20210316  15:00:00 with two spaces", stamped("%Y%m%d  %H:%M:%S")),
+    Form("times", "2021.03.16 15:00", stamped("%Y.%m.%d %H:%M")),
+    Form("times", "2021-03-16T15:00:00.000Z", stamped("%Y-%m-%dT%H:%M:%S.000Z")),
+    Form("times", "16.03.2021 15:00:00.000", stamped("%d.%m.%Y %H:%M:%S.000")),
+    Form("times", "03/16/2021 15:00:00.000", stamped("%m/%d/%Y %H:%M:%S.000")),
+    Form("times", "03/16/2021 1500 in two columns", stamped("%m/%d/%Y\t%H%M", ["Date", "Time", *PRICES, "Vol"])),
+    Form("times", "03/16/2021 150000 in two columns", stamped("%m/%d/%Y\t%H%M%S", ["Date", "Time", *PRICES, "Vol"])),
+    Form("times", "03/16/2021 1500 in one column", stamped("%m/%d/%Y %H%M")),
+    Form("times", "16/03/2021 15:00", stamped("%d/%m/%Y %H:%M")),
+    Form("times", "03/16/2021 03:00 PM", stamped("%m/%d/%Y %I:%M %p")),
+    Form("times", "3/16/2021 3:00:00PM without a space", stamped("%-m/%-d/%Y %-I:%M:%S%p")),
+    Form("times", "03/16/21 15:00", stamped("%m/%d/%y %H:%M")),
+    Form("times", "16-Mar-2021 15:00", stamped("%d-%b-%Y %H:%M")),
+    Form("times", "Mar 16, 2021 3:00 PM", stamped('"%b %d, %Y %I:%M %p"')),
+    Form("times", "16 March 2021 15:00:00", stamped("%d %B %Y %H:%M:%S")),
+    Form("times", "Tue 2021-03-16 15:00:00", stamped("%a %Y-%m-%d %H:%M:%S")),
+    Form("times", "with UTC at the end", stamped("%Y-%m-%d %H:%M:%S UTC")),
+    Form("times", "with EST at the end", stamped("%Y-%m-%d %H:%M:%S EST"), first="2021-03-16T20:00"),
+    Form("times", "with US/Eastern at the end", stamped("%Y%m%d %H:%M:%S US/Eastern"), first="2021-03-16T19:00"),
+    Form("times", "with GMT+0100 at the end", stamped("%d.%m.%Y %H:%M:%S.000 GMT+0100"), first="2021-03-16T14:00"),
+    Form("times", "dates that read both ways", text("bars.csv", days("2021-04-03", "%d/%m/%Y %H:%M")),
+         "equally well month first and day first.*bars.dates"),
+    Form("times", "dates that read both ways, named", text("bars.csv", days("2021-04-03", "%d/%m/%Y %H:%M")),
+         keys={"dates": "day_first"}, first="2021-04-03T15:00"),
+    Form("times", "a folder in which one file tells the order",
+         folder(a=days("2021-04-03", "%d/%m/%Y %H:%M"), b=days("2021-04-16", "%d/%m/%Y %H:%M")),
+         first="2021-04-03T15:00", num=2 * NUM, volume=2 * VOLUME, says="dates read day first, as those of"),
+    Form("times", "a folder with two orders",
+         folder(a=days("2021-03-16", "%m/%d/%Y %H:%M"), b=days("2021-03-17", "%d/%m/%Y %H:%M")),
+         "read the files apart, or set --bars.dates"),
+    # --- layout
+    Form("layout", "a comment above the header", text("bars.csv", f"# exported\n{PLAIN}"),
+         says="skipped 1 lines above"),
+    Form("layout", "a title with commas above the header", text("bars.csv", f"ES, 1 min, by me, UTC, v2, x\n{PLAIN}"),
+         says="skipped 1 lines above"),
+    Form("layout", "an address above the header", text("bars.csv", f"https://www.example.com\n{PLAIN}"),
+         says="skipped"),
+    Form("layout", "sep=; above the header", text("bars.csv", "sep=;\n" + PLAIN.replace(",", ";"))),
+    Form("layout", "three rows of header", text("bars.csv", "Price,Close,High,Low,Open,Volume\nTicker,X,X,X,X,X\n"
+         "Datetime,,,,,\n" + table(None, [[f"{r[0]}:00+00:00", r[4], r[2], r[3], r[1], r[5]] for r in rows_of(bars(),
+         ISO)])),
+         says="the header has 3 rows"),
+    Form("layout", "several tickers side by side", text("bars.csv",
+         "Price,Close,High,Low,Open,Volume\nTicker,X,Y,X,Y,X\n"
+         "Datetime,,,,,\n" + table(None, rows_of(bars(), ISO))), "several tickers side by side"),
+    Form("layout", "a line below the table", text("bars.csv", f"{PLAIN}Downloaded from a vendor\n"),
+         says="below the table"),
+    Form("layout", "rows without any value at the end", text("bars.csv", f"{PLAIN},,,,,\n,,,,,\n")),
+    Form("layout", "a row that was cut off", text("bars.csv", PLAIN[:-12]), "fields, not 6"),
+    Form("layout", "a comma at the end of each row", text("bars.csv", PLAIN.replace("\n", ",\n").replace(",\n", "\n",
+         1))),
+    Form("layout", "lines that end in CR", text("bars.csv", PLAIN.replace("\n", "\r"))),
+    Form("layout", "lines that end in CR LF", text("bars.csv", PLAIN.replace("\n", "\r\n"))),
+    Form("layout", "decimal commas without a header", text("bars.csv", table(None, [
+        [r[0].replace(" ", ";"), *(f"{p:.2f}".replace(".", ",") for p in r[1:5]), r[5]]
+        for r in rows_of(bars(), "%d.%m.%Y %H:%M")], ";"))),
+    Form("layout", "decimal commas below a header", text("bars.csv", table(HEADER, [
+        [r[0], *(f"1.0{p:.2f}".replace(".", "#").replace("#", ".", 1).replace("#", ",") for p in r[1:5]), r[5]]
+        for r in rows_of(bars(), ISO)], ";")), close=CLOSE + 1000),
+    Form("layout", "separated by tabs", text("bars.tsv", PLAIN.replace(",", "\t"))),
+    Form("layout", "separated by |", text("bars.txt", PLAIN.replace(",", "|"))),
+    Form("layout", "a row's name before each row", text("bars.csv", table(HEADER, [
+        [k, *row] for k, row in enumerate(rows_of(bars(), ISO))]))),
+    # --- columns
+    Form("columns", "open_time and close_time", columns_of("open_time", *PRICES, "volume", "close_time",
+         cells=lambda r: [*r, "2021-03-16 23:59"])),
+    Form("columns", "Gmt time", columns_of("Gmt time", "Open", "High", "Low", "Close", "Volume",
+         stamp="%d.%m.%Y %H:%M:%S.000")),
+    Form("columns", "window_start in ns", columns_of("ticker", "volume", "open", "close", "high", "low", "window_start",
+         "transactions", cells=lambda r: ["X", r[5], r[1], r[4], r[2], r[3], pd.Timestamp(r[0]).value, 7])),
+    Form("columns", "t, o, h, l, c, v", columns_of("v", "vw", "o", "c", "h", "l", "t", "n",
+         cells=lambda r: [r[5], 1, r[1], r[4], r[2], r[3], pd.Timestamp(r[0]).value // MS, 7])),
+    Form("columns", "unix beside date", columns_of("unix", "date", "symbol", *PRICES, "Volume BTC", "Volume USD",
+         cells=lambda r: [pd.Timestamp(r[0]).value // MS, r[0], "BTC/USD", *r[1:], 9e9])),
+    Form("columns", "Date and Timestamp", columns_of("Date", "Timestamp", *PRICES, "Volume", stamp="%Y%m%d\t%H:%M:%S",
+         cells=lambda r: [*r[0].split("\t"), *r[1:]])),
+    Form("columns", "DTYYYYMMDD and TIME", columns_of("<TICKER>", "<DTYYYYMMDD>", "<TIME>", "<OPEN>", "<HIGH>", "<LOW>",
+         "<CLOSE>", "<VOL>", stamp="%Y%m%d\t%H%M%S", cells=lambda r: ["X", *r[0].split("\t"), *r[1:]])),
+    Form("columns", "Last", columns_of("Date", " Time", " Open", " High", " Low", " Last", " Volume",
+         stamp="%Y/%m/%d\t %H:%M:%S.0", cells=lambda r: [*r[0].split("\t"), *r[1:]])),
+    Form("columns", "Latest", columns_of("Time", "Open", "High", "Low", "Latest", "Volume")),
+    Form("columns", "1. open", columns_of("timestamp", "1. open", "2. high", "3. low", "4. close", "5. volume")),
+    Form("columns", "row numbers beside the time", text("bars.csv", table(["", "open_time", *PRICES, "volume"], [
+        [k, *row] for k, row in enumerate(rows_of(bars(), ISO))]))),
+    Form("columns", "row numbers beside an unknown name", text("bars.csv", table(["", "when", *PRICES, "volume"], [
+        [k, *row] for k, row in enumerate(rows_of(bars(), ISO))])), "Column 'when' looks like times: --bars.columns"),
+    Form("columns", "unknown names, named by hand", columns_of("when", "open", "high", "low", "settle", "lots"),
+         keys={"columns": {"time": "when", "close": "settle", "volume": "lots"}}),
+    Form("columns", "a name that is not there", columns_of(*HEADER), "bars.columns names 'closs'; did you mean 'close'",
+         keys={"columns": {"close": "closs"}}),
+    Form("columns", "row numbers as the index of a parquet file", parquet(lambda f: f.rename(columns={"time": "t"}))),
+    # --- packing
+    Form("packing", ".csv.gz", packed("bars.csv.gz", gzip.compress)),
+    Form("packing", ".csv.bz2", packed("bars.csv.bz2", bz2.compress)),
+    Form("packing", ".csv.xz", packed("bars.csv.xz", lzma.compress)),
+    Form("packing", ".zip", zipped),
+    Form("packing", "gzip that is named .csv", packed("bars.csv", gzip.compress)),
+    Form("packing", "text that is named .csv.gz", text("bars.csv.gz", PLAIN)),
+)  # fmt: skip
