@@ -183,7 +183,7 @@ def _calibrated(
 ) -> EventFit:
     """Return the detector with temperature, calibration and threshold from what the folds held out."""
     calibration = ScoreCalibration.of(held.found.score, held.matched >= 0)
-    threshold = threshold_for(calibration.apply(held.found.score), settings.precision)
+    threshold = threshold_for(calibration.apply(held.found.score), held.matched >= 0, settings.precision)
     # A window counts once for each of its events, and a window without one as none.
     empty = np.setdiff1d(np.arange(len(labels)), labels.window)
     rows = np.concatenate([labels.window, empty])

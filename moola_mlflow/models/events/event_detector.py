@@ -19,6 +19,7 @@ from moola_mlflow.models.detector import CHUNK, detector_inputs, num_inputs
 from moola_mlflow.models.embedding import check_windows
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.events.belief import best_spans, centre_maps
+from moola_mlflow.models.events.counting import several_events
 from moola_mlflow.models.events.nets import EventNet
 from moola_mlflow.models.events.presence import PresenceReader
 from moola_mlflow.models.events.score_calibration import ScoreCalibration
@@ -169,10 +170,13 @@ def read_inputs(parts: Sequence[EventPart], x_NTP: Tensor) -> Reading:
     shape = parts[0].net.shape
     readings = []
     for x_BTP in x_NTP.split(CHUNK) if len(x_NTP) else (x_NTP,):
-        belief_BCST = sum(
-            part.weight * part.net.belief(x_BTP[..., part.columns[0] : part.columns[1]]) for part in parts
-        )
-        assert isinstance(belief_BCST, Tensor)
+        belief_BCST = torch.zeros((len(x_BTP), shape.num_classes, *shape.spans))
+        events_B, counting = torch.zeros(len(x_BTP)), 0.0
+        for part in parts:
+            belief, events = part.net.read(x_BTP[..., part.columns[0] : part.columns[1]])
+            belief_BCST.add_(belief, alpha=part.weight)
+            if events is not None:
+                events_B, counting = events_B + part.weight * events, counting + part.weight
         class_BC = belief_BCST.sum((2, 3)).double()
         none_B1 = (1 - class_BC.sum(1, keepdim=True)).clamp(min=0)
         every = [
@@ -181,6 +185,8 @@ def read_inputs(parts: Sequence[EventPart], x_NTP: Tensor) -> Reading:
         ]
         start_BC, end_BC = (torch.stack(ends, 1).numpy() for ends in zip(*every, strict=True))
         maps_B3CT = centre_maps(belief_BCST, shape.lengths)
+        if counting:
+            maps_B3CT = several_events(maps_B3CT, none_B1[:, 0].float(), events_B / counting)
         readings.append(Reading(torch.cat([class_BC, none_B1], 1).numpy(), maps_B3CT.numpy(), start_BC, end_BC))
     return joined_readings(readings)
 

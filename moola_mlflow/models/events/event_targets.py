@@ -62,6 +62,11 @@ class EventTargets:
         return EventTargets(*parts, self.num_classes, self.lengths)
 
     @property
+    def max_events(self) -> int:
+        """Most events of a window of the whole set."""
+        return self.label.shape[1]
+
+    @property
     def has_event(self) -> Tensor:
         """Whether each window holds an event. Shapes: bool [N]."""
         return self.weight.sum(1) > 0

@@ -75,9 +75,8 @@ def fit_event_net(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(seed, WEIGHTS))
-        shape = NetShape(
-            inputs.values.shape[-1], targets.num_classes, targets.lengths, num_steps=inputs.values.shape[1]
-        )
+        num_steps, num_inputs = inputs.values.shape[1:]
+        shape = NetShape(num_inputs, targets.num_classes, targets.lengths, num_steps, targets.max_events)
         net = NETS[name](shape, settings.hidden)
         index_N = torch.as_tensor(index)
         net.fit_scaling(inputs.values[index_N])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moola_mlflow.models.events.belief import span_logits
+from moola_mlflow.models.events.belief import class_logits, span_logits
 from moola_mlflow.models.events.event_targets import EventTargets
 from moola_mlflow.models.heads import SpanHead, best_span, pooling
 
@@ -32,6 +32,8 @@ class NetShape:
     lengths: tuple[int, int]
     """Shortest and longest span, in steps."""
     num_steps: int = 105
+    max_events: int = 1
+    """Most events of a window, as the labels have them."""
 
     @property
     def spans(self) -> tuple[int, int]:
@@ -40,10 +42,7 @@ class NetShape:
 
 
 class EventNet(nn.Module):
-    """Base class: the scaling of the inputs, kept as buffers, and the belief that a net makes of them.
-
-    Shapes: belief takes x_BTP and returns [B, C, S, T]; what is missing from 1 is the probability of no event.
-    """
+    """Base class: the scaling of the inputs, kept as buffers, and the belief that a net makes of them."""
 
     mean: Tensor
     std: Tensor
@@ -65,9 +64,19 @@ class EventNet(nn.Module):
         """Return z-scored inputs."""
         return torch.addcmul(-self.mean / self.std, x_BTP, 1 / self.std)  # in one pass
 
-    def belief(self, x_BTP: Tensor) -> Tensor:
-        """Return the probability of each class and span."""
+    def read(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the belief, and the expected number of events if there is one; None from a net that cannot count.
+
+        What is missing from 1 in a window's belief is the probability of no event. The belief shares itself out over
+        several events, so its product with their number is the probability that a span is an event.
+
+        Shapes: [B, T, P] -> [B, C, S, T], [B].
+        """
         raise NotImplementedError
+
+    def belief(self, x_BTP: Tensor) -> Tensor:
+        """Return the belief alone."""
+        return self.read(x_BTP)[0]
 
     def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
         """Return the mean loss of a batch. Shapes: []."""
@@ -90,48 +99,63 @@ class JointNet(EventNet):
         self.length = nn.Parameter(torch.zeros(num_classes, shape.spans[0], 1))
         self.none = nn.Linear(2 * hidden, 1)
         nn.init.zeros_(self.none.weight)
+        self.count = nn.Linear(2 * hidden, shape.max_events - 1) if shape.max_events > 1 else None
         nn.init.constant_(self.none.bias, math.log(NONE_SHARE * self.length.numel() * shape.num_steps))
 
-    def logits(self, x_BTP: Tensor) -> Tensor:
-        """Return the logit of every class and span, by class, length and start; last that of none.
+    def logits(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logit of every class and span, by class, length and start, and last that of none.
 
-        Shapes: [B, T, P] -> [B, C * S * T + 1].
+        Then the logits of 1, 2, ... events, if there is one at all; None if no window of the labels holds two.
+
+        Shapes: [B, T, P] -> [B, C * S * T + 1], [B, max_events].
         """
         g_BTH = self.steps.hidden_steps(self.scaled(x_BTP))
         start_BCT, end_BCT = self.pointer(g_BTH).transpose(1, 2).chunk(2, 1)
         logits_BCST = span_logits(start_BCT, end_BCT, self.shape.lengths) + self.length
-        none_B1 = self.none(torch.cat([g_BTH.mean(1), g_BTH.amax(1)], -1))
-        return torch.cat([logits_BCST.flatten(1), none_B1], 1)
+        whole_B2H = torch.cat([g_BTH.mean(1), g_BTH.amax(1)], -1)
+        count_BM = None if self.count is None else functional.pad(self.count(whole_B2H), (1, 0))
+        return torch.cat([logits_BCST.flatten(1), self.none(whole_B2H)], 1), count_BM
 
-    def belief(self, x_BTP: Tensor) -> Tensor:
-        spans_BX = self.logits(x_BTP).softmax(1)[:, :-1]
-        return spans_BX.view(len(x_BTP), self.shape.num_classes, *self.shape.spans)
+    def read(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, count_BM = self.logits(x_BTP)
+        belief_BCST = logits.softmax(1)[:, :-1].view(len(x_BTP), self.shape.num_classes, *self.shape.spans)
+        if count_BM is None:
+            return belief_BCST, None
+        return belief_BCST, count_BM.softmax(1) @ torch.arange(1.0, count_BM.shape[1] + 1)
 
     def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
-        """Return the cross-entropy: the events of a window share the target in equal parts."""
-        log_p = self.logits(x_BTP).log_softmax(1)
+        """Return the cross-entropy: the events of a window share the target in equal parts.
+
+        If windows hold several events, that of their number is added, over the windows with events.
+        """
+        logits, count_BM = self.logits(x_BTP)
+        log_p = logits.log_softmax(1)
         shortest, longest = self.shape.lengths
         row_BM = (targets.end - targets.start + 1).clamp(shortest, longest) - shortest
         place_BM = (targets.label * (longest - shortest + 1) + row_BM) * self.shape.num_steps + targets.start
         share_B = targets.weight.sum(1)
         found_B = (targets.weight * log_p.gather(1, place_BM)).sum(1)
-        return -(found_B + (1 - share_B) * log_p[:, -1]).mean()
+        loss_B = -(found_B + (1 - share_B) * log_p[:, -1])
+        if count_BM is not None:
+            num_B = (targets.weight > 0).sum(1).clamp(1, self.shape.max_events)
+            loss_B = loss_B + share_B * functional.cross_entropy(count_BM, num_B - 1, reduction="none")
+        return loss_B.mean()
 
 
 class NoneClassNet(EventNet):
-    """A span head with none among its classes: the class is read at the most probable span."""
+    """A span head with none among its classes. Each span has its own class: it is read at that span."""
 
     def __init__(self, shape: NetShape, hidden: int = HIDDEN) -> None:
         super().__init__(shape, hidden)
         self.head = SpanHead(shape.num_inputs, shape.num_classes + 1, shape.lengths, shape.num_steps, hidden)
 
-    def belief(self, x_BTP: Tensor) -> Tensor:
-        output = self.head(self.scaled(x_BTP))
-        start_BT, end_BT = output.pointers
+    def read(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
+        g_BTH = self.head.hidden_steps(self.scaled(x_BTP))
+        start_BT, end_BT = self.head.pointer(g_BTH).unbind(-1)
         logits_BST = span_logits(start_BT[:, None], end_BT[:, None], self.shape.lengths)[:, 0]
         spans_BST = logits_BST.flatten(1).softmax(1).view(logits_BST.shape)
-        class_BC = output.class_logits.softmax(1)[:, :-1]
-        return class_BC[:, :, None, None] * spans_BST[:, None]
+        class_BCST = class_logits(g_BTH, self.head.classify, self.shape.lengths).softmax(1)[:, :-1]
+        return class_BCST * spans_BST[:, None], None
 
     def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
         """Return the class loss and half the pointer loss.

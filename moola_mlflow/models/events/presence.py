@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moola_mlflow.models.events.belief import span_logits
+from moola_mlflow.models.events.belief import class_logits, span_logits
 from moola_mlflow.models.events.event_targets import EventTargets
 from moola_mlflow.models.events.nets import NetShape
-from moola_mlflow.models.heads import Detector, Output, best_span, pooling
+from moola_mlflow.models.heads import Detector, LinearSpanHead, Output, best_span, pooling
 from moola_mlflow.models.prior_reader import Prior, SpanLabels, fit_prior_reader, minimise
 
 POINTER_NUMBERS = 8
@@ -27,9 +27,9 @@ CHUNK = 256
 
 
 class PresenceReader(nn.Module):
-    """A linear span head and a presence model. Belief is presence times class times pointer mass.
+    """A linear span head and a presence model. Belief is presence times class at the span times pointer mass.
 
-    Shapes: as ``EventNet``; the inputs are the encodings of one encoder.
+    The inputs are the encodings of one encoder.
     """
 
     directions: Tensor
@@ -47,13 +47,19 @@ class PresenceReader(nn.Module):
         self.register_buffer("centre", torch.zeros(num_directions + POINTER_NUMBERS))
         self.register_buffer("scale", torch.ones(num_directions + POINTER_NUMBERS))
 
-    def belief(self, x_BTP: Tensor) -> Tensor:
-        """Return the probability of each class and span. Shapes: [B, T, P] -> [B, C, S, T]."""
-        output = self.reader(x_BTP)
-        spans_BST = self._spans(output)
+    def read(self, x_BTP: Tensor) -> tuple[Tensor, None]:
+        """Return the belief; a presence reader does not count events. Shapes: [B, T, P] -> [B, C, S, T]."""
+        output, detector = self.reader(x_BTP), self.reader
         numbers = (self.evidence(x_BTP, output) - self.centre) / self.scale
-        class_BC = self.presence(numbers).sigmoid() * output.class_logits.softmax(1)
-        return class_BC[:, :, None, None] * spans_BST[:, None]
+        z_BTP = (x_BTP - detector.mean) / detector.std
+        assert isinstance(detector.head, LinearSpanHead)
+        class_BCST = class_logits(z_BTP, detector.head.classify, self.shape.lengths).softmax(1)
+        present_B = self.presence(numbers).sigmoid()[:, 0]
+        return present_B[:, None, None, None] * class_BCST * self._spans(output)[:, None], None
+
+    def belief(self, x_BTP: Tensor) -> Tensor:
+        """Return the belief alone."""
+        return self.read(x_BTP)[0]
 
     def evidence(self, x_BTP: Tensor, output: Output) -> Tensor:
         """Return what the presence model reads. Shapes: [B, R + 8]."""

@@ -8,6 +8,8 @@ import numpy as np
 
 CLIP = 1e-6
 STEPS = 50
+FEWEST = 10
+"""Least number of events that a precision is counted from."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,18 @@ class ScoreCalibration:
         return _sigmoid(self.slope * _logit(mass) + self.offset)
 
 
-def threshold_for(probability: np.ndarray, precision: float) -> float:
-    """Return the least probability above which the expected share of right events is ``precision`` or more.
+def threshold_for(probability: np.ndarray, right: np.ndarray, precision: float) -> float:
+    """Return the least score at and above which the share of right events is ``precision`` or more.
 
-    The expected share is the mean probability of the events at or above the threshold: it is smoother than the share
-    that was counted. If no event is probable enough, the threshold is ``precision`` itself.
+    Only scores with 10 or more events at and above them count. If there is none, the threshold is ``precision``
+    itself, which is right if the probabilities are.
 
-    Shapes: calibrated probabilities float [E].
+    Shapes: calibrated probabilities float [E], right bool [E].
     """
-    ordered = np.sort(probability)[::-1]
-    expected = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    enough = np.flatnonzero(expected >= precision)
-    return float(ordered[enough[-1]]) if len(enough) else precision
+    order = np.argsort(-probability, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(share[FEWEST - 1 :] >= precision) + FEWEST - 1
+    return float(probability[order][enough[-1]]) if len(enough) else precision
 
 
 def _logit(mass: np.ndarray) -> np.ndarray:

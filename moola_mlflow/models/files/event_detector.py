@@ -66,13 +66,13 @@ def save_event_detector(detector: EventDetector, folder: Path) -> None:
 
 
 def _described(part: EventPart) -> dict[str, Any]:
-    """Return what rebuilds a net: its name, its columns and weight, and its one size that the others do not give."""
+    """Return what rebuilds a net: its name, its columns and weight, and sizes that the others do not give."""
     net = part.net
     about = {"columns": list(part.columns), "weight": part.weight}
     if isinstance(net, PresenceReader):
         return {"name": PRESENCE, "num_directions": len(net.directions), **about}
     name = next(name for name, make in NETS.items() if make is type(net))
-    return {"name": name, "hidden": net.hidden, **about}
+    return {"name": name, "hidden": net.hidden, "max_events": net.shape.max_events, **about}
 
 
 def load_event_detector_folder(path: Path) -> EventDetector:
@@ -112,7 +112,7 @@ def _part(
 ) -> EventPart:
     """Return one net around its tensors. Shapes are compared first, without using memory: a file may claim any size."""
     first, last = (int(column) for column in about["columns"])
-    shape = NetShape(last - first, *sizes)
+    shape = NetShape(last - first, *sizes, int(about.get("max_events", 1)))
     own = {name.removeprefix(f"{number}."): one for name, one in tensors.items() if name.startswith(f"{number}.")}
 
     def make() -> EventNet | PresenceReader:

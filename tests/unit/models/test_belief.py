@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from moola_mlflow.models.events.belief import END, MASS, START, best_spans, centre_maps, span_logits
+from moola_mlflow.models.events.belief import (
+    END,
+    MASS,
+    START,
+    best_spans,
+    centre_maps,
+    class_logits,
+    span_logits,
+)
+from moola_mlflow.models.heads import pooling
 
 STEPS = 30
 
@@ -57,3 +66,15 @@ def test_the_best_span_of_a_class_is_where_its_belief_is_largest() -> None:
     belief[1, 0, 0, 20] = 0.1
     start, end = best_spans(belief, torch.tensor([1, 0]), (5, 7))
     assert (start.tolist(), end.tolist()) == ([8, 20], [14, 24])
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (3, 6), (25, 30)])
+def test_the_class_of_every_span_is_what_the_layer_reads_there(lengths: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    g, layer = torch.randn(2, STEPS, 6), torch.nn.Linear(18, 4)
+    found = class_logits(g, layer, lengths)
+    for length in range(lengths[0], lengths[1] + 1):
+        for s in range(STEPS - length + 1):
+            at = torch.tensor([s, s])
+            wanted = layer((pooling(at, at + length - 1, STEPS) @ g).flatten(1))
+            torch.testing.assert_close(found[:, :, length - lengths[0], s], wanted, atol=1e-5, rtol=1e-4)

@@ -113,3 +113,15 @@ def test_a_class_alone_and_three_classes_can_be_found() -> None:
 def test_too_few_windows_for_the_folds_are_refused() -> None:
     with pytest.raises(UserError, match="2 windows looked at form 2 groups"):
         fit_event_detector(looked_at().select(np.arange(2)), EventSource(), QUICK, 1)
+
+
+def test_windows_with_two_events_make_the_joint_net_count() -> None:
+    labels = looked_at()
+    row = int(labels.window[0])
+    two = replace(
+        labels, window=np.insert(labels.window, 1, row), label=np.insert(labels.label, 1, 0),
+        start=np.insert(labels.start, 1, 90), end=np.insert(labels.end, 1, 96),
+    )  # fmt: skip
+    fit = fit_event_detector(two, EventSource(), QUICK, 1)
+    assert {part.net.shape.max_events for part in fit.detector.parts} == {2}
+    assert (fit.held.maps[:, 0] <= 1 + 1e-6).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_events import labels_of
@@ -10,6 +12,7 @@ from moola_mlflow.models.events.event_targets import EventTargets
 from moola_mlflow.models.events.nets import NETS, JointNet, NetShape
 
 SHAPE = NetShape(num_inputs=5, num_classes=3, lengths=(4, 9), num_steps=40)
+COUNTING = replace(SHAPE, max_events=2)
 EVENTS = [[(0, 5, 10)], [], [(1, 3, 6), (2, 20, 28)]]
 
 
@@ -71,3 +74,30 @@ def test_the_order_of_a_windows_events_does_not_matter() -> None:
     for make in NETS.values():
         net, x = make(SHAPE, 8).eval(), torch.randn(3, 40, 5)
         torch.testing.assert_close(net.loss(x, targets()), net.loss(x, swapped))
+
+
+def test_a_net_that_counts_learns_the_number_of_events_and_others_say_nothing_of_it() -> None:
+    torch.manual_seed(0)
+    x, net = torch.randn(3, 40, 5), JointNet(COUNTING, 8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        net.loss(x, targets()).backward()
+        optimizer.step()
+    events = net.eval().read(x)[1]
+    assert events is not None
+    assert events[[0, 2]].tolist() == pytest.approx([1, 2], abs=0.2)
+    for make in NETS.values():
+        assert make(SHAPE, 8).eval().read(x)[1] is None
+
+
+def test_the_loss_of_counting_is_added_over_windows_with_events() -> None:
+    torch.manual_seed(0)
+    net, plain = JointNet(COUNTING, 8).eval(), JointNet(SHAPE, 8).eval()
+    plain.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("count.")})
+    x = torch.randn(3, 40, 5)
+    events = net.read(x)[1]
+    assert events is not None
+    two = events - 1  # of one or two events, this is the probability of two
+    wanted = -((1 - two[0]).log() + two[2].log()) / 3
+    torch.testing.assert_close(net.loss(x, targets()) - plain.loss(x, targets()), wanted, atol=1e-4, rtol=1e-4)

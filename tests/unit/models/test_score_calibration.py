@@ -42,10 +42,10 @@ def test_a_slope_that_turns_the_order_round_is_refused() -> None:
 def test_events_above_the_threshold_have_the_precision_asked_for(precision: float) -> None:
     mass, right = draws(2.0, 0.5)
     probability = ScoreCalibration.of(mass, right).apply(mass)
-    above = probability >= threshold_for(probability, precision)
-    assert right[above].mean() == pytest.approx(precision, abs=0.02)
+    above = probability >= threshold_for(probability, right, precision)
+    assert right[above].mean() == pytest.approx(precision, abs=0.005)
 
 
-@pytest.mark.parametrize("probability", [[], [0.1, 0.4]])
-def test_a_precision_out_of_reach_is_its_own_threshold(probability: list[float]) -> None:
-    assert threshold_for(np.array(probability), 0.8) == 0.8
+@pytest.mark.parametrize(("probability", "right"), [([], []), ([0.9] * 9, [True] * 9), ([0.4] * 30, [False] * 30)])
+def test_a_precision_out_of_reach_is_its_own_threshold(probability: list[float], right: list[bool]) -> None:
+    assert threshold_for(np.array(probability), np.array(right, bool), 0.8) == 0.8
