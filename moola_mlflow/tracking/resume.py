@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow.core import PretrainKeys, UserError, make_config, nearest_name, read_preset
-from moola_mlflow.models import LATEST_CHECKPOINT, Checkpointer, LoadedCheckpoint
+from moola_mlflow.models import Checkpointer, LoadedCheckpoint
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import Sent, read_history
 from moola_mlflow.tracking.names import Artifacts
@@ -126,8 +126,8 @@ def _folder_of(root: Path, run_id: str) -> Path:
 
 
 def _with_checkpoints(root: Path) -> list[Path]:
-    found = [path.parent.parent for path in root.glob(f"*/checkpoints/{LATEST_CHECKPOINT}")]
-    return sorted(found, key=lambda folder: (folder / "checkpoints" / LATEST_CHECKPOINT).stat().st_mtime, reverse=True)
+    times = {folder: Checkpointer(folder / "checkpoints").saved_at() for folder in run_folder.run_folders(root)}
+    return sorted((folder for folder, at in times.items() if at), key=lambda folder: times[folder] or 0.0, reverse=True)
 
 
 def _config(folder: Path) -> PretrainKeys:

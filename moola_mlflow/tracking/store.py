@@ -98,11 +98,15 @@ def active_run(run_id: str) -> Iterator[None]:
     if current is not None and current.info.run_id == run_id:
         yield
         return
+    client = mlflow.MlflowClient()
+    before = client.get_run(run_id).info
     mlflow.start_run(run_id, nested=True, log_system_metrics=False)
     try:
         yield
     finally:
         _deactivate(run_id)
+        if before.status != "RUNNING":  # start_run has set it to RUNNING
+            client.set_terminated(run_id, before.status, before.end_time)
 
 
 def _deactivate(run_id: str) -> None:

@@ -80,7 +80,7 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         fit_tracked(active, trainer, config.tracking.figures_every, interrupts)
         active.draw_waiting()  # of a run that had no epoch left
         world.leave()
-        checkpointer.forget_previous()
+        checkpointer.finish()
         model.load_state_dict(load_checkpoint(folder / BEST_CHECKPOINT)["model_state_dict"])
         results = score_encoder(trainer, config, initial, check_leak(trainer, active.metrics), started)
         _log_results(active, results)

@@ -12,6 +12,7 @@ from small_disks import small_disk
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.models.files import checkpoint
 from moola_mlflow.models.files.checkpoint import BEST_CHECKPOINT, LATEST_CHECKPOINT, PREVIOUS, TOP, Checkpointer
+from moola_mlflow.models.files.manifest import MANIFEST_FILE, STATES
 
 
 def state(epoch: int, huber: float = 1.0) -> dict[str, Any]:
@@ -40,10 +41,9 @@ def gone_on(folder: Path) -> tuple[Checkpointer, dict[str, Any], list[str]]:
 
 
 def flip(path: Path, position: float = 0.5) -> None:
-    """Flip one bit of a tensor: links to the same file stay whole."""
+    """Flip one bit of a tensor, under all names of the file."""
     data = bytearray(path.read_bytes())
     data[int(len(data) * position)] ^= 1
-    path.unlink()
     path.write_bytes(data)
 
 
@@ -77,7 +77,7 @@ def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: C
     assert loaded["epoch"] == 3
     assert torch.equal(loaded["model_state_dict"]["w"], state(3)["model_state_dict"]["w"])
     assert ["Falling back to the one before" in text for text in warnings] == [True]
-    assert again.ranking == [0.3, 0.4]
+    assert again.ranking == [0.3, 0.4, 0.6]
     assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 1
 
 
@@ -85,7 +85,7 @@ def test_loading_leaves_the_folder_as_it_is_and_going_on_reads_no_whole_latest_a
     folder: Checkpointer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def files() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in folder.folder.iterdir()}
+        return {str(path.relative_to(folder.folder)): path.read_bytes() for path in folder.folder.rglob("*.*")}
 
     before, latest = files(), folder.load_latest()
     assert (latest.is_latest, latest.state["epoch"]) == (True, 4)
@@ -116,27 +116,59 @@ def test_the_latest_is_taken_and_ranks_go_on_from_it(folder: Checkpointer) -> No
 
 
 def test_a_damaged_latest_falls_back_to_the_one_before_and_says_so(folder: Checkpointer) -> None:
-    (folder.folder / LATEST_CHECKPOINT).unlink()
     (folder.folder / LATEST_CHECKPOINT).write_bytes(b"cut short")
     again, loaded, warnings = gone_on(folder.folder)
     assert loaded["epoch"] == 3
     assert len(warnings) == 1
     assert LATEST_CHECKPOINT in warnings[0]
     # Epoch 4 was the best; it will be trained again, so it must not stand in the ranks twice.
-    assert again.ranking == [0.3, 0.4]
+    assert again.ranking == [0.3, 0.4, 0.6]
     assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 1
-    assert not (folder.folder / TOP.format(3)).exists()
+    assert checkpoint.load_checkpoint(folder.folder / TOP.format(3))["epoch"] == 3
     again.save_epoch(state(4, 0.2), 0.2)
     assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 4
     assert [checkpoint.load_checkpoint(folder.folder / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [4, 1, 2]
 
 
 def test_with_both_newest_damaged_the_best_that_is_left_is_taken(folder: Checkpointer) -> None:
-    for name in (LATEST_CHECKPOINT, PREVIOUS, TOP.format(1)):
+    for name in (LATEST_CHECKPOINT, PREVIOUS):  # the latest is also the first of the top three
         flip(folder.folder / name, 0.1)
     _, loaded, warnings = gone_on(folder.folder)
     assert loaded["epoch"] == 1
     assert len(warnings) == 3
+
+
+def test_a_lost_link_or_manifest_is_made_again_from_what_is_left(folder: Checkpointer) -> None:
+    expected = {
+        name: (folder.folder / name).read_bytes() for name in (LATEST_CHECKPOINT, BEST_CHECKPOINT, TOP.format(3))
+    }
+    for lost in (LATEST_CHECKPOINT, BEST_CHECKPOINT, TOP.format(3), MANIFEST_FILE):
+        (folder.folder / lost).unlink()
+        again, loaded, warnings = gone_on(folder.folder)
+        assert (loaded["epoch"], warnings, again.ranking) == (4, [], [0.2, 0.3, 0.4])
+        assert {name: (folder.folder / name).read_bytes() for name in expected} == expected
+        assert (folder.folder / MANIFEST_FILE).is_file()
+
+
+def test_a_folder_of_version_0_2_goes_on_whatever_a_kill_has_left_of_its_links(folder: Checkpointer) -> None:
+    """Its latest counts itself among the top three, and a kill came before the links."""
+    folder.finish()
+    assert sorted(path.name for path in folder.folder.iterdir()) == sorted(
+        [LATEST_CHECKPOINT, BEST_CHECKPOINT, *(TOP.format(i) for i in (1, 2, 3))]
+    )
+    (folder.folder / TOP.format(1)).unlink()
+    (folder.folder / TOP.format(3)).rename(folder.folder / BEST_CHECKPOINT)
+    again, loaded, warnings = gone_on(folder.folder)
+    assert (loaded["epoch"], warnings, again.ranking) == (4, [], [0.2, 0.3])
+    assert checkpoint.load_checkpoint(folder.folder / BEST_CHECKPOINT)["epoch"] == 4
+    again.save_epoch(state(5, 0.25), 0.25)
+    assert [checkpoint.load_checkpoint(folder.folder / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [4, 5, 1]
+
+
+def test_no_state_is_kept_that_the_manifest_does_not_name(folder: Checkpointer) -> None:
+    inodes = {path.stat().st_ino for path in folder.folder.glob("*.pt")}
+    assert {path.stat().st_ino for path in (folder.folder / STATES).iterdir()} == inodes
+    assert len(inodes) == 4  # epochs 4 (latest and best), 3 (the one before), 1 and 2
 
 
 def test_no_readable_checkpoint_is_an_error_that_lists_the_damage(tmp_path: Path) -> None:
@@ -161,7 +193,9 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_how_much_is_needed(tmp
         again, loaded, warnings = gone_on(disk)
         assert (loaded["epoch"], warnings) == (2, [])
         assert [checkpoint.load_checkpoint(disk / TOP.format(i))["epoch"] for i in (1, 2, 3)] == [2, 1, 0]
+        for path in (disk / STATES).iterdir():  # somebody makes room
+            if path.samefile(disk / TOP.format(3)):
+                path.unlink()
         (disk / TOP.format(3)).unlink()
-        again.ranking.pop()
         again.save_epoch(large(3), 1 / 4)
         assert checkpoint.load_checkpoint(disk / BEST_CHECKPOINT)["epoch"] == 3

@@ -16,6 +16,7 @@ from small_trainings import histories, make_trainer, resumed, small_windows, wei
 from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, Checkpointer
+from moola_mlflow.models.files.manifest import MANIFEST_FILE
 from moola_mlflow.tracking import Run, resume, run_folder
 from moola_mlflow.tracking.delivery import Sent
 from moola_mlflow.tracking.session import RunSession
@@ -95,7 +96,7 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path
     assert point is not None
     assert (point.run_id, point.fork, point.data_sha256, point.drift) == (ONE, False, "abc", {})
     later = interrupted(tmp_path, OTHER, asked(), status="")  # kill -9 leaves no status
-    os.utime(later / "checkpoints" / LATEST_CHECKPOINT, (time.time() + 9, time.time() + 9))
+    os.utime(later / "checkpoints" / MANIFEST_FILE, (time.time() + 9, time.time() + 9))
     point = resume.find_resume_point(asked(tracking__resume="auto"), tmp_path)
     assert point is not None
     assert point.run_id == OTHER

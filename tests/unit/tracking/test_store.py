@@ -116,3 +116,13 @@ def test_a_database_that_is_down_at_the_start_is_an_outage_that_is_known_at_once
     assert main.run_cli(["sync", str(active.folder)]) == 0
     run_id = (Sent.read(active.folder) or Sent()).run_id
     assert mlflow.MlflowClient().get_run(run_id).data.metrics["a"] == 1.0
+
+
+def test_a_run_that_has_ended_stays_ended_after_it_was_active(workdir: Path) -> None:
+    client = mlflow.MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    client.set_terminated(run_id, "KILLED", 5000)
+    with store.active_run(run_id):
+        assert mlflow.active_run().info.run_id == run_id
+    info = client.get_run(run_id).info
+    assert (info.status, info.end_time) == ("KILLED", 5000)

@@ -76,7 +76,7 @@ def test_checkpoints_hold_what_users_read_and_rank_the_three_best(windows, tmp_p
     history = trainer.fit().progress.history
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint_best.pt", "checkpoint_latest.pt", "checkpoint_previous.pt",
-        "checkpoint_top_1.pt", "checkpoint_top_2.pt", "checkpoint_top_3.pt",
+        "checkpoint_top_1.pt", "checkpoint_top_2.pt", "checkpoint_top_3.pt", "manifest.json", "states",
     ]  # fmt: skip
     best = torch.load(tmp_path / checkpoint.BEST_CHECKPOINT, map_location="cpu")
     assert {

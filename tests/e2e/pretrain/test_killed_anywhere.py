@@ -1,0 +1,85 @@
+"""A training that is killed right before any change of the disk goes on to the same bits, best epoch and curves.
+
+The kill comes before every single replacement, link, removal and fsync of a training of three epochs.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dying_command
+import pytest
+import torch
+from empty_store import copy_empty_store
+from harness import SMOKE, Store
+from warm_process import run_python
+
+WORDS = (
+    *("pretrain", "--config", SMOKE, "--bars.sample_bars", "3000", "--encoder.hidden", "4"),
+    *("--trainer.epochs", "3", "--register", "none", "--resume", "auto"),
+)
+TIMES = ("epoch_seconds", "windows_per_second", "total_seconds", "system/")
+
+CURVES = ("train/", "val/", "lr")
+"""Metrics of each epoch: every point is there once. A start logs its features again, with the same values."""
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Return what a training has left in its store: every point, and the weights and epochs of its checkpoints."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        ((run_id, place),) = store.execute(
+            "SELECT run_uuid, artifact_uri FROM runs WHERE status = 'FINISHED'"
+        ).fetchall()
+        others = store.execute("SELECT status FROM runs WHERE status NOT IN ('FINISHED', 'KILLED')").fetchall()
+        points = store.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (run_id,)).fetchall()
+    artifacts = Path(place)
+    saved = {
+        name: torch.load(artifacts / "checkpoints" / f"checkpoint_{name}.pt", map_location="cpu", weights_only=True)
+        for name in ("latest", "best", "top_1", "top_2", "top_3")
+    }
+    return {
+        "others": others,
+        "curves": sorted(point for point in points if point[0].startswith(CURVES)),
+        "points": sorted({point for point in points if not point[0].startswith((*TIMES, *CURVES))}),
+        "epochs": {name: state["epoch"] for name, state in saved.items()},
+        "weights": {
+            name: {k: v.tolist() for k, v in state["model_state_dict"].items()} for name, state in saved.items()
+        },
+        "encoder": (artifacts / "encoder" / "weights.safetensors").read_bytes(),
+    }
+
+
+def tried(tmp_path: Path) -> tuple[dict[str, list[int]], list[str]]:
+    """Kill and go on at every change; return exit codes by folder, and the changes of a whole run."""
+    (tmp_path / "store").mkdir()
+    copy_empty_store(tmp_path / "store")
+    words = [dying_command.__file__, str(tmp_path), *WORDS]
+    done = run_python(words, tmp_path, Store(tmp_path / "store").environment, timeout=7200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "codes.json").read_text())
+    return found["codes"], found["changes"]
+
+
+@pytest.mark.slow
+def test_a_training_killed_before_any_change_of_the_disk_goes_on_to_the_same_bits(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    codes, changes = tried(tmp_path)
+    assert codes.pop("whole") == [0]
+    assert len(codes) == len(changes) > 100
+    expected = outcome(tmp_path / "whole")
+    wrong = []
+    for name, ended in codes.items():
+        if ended != [dying_command.DEAD, 0] or outcome(tmp_path / name) != expected:
+            wrong.append(f"{name} {changes[int(name)]}: {ended}")
+    kinds = Counter(change.split()[0] for change in changes)
+    line = f"killed before each of {len(changes)} changes: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
+    print(line)
+    figure(line)
+    assert not wrong, "\n".join(wrong)
