@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.evaluation.metrics import ECE_BINS, Predictions, ece, scores
     from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
-    from moola_mlflow.evaluation.rule_truth import RuleTruth, rule_truth
+    from moola_mlflow.evaluation.rule_truth import RuleTruth, true_by_rule
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -124,6 +124,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),
-        "rule_truth": ("RuleTruth", "rule_truth"),
+        "rule_truth": ("RuleTruth", "true_by_rule"),
     },
 )

@@ -33,7 +33,7 @@ class RuleTruth:
     classes: tuple[str, ...]
 
 
-def rule_truth(
+def true_by_rule(
     bars: Bars,
     rule: Rule,
     margins: tuple[int, int] = SURGE_MARGINS,

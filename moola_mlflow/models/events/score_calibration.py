@@ -61,13 +61,14 @@ class ScoreCalibration:
 def threshold_for(probability: np.ndarray, right: np.ndarray, precision: float) -> float:
     """Return the least score at and above which the share of right events is ``precision`` or more.
 
-    Only scores with 10 or more events at and above them count. If there is none, the threshold is ``precision``
-    itself, which is right if the probabilities are.
+    The share is the mean of two: the one that was counted, which is noisy with few events, and the one that the
+    probabilities let expect. Only scores with 10 or more events at and above them count. If there is none, the
+    threshold is ``precision`` itself.
 
     Shapes: calibrated probabilities float [E], right bool [E].
     """
     order = np.argsort(-probability, kind="stable")
-    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    share = np.cumsum((right + probability)[order] / 2) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(share[FEWEST - 1 :] >= precision) + FEWEST - 1
     return float(probability[order][enough[-1]]) if len(enough) else precision
 

@@ -9,7 +9,7 @@ import pytest
 from small_events import sample
 
 from moola_mlflow.bars.reader import segments
-from moola_mlflow.evaluation.rule_truth import rule_truth
+from moola_mlflow.evaluation.rule_truth import true_by_rule
 from moola_mlflow.labels import Marked, RuleWindows, find_rule
 from moola_mlflow.models.events.matching import EventTable
 
@@ -45,7 +45,7 @@ def stubbed(every: int = 1) -> tuple[EventTable, EventTable, int]:
     lo, _ = segments(bars)[0]
     bar = int(lo) + 200
     ohlc[bar, 3] += 1e-7
-    truth = rule_truth(replace(bars, ohlc=ohlc), Stub((float(ohlc[bar, 3]),), every))
+    truth = true_by_rule(replace(bars, ohlc=ohlc), Stub((float(ohlc[bar, 3]),), every))
     assert truth.classes == CLASSES
     return truth.true, truth.unclear, bar
 
@@ -70,7 +70,7 @@ def test_an_event_that_one_window_in_twenty_names_is_absent() -> None:
 
 
 def test_surges_of_the_sample_are_as_frequent_as_the_specification_says() -> None:
-    truth = rule_truth(sample(30_000), find_rule("surge-1"))
+    truth = true_by_rule(sample(30_000), find_rule("surge-1"))
     assert 150 < len(truth.true) < 260
     assert ((truth.true.score >= 0.5) & (truth.true.score <= 1)).all()
     assert ((truth.unclear.score >= 0.1) & (truth.unclear.score < 0.5)).all()
