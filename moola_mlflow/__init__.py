@@ -6,6 +6,8 @@
     windows = moola.make_windows(bars)
     encoder = moola.load_encoder("models:/moola-encoder@candidate")
     embeddings = moola.embed(encoder, windows.gather([0, 1, 2]))
+    labels = moola.labels_from_spans(bars, spans)  # spans: start, end and label of your events
+    moola.write_labels(labels, "labels.parquet")
     hits = moola.detect(bars, moola.load_detector("models:/moola-detector@candidate"))
 
 The names below are loaded on first use, so that importing the package costs nothing: neither torch nor MLflow is
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from moola_mlflow.bars import Bars, read_bars
     from moola_mlflow.core import BarsConfig
     from moola_mlflow.features import compute_features
+    from moola_mlflow.labels import labels_from_spans, write_labels
+    from moola_mlflow.labels import read_event_labels as read_labels
     from moola_mlflow.models import detect, embed
     from moola_mlflow.sweep import load_study
     from moola_mlflow.tracking import load_detector, load_encoder
@@ -36,12 +40,15 @@ __all__ = [
     "detect",
     "embed",
     "features",
+    "labels_from_spans",
     "load_detector",
     "load_encoder",
     "load_study",
     "make_windows",
     "read_bars",
+    "read_labels",
     "windows",
+    "write_labels",
 ]
 
 _HOME = {
@@ -51,12 +58,16 @@ _HOME = {
     "compute_features": "features",
     "detect": "models",
     "embed": "models",
+    "labels_from_spans": "labels",
     "load_detector": "tracking",
     "load_encoder": "tracking",
     "load_study": "sweep",
     "make_windows": "windows",
     "read_bars": "bars",
+    "read_labels": "labels:read_event_labels",
+    "write_labels": "labels",
 }
+"""The room of each name, and after a colon its name there if that differs."""
 _MODULES = ("features", "windows")
 
 
@@ -65,7 +76,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"moola_mlflow.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'moola_mlflow' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"moola_mlflow.{_HOME[name]}"), name)
+    room, _, there = _HOME[name].partition(":")
+    return getattr(importlib.import_module(f"moola_mlflow.{room}"), there or name)
 
 
 def __dir__() -> list[str]:

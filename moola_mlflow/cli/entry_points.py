@@ -140,12 +140,13 @@ ENTRY_POINTS = {
         (
             "moola labels --labels my_labels.parquet",
             "moola labels --labels batches/ --labels.duplicates newest --out joined.parquet",
-            "moola labels --labels runs:/0123456789abcdef0123456789abcdef --out shown",
+            "moola labels --labels export.json --bars bars.parquet --out labels.parquet  # from Label Studio",
+            "moola labels --labels events.csv --bars bars.parquet --labels.rest none --out labels.parquet",
         ),
         own={
             "out": Argument(
-                "File that gets the labels (.parquet), with its page beside it; or a folder for the page; not set: the "
-                "run alone has them."
+                "File that gets the labels, with its page beside it: .parquet, .json (tasks of Label Studio) or .csv "
+                "(times); or a folder for the page; not set: the run alone has them."
             ),
             "overwrite": Argument("true replaces a file of that name, which may be hand-made.", "false"),
         },

@@ -9,6 +9,7 @@ from moola_mlflow.core import lazy_face
 if TYPE_CHECKING:
     from moola_mlflow.labels.columns import NONE
     from moola_mlflow.labels.event_labels import EventLabels, events_sha256
+    from moola_mlflow.labels.forms.any_form import WRITTEN, read_any_labels, write_any_labels
     from moola_mlflow.labels.label_files import labels_target, read_event_labels, read_labels, write_labels
     from moola_mlflow.labels.labelled_set import LabelledSet
     from moola_mlflow.labels.overlap import overlap_groups
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.labels.surge_rule import RULE, SURGE_BARS, TOLERANCE, WAIT, strongest_surge
     from moola_mlflow.labels.targets import Targets
+    from moola_mlflow.labels.timed_spans import labels_from_spans
     from moola_mlflow.labels.weak import (
         Patterns,
         choose_labels,
@@ -41,6 +43,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     {
         "columns": ("NONE",),
         "event_labels": ("EventLabels", "events_sha256"),
+        "forms.any_form": ("WRITTEN", "read_any_labels", "write_any_labels"),
         "label_files": ("labels_target", "read_event_labels", "read_labels", "write_labels"),
         "labelled_set": ("LabelledSet",),
         "overlap": ("overlap_groups",),
@@ -60,6 +63,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "surge_rule": ("RULE", "SURGE_BARS", "TOLERANCE", "WAIT", "strongest_surge"),
         "targets": ("Targets",),
+        "timed_spans": ("labels_from_spans",),
         "weak": (
             "Patterns",
             "choose_labels",

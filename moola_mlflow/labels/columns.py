@@ -28,6 +28,8 @@ class LabelRows:
 
     path: str | Path
     ids: list[str]
+    """What names a row in an error."""
+    called: str = "window_id"
 
     def refuse(self, bad: np.ndarray, reason: str | Callable[[int], str]) -> None:
         rows = np.flatnonzero(bad)
@@ -35,7 +37,7 @@ class LabelRows:
             i = int(rows[0])
             others = f" (the first of {len(rows):,} such rows)" if len(rows) > 1 else ""
             said = reason if isinstance(reason, str) else reason(i)
-            raise UserError(f"labels: {self.path}: row {i + 1} (window_id '{self.ids[i]}'): {said}{others}")
+            raise UserError(f"labels: {self.path}: row {i + 1} ({self.called} '{self.ids[i]}'): {said}{others}")
 
 
 def decoded(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -25,7 +25,7 @@ from moola_mlflow.labels.columns import (
 )
 from moola_mlflow.labels.event_labels import NONE, EventLabels, events_sha256
 from moola_mlflow.labels.joining import find_label_files, join_labels
-from moola_mlflow.labels.label_table import LabelTable, open_table, readable, write_table
+from moola_mlflow.labels.label_table import LabelTable, features_of, open_table, readable, write_table
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 
 DRAWN = ("random", "uncertain", "top", "listed")
@@ -46,7 +46,7 @@ def read_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refus
     if len(files) > 1:
         return read_event_labels(path, length, duplicates).spans()
     with readable(files[0]):
-        labels = _read(open_table(files[0]), length, grouped=False)
+        labels = labels_of_table(open_table(files[0]), length, grouped=False)
     if labels.num_events < len(labels) or len(np.unique(labels.window)) < labels.num_events:
         return labels.spans()
     if len(labels.classes) < 2:
@@ -61,33 +61,80 @@ def read_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refus
 def read_event_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refuse") -> EventLabels:
     """Read the windows that somebody looked at and the events in each, from a parquet file of either form.
 
-    The files of a folder or a glob are joined. ``duplicates`` says what becomes of a window that two files hold:
-    refuse, or newest (the one that was labelled last stays).
+    Parameters
+    ----------
+    path
+        A parquet file, or a folder or glob of such files, which are joined.
+    length
+        Bars in a window.
+    duplicates
+        What becomes of a window that two files hold: ``refuse`` (default), or ``newest``: the one labelled last stays.
 
-    Raises: UserError with the first bad row (from 1), its window_id, the value and the cure.
+    Returns
+    -------
+    EventLabels
+        Windows and events. ``counts()`` counts the events of each class, and the windows without one as ``none``.
+
+    Raises
+    ------
+    UserError
+        With the first bad row (from 1), its window_id, the value and the cure.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> from moola_mlflow import BarsConfig, labels_from_spans, read_bars, read_labels, write_labels
+    >>> bars = read_bars(BarsConfig(path="sample", sample_bars=2000))
+    >>> spans = {"start": bars.time_ns[[300, 340]], "end": bars.time_ns[[310, 346]], "label": ["surge", "pause"]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(labels_from_spans(bars, pd.DataFrame(spans)), f"{folder}/mine.parquet")
+    ...     labels = read_labels(f"{folder}/mine.parquet")
+    >>> labels.counts()
+    {'pause': 1, 'surge': 1, 'none': 0}
     """
     parts = []
     for file in find_label_files(path):
         with readable(file):
-            parts.append(_read(open_table(file, with_extra=True), length, grouped=True))
-    if len(parts) > 1:
-        return join_labels(parts, path, duplicates)
-    return replace(parts[0], sha256=events_sha256(parts[0]))
+            parts.append(labels_of_table(open_table(file, with_extra=True), length, grouped=True))
+    return join_labels(parts, path, duplicates) if len(parts) > 1 else parts[0]
 
 
 def write_labels(labels: LabelledSet | EventLabels, path: str | Path) -> None:
     """Write labelled windows as parquet, the whole file or nothing. The file says whether a rule made them, and which.
 
-    Raises: UserError if the path cannot be that of a parquet file, or if the folder cannot be written to.
+    Parameters
+    ----------
+    labels
+        Windows with their events, or a labelled set of one event each.
+    path
+        A file that ends in ``.parquet`` or ``.pq``. One that is there is replaced.
+
+    Returns
+    -------
+    None
+        Nothing.
+
+    Raises
+    ------
+    UserError
+        If the path cannot be that of a parquet file, or if the folder cannot be written to.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from moola_mlflow import BarsConfig, labels_from_spans, read_bars, write_labels
+    >>> bars = read_bars(BarsConfig(path="sample", sample_bars=2000))
+    >>> spans = pd.DataFrame({"start": bars.time_ns[[300]], "end": bars.time_ns[[310]], "label": ["surge"]})
+    >>> write_labels(labels_from_spans(bars, spans), "mine.csv")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    moola_mlflow.core.errors.UserError: out='mine.csv'; allowed: a file that ends in .parquet or .pq, ...
     """
     path = labels_target(path)
     events = EventLabels.of(labels) if isinstance(labels, LabelledSet) else labels
     window_R, event_R = events.row_window(), events.row_event()
     empty_R = event_R < 0
-    num, (_, length, _) = len(window_R), events.ohlc.shape
-    flat = events.ohlc[window_R].reshape(-1)
-    bars = pa.ListArray.from_arrays(np.arange(0, num * length * 4 + 1, 4, dtype=np.int32), flat)
-    features = pa.ListArray.from_arrays(np.arange(0, num * length + 1, length, dtype=np.int32), bars)
+    num = len(window_R)
     names = [NONE if k < 0 else events.classes[events.label[k]] for k in event_R.tolist()]
     columns: dict[str, Any] = {
         "window_id": pa.array(events.window_id[window_R].tolist(), pa.string()),
@@ -104,7 +151,7 @@ def write_labels(labels: LabelledSet | EventLabels, path: str | Path) -> None:
     if events.extra is not None:
         columns |= {name: events.extra[name] for name in events.extra.column_names}
     # Also as a column: pandas drops the metadata when it writes the file again.
-    columns |= {"weak": np.full(num, events.weak), "features": features}
+    columns |= {"weak": np.full(num, events.weak), "features": features_of(events.ohlc[window_R])}
     notes = {"weak": events.weak, "rule": events.rule, "bars_sha256": events.bars_sha256}
     write_table(pa.table(columns), notes, path)
 
@@ -136,8 +183,11 @@ class _Rows:
         return self.first[self.window]
 
 
-def _read(file: LabelTable, length: int, grouped: bool) -> EventLabels:
-    """Return the content of a file. With ``grouped``, rows n_exp_1 and n_exp_2 with equal bars are one window."""
+def labels_of_table(file: LabelTable, length: int, grouped: bool) -> EventLabels:
+    """Return the content of a table. With ``grouped``, rows n_exp_1 and n_exp_2 with equal bars are one window.
+
+    Raises: UserError with the first bad row (from 1), its window_id, the value and the cure.
+    """
     table = file.table
     ids = read_texts(table, "window_id")
     check = LabelRows(file.path, ids)
@@ -166,12 +216,13 @@ def _read(file: LabelTable, length: int, grouped: bool) -> EventLabels:
     def of_windows(values: np.ndarray | None) -> np.ndarray | None:
         return None if values is None else values[rows.first]
 
-    return EventLabels(
+    labels = EventLabels(
         np.array(_window_ids(ids, rows)), ohlc[rows.first], classes, rows.window[event], label[event], start[event],
         end[event], of_windows(start_ns), of_windows(end_ns), of_windows(instrument), of_windows(drawn), file.weak,
         path=file.path, rule=file.note("rule"), bars_sha256=file.note("bars_sha256"),
         extra=table.select(file.extra).take(pa.array(order)).replace_schema_metadata(None) if file.extra else None,
     )  # fmt: skip
+    return replace(labels, sha256=events_sha256(labels))
 
 
 def _windows(ids: list[str], ohlc: np.ndarray, check: LabelRows, grouped: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -97,6 +97,13 @@ def open_table(path: Path, with_extra: bool = False) -> LabelTable:
     return LabelTable(path, table, notes if isinstance(notes, dict) else {}, extra)
 
 
+def features_of(ohlc_RT4: np.ndarray) -> pa.ListArray:
+    """Return windows as the column ``features``: a list of bars, each a list of four prices. Shapes: [R, T, 4]."""
+    num, length, _ = ohlc_RT4.shape
+    bars = pa.ListArray.from_arrays(np.arange(0, num * length * 4 + 1, 4, dtype=np.int32), ohlc_RT4.reshape(-1))
+    return pa.ListArray.from_arrays(np.arange(0, num * length + 1, length, dtype=np.int32), bars)
+
+
 def write_table(table: pa.Table, notes: dict[str, Any], path: Path) -> None:
     """Write a table as parquet, the whole file or nothing. Raises: UserError if the folder cannot be written to."""
     table = table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from moola_mlflow.core import BarsConfig, FinetuneKeys, LabelsKeys, SampleBarsCo
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 from moola_mlflow.labels.rules import apply_rules, check_length, find_rule
 from moola_mlflow.labels.surge_rule import CLASSES, RULE
+from moola_mlflow.labels.window_names import instrument_of_rows, window_ids
 from moola_mlflow.windows import Windows, make_windows
 
 STRIDE = 21  # bars between candidate windows: a window has five phases, so a surge can lie anywhere in it
@@ -107,17 +107,8 @@ def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
         )
     windows = patterns.windows.select(pick)
     bars = windows.bars
-    # Keys can share a symbol (a continuous contract and its months). Their instruments then have the key as suffix.
-    repeated = {symbol for symbol, count in Counter(bars.symbols.values()).items() if count > 1}
-    named = {key: f"{name}.{key}" if name in repeated else name for key, name in bars.symbols.items()}
-    instrument = np.array([named[key] for key in bars.instrument[windows.starts].tolist()])
-    stamps = np.datetime_as_string(windows.start_ns.view("datetime64[ns]"), unit="s")
-    window_id = np.array(
-        [
-            f"{name}-{stamp.replace('-', '').replace(':', '')}Z"
-            for name, stamp in zip(instrument, stamps.tolist(), strict=True)
-        ]
-    )
+    instrument = instrument_of_rows(bars, windows.starts)
+    window_id = np.array(window_ids(instrument, windows.start_ns))
     labels = LabelledSet(
         window_id, windows.gather(np.arange(len(pick))), label, classes, patterns.start[pick], patterns.end[pick],
         windows.start_ns, windows.end_ns, instrument, weak=True, rule=patterns.rule, bars_sha256=bars.sha256,

@@ -9,7 +9,12 @@ from moola_mlflow.core import lazy_face
 if TYPE_CHECKING:
     from moola_mlflow.tracking.artifact_places import no_local_artifacts
     from moola_mlflow.tracking.delivery import JOURNAL_FILE, MAX_NOTE, SENT_FILE, Sent, count_unsent, send_missing
-    from moola_mlflow.tracking.label_inputs import local_labels, read_input_events, read_input_labels
+    from moola_mlflow.tracking.label_inputs import (
+        local_labels,
+        read_input_events,
+        read_input_labels,
+        read_shown_labels,
+    )
     from moola_mlflow.tracking.names import Artifacts, Metrics, Tags, VersionTags
     from moola_mlflow.tracking.recovery.doctor import examine_store
     from moola_mlflow.tracking.recovery.heartbeat import BEAT_S, SILENT_S, host_name, is_coordinated, is_dead, read_beat
@@ -57,7 +62,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     {
         "artifact_places": ("no_local_artifacts",),
         "delivery": ("JOURNAL_FILE", "MAX_NOTE", "SENT_FILE", "Sent", "count_unsent", "send_missing"),
-        "label_inputs": ("local_labels", "read_input_events", "read_input_labels"),
+        "label_inputs": ("local_labels", "read_input_events", "read_input_labels", "read_shown_labels"),
         "names": ("Artifacts", "Metrics", "Tags", "VersionTags"),
         "recovery.doctor": ("examine_store",),
         "recovery.heartbeat": ("BEAT_S", "SILENT_S", "host_name", "is_coordinated", "is_dead", "read_beat"),

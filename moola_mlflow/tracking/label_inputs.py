@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,9 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from moola_mlflow.bars import Bars
 from moola_mlflow.core import FinetuneKeys, LabelsConfig, LabelsKeys, UserError, printable
-from moola_mlflow.labels import EventLabels, LabelledSet, read_event_labels, read_labels, sample_labels
+from moola_mlflow.labels import EventLabels, LabelledSet, read_any_labels, read_event_labels, read_labels, sample_labels
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import shown_uri
 
@@ -35,6 +36,15 @@ def read_input_events(config: FinetuneKeys | LabelsKeys) -> EventLabels:
         return EventLabels.of(sample_labels(config, options.n, options.seed))
     with local_labels(options) as path:
         return replace(read_event_labels(path, config.windows.length, options.duplicates), path=options.path)
+
+
+def read_shown_labels(config: LabelsKeys, load_bars: Callable[[], Bars]) -> EventLabels:
+    """Return the labels of any form that ``labels.path`` names. Bars are read only where a form points into them."""
+    options = config.labels
+    if options.path == "sample":
+        return read_input_events(config)
+    with local_labels(options) as path:
+        return replace(read_any_labels(path, config, load_bars), path=options.path)
 
 
 @contextmanager

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from rich.table import Table
 
+from moola_mlflow.bars import Bars
+from moola_mlflow.cli import steps
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import Interrupts, LabelsKeys, UserError
-from moola_mlflow.labels import EventLabels, labels_target, write_labels
+from moola_mlflow.labels import WRITTEN, write_any_labels
 from moola_mlflow.reports import CLASS_HEADERS, LabelsReport, output_folder
-from moola_mlflow.tracking import Artifacts, Run, Tags, read_input_events, run_name
+from moola_mlflow.tracking import Artifacts, Run, Tags, read_shown_labels, run_name
 
 PAGE = Artifacts.LABELS_PAGE
-FORMS = (".parquet", ".pq")
 
 
 def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
@@ -23,7 +25,12 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
         active.config(config)
         active.params({"out": out or "none"})
         target = _target(out, overwrite)
-        labels = read_input_events(config)
+
+        @cache
+        def load_bars() -> Bars:
+            return steps.load_bars(active, config.bars, config.windows.length, "labels")
+
+        labels = read_shown_labels(config, load_bars)
         active.labels(labels, "labels")
         report = LabelsReport(labels, config.labels.charts)
         active.metrics(report.metrics())
@@ -31,12 +38,12 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
         active.table(report.rows(), Artifacts.LABELS_TABLE)
         page, places = report.html(), [active.folder / PAGE]
         if target is not None:
-            places.append(target.with_suffix(".html") if target.suffix in FORMS else target / PAGE)
+            places.append(target.with_suffix(".html") if target.suffix in WRITTEN else target / PAGE)
         for place in places:
             _write(page, place)
         active.artifact(active.folder / PAGE)
-        if target is not None and target.suffix in FORMS:
-            _convert(labels, target)
+        if target is not None and target.suffix in WRITTEN:
+            write_any_labels(labels, target, load_bars)
             active.artifact(target)
         active.note(report.note())
         _print(report, [*([str(target)] if target is not None else []), str(places[-1])])
@@ -47,17 +54,13 @@ def _target(out: str, overwrite: str) -> Path | None:
     if not out:
         return None
     path = Path(out).expanduser()
-    if path.suffix not in FORMS:
+    if path.suffix not in WRITTEN:
         if path.suffix:
-            raise UserError(f"out='{out}'; allowed: a file that ends in {', '.join(FORMS)}, or a folder")
+            raise UserError(f"out='{out}'; allowed: a file that ends in {', '.join(WRITTEN)}, or a folder")
         return output_folder(str(path))
     if path.exists() and overwrite.lower() != "true":
         raise UserError(f"out='{out}' exists, and labels may be hand-made; give another name, or overwrite=true")
-    return labels_target(path)
-
-
-def _convert(labels: EventLabels, target: Path) -> None:
-    write_labels(labels, target)
+    return path
 
 
 def _write(page: str, path: Path) -> None:

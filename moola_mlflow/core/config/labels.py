@@ -36,7 +36,11 @@ class LabelsConfig(WeakLabelsConfig):
 
 
 class ShownLabelsConfig(LabelsConfig):
-    """Labelled windows that a person looks at: which of them get a chart."""
+    """Labelled windows of any form: how they are read, and which of them get a chart."""
+
+    rest: Literal["unknown", "none"] = "unknown"
+    """What bars outside all spans of a CSV or of Label Studio mean: unknown: no window is cut there; none: somebody
+    looked at all of them, so windows without an event are cut there."""
 
     charts: int = Field(400, ge=0, le=900)
     """Windows that get a chart on the page, spread over classes and rejects; a chart needs about 6 kB."""

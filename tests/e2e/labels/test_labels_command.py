@@ -48,6 +48,22 @@ def test_labels_are_written_again_with_a_page_beside_them(store: Store) -> None:
     assert command(store, "labels", labels=f"runs:/{run.info.run_id}").code == 0
 
 
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_labels_change_their_form_and_back(store: Store, form: str) -> None:
+    keys = {"bars__sample_bars": "12000"}
+    assert command(store, "label", n="20", **keys, out="weak.parquet").code == 0
+    assert command(store, "labels", labels="weak.parquet", out=f"weak.{form}").code == 0
+    seed = {"bars__sample_seed": "1001"}  # of sample labels
+    done = command(store, "labels", labels=f"weak.{form}", out="back.parquet", **keys, **seed)
+    assert done.code == 0, done.err
+    back, labels = (read_event_labels(store.folder / name) for name in ("back.parquet", "weak.parquet"))
+    assert back.sha256 == labels.sha256
+    assert back.weak
+    run = store.runs()[0]
+    inputs = {one.dataset.name for one in run.inputs.dataset_inputs}
+    assert len(inputs) == (2 if form == "csv" else 1)
+
+
 def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(store: Store) -> None:
     before = (store.folder / "mine.parquet").read_bytes()
     done = command(store, "labels", labels="mine.parquet", out="mine.parquet")

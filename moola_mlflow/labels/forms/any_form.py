@@ -1,0 +1,109 @@
+"""Read labels of any known form, and write them in the form that a file's name asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from moola_mlflow.bars import Bars
+from moola_mlflow.core import LabelsKeys, UserError
+from moola_mlflow.labels.event_labels import EventLabels
+from moola_mlflow.labels.forms.label_studio import inline_table, is_export, read_tasks, regions_in, span_frame, tasks_of
+from moola_mlflow.labels.forms.time_table import read_time_table, time_table
+from moola_mlflow.labels.label_files import labels_of_table, read_event_labels, write_labels
+from moola_mlflow.labels.timed_spans import CutOptions, TimedSpans, labels_of_spans
+
+LoadBars = Callable[[], Bars]
+WRITTEN = (".parquet", ".pq", ".json", ".csv")
+"""Ends of the files that labels are written to."""
+
+
+def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
+    """Return the labels that a path names: parquet, CSV of times, or an export of Label Studio.
+
+    Bars are read only where a form points into them.
+
+    Raises: UserError by row, task or window, with the value and the cure.
+    """
+    target = Path(path).expanduser()
+    suffix = target.suffix.lower()
+    if suffix == ".json" and target.is_file():
+        return _of_json(target, config, load_bars)
+    if suffix in (".csv", ".tsv") and target.is_file():
+        return _of_csv(target, config, load_bars)
+    return read_event_labels(path, config.windows.length, config.labels.duplicates)
+
+
+def write_any_labels(labels: EventLabels, path: Path, load_bars: LoadBars) -> None:
+    """Write labels as parquet, as tasks of Label Studio (.json) or as a CSV of times, the whole file or nothing.
+
+    Raises: UserError if the file cannot be written, or if a CSV would need times that are not known.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        text = json.dumps(tasks_of(labels), ensure_ascii=False, indent=1) + "\n"
+    elif suffix == ".csv":
+        text = time_table(labels, load_bars).to_csv(index=False, lineterminator="\n")
+    else:
+        write_labels(labels, path)
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    except OSError as e:
+        raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
+
+
+def _of_json(path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as e:
+        raise UserError(f"labels: '{path}' cannot be read as JSON: {e}; export it again") from None
+    if not is_export(content):
+        raise UserError(
+            f"labels: '{path}' is no export of Label Studio (a list of tasks); docs/reference/labels.md shows the forms"
+        )
+    return _of_tasks(content, path, config, load_bars)
+
+
+def _of_csv(path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
+    frame = read_time_table(path)
+    rows: list[dict[Any, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    if "annotation_id" in frame.columns or any(regions_in(row) for row in rows):
+        return _of_tasks(rows, path, config, load_bars)
+    spans = TimedSpans.of(frame, str(path), config.bars.timezone)
+    return labels_of_spans(load_bars(), spans, _options(config), path)
+
+
+def _of_tasks(content: Any, path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
+    tasks, said = read_tasks(content, str(path))
+    if not tasks:
+        raise UserError(f"labels: '{path}' holds no annotated task; label some, and export it again")
+    try:
+        table = inline_table(tasks, path, config.windows.length)
+    except (pa.ArrowException, ValueError, TypeError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(f"labels: '{path}' holds tasks whose bars cannot be read: {e}; export it again") from None
+    if table is not None:
+        labels = labels_of_table(table, config.windows.length, grouped=False)
+        return replace(labels, warnings=(*labels.warnings, *said))
+    bars = load_bars()
+    frame, more = span_frame(tasks, bars.time_ns)
+    if not len(frame):
+        raise UserError(f"labels: '{path}' holds no region; label some time ranges, and export it again")
+    spans = TimedSpans.of(frame, str(path), config.bars.timezone)
+    labels = labels_of_spans(bars, spans, _options(config), path)
+    return replace(labels, warnings=(*labels.warnings, *said, *more))
+
+
+def _options(config: LabelsKeys) -> CutOptions:
+    return CutOptions(config.windows.length, config.bars.max_gap_minutes, config.labels.rest, config.labels.seed)
