@@ -17,11 +17,11 @@ MIN_SHARE = {2: 30, 3: 27, 5: 27}
 PAUSE_BARS = 61
 PHASE_SECONDS, MIN_PHASE = 21, 0.8
 """Stamps of one-minute bars lie within some seconds of one second of the minute; bars by volume lie anywhere."""
-RESAMPLE = "or make one-minute bars of them with --bars.resample 1min"
+RESAMPLE = ", or make one-minute bars of them with --bars.resample 1min"
 
 
-def check_cadence(time_ns: np.ndarray, codes: np.ndarray, minutes: int, where: str) -> None:
-    """Refuse bars that are not of ``minutes`` minutes: by the share of steps, and in each stretch of time.
+def check_cadence(time_ns: np.ndarray, codes: np.ndarray, where: str) -> None:
+    """Refuse bars that are not of one minute: by the share of steps, and in each stretch of time.
 
     Shapes: time_ns, codes int64 [N], ordered by instrument and then by time.
     Raises: UserError that says what the steps are, and where.
@@ -32,37 +32,33 @@ def check_cadence(time_ns: np.ndarray, codes: np.ndarray, minutes: int, where: s
         inside &= codes[1:] == codes[:-1]
     rows = np.flatnonzero(inside) if not inside.all() else None
     step = step if rows is None else step[rows]
-    bar_ns = minutes * MINUTE_NS
     if len(step) < MIN_STEPS:
         return
-    _check_usual(step, bar_ns, minutes, where)
-    _check_phase(time_ns, minutes, where)
-    _check_stretches(time_ns, step, rows, minutes, where)
+    _check_usual(step, where)
+    _check_phase(time_ns, where)
+    _check_stretches(time_ns, step, rows, where)
 
 
-def _refusal(where: str, minutes: int, found: str, cure: str = "") -> UserError:
-    length = "one-minute bars" if minutes == 1 else f"bars of {minutes} minutes"
-    give = "give bars of one minute" if minutes == 1 else f"give bars of {minutes} minutes, or correct bars.minutes"
-    return UserError(f"{where}: these are not {length} ({found}); {give}{cure}")
+def _refusal(where: str, found: str, cure: str = "") -> UserError:
+    return UserError(f"{where}: these are not one-minute bars ({found}); give bars of one minute{cure}")
 
 
-def _check_usual(step: np.ndarray, bar_ns: int, minutes: int, where: str) -> None:
-    usual = float(np.median(step))
-    if usual < bar_ns - 5 * SECOND_NS:
-        cure = f", {RESAMPLE.replace('1min', f'{minutes}min')}"
-        raise _refusal(where, minutes, f"the usual step is {usual / SECOND_NS:g} s", cure)
-    if usual == bar_ns:
+def _check_usual(step: np.ndarray, where: str) -> None:
+    if 2 * np.count_nonzero(step == MINUTE_NS) > len(step):
         return
+    usual = float(np.median(step))
+    if usual < MINUTE_NS - 5 * SECOND_NS:
+        raise _refusal(where, f"the usual step is {usual / SECOND_NS:g} s", RESAMPLE)
     # Minutes without a trade have no row, so long steps are normal. Steps that are nearly all multiples of more than
     # a bar are not. The usual step of the finer half tells the length.
     grid = int(np.gcd.reduce(np.sort(step)[len(step) // 20 : len(step) - len(step) // 20]))
     whole = float((step % max(grid, 1) == 0).mean())
-    if grid > bar_ns and whole >= 0.95:
+    if grid > MINUTE_NS and whole >= 0.95:
         found, verb = ("every step", "is") if whole == 1 else (f"{whole:.1%} of the steps", "are")
-        raise _refusal(where, minutes, f"{found} {verb} a multiple of {grid / SECOND_NS:g} s")
+        raise _refusal(where, f"{found} {verb} a multiple of {grid / SECOND_NS:g} s")
 
 
-def _check_phase(time_ns: np.ndarray, minutes: int, where: str) -> None:
+def _check_phase(time_ns: np.ndarray, where: str) -> None:
     """Refuse times that lie at any second of the minute."""
     if not ((time_ns - time_ns[0]) % MINUTE_NS).any():
         return
@@ -70,12 +66,12 @@ def _check_phase(time_ns: np.ndarray, minutes: int, where: str) -> None:
     around = np.convolve(np.concatenate([counts, counts[: PHASE_SECONDS - 1]]), np.ones(PHASE_SECONDS, int), "valid")
     if around.max() < MIN_PHASE * len(time_ns):
         found = "their times lie at any second of the minute, like those of ticks or of bars by volume"
-        raise _refusal(where, minutes, found, f", {RESAMPLE.replace('1min', f'{minutes}min')}")
+        raise _refusal(where, found, RESAMPLE)
 
 
-def _check_stretches(time_ns: np.ndarray, step: np.ndarray, rows: np.ndarray | None, minutes: int, where: str) -> None:
+def _check_stretches(time_ns: np.ndarray, step: np.ndarray, rows: np.ndarray | None, where: str) -> None:
     """Refuse a stretch of 30 steps that are nearly all multiples of 2, 3 or 5 bars."""
-    bars = (step + minutes * MINUTE_NS // 2) // (minutes * MINUTE_NS)
+    bars = (step + MINUTE_NS // 2) // MINUTE_NS
     ones = (bars == 1)[: len(bars) // BLOCK * BLOCK].reshape(-1, BLOCK).sum(1)
     if (ones > MIN_STEPS - min(MIN_SHARE.values())).all():
         return
@@ -89,7 +85,7 @@ def _check_stretches(time_ns: np.ndarray, step: np.ndarray, rows: np.ndarray | N
         if len(hits):
             begin, end = counted[hits[0]], counted[hits[0] + MIN_STEPS - 1]
             first, last = (int(k if rows is None else rows[k]) for k in (begin, end))
-            length = int(np.median(inner[hits[0] : hits[0] + MIN_STEPS])) * minutes
+            length = int(np.median(inner[hits[0] : hits[0] + MIN_STEPS]))
             at, until = (pd.Timestamp(int(time_ns[k]), tz="UTC") for k in (first, last + 1))
             found = f"from {at:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC the bars are {length} minutes apart"
-            raise _refusal(where, minutes, found)
+            raise _refusal(where, found)

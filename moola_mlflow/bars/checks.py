@@ -70,7 +70,7 @@ def check_rows(raw: RawBars, config: BarsConfig) -> CheckedRows:
     fault = _cell_faults(raw)
     notes = _round_to_range(raw, fault)
     codes = raw.instrument_codes()
-    _order_faults(raw.time_ns, codes, fault, drop)
+    _order_faults(raw.time_ns, codes, fault, drop, repeats=config.resample is not None)
     rows = _by_instrument(np.flatnonzero(fault == RowFault.NONE), codes)
     rows = _value_faults(raw, rows, codes, fault)
     sound = np.flatnonzero(fault == RowFault.NONE)
@@ -85,7 +85,9 @@ def check_rows(raw: RawBars, config: BarsConfig) -> CheckedRows:
         _refuse(raw, fault, counts, config.timezone)
     whole = len(rows) == len(raw)
     time_ns, codes = (raw.time_ns, codes) if whole and not codes.any() else (raw.time_ns[rows], codes[rows])
-    check_cadence(time_ns, codes, 1, str(raw.path))
+    if config.resample is not None:
+        return CheckedRows(sound, counts, tuple(notes))
+    check_cadence(time_ns, codes, str(raw.path))
     prices, volume = (raw.prices, raw.volume) if whole and not codes.any() else (raw.prices[:, rows], raw.volume[rows])
     if found := find_filled(prices, volume, codes):
         first, last = (rows[k] for k in found.longest)
@@ -172,13 +174,13 @@ def _by_instrument(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return rows[np.argsort(codes[rows], kind="stable")] if codes.max(initial=0) > 0 else rows
 
 
-def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, drop: bool) -> None:
-    """Mark each row that is not later than the row before it of the same instrument."""
+def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, drop: bool, repeats: bool) -> None:
+    """Mark each row that is not later than the row before it of the same instrument. Ticks may repeat a time."""
     rows = _by_instrument(np.flatnonzero(fault == RowFault.NONE), codes)
     t, g = time_ns[rows], codes[rows]
     same = g[1:] == g[:-1]
     step = np.diff(t)
-    wrong = np.flatnonzero(same & (step <= 0))
+    wrong = np.flatnonzero(same & (step < 0 if repeats else step <= 0))
     if not len(wrong):
         return
     if not drop:
@@ -196,7 +198,8 @@ def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, dro
     latest = np.maximum.accumulate(np.where(ahead, -1, rank))
     before = np.concatenate([[-1], latest[:-1]])
     fault[rows[ahead | (rank < before)]] = RowFault.BACKWARD_TIME
-    fault[rows[~ahead & (rank == before)]] = RowFault.REPEATED_TIME
+    if not repeats:
+        fault[rows[~ahead & (rank == before)]] = RowFault.REPEATED_TIME
 
 
 def _refuse(raw: RawBars, fault: np.ndarray, counts: dict[str, int], zone: str) -> None:

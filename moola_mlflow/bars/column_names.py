@@ -34,6 +34,8 @@ ALIASES = {
     "rtype": ("rtype",),
     "publisher_id": ("publisherid",),
 }
+TICK_PRICES = ("price", "last", "tradeprice", "px", "close")
+TICK_SIZES = ("volume", "size", "qty", "quantity", "vol", "lastsize", "lastvolume", "amount", "v", "q", "s")
 UP_AND_DOWN = (("up", "down"), ("upvolume", "downvolume"), ("upvol", "downvol"), ("upticks", "downticks"))
 MONEY = ("usd", "usdt", "usdc", "busd", "eur", "gbp", "jpy", "quote")
 DATE_ONLY = re.compile(
@@ -58,10 +60,12 @@ def find_columns(
     where: str,
     sample: Callable[[str], Sequence[str]] | None = None,
     given: Mapping[str, str] | None = None,
+    ticks: bool = False,
 ) -> Roles:
     """Return the columns that hold time, prices, volume and instrument. The time may be in two, date and time.
 
-    ``sample`` returns some cells of a column as text. ``given`` names columns by hand, ``bars.columns``.
+    ``sample`` returns some cells of a column as text. ``given`` names columns by hand, ``bars.columns``. With
+    ``ticks``, one price may stand for all four.
 
     Raises: UserError with the missing columns and the columns that were found.
     """
@@ -71,6 +75,10 @@ def find_columns(
     found = {role: next((by_clean[a] for a in options if a in by_clean), []) for role, options in ALIASES.items()}
     found["volume"] = found["volume"] or _other_volume(by_clean)
     found["time"] = _time(by_clean, sample)
+    if ticks and not any(found[role] for role in PRICES[:3]):
+        one = next((by_clean[name] for name in TICK_PRICES if name in by_clean), [])
+        found |= dict.fromkeys(PRICES, one)
+        found["volume"] = next((by_clean[name] for name in TICK_SIZES if name in by_clean), [])
     found |= _by_hand(names, where, given or {})
     shown = ", ".join(map(repr, names))[:300]
     if not found["time"]:
@@ -79,6 +87,11 @@ def find_columns(
         raise UserError(f"{where}: no time column; looked for {SHOWN_TIMES} in any letter case; found: {shown}{cure}")
     if missing := [role for role in PRICES if not found[role]]:
         hint = nearest_name(missing[0], by_clean)
+        if not ticks and len(missing) == len(PRICES) and any(name in by_clean for name in TICK_PRICES):
+            raise UserError(
+                f"{where}: no column {', '.join(missing)}. Found: {shown}. If these are ticks, make bars of them: "
+                "--bars.resample 1min"
+            )
         raise UserError(
             f"{where}: no column {', '.join(missing)}{hint} Found: {shown}. Rename the columns in the file, or name "
             f'them: --bars.columns "{{{missing[0]}: NAME}}"'

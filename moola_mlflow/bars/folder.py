@@ -21,6 +21,7 @@ def read_together(paths: list[Path], config: BarsConfig) -> Iterator[RawBars]:
 
     Raises: UserError if two files need different orders, or if some files have offsets and others do not.
     """
+    late_ns = MINUTE_NS if config.resample is None else 1  # a tick on the minute belongs to the bar that it ends
     decided: tuple[Path, str] | None = None
     first: tuple[Path, bool] | None = None
     named: RawBars | None = None
@@ -51,7 +52,7 @@ def read_together(paths: list[Path], config: BarsConfig) -> Iterator[RawBars]:
                 "may lie hours apart; set --bars.timezone to the clock of the times without an offset, or read "
                 "the files apart"
             )
-        yield replace(raw, time_ns=raw.time_ns - MINUTE_NS) if config.stamp == "end" else raw
+        yield replace(raw, time_ns=raw.time_ns - late_ns) if config.stamp == "end" else raw
 
 
 def _order_of_others(paths: list[Path], asked: Path, config: BarsConfig) -> tuple[Path, str] | None:

@@ -21,9 +21,10 @@ from moola_mlflow.bars.column_names import ALIASES, PRICES, UTC_NAMES, Roles, cl
 from moola_mlflow.bars.dbn import read_dbn
 from moola_mlflow.bars.epochs import ReadTimes
 from moola_mlflow.bars.number_text import numbers_of
-from moola_mlflow.bars.paths import DBN, KNOWN, PARQUET, TEXT, is_any
+from moola_mlflow.bars.paths import ARROW, DBN, EXCEL, KNOWN, PARQUET, TEXT, instrument_of, is_any
 from moola_mlflow.bars.raw import RawBars
 from moola_mlflow.bars.size_limits import check_dictionaries, check_parquet
+from moola_mlflow.bars.tables import read_arrow, read_excel
 from moola_mlflow.bars.text_file import read_text_file
 from moola_mlflow.bars.times import localise, read_times
 from moola_mlflow.core import BarsConfig, UserError
@@ -59,18 +60,19 @@ def read_file(path: Path, config: BarsConfig) -> RawBars:
     Raises: UserError if the form is unknown, if the file is damaged or empty, or if it lacks a column. AmbiguousDates
     if its dates read both ways.
     """
-    if not is_any(path, (*PARQUET, *TEXT, *DBN)):
+    if not is_any(path, (*PARQUET, *TEXT, *DBN, *ARROW, *EXCEL)):
         raise UserError(f"{path}: unknown suffix '{path.suffix}'; {KNOWN}")
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
-        return _normalise(_read(path, config), config)
+        return _normalise(_with_name(_read(path, config), config.instrument_from), config)
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: is not UTF-8 text (byte {e.object[e.start]:#04x}); save it as UTF-8 CSV") from None
     except PermissionError:
         raise UserError(f"{path}: may not be read; give yourself permission, for example chmod u+r") from None
     except DAMAGES as e:
-        kind = "parquet" if is_any(path, PARQUET) else "DBN" if is_any(path, DBN) else "text with columns"
+        kinds = {"parquet": PARQUET, "DBN": DBN, "Arrow": ARROW, "a workbook": EXCEL}
+        kind = next((name for name, suffixes in kinds.items() if is_any(path, suffixes)), "text with columns")
         first = " ".join(str(e).split())[:300]
         raise UserError(f"{path}: cannot be read as {kind} ({first}); the file is damaged, export it again") from None
 
@@ -94,7 +96,9 @@ def _read(path: Path, config: BarsConfig) -> _Source:
         return _Source(path, table, find_columns(table.column_names, str(path)))
     if is_any(path, PARQUET):
         return _read_parquet(path, config)
-    text = read_text_file(path, config.columns)
+    if is_any(path, (*ARROW, *EXCEL)):
+        return _from_columns(path, read_arrow(path) if is_any(path, ARROW) else read_excel(path), config)
+    text = read_text_file(path, config.columns, config.resample is not None)
     return _Source(
         path, text.table, text.columns, text.shown, text.head_lines, text.ragged, text.notes, text.decimal_comma
     )
@@ -110,11 +114,10 @@ def _read_parquet(path: Path, config: BarsConfig) -> _Source:
         check_parquet(path)
         return [str(cell) for cell in pq.read_table(path, columns=[name])[name].slice(0, 20).to_pylist()]
 
-    columns = find_columns(schema.names, str(path), sample, config.columns)
+    columns = find_columns(schema.names, str(path), sample, config.columns, config.resample is not None)
     used = list(dict.fromkeys(name for names in columns.values() for name in names))
     for name in used:
-        if pa.types.is_nested(kind := schema.field(name).type):
-            raise UserError(f"{path}: column '{name}' holds {kind}; a bar has one number, text or time there")
+        _check_flat(path, name, schema.field(name).type)
     check_parquet(path)
     # Every row repeats its symbol: a dictionary is read many times faster than text.
     with pq.ParquetFile(path, read_dictionary=columns.get("symbol")) as file:
@@ -122,6 +125,39 @@ def _read_parquet(path: Path, config: BarsConfig) -> _Source:
     check_dictionaries(table)
     shown = {role: "+".join(map(repr, names)) for role, names in columns.items()}
     return _Source(path, *_with_partition(path, table, columns), shown)
+
+
+def _from_columns(path: Path, table: pa.Table, config: BarsConfig) -> _Source:
+    """Return the columns that have a role of a table that was read whole."""
+
+    def sample(name: str) -> list[str]:
+        return [str(cell) for cell in table[name].slice(0, 20).to_pylist()]
+
+    columns = find_columns(table.column_names, str(path), sample, config.columns, config.resample is not None)
+    used = list(dict.fromkeys(name for names in columns.values() for name in names))
+    for name in used:
+        _check_flat(path, name, table.schema.field(name).type)
+    shown = {role: "+".join(map(repr, names)) for role, names in columns.items()}
+    return _Source(path, *_with_partition(path, table.select(used), columns), shown)
+
+
+def _check_flat(path: Path, name: str, kind: pa.DataType) -> None:
+    if pa.types.is_nested(kind):
+        raise UserError(f"{path}: column '{name}' holds {kind}; a bar has one number, text or time there")
+
+
+def _with_name(source: _Source, place: str) -> _Source:
+    """Take the instrument from the name of the file or of its folder, if the user asks for that."""
+    if place == "column":
+        return source
+    name = instrument_of(source.path) if place == "file" else source.path.resolve().parent.name
+    codes = pa.array(np.zeros(source.table.num_rows, np.int32))
+    column = pa.DictionaryArray.from_arrays(codes, pa.array([name]))
+    columns = {role: names for role, names in source.columns.items() if role not in ("symbol", "instrument_id")}
+    added = f"{place} name"
+    table = source.table.append_column(added, column)
+    shown = {role: text for role, text in source.shown.items() if role in columns}
+    return replace(source, table=table, columns={**columns, "symbol": [added]}, shown={**shown, "symbol": repr(name)})
 
 
 def _with_partition(path: Path, table: pa.Table, columns: Roles) -> tuple[pa.Table, Roles]:
@@ -147,7 +183,8 @@ def _normalise(source: _Source, config: BarsConfig) -> RawBars:
         times = times._replace(ns=times.ns[::-1].copy(), bad=times.bad[::-1].copy())
     unused = ("time", "symbol", "publisher_id")
     one = {role: _decoded(table[names[0]]) for role, names in columns.items() if role not in unused}
-    _check_one_minute(one.get("rtype"), path)
+    if config.resample is None:
+        _check_one_minute(one.get("rtype"), path)
     ids, symbols, names, nameless = _instruments(path, table, columns, one)
 
     prices = np.empty((4, table.num_rows))

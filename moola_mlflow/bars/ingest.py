@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars.checks import REPAIR, RowFault, check_rows, drops_bad_rows
+from moola_mlflow.bars.checks import REPAIR, RowFault, drops_bad_rows
 from moola_mlflow.bars.column_names import PRICES
 from moola_mlflow.bars.columns import BLOCK_ROWS, release_pages
 from moola_mlflow.bars.folder import read_together
@@ -20,6 +20,7 @@ from moola_mlflow.bars.formats import file_sha256
 from moola_mlflow.bars.instruments import InstrumentRows, check_naming, merge
 from moola_mlflow.bars.paths import find_files
 from moola_mlflow.bars.raw import RawBars
+from moola_mlflow.bars.resampling import check_file
 from moola_mlflow.bars.store import StoreWriter
 from moola_mlflow.bars.store_files import Spool
 from moola_mlflow.bars.times import check_zone
@@ -62,14 +63,15 @@ def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> tup
             path = raw.path
             first = first or dataclasses.replace(raw, table=raw.table.slice(0, 0))  # keep its columns, not its rows
             check_naming([first, raw])
-            checked = check_rows(raw, config)
+            num_rows = len(raw) + len(raw.ragged)
+            raw, checked = check_file(raw, config)
             dropped.update(checked.dropped)
             notes += [*raw.notes, *checked.notes]
             read.append(understood(raw, checked.rows))
             merged, _ = merge([raw], [checked.rows], drop)
             stretches += _stretches(merged, file, spool.num_rows)
             spool.append(_columns(merged))
-            sources.append({"path": str(path), "sha256": file_sha256(path), "rows": len(raw) + len(raw.ragged)})
+            sources.append({"path": str(path), "sha256": file_sha256(path), "rows": num_rows})
         order = sorted(stretches, key=lambda s: (s.key, s.first_ns, s.file))
         if not drop:
             _refuse_overlap(order, paths)

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
+from moola_mlflow.bars.remote import REMOTE, fetch
 from moola_mlflow.core import UserError, nearest_name
 
 PARQUET = (".parquet", ".pq")
@@ -13,7 +14,10 @@ PACKED = ("", ".gz", ".zst", ".bz2", ".xz", ".zip")
 CSV = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in PACKED)
 TEXT = (*CSV, *(f".txt{packed}" for packed in PACKED), ".zip")
 DBN = (".dbn", ".dbn.zst")
-KNOWN = f"known: {', '.join((*PARQUET, *TEXT, *DBN))}"
+ARROW = (".feather", ".arrow", ".ipc")
+EXCEL = (".xlsx", ".xlsm")
+NAMED = ", ".join((*PARQUET, *ARROW, ".csv", ".tsv", ".txt", *EXCEL, *DBN))
+KNOWN = f"known: {NAMED}; text also as .gz, .zst, .bz2, .xz, .zip"
 
 
 def find_files(path: str) -> list[Path]:
@@ -21,6 +25,8 @@ def find_files(path: str) -> list[Path]:
 
     Raises: UserError with the nearest name if there is none.
     """
+    if REMOTE.match(path):
+        return fetch(path)
     try:
         return _found(Path(path).expanduser(), path)
     except (OSError, RuntimeError) as e:  # no permission, a name too long, no home folder
@@ -47,9 +53,20 @@ def _found(target: Path, path: str) -> list[Path]:
 
 
 def _bars_files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if is_any(p, (*PARQUET, *CSV, *DBN)) and p.name[0] != "." and p.is_file())
+    return sorted(p for p in paths if is_any(p, (*PARQUET, *ARROW, *CSV, *DBN)) and p.name[0] != "." and p.is_file())
 
 
 def is_any(path: Path, suffixes: tuple[str, ...]) -> bool:
     """Return whether a file's name ends in one of the suffixes, in any letter case."""
     return path.name.lower().endswith(suffixes)
+
+
+def instrument_of(path: Path) -> str:
+    """Return the name of a file without its suffixes: ES for ES.csv.gz, and ES.c.0 for ES.c.0.parquet.
+
+    >>> instrument_of(Path("months/ES.c.0.csv.gz"))
+    'ES.c.0'
+    """
+    known = sorted((*PARQUET, *ARROW, *TEXT, *DBN, *EXCEL), key=len, reverse=True)
+    suffix = next((suffix for suffix in known if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]

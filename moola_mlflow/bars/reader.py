@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moola_mlflow.bars.checks import check_rows, drops_bad_rows
+from moola_mlflow.bars.checks import drops_bad_rows
 from moola_mlflow.bars.column_names import PRICES
 from moola_mlflow.bars.columns import COLUMNS, content_sha256
 from moola_mlflow.bars.folder import read_together
 from moola_mlflow.bars.formats import file_sha256, from_frame
 from moola_mlflow.bars.instruments import InstrumentRows, choose, merge
 from moola_mlflow.bars.paths import find_files
+from moola_mlflow.bars.resampling import check_file
 from moola_mlflow.bars.store import StoreWriter, find_segments, is_store, open_store
 from moola_mlflow.bars.times import check_zone
 from moola_mlflow.bars.understood import MOST_NOTES, shortened, understood
@@ -155,11 +156,14 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
     else:
         raws = list(read_together(find_files(config.path), config))
     dropped: Counter[str] = Counter()
-    checked = [check_rows(raw, config) for raw in raws]
-    for one in checked:
-        dropped.update(one.dropped)
-    sound = [one.rows for one in checked]
-    merged, repeated = merge(raws, sound, drops_bad_rows(config))
+    made, sound, said = [], [], []
+    for raw in raws:
+        bars_of_file, checked = check_file(raw, config)
+        made.append(bars_of_file)
+        sound.append(checked.rows)
+        dropped.update(checked.dropped)
+        said += [*bars_of_file.notes, *checked.notes]
+    merged, repeated = merge(made, sound, drops_bad_rows(config))
     dropped.update(repeated)
     instrument = config.instrument or ("front" if is_sample else _earlier_choice(config.path))
     chosen = choose(merged, instrument, config.path)
@@ -170,8 +174,7 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
     )
     if is_sample:
         return replace(bars, files=files)
-    said = [note for raw, one in zip(raws, checked, strict=True) for note in (*raw.notes, *one.notes)]
-    read = [understood(raw, rows) for raw, rows in zip(raws, sound, strict=True)]
+    read = [understood(raw, rows) for raw, rows in zip(made, sound, strict=True)]
     return replace(bars, files=files, notes=shortened(said, MOST_NOTES), understood=shortened(read))
 
 

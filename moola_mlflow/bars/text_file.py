@@ -29,8 +29,9 @@ class TextTable:
     notes: list[str] = field(default_factory=list)
 
 
-def read_text_file(path: Path, given: Mapping[str, str]) -> TextTable:
-    """Return the columns of a text file that have a role. ``given`` names columns by hand, ``bars.columns``.
+def read_text_file(path: Path, given: Mapping[str, str], ticks: bool = False) -> TextTable:
+    """Return the columns of a text file that have a role. ``given`` names columns by hand, ``bars.columns``. With
+    ``ticks``, one price may stand for all four.
 
     Raises: UserError if it is no table, or lacks a column; pyarrow's own errors for damaged text.
     """
@@ -41,7 +42,7 @@ def read_text_file(path: Path, given: Mapping[str, str]) -> TextTable:
     head = read_head(start, path)
     shown: dict[str, str] = {}
     if head.names is not None:
-        names = find_columns(head.names, str(path), head.sample, given)
+        names = find_columns(head.names, str(path), head.sample, given, ticks)
         shown = {role: "+".join(repr(name) for name in named) for role, named in names.items()}
         # By position: arrow cannot choose between two columns of one name.
         columns = {role: [str(head.names.index(name)) for name in named] for role, named in names.items()}

@@ -85,6 +85,11 @@ def read_zone(name: str) -> Zone:
     )
 
 
+def names_clock(name: str) -> bool:
+    """Return whether a text is the name of one clock."""
+    return name.lower() in SHORT or _is_iana(name)
+
+
 def _shift(sign: str, hours: str, minutes: str | None) -> int:
     total = (int(hours) * 60 + int(minutes or 0)) * MINUTE_NS
     if total > 24 * 60 * MINUTE_NS:

@@ -36,7 +36,6 @@ ELSEWHERE = {
     "bars/column_names.py": "unit/bars/test_forms.py",
     "bars/columns.py": "unit/bars/test_reader.py",
     "bars/folder.py": "unit/bars/test_forms.py",
-    "bars/from_pandas.py": "unit/models/test_scanning.py",
     "bars/ingest.py": "unit/bars/test_store.py",
     "bars/instruments.py": "unit/bars/test_reader.py",
     "bars/raw.py": "unit/bars/test_forms.py",

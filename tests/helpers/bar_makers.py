@@ -163,3 +163,29 @@ def parquet(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], 
 
 def columns_of(*names: str, stamp: str = ISO, cells: Callable[[list[object]], list[object]] = list) -> Any:
     return text("bars.csv", table(list(names), [cells(row) for row in rows_of(bars(), stamp)]))
+
+
+def arrow(name: str) -> Callable[[Path], Path]:
+    def make(here: Path) -> Path:
+        bars().to_feather(here / name)
+        return here / name
+
+    return make
+
+
+def ticks() -> Any:
+    """Return a maker of trades: open, high, low and close of each minute, one after another."""
+    rows = []
+    for t, o, h, low, c, v in bars()[HEADER].itertuples(index=False):
+        trades = zip((o, h, low, c), (0, 20, 20, 59.5), (v, v, v, 0), strict=True)
+        rows += [[(t + pd.Timedelta(seconds=at)).isoformat(), price, size] for price, at, size in trades]
+    return text("ticks.csv", table(["time", "price", "size"], rows))
+
+
+def seconds(late: int = 0) -> Any:
+    """Return a maker of bars of 15 seconds, four of which are a minute."""
+    rows = []
+    for t, o, h, low, c, v in bars()[HEADER].itertuples(index=False):
+        quarters = ((o, h, o, o), (o, o, low, low), (low, low, low, low), (low, c, low, c))
+        rows += [[t + pd.Timedelta(seconds=15 * k + late), *prices, v] for k, prices in enumerate(quarters)]
+    return text("bars.csv", table(HEADER, rows))

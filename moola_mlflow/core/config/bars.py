@@ -46,6 +46,11 @@ class BarFilesConfig(Section):
     columns: dict[str, str] = Field({})
     """Names of columns, where they are unusual: {time: when, close: settle}; a date and a time: {time: d+t}."""
 
+    instrument_from: Literal["column", "file", "folder"] = "column"
+    """What names the instrument: a column, the name of the file, or the name of its folder."""
+    resample: Literal["1min"] | None = None
+    """Put ticks, or bars of seconds, together into bars of this length. Unset: bars must have one minute."""
+
     @field_validator("columns", mode="before")
     @classmethod
     def _columns_from_text(cls, value: Any) -> Any:
@@ -79,6 +84,10 @@ class BarsConfig(SampleBarsConfig, BarFilesConfig):
         What times that are numbers count from; ``auto`` (default) reads Unix epochs and days of Excel.
     columns
         Names of columns by role, where they are unusual: ``{"time": "when", "close": "settle"}``.
+    instrument_from
+        What names the instrument: a ``column`` (default), the name of the ``file``, or of its ``folder``.
+    resample
+        ``1min`` puts ticks, or bars of seconds, together into bars of one minute.
     sample_bars
         Number of bars in the embedded sample series.
     sample_seed

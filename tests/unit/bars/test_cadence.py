@@ -13,9 +13,9 @@ from moola_mlflow.core import UserError
 DAY = 1_440
 
 
-def check(minutes: np.ndarray, length: int = 1, codes: np.ndarray | None = None) -> None:
+def check(minutes: np.ndarray, codes: np.ndarray | None = None) -> None:
     times = np.asarray(minutes, np.int64) * MINUTE_NS
-    check_cadence(times, np.zeros(len(times), np.int64) if codes is None else codes, length, "a.csv")
+    check_cadence(times, np.zeros(len(times), np.int64) if codes is None else codes, "a.csv")
 
 
 @settings(deadline=None)
@@ -45,16 +45,10 @@ def test_a_bar_a_day_at_one_minute_beside_a_dense_instrument_is_a_thin_expiry() 
     check(times, codes=np.repeat([0, 1], [60 * DAY, 60]))
 
 
-def test_bars_of_five_minutes_pass_where_they_are_asked_for() -> None:
-    check(np.arange(300) * 5, 5)
-    with pytest.raises(UserError, match="not bars of 5 minutes"):
-        check(np.arange(300), 5)
-
-
 def test_times_at_any_second_are_those_of_trades() -> None:
     times = np.cumsum(np.random.default_rng(0).integers(30, 90, 400)) * 1_000_000_000
     with pytest.raises(UserError, match="any second of the minute"):
-        check_cadence(times, np.zeros(400, np.int64), 1, "a.csv")
+        check_cadence(times, np.zeros(400, np.int64), "a.csv")
 
 
 def test_few_steps_tell_nothing() -> None:

@@ -1,0 +1,51 @@
+"""Put ticks, or bars of seconds, together into bars of one minute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from moola_mlflow.bars.cadence import check_cadence
+from moola_mlflow.bars.checks import CheckedRows, check_rows
+from moola_mlflow.bars.raw import RawBars
+from moola_mlflow.bars.zones import MINUTE_NS
+from moola_mlflow.core import BarsConfig
+
+
+def check_file(raw: RawBars, config: BarsConfig) -> tuple[RawBars, CheckedRows]:
+    """Return the bars of a file and its good rows; with ``bars.resample`` the bars that its rows make.
+
+    Raises: UserError as ``check_rows`` does.
+    """
+    checked = check_rows(raw, config)
+    if config.resample is None:
+        return raw, checked
+    bars = resample(raw, checked.rows)
+    check_cadence(bars.time_ns, bars.instrument_codes(), str(raw.path))
+    return bars, replace(checked, rows=np.arange(len(bars)))
+
+
+def resample(raw: RawBars, rows: np.ndarray) -> RawBars:
+    """Return one bar for each instrument and minute that has rows: first open, highest, lowest, last close, all volume.
+
+    Shapes: rows int64 [M], the good rows in the file's order.
+    """
+    codes = raw.instrument_codes()
+    rows = rows[np.argsort(codes[rows], kind="stable")] if codes.any() else rows
+    minute = raw.time_ns[rows] // MINUTE_NS
+    new = np.ones(len(rows), bool)
+    new[1:] = (np.diff(minute) != 0) | (np.diff(codes[rows]) != 0)
+    starts = np.flatnonzero(new)
+    first, last = rows[starts], rows[np.append(starts[1:], len(rows)) - 1] if len(rows) else rows
+    o, h, low, c = raw.prices
+    prices = np.stack([o[first], np.maximum.reduceat(h[rows], starts), np.minimum.reduceat(low[rows], starts), c[last]])
+    no = np.zeros(len(first), bool)
+    times = raw.times._replace(ns=raw.times.ns[first], bad=no)
+    note = f"{raw.path}: {len(rows):,} rows were put together into {len(first):,} bars of one minute"
+    return replace(
+        raw, table=raw.table.take(first), times=times, time_ns=minute[starts] * MINUTE_NS, ambiguous_time=no,
+        skipped_time=no, prices=prices, volume=np.add.reduceat(raw.volume[rows], starts),
+        ids=None if raw.ids is None else raw.ids[first], symbols=None if raw.symbols is None else raw.symbols[first],
+        nameless=no, newest_first=False, head_lines=None, ragged=[], notes=[*raw.notes, note],
+    )  # fmt: skip

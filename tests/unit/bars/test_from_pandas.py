@@ -1,0 +1,57 @@
+"""A table in memory, as the library and the server get it, is read by the rules of files."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from bar_makers import NUM, PRICES, bars
+
+from moola_mlflow.bars.from_pandas import bars_from_table
+from moola_mlflow.bars.reader import Bars
+from moola_mlflow.core import UserError
+
+
+def read(frame: pd.DataFrame) -> Bars:
+    return bars_from_table(frame, 1)
+
+
+def with_row(row: int, **cells: float) -> pd.DataFrame:
+    frame = bars().astype(dict.fromkeys(PRICES, float))
+    for name, value in cells.items():
+        frame.loc[row, name] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (with_row(40, **dict.fromkeys(PRICES, 0.0)), "row 41: open 0, .*far from the prices around it"),
+        (bars(step="5min"), "not one-minute bars"),
+        (bars().assign(volume="1 lot"), "volume '1 lot' is not a number"),
+        (bars().assign(time=bars()["time"].astype("int64") // 10**3 + 25569 * 86400 * 10**6), "bars.epoch"),
+        (bars().assign(time=bars()["time"].dt.strftime("%d/%m/%Y soon")), "does not parse"),
+    ],
+)
+def test_what_a_file_is_refused_for_a_table_is_refused_for(frame: pd.DataFrame, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        bars(),
+        bars()[::-1],
+        bars().set_index("time"),
+        bars().assign(time=bars()["time"].dt.strftime("%d.%m.%Y %H:%M")),
+        bars().assign(time=bars()["time"].dt.strftime("%m/%d/%Y %I:%M %p UTC")),
+        bars().rename(columns={"time": "open_time", "close": "Last"}),
+        bars()
+        .assign(Date=bars()["time"].dt.strftime("%Y%m%d"), Time=bars()["time"].dt.strftime("%H%M"))
+        .drop(columns="time"),
+        bars().assign(volume=[f"{v / 1000}K" for v in bars()["volume"]]),
+    ],
+)
+def test_what_is_read_from_a_file_is_read_from_a_table(frame: pd.DataFrame) -> None:
+    found, plain = read(frame), read(bars())
+    assert (len(found), found.sha256) == (NUM, plain.sha256)
