@@ -150,6 +150,11 @@ ENTRY_POINTS = {
             ),
             "overwrite": Argument("true replaces a file of that name, which may be hand-made.", "false"),
         },
+        meanings={
+            "labels": "Labels of any form: parquet, CSV of times, Label Studio's JSON or CSV, a folder of batches, "
+            "runs:/ID, or `sample`.",
+            "bars": "Bars that a CSV, Label Studio or batches point into; parquet needs none.",
+        },
     ),
     "pretrain": EntryPoint(
         "train an encoder on bars and register it",

@@ -165,7 +165,7 @@ def labels_of_spans(bars: Bars, spans: TimedSpans, options: CutOptions, path: Pa
     """Return windows of bars with the events that spans name. Raises: UserError by the row of the span."""
     if options.rest not in ("unknown", NONE):
         raise UserError(f"rest='{options.rest}'; allowed: unknown or {NONE}")
-    start, end = _rows_in(bars, spans, spans.start_ns, after=True), _rows_in(bars, spans, spans.end_ns, after=False)
+    start, end = rows_in(bars, spans, spans.start_ns, after=True), rows_in(bars, spans, spans.end_ns, after=False)
     check, is_event = spans.check(), np.array([name != NONE for name in spans.label], bool)
     check.refuse(
         is_event & (end <= start),
@@ -174,28 +174,33 @@ def labels_of_spans(bars: Bars, spans: TimedSpans, options: CutOptions, path: Pa
             f"{max(0, end[i] - start[i] + 1)} bars; it needs two or more: the end is the time of the last bar"
         ),
     )
+    parts, looked_at = segments(bars, options.max_gap_minutes), []
     if spans.first_ns is not None:
-        first_ns = spans.first_ns
-        first = _rows_in(bars, spans, first_ns, after=True)
-        check.refuse(
-            (first > start) | (end >= first + options.length),
-            lambda i: (
-                f"the event is not inside the window of {options.length} bars that begins at "
-                f"{utc(int(first_ns[i]))}; correct window_start"
-            ),
-        )
-        rows = np.flatnonzero(is_event | ~np.isin(first, first[is_event]))
-        return _labels(bars, spans, options, path, (first[rows], rows), (start, end))
-    parts = segments(bars, options.max_gap_minutes)
-    events = np.flatnonzero(is_event)
-    first, row = place_windows(parts, start, end, events, options.length, options.seed, check)
-    looked_at = (
-        [] if options.rest == NONE else list(zip(start[~is_event].tolist(), end[~is_event].tolist(), strict=True))
-    )
+        first, row = _given_windows(bars, spans, spans.first_ns, (start, end), options.length)
+    else:
+        first, row = place_windows(parts, start, end, np.flatnonzero(is_event), options.length, options.seed, check)
+        looked_at = [(int(start[i]), int(end[i])) for i in np.flatnonzero(~is_event)]
     empty = place_rest(parts, first, options.length, None if options.rest == NONE else looked_at)
     pairs = np.concatenate([first, empty]), np.concatenate([row, np.full(len(empty), -1)])
     order = np.argsort(pairs[0], kind="stable")
     return _labels(bars, spans, options, path, (pairs[0][order], pairs[1][order]), (start, end))
+
+
+def _given_windows(
+    bars: Bars, spans: TimedSpans, first_ns: np.ndarray, ends: tuple[np.ndarray, np.ndarray], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first bar of the window that each span names, and the span. Shapes: int64 [P] each."""
+    first = rows_in(bars, spans, first_ns, after=True)
+    spans.check().refuse(
+        (first > ends[0]) | (ends[1] >= first + length),
+        lambda i: (
+            f"the event is not inside the window of {length} bars that begins at {utc(int(first_ns[i]))}; correct "
+            "window_start"
+        ),
+    )
+    is_event = np.array([name != NONE for name in spans.label], bool)
+    rows = np.flatnonzero(is_event | ~np.isin(first, first[is_event]))
+    return first[rows], rows
 
 
 def _labels(
@@ -238,7 +243,7 @@ def _labels(
     return labels_of_table(file, options.length, grouped=False)
 
 
-def _rows_in(bars: Bars, spans: TimedSpans, time_ns: np.ndarray, after: bool) -> np.ndarray:
+def rows_in(bars: Bars, spans: TimedSpans, time_ns: np.ndarray, after: bool) -> np.ndarray:
     """Return the bar that holds each time; in a gap the next one, or the one before. Shapes: int64 [R] -> int64 [R]."""
     rows = np.zeros(len(time_ns), np.int64)
     keys = {name: key for key, name in bars.symbols.items()}

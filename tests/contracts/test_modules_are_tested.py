@@ -55,6 +55,7 @@ ELSEWHERE = {
     "core/config/presets.py": "unit/core/test_config.py",
     "core/config/resolve.py": "unit/core/test_config.py",
     "labels/columns.py": "unit/labels/test_label_files.py",
+    "labels/forms/batches.py": "unit/labels/test_annotation_batches.py",
     "labels/forms/any_form.py": "unit/labels/test_forms.py",
     "labels/forms/label_studio.py": "unit/labels/test_forms.py",
     "labels/forms/time_table.py": "unit/labels/test_forms.py",

@@ -40,8 +40,14 @@ OWN_FILES = [page for page in PAGES if page.startswith("docs/how-to/own-")]
 """Pages that show one file whole, for the reader to make."""
 PREPARED = [
     *("docs/reference/bars.md", "docs/reference/features.md", "docs/reference/labels.md"),
-    *("docs/how-to/pretrain.md", "docs/how-to/finetune.md", "docs/explanation/evidence.md"),
+    *(
+        "docs/how-to/bring-labels.md",
+        "docs/how-to/pretrain.md",
+        "docs/how-to/finetune.md",
+        "docs/explanation/evidence.md",
+    ),
     *("docs/how-to/detect.md", "docs/how-to/promote.md", "docs/how-to/remote.md", "docs/how-to/report.md"),
+    "docs/how-to/bring-labels.md",
 ]
 """Pages whose commands run in one folder that holds bars, labels and registered versions."""
 TUTORIAL, TROUBLESHOOTING = "docs/tutorials/first-detector.md", "docs/how-to/troubleshooting.md"
@@ -80,6 +86,7 @@ PYTHON_BY = {
     **dict.fromkeys(["README.md", "docs/how-to/pretrain.md"], "test_readme.py"),
     **dict.fromkeys(["docs/reference/bars.md", "docs/explanation/sample.md"], "test_docs_commands.py"),
     **dict.fromkeys(["docs/how-to/detect.md", "docs/how-to/promote.md", *OWN_FILES], "test_docs_commands.py"),
+    "docs/how-to/bring-labels.md": "test_docs_commands.py",
     "docs/reference/labels.md": "test_weak.py",
     "docs/reference/features.md": "test_relativity.py",
 }

@@ -42,5 +42,10 @@ class ShownLabelsConfig(LabelsConfig):
     """What bars outside all spans of a CSV or of Label Studio mean: unknown: no window is cut there; none: somebody
     looked at all of them, so windows without an event are cut there."""
 
+    windows: str = ""
+    """Parquet that says which bars the windows of annotation batches show: window_id, and features, start_time or
+    center_timestamp; not set: the one in the folder of the batches."""
+    centre_bar: int = Field(52, ge=0)
+    """Bar of a window that its center_timestamp means."""
     charts: int = Field(400, ge=0, le=900)
     """Windows that get a chart on the page, spread over classes and rejects; a chart needs about 6 kB."""

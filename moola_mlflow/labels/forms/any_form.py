@@ -14,9 +14,11 @@ import pyarrow as pa
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import LabelsKeys, UserError
 from moola_mlflow.labels.event_labels import EventLabels
+from moola_mlflow.labels.forms.batches import batch_table, is_batch, parse_json, read_batches
 from moola_mlflow.labels.forms.label_studio import inline_table, is_export, read_tasks, regions_in, span_frame, tasks_of
 from moola_mlflow.labels.forms.time_table import read_time_table, time_table
 from moola_mlflow.labels.label_files import labels_of_table, read_event_labels, write_labels
+from moola_mlflow.labels.label_table import readable
 from moola_mlflow.labels.timed_spans import CutOptions, TimedSpans, labels_of_spans
 
 LoadBars = Callable[[], Bars]
@@ -25,7 +27,7 @@ WRITTEN = (".parquet", ".pq", ".json", ".csv")
 
 
 def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
-    """Return the labels that a path names: parquet, CSV of times, or an export of Label Studio.
+    """Return the labels that a path names: parquet, CSV of times, an export of Label Studio, or annotation batches.
 
     Bars are read only where a form points into them.
 
@@ -33,6 +35,8 @@ def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> Event
     """
     target = Path(path).expanduser()
     suffix = target.suffix.lower()
+    if batches := _batch_files(target):
+        return _of_batches(batches, target, config, load_bars)
     if suffix == ".json" and target.is_file():
         return _of_json(target, config, load_bars)
     if suffix in (".csv", ".tsv") and target.is_file():
@@ -63,15 +67,31 @@ def write_any_labels(labels: EventLabels, path: Path, load_bars: LoadBars) -> No
 
 
 def _of_json(path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as e:
-        raise UserError(f"labels: '{path}' cannot be read as JSON: {e}; export it again") from None
+    content = parse_json(path)
     if not is_export(content):
         raise UserError(
             f"labels: '{path}' is no export of Label Studio (a list of tasks); docs/reference/labels.md shows the forms"
         )
     return _of_tasks(content, path, config, load_bars)
+
+
+def _batch_files(path: Path) -> list[Path]:
+    """Return the files of annotation batches that a path names, none if it is another form."""
+    files = [path] if path.suffix.lower() == ".json" and path.is_file() else []
+    if path.is_dir():
+        files = sorted(one for one in path.glob("*.json") if one.name[0] != "." and one.is_file())
+    return files if files and (path.is_dir() or is_batch(parse_json(files[0]))) else []
+
+
+def _of_batches(files: list[Path], path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
+    looked, said = read_batches(files, config.labels.duplicates)
+    found = batch_table(looked, path, config, load_bars)
+    if isinstance(found, TimedSpans):
+        labels = labels_of_spans(load_bars(), found, _options(config), path)
+    else:
+        with readable(path):
+            labels = labels_of_table(found, config.windows.length, grouped=False)
+    return replace(labels, warnings=(*labels.warnings, *said))
 
 
 def _of_csv(path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:

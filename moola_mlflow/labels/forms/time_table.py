@@ -20,14 +20,7 @@ def read_time_table(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count)
-        return pd.read_csv(
-            path,
-            sep=separator,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-            float_precision="round_trip",
-        )
+        return pd.read_csv(path, sep=separator, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
     except (OSError, ValueError, pd.errors.ParserError) as e:
         raise UserError(f"labels: '{path}' cannot be read as CSV: {' '.join(str(e).split())[:200]}") from None
 

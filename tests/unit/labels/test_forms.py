@@ -93,6 +93,19 @@ def test_a_window_with_a_gap_takes_its_times_from_its_bars(tmp_path: Path) -> No
         write_any_labels(labels, tmp_path / "other.csv", lambda: BARS)
 
 
+def test_windows_that_a_csv_names_stay_and_the_rest_may_count_as_looked_at(tmp_path: Path) -> None:
+    labels = from_bars(rest="unknown")
+    write_any_labels(labels, tmp_path / "some.csv", no_bars)
+    back = read(tmp_path / "some.csv", lambda: BARS, labels__rest="none")
+    assert back.counts()["none"] > 15
+    assert set(labels.window_id.tolist()) < set(back.window_id.tolist())
+    assert (np.diff(np.searchsorted(BARS.time_ns, back.start_ns)) >= 105).all()
+    frame = pd.read_csv(tmp_path / "some.csv").assign(window_start=str(pd.Timestamp(BARS.time_ns[250])))
+    frame.to_csv(tmp_path / "wrong.csv", index=False)
+    with pytest.raises(UserError, match=r"row \d .*the event is not inside the window of 105 bars that begins at"):
+        read(tmp_path / "wrong.csv", lambda: BARS)
+
+
 @pytest.mark.parametrize(("separator", "names"), [(",", ("start", "end", "label")), (";", ("Begin", "To", "Class"))])
 def test_a_csv_of_a_spreadsheet_is_read_with_its_bars(tmp_path: Path, separator: str, names: tuple[str, ...]) -> None:
     stamps = pd.to_datetime(BARS.time_ns[[300, 310, 900, 905]]).strftime("%Y-%m-%d %H:%M")
