@@ -73,6 +73,8 @@ class EntryPoint:
     """Module in ``commands/`` that runs it, if it has another name."""
 
 
+OVERWRITE = Argument("true replaces files of these names that no command of this folder has written.", "false")
+
 ENTRY_POINTS = {
     "main": EntryPoint(
         "the tour: every command once on sample bars, in under five minutes",
@@ -84,7 +86,7 @@ ENTRY_POINTS = {
     ),
     "data": EntryPoint(
         "read, check and canonicalise bars; write one parquet",
-        ("bars", "out", "head", "config"),
+        ("bars", "out", "head", "overwrite", "config"),
         (
             "moola data --bars my_bars.csv --bars.timezone America/New_York --out bars.parquet",
             "moola data --bars es.dbn.zst --bars.instrument front --head 10000",
@@ -96,6 +98,7 @@ ENTRY_POINTS = {
                 "out/bars.parquet",
             ),
             "head": Argument("Bars to keep, the first ones; not set: all."),
+            "overwrite": OVERWRITE,
         },
     ),
     "features": EntryPoint(
@@ -112,23 +115,29 @@ ENTRY_POINTS = {
     ),
     "rules": EntryPoint(
         "labelling rules: which there are, and how often each finds something",
-        ("bars", "out", "config"),
+        ("bars", "out", "overwrite", "config"),
         (
             "moola rules --bars bars.parquet --bars.instrument front --out rules",
             "moola rules --objective.family broad --objective.num_rules 96 --objective.rules_seed 1",
         ),
-        own={"out": Argument("Folder that gets rules.csv and rules.html too; not set: the run alone has them.")},
+        own={
+            "out": Argument("Folder that gets rules.csv and rules.html too; not set: the run alone has them."),
+            "overwrite": OVERWRITE,
+        },
         launched=False,
     ),
     "label": EntryPoint(
         "weak labels from bars, by a rule",
-        ("bars", "n", "out", "seed", "config"),
+        ("bars", "n", "out", "overwrite", "seed", "config"),
         (
             "moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
             "moola label --seed 23 --out other_labels.parquet  # of sample bars, other windows",
             "moola label --labels.rule strict-0-12  # any rule of the registry",
         ),
-        own={"out": Argument("Parquet file that gets the labelled windows.", "out/labels.parquet")},
+        own={
+            "out": Argument("Parquet file that gets the labelled windows.", "out/labels.parquet"),
+            "overwrite": OVERWRITE,
+        },
         meanings={
             "bars": "A file, a folder, a glob, or `sample` for the embedded sample series of labels.sample_seed.",
             "seed": "Seed of the draw: which of overlapping windows stay, and which n of more.",
@@ -225,7 +234,7 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "detect": EntryPoint(
         "scan bars with a registered detector: a table of found patterns, charts of the best",
-        ("bars", "detector", "out", "config"),
+        ("bars", "detector", "out", "overwrite", "config"),
         (
             "moola detect --bars bars.parquet --bars.instrument front --detector models:/moola-detector@champion",
             "moola detect --bars bars.parquet --detect.min_probability 0.9 --out found",
@@ -233,23 +242,25 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
         own={
             "out": Argument(
                 "Folder that gets detections.parquet and detections.html too; not set: the run alone has them."
-            )
+            ),
+            "overwrite": OVERWRITE,
         },
     ),
     "report": EntryPoint(
         "Markdown and self-contained HTML report of a pretrain run and its fine-tuning runs",
-        ("run_id", "out", "config"),
+        ("run_id", "out", "overwrite", "config"),
         ("moola report --run_id 0123456789abcdef0123456789abcdef --out report",),
         own={
             "run_id": Argument("A pretrain run, or a finetune run whose pretrain run is reported on.", needed=True),
             "out": Argument(
                 "Folder that gets report.md, report.html and figures/ too; not set: the run alone has them."
             ),
+            "overwrite": OVERWRITE,
         },
     ),
     "compare": EntryPoint(
         "two or more runs side by side: parameters that differ, metrics, curves, paired differences",
-        ("run_ids", "out", "config"),
+        ("run_ids", "out", "overwrite", "config"),
         (
             "moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210",
             "moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210 --out compared",
@@ -261,6 +272,7 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
             "out": Argument(
                 "Folder that gets compare.md, compare.html and figures/ too; not set: the run alone has them."
             ),
+            "overwrite": OVERWRITE,
         },
     ),
     "sync": EntryPoint(

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         metric_name,
     )
     from moola_mlflow.core.names import Metrics
+    from moola_mlflow.core.outputs import check_outputs, is_true, keep_backup, note_outputs
     from moola_mlflow.core.plugins import find_plugins
     from moola_mlflow.core.runtime import (
         BASELINE_FIT,
@@ -212,6 +213,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "metric_name",
         ),
         "names": ("Metrics",),
+        "outputs": ("check_outputs", "is_true", "keep_backup", "note_outputs"),
         "plugins": ("find_plugins",),
         "runtime": (
             "DRAWS",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from moola_mlflow.bars import check_dictionaries, check_parquet
-from moola_mlflow.core import UserError, nearest_name
+from moola_mlflow.core import UserError, keep_backup, nearest_name, replacing
 from moola_mlflow.labels.columns import TIMES, LabelRows, read_texts
 
 COLUMNS = ("window_id", "label", "expansion_start", "expansion_end", "features")
@@ -105,13 +104,16 @@ def features_of(ohlc_RT4: np.ndarray) -> pa.ListArray:
 
 
 def write_table(table: pa.Table, notes: dict[str, Any], path: Path) -> None:
-    """Write a table as parquet, the whole file or nothing. Raises: UserError if the folder cannot be written to."""
+    """Write a table as parquet, the whole file or nothing. A file that it replaces is kept as ``NAME.bak``, once.
+
+    Raises: UserError if the folder cannot be written to.
+    """
     table = table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary)
-        os.replace(temporary, path)
+        keep_backup(path)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
     except OSError as e:
         raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
 

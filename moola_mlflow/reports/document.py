@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow.core import UserError, markdown_code, markdown_text
+from moola_mlflow.core import UserError, check_outputs, markdown_code, markdown_text, note_outputs
 from moola_mlflow.reports.page import FIGURES, MARKS, html_page
 
 SIGNS = {kind: sign for sign, kind in MARKS.items()}
@@ -116,6 +116,17 @@ class Document:
     def html(self, template: str = "page.html", **values: Any) -> str:
         """Return the Markdown as one HTML page that needs no other file."""
         return html_page(self.markdown(), self.pictures(), template, **values)
+
+    def replace(self, folder: Path, stem: str, overwrite: bool) -> None:
+        """Write to a folder that a user has named. Files in it that no command has written stay.
+
+        Raises: UserError if one of them would be replaced without ``overwrite``.
+        """
+        paths = [folder / name for name in (f"{stem}.md", f"{stem}.html")]
+        paths += [folder / FIGURES / name for name in self.pictures()]
+        check_outputs(paths, stem, overwrite)
+        self.write(folder, stem)
+        note_outputs(paths, stem)
 
     def write(self, folder: Path, stem: str) -> list[str]:
         """Write ``stem.md`` with its ``figures/`` and ``stem.html``; return the names of the two.

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import FinetuneKeys, LabelsConfig, LabelsKeys, UserError, printable
 from moola_mlflow.labels import EventLabels, LabelledSet, read_any_labels, read_event_labels, read_labels, sample_labels
+from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import shown_uri
 
@@ -63,7 +64,8 @@ def local_labels(options: LabelsConfig) -> Iterator[str]:
 def _fetched(uri: str, scratch: Path) -> Path:
     run_id, _, within = uri.removeprefix(RUN).partition("/")
     try:
-        names = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id) if not file.is_dir]
+        with no_local_artifacts():
+            names = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id) if not file.is_dir]
         files = [name for name in names if name.endswith((".parquet", ".pq"))]
         wanted = within or (files[0] if len(files) == 1 else "")
         if not wanted:
@@ -71,7 +73,7 @@ def _fetched(uri: str, scratch: Path) -> Path:
             raise UserError(
                 f"labels.path='{uri}': the run holds {there}; name its labels file, {RUN}{run_id}/FILE.parquet"
             )
-        with without_progress_bar():
+        with without_progress_bar(), no_local_artifacts():
             return Path(mlflow.artifacts.download_artifacts(f"{RUN}{run_id}/{wanted}", dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(

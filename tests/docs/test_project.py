@@ -17,18 +17,18 @@ from paths import ROOT
 # The public interface: entry points and their short parameters.
 ENTRY_POINTS = {
     "main": {"seed"},
-    "data": {"bars", "out", "head"},
+    "data": {"bars", "out", "head", "overwrite"},
     "features": {"bars", "features"},
-    "label": {"bars", "n", "out", "seed"},
+    "label": {"bars", "n", "out", "overwrite", "seed"},
     "labels": {"labels", "bars", "out"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
         "register",
     },
     "sweep": {"config", "base", "n_trials", "workers", "study", "storage"},
-    "detect": {"bars", "detector", "out"},
-    "report": {"run_id", "out"},
-    "compare": {"run_ids", "out"},
+    "detect": {"bars", "detector", "out", "overwrite"},
+    "report": {"run_id", "out", "overwrite"},
+    "compare": {"run_ids", "out", "overwrite"},
     "doctor": {"fix"},
     "sync": {"run_dir", "server"},
     "promote": {"model", "version", "alias", "force"},

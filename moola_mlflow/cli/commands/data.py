@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
 from moola_mlflow.cli import steps
 from moola_mlflow.cli.progress import table_console
-from moola_mlflow.core import DataKeys, Interrupts, UserError
+from moola_mlflow.core import DataKeys, Interrupts, UserError, check_outputs, is_true, note_outputs, replacing
 from moola_mlflow.reports import BarsReport
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
 
+KIND = "bars"
 
-def run(config: DataKeys, preset: str, interrupts: Interrupts, out: str = "out/bars.parquet", head: str = "") -> None:
+
+def run(
+    config: DataKeys,
+    preset: str,
+    interrupts: Interrupts,
+    out: str = "out/bars.parquet",
+    head: str = "",
+    overwrite: str = "false",
+) -> None:
     """Read bars in any accepted form and write all of them, or the first ``head``.
 
     An ``out`` that ends in a slash or in ``.moolabars`` makes a bar store. With all instruments
@@ -28,6 +36,8 @@ def run(config: DataKeys, preset: str, interrupts: Interrupts, out: str = "out/b
         if not store:
             _check_target(path, out)
         _check_apart(config.bars.path, path, out)
+        if not store:
+            check_outputs([path], KIND, is_true("overwrite", overwrite))
         choice = config.bars.instrument or ("front" if config.bars.path == "sample" else None)
         vendor = config.bars.path != "sample" and not is_store(config.bars.path)
         if store and vendor and choice == "all" and not num_bars:
@@ -43,6 +53,7 @@ def run(config: DataKeys, preset: str, interrupts: Interrupts, out: str = "out/b
                 write_store(bars, path, config.bars.max_gap_minutes, choice)
             else:
                 _write(bars, path, choice)
+                note_outputs([path], KIND)
                 active.artifact(path)
         if store:
             active.artifact(path / CARD, Artifacts.BARS)  # its sources are in it, with their hashes
@@ -82,10 +93,10 @@ def _check_apart(bars: str, path: Path, out: str) -> None:
 def _write(bars: Bars, path: Path, choice: str | None) -> None:
     if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
         raise UserError(f"out='{path}' is the input itself; give another name, nothing was overwritten")
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write_parquet(bars, temporary, choice)
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            write_parquet(bars, temporary, choice)
     except OSError as e:
         raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
 

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from moola_mlflow.cli import steps
-from moola_mlflow.core import DetectKeys, Interrupts, UserError, configure_allocator, configure_threads, pick_device
+from moola_mlflow.core import (
+    DetectKeys,
+    Interrupts,
+    UserError,
+    check_outputs,
+    configure_allocator,
+    configure_threads,
+    is_true,
+    note_outputs,
+    pick_device,
+)
 from moola_mlflow.models import PatternDetector, scan
 from moola_mlflow.reports import DetectionsReport
 from moola_mlflow.tracking import (
@@ -24,9 +34,10 @@ from moola_mlflow.tracking import (
 
 TABLE, PAGE = Artifacts.DETECTIONS_TABLE, Artifacts.DETECTIONS_PAGE
 MODELS = "models:/"
+KIND = "detections"
 
 
-def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") -> None:
+def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
     allocator = configure_allocator(config.runtime)
     name = run_name("detect", Path(config.bars.path).stem, 0)
@@ -35,6 +46,8 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") 
         active.params({"out": out or "none"})
         configure_threads(config.runtime)
         folder = _folder(out)
+        outputs = [folder / file for file in (TABLE, PAGE)] if folder else []
+        check_outputs(outputs, KIND, is_true("overwrite", overwrite))
         detector = _load(config.detect.detector)
         origin = resolve_origin(config.detect.detector, detector.card)
         log_model_inputs(active.id, [origin.model_id] if origin.model_id else [])
@@ -48,6 +61,7 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "") 
         found = DetectionsReport.of(scanned, detector, origin.uri, config)
         for place in [active.folder, *([folder] if folder else [])]:
             _write(found, place)
+        note_outputs(outputs, KIND)
         for file in (TABLE, PAGE):
             active.artifact(active.folder / file)
         active.figure(found.figure(), Artifacts.DETECTIONS_FIGURE)

@@ -7,7 +7,7 @@ from typing import Any
 
 from moola_mlflow.bars import utc
 from moola_mlflow.cli import steps
-from moola_mlflow.core import Interrupts, LabelKeys, UserError, markdown_code
+from moola_mlflow.core import Interrupts, LabelKeys, UserError, check_outputs, is_true, markdown_code, note_outputs
 from moola_mlflow.labels import (
     LabelledSet,
     Patterns,
@@ -19,13 +19,20 @@ from moola_mlflow.labels import (
 )
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, run_name
 
+KIND = "labels by a rule"
 WEAK = (
     "This is a WEAK labeller: a fixed rule ({rule}) made these labels from prices, nobody has looked at them. "
     "A score on them says how well the rule is imitated, not that a market can be read."
 )
 
 
-def run(config: LabelKeys, preset: str, interrupts: Interrupts, out: str = "out/labels.parquet") -> None:
+def run(
+    config: LabelKeys,
+    preset: str,
+    interrupts: Interrupts,
+    out: str = "out/labels.parquet",
+    overwrite: str = "false",
+) -> None:
     """Label windows of bars, log the result, and write the labelled set as parquet."""
     seed = config.trainer.seed
     name = run_name("label", Path(config.bars.path).stem, seed)
@@ -39,10 +46,12 @@ def run(config: LabelKeys, preset: str, interrupts: Interrupts, out: str = "out/
         bars = steps.load_bars(active, config.bars, config.windows.length, "label")
         if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
             raise UserError(f"out='{out}' holds the bars themselves; give another name, nothing was overwritten")
+        check_outputs([path], KIND, is_true("overwrite", overwrite))
         length, gap = config.windows.length, config.bars.max_gap_minutes
         patterns = find_patterns(bars, seed, length, gap, config.labels.overlap, config.labels.rule)
         labels = choose_labels(patterns, config.labels.n, seed)
         write_labels(labels, path)
+        note_outputs([path], KIND)
         active.metrics(_metrics(patterns, labels))
         active.tags({Tags.LABELS_SHA256: labels.sha256})
         if labels.warnings:

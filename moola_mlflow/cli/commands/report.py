@@ -5,19 +5,21 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from moola_mlflow.core import Interrupts, RunKeys, UserError, markdown_code, markdown_text
+from moola_mlflow.core import Interrupts, RunKeys, UserError, is_true, markdown_code, markdown_text
 from moola_mlflow.reports import build_report, find_report_subject, output_folder
 from moola_mlflow.tracking import Artifacts, Run, Tags, no_local_artifacts, run_name
 
 
-def run(config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "") -> None:
+def run(
+    config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "", overwrite: str = "false"
+) -> None:
     """Write the report of a run to its artifacts and, if given, to ``out``. The same runs give the same bytes."""
     name = run_name("report", run_id[:8] or "none", 0)
     with Run.start("report", name, config.tracking.experiment) as active:
         active.params({"run_id": run_id, "out": out})
         if not run_id:
             raise UserError("report needs a run: --run_id ID (-P run_id=ID) of a pretrain or finetune run")
-        target = output_folder(out)
+        target, replaced = output_folder(out), is_true("overwrite", overwrite)
         subject = find_report_subject(run_id)
         document = build_report(subject)
         with tempfile.TemporaryDirectory() as scratch:
@@ -25,7 +27,7 @@ def run(config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", 
             with no_local_artifacts():
                 active.client.log_artifacts(subject.run.id, scratch, Artifacts.REPORT)
         if target:
-            document.write(target, Artifacts.REPORT)
+            document.replace(target, Artifacts.REPORT, replaced)
         active.tags({Tags.SUBJECT: subject.run.id})
         experiment, title = subject.run.run.info.experiment_id, subject.run.name
         tunings = f"{len(subject.tunings)} fine-tunings of its encoder"

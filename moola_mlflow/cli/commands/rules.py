@@ -8,15 +8,16 @@ from rich.table import Table
 
 from moola_mlflow.cli import steps
 from moola_mlflow.cli.progress import table_console
-from moola_mlflow.core import Interrupts, RulesKeys, UserError
+from moola_mlflow.core import Interrupts, RulesKeys, UserError, check_outputs, is_true, note_outputs
 from moola_mlflow.reports import RulesReport, output_folder
 from moola_mlflow.tracking import Artifacts, Run, run_name
 from moola_mlflow.windows import make_windows
 
 TABLE, PAGE = Artifacts.RULES_TABLE, Artifacts.RULES_PAGE
+KIND = "rules"
 
 
-def run(config: RulesKeys, preset: str, interrupts: Interrupts, out: str = "") -> None:
+def run(config: RulesKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
     """Apply all rules to windows of bars; log a table and a page with pictures, and copy both to ``out``."""
     drawn = config.objective
     name = run_name("rules", f"{drawn.family}{drawn.num_rules}", drawn.rules_seed)
@@ -24,11 +25,14 @@ def run(config: RulesKeys, preset: str, interrupts: Interrupts, out: str = "") -
         active.config(config)
         active.params({"out": out or "none"})
         folder = output_folder(out)
+        outputs = [folder / file for file in (TABLE, PAGE)] if folder else []
+        check_outputs(outputs, KIND, is_true("overwrite", overwrite))
         bars = steps.load_bars(active, config.bars, config.windows.length, "rules")
         windows = make_windows(bars, config.windows.length, max_gap_minutes=config.bars.max_gap_minutes)
         report = RulesReport.of(windows, config)
         for place in [active.folder, *([folder] if folder else [])]:
             _write(report, place)
+        note_outputs(outputs, KIND)
         for file in (TABLE, PAGE):
             active.artifact(active.folder / file)
         active.metrics(report.metrics())

@@ -52,11 +52,11 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
     """Run the steps one after another. Return the URI of the encoder to go on with."""
     folder, seed = tour.folder, config.trainer.seed
     bars, labels = folder / "bars.parquet", folder / "labels.parquet"
-    there = {"tracking.experiment": experiment}
+    there, own = {"tracking.experiment": experiment}, {"overwrite": "true"}  # an earlier tour's files in its own folder
     sample = {"bars.sample_bars": config.bars.sample_bars, **there}
     network = {"encoder.hidden": config.encoder.hidden, "seed": seed, **there}
 
-    tour.step("Bars, read and checked", "data", "the note", {"bars": "sample", "out": bars, **sample})
+    tour.step("Bars, read and checked", "data", "the note", {"bars": "sample", "out": bars, **own, **sample})
     tour.step("Can these features be learned from?", "features", Artifacts.FIGURES, {"bars": bars, **there})
 
     training = {"bars": bars, "encoder.dropout": config.encoder.dropout, "epochs": config.trainer.epochs, **network}
@@ -72,7 +72,7 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
     encoder = f"models:/{ENCODERS}/{version}"
 
     text = "Weak labels, by a rule, on bars of another seed"
-    tour.step(text, "label", Artifacts.LABELS_TABLE, {"out": labels, "seed": seed, **sample})
+    tour.step(text, "label", Artifacts.LABELS_TABLE, {"out": labels, "seed": seed, **own, **sample})
     reading = {
         "A detector that reads price-path features, which learn nothing": {"finetune.inputs": "price_path"},
         "A detector that reads that encoder, starting from the heads of its rules": {"encoder": encoder},
@@ -87,8 +87,8 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
 
     unseen = {"bars": "sample", "bars.sample_seed": UNSEEN_SEED, "detector": f"models:/{DETECTORS}/{version}"}
     text = "Patterns in bars that nothing has seen"
-    tour.step(text, "detect", Artifacts.DETECTIONS_PAGE, {**unseen, "out": folder, **sample})
-    tour.step("The report", "report", "report/", {"run_id": rules.id, "out": folder, **there})
+    tour.step(text, "detect", Artifacts.DETECTIONS_PAGE, {**unseen, "out": folder, **own, **sample})
+    tour.step("The report", "report", "report/", {"run_id": rules.id, "out": folder, **own, **there})
     # If the promotion was refused, the alias is not set, or it names the encoder of an earlier tour.
     return f"models:/{ENCODERS}@champion" if promoted.status == "FINISHED" else encoder
 
