@@ -10,8 +10,11 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +32,10 @@ from moola_mlflow.core import UserError
 SUFFIX = ".moolabars"
 CARD = "store.json"
 FORMAT, VERSION, NPY_VERSION = "moola.bars", 2, 1
+HOST = r"[0-9a-f]{8}"
+"""Short name of a machine, in the names of temporary folders."""
 DEAD_SECONDS = 3600
-"""A temporary folder that no process here writes is left alone for an hour: another machine may write it."""
+"""A temporary folder of another machine is left alone for an hour after its last change: that machine may write it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +88,7 @@ class StoreWriter:
         self.target = Path(target).expanduser()
         if self.target.exists() and not is_store(self.target) and (self.target.is_file() or any(self.target.iterdir())):
             raise UserError(f"out='{target}' is there and is no bar store; give a new name, nothing was overwritten")
-        self.folder = self.target.with_name(f".{self.target.name}.{os.getpid()}.tmp")
+        self.folder = self.target.with_name(f".{self.target.name}.{_host()}.{os.getpid()}.tmp")
         self._spools: list[Spool] = []
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -161,10 +166,25 @@ def _remove_dead(target: Path) -> None:
     """Remove temporary folders of processes that were killed while they wrote this store."""
     for folder in target.parent.iterdir():
         head, _, pid = folder.name.removesuffix(".tmp").rpartition(".")
-        if folder.name.endswith(".tmp") and head == f".{target.name}" and pid.isdecimal() and folder.is_dir():
-            newest = max((file.lstat().st_mtime for file in [folder, *folder.rglob("*")]), default=0)
-            if not _is_running(int(pid)) and newest < time.time() - DEAD_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        here = head == f".{target.name}.{_host()}"
+        ours = here or head == f".{target.name}" or re.fullmatch(HOST, head.removeprefix(f".{target.name}."))
+        if not (folder.name.endswith(".tmp") and ours and pid.isdecimal() and folder.is_dir()):
+            continue
+        if not _is_running(int(pid)) and (here or _is_old(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_old(folder: Path) -> bool:
+    newest = max((file.lstat().st_mtime for file in [folder, *folder.rglob("*")]), default=0)
+    return newest < time.time() - DEAD_SECONDS
+
+
+def _host() -> str:
+    """Return a short name of this machine's process ids: of the host and, on Linux, of its process namespace."""
+    name = socket.gethostname()
+    with suppress(OSError):
+        name += os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def _is_running(pid: int) -> bool:
