@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moola_mlflow.bars.epochs import UNITS, ReadTimes, scaled
-from moola_mlflow.bars.zones import FIXED
+from moola_mlflow.bars.zones import FIXED, names_clock
 from moola_mlflow.core import UserError
 
 ISO = "ISO8601"  # pandas' lenient one: also 20240301 093000, 2024/03/01 09:30 and 2024.03.01 09:30
@@ -131,10 +131,10 @@ def _spelled(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str | None]:
             for name, offset in offsets.items():
                 suffix = pc.if_else(pc.equal(suffix, name), str(offset), suffix)
             body = pc.binary_join_element_wise(body, suffix, "")
-        elif len(names) == 1 and is_zone.null_count == 0 and pc.all(is_zone).as_py():
+        elif len(names) == 1 and names_clock(next(iter(names))) and is_zone.null_count == 0 and pc.all(is_zone).as_py():
             zone = next(iter(names))
         else:
-            body = text  # names of several zones, or a name on some rows only: no row reads
+            body = text  # no zone, names of several zones, or a name on some rows only: no row reads
         text = body
     for pattern, instead in SPELLINGS:
         text = pc.replace_substring_regex(text, pattern, instead)

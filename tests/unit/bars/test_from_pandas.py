@@ -22,13 +22,21 @@ def with_row(row: int, **cells: float) -> pd.DataFrame:
     return frame
 
 
+def sierra() -> pd.Series:
+    """Return times in microseconds since 1899-12-30."""
+    return bars()["time"].astype("datetime64[us]").astype("int64") + 25569 * 86400 * 10**6
+
+
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
         (with_row(40, **dict.fromkeys(PRICES, 0.0)), "row 41: open 0, .*far from the prices around it"),
         (bars(step="5min"), "not one-minute bars"),
         (bars().assign(volume="1 lot"), "volume '1 lot' is not a number"),
-        (bars().assign(time=bars()["time"].astype("int64") // 10**3 + 25569 * 86400 * 10**6), "bars.epoch"),
+        (
+            bars().assign(time=bars()["time"].astype("datetime64[us]").astype("int64") + 25569 * 86400 * 10**6),
+            "bars.epoch",
+        ),
         (bars().assign(time=bars()["time"].dt.strftime("%d/%m/%Y soon")), "does not parse"),
     ],
 )
