@@ -31,7 +31,7 @@ SHORT = {
 }
 """Short parameters and the dotted keys they stand for."""
 
-ALSO_CALLED = {"label.rule": "labels.rule"}
+ALSO_CALLED = {"label.rule": "labels.rule", "label.rejects": "labels.rejects"}
 """Keys of the command line that have a second spelling."""
 PRESET = "A preset: a YAML file of sections and keys."
 
@@ -133,6 +133,7 @@ ENTRY_POINTS = {
             "moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
             "moola label --seed 23 --out other_labels.parquet  # of sample bars, other windows",
             "moola label --labels.rule strict-0-12  # any rule of the registry",
+            "moola label --label.rejects true --n 350  # windows without a label too, for an event detector",
         ),
         own={
             "out": Argument("Parquet file that gets the labelled windows.", "out/labels.parquet"),

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from moola_mlflow.labels.timed_spans import labels_from_spans
     from moola_mlflow.labels.weak import (
         Patterns,
+        choose_events,
         choose_labels,
         find_patterns,
         sample_bars,
+        sample_events,
         sample_labels,
     )
 
@@ -66,9 +68,11 @@ __all__, __getattr__, __dir__ = lazy_face(
         "timed_spans": ("labels_from_spans",),
         "weak": (
             "Patterns",
+            "choose_events",
             "choose_labels",
             "find_patterns",
             "sample_bars",
+            "sample_events",
             "sample_labels",
         ),
     },

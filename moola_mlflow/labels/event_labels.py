@@ -7,10 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from moola_mlflow.bars import utc
 from moola_mlflow.core import UserError
 from moola_mlflow.labels.columns import NONE
 from moola_mlflow.labels.labelled_set import LabelledSet, content_sha256
@@ -100,6 +102,21 @@ class EventLabels:
         """Return the event of each row of a file, -1 for a window without one. Shapes: int64 [R]."""
         empty_R = (self.events_per_window() == 0)[self.row_window()]
         return np.where(empty_R, -1, np.cumsum(~empty_R) - 1)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each event, and one for each window without an event, as text and numbers."""
+        rows = []
+        for i, k in zip(self.row_window().tolist(), self.row_event().tolist(), strict=True):
+            row: dict[str, Any] = {
+                "window_id": str(self.window_id[i]),
+                "label": NONE if k < 0 else self.classes[self.label[k]],
+                "expansion_start": None if k < 0 else int(self.start[k]),
+                "expansion_end": None if k < 0 else int(self.end[k]),
+            }
+            if self.start_ns is not None and self.end_ns is not None:
+                row |= {"start_time": utc(int(self.start_ns[i])), "end_time": utc(int(self.end_ns[i]))}
+            rows.append(row)
+        return rows
 
     def select(self, index: Sequence[int] | np.ndarray) -> EventLabels:
         """Return some of the windows, in the order of the index, with their events. The classes stay, the hash goes.

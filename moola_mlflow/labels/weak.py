@@ -8,6 +8,7 @@ import numpy as np
 
 from moola_mlflow.bars import Bars, read_bars
 from moola_mlflow.core import BarsConfig, FinetuneKeys, LabelsKeys, SampleBarsConfig, UserError, WeakLabelsConfig
+from moola_mlflow.labels.event_labels import EventLabels, events_sha256
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 from moola_mlflow.labels.rules import apply_rules, check_length, find_rule
 from moola_mlflow.labels.surge_rule import CLASSES, RULE
@@ -21,6 +22,8 @@ CHUNK = 2000
 @dataclass(frozen=True)
 class Patterns:
     """All labelled windows that a rule finds in bars, in order of time, and how many candidates it did not label.
+
+    With rejects, windows without a label are there too: their label is -1.
 
     Shapes: label, start and end int64 [N], as in LabelledSet.
     """
@@ -37,12 +40,18 @@ class Patterns:
 
 
 def find_patterns(
-    bars: Bars, seed: int, length: int = LENGTH, max_gap_minutes: int = 5, overlap: bool = False, rule: str = RULE
+    bars: Bars,
+    seed: int,
+    length: int = LENGTH,
+    max_gap_minutes: int = 5,
+    overlap: bool = False,
+    rule: str = RULE,
+    rejects: bool = False,
 ) -> Patterns:
     """Apply a rule to candidate windows, one every 21 bars, and return labelled windows that share no bar.
 
     Of several that overlap, one is drawn with the seed. The first one would always have its surge at its right edge.
-    With ``overlap`` all stay.
+    With ``overlap`` all stay. With ``rejects``, windows that the rule does not label are candidates like others.
 
     Raises: UserError if the rule is unknown, if no window fits into the bars, or if none gets a label.
     """
@@ -62,12 +71,14 @@ def find_patterns(
             f"no labels: {len(candidates):,} candidate windows in {len(bars):,} bars, and the rule {rule} gives none a "
             "class; give more bars"
         )
+    if rejects:
+        found = np.arange(len(candidates))
     if not overlap:
         found = found[_apart(candidates.starts[found], length, len(bars), np.random.default_rng(seed))]
     chosen = candidates.select(found)
     return Patterns(
-        chosen, outcome[found], start[found], end[found], len(candidates), int((spans & ~labelled).sum()),
-        int((~spans).sum()), labeller.classes, rule,
+        chosen, np.where(labelled, outcome, -1)[found], start[found], end[found], len(candidates),
+        int((spans & ~labelled).sum()), int((~spans).sum()), labeller.classes, rule,
     )  # fmt: skip
 
 
@@ -90,20 +101,14 @@ def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
 
     Raises: UserError if the chosen windows are all of one class.
     """
-    found, warnings = len(patterns.label), []
-    pick = np.arange(found)
-    if found < n:
-        warnings.append(f"{found:,} labelled windows found, fewer than the {n:,} asked for (n): all are used.")
-    else:
-        rng = np.random.default_rng(seed)
-        pick = np.array([rng.choice(part) for part in np.array_split(pick, n)])
+    pick, warnings = _pick(len(patterns.label), n, seed, "labelled windows")
     label = patterns.label[pick]
     present, label = np.unique(label, return_inverse=True)
     classes = tuple(patterns.classes[i] for i in present.tolist())
     if len(classes) < 2:
         raise UserError(
-            f"all {len(label):,} labels are '{classes[0]}', of {found:,} found; a detector needs two classes: "
-            "raise n or give more bars"
+            f"all {len(label):,} labels are '{classes[0]}', of {len(patterns.label):,} found; a detector needs two "
+            "classes: raise n or give more bars"
         )
     windows = patterns.windows.select(pick)
     bars = windows.bars
@@ -112,9 +117,47 @@ def choose_labels(patterns: Patterns, n: int, seed: int) -> LabelledSet:
     labels = LabelledSet(
         window_id, windows.gather(np.arange(len(pick))), label, classes, patterns.start[pick], patterns.end[pick],
         windows.start_ns, windows.end_ns, instrument, weak=True, rule=patterns.rule, bars_sha256=bars.sha256,
-        warnings=tuple(warnings),
+        warnings=warnings,
     )  # fmt: skip
     return replace(labels, sha256=content_sha256(labels))
+
+
+def choose_events(patterns: Patterns, n: int, seed: int) -> EventLabels:
+    """Return n of the windows that the rule looked at, rejects too: one at random from each of n equal parts.
+
+    If there are fewer than n, all are used and a warning of the set says how many.
+    """
+    pick, warnings = _pick(len(patterns.label), n, seed, "windows that share no bar")
+    windows, label = patterns.windows.select(pick), patterns.label[pick]
+    events = np.flatnonzero(label >= 0)
+    present, index = np.unique(label[events], return_inverse=True)
+    instrument = instrument_of_rows(windows.bars, windows.starts)
+    labels = EventLabels(
+        np.array(window_ids(instrument, windows.start_ns)),
+        windows.gather(np.arange(len(pick))),
+        tuple(patterns.classes[i] for i in present.tolist()),
+        events,
+        index.astype(np.int64),
+        patterns.start[pick][events],
+        patterns.end[pick][events],
+        windows.start_ns,
+        windows.end_ns,
+        instrument,
+        np.full(len(pick), "random"),
+        weak=True,
+        rule=patterns.rule,
+        bars_sha256=windows.bars.sha256,
+        warnings=warnings,
+    )
+    return replace(labels, sha256=events_sha256(labels))
+
+
+def _pick(num: int, n: int, seed: int, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the positions of n of ``num`` windows, and a warning if there are fewer. Shapes: int64 [n or num]."""
+    if num < n:
+        return np.arange(num), (f"{num:,} {what} found, fewer than the {n:,} asked for (n): all are used.",)
+    rng = np.random.default_rng(seed)
+    return np.array([rng.choice(part) for part in np.array_split(np.arange(num), n)]), ()
 
 
 def weak_labels(
@@ -146,9 +189,15 @@ def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
 
 def sample_labels(config: FinetuneKeys | LabelsKeys, n: int, seed: int) -> LabelledSet:
     """Return n labelled windows of sample bars that pre-training does not see."""
+    return replace(choose_labels(_sample_patterns(config, seed, rejects=False), n, seed), path="sample")
+
+
+def sample_events(config: FinetuneKeys | LabelsKeys, n: int, seed: int) -> EventLabels:
+    """Return n windows of sample bars that pre-training does not see, those that the rule rejects too."""
+    return replace(choose_events(_sample_patterns(config, seed, rejects=True), n, seed), path="sample")
+
+
+def _sample_patterns(config: FinetuneKeys | LabelsKeys, seed: int, rejects: bool) -> Patterns:
     bars = read_bars(sample_bars(config.bars, config.labels), min_bars=config.windows.length)
-    options = config.labels
-    labels = weak_labels(
-        bars, n, seed, config.windows.length, config.bars.max_gap_minutes, options.overlap, options.rule
-    )
-    return replace(labels, path="sample")
+    options, gap = config.labels, config.bars.max_gap_minutes
+    return find_patterns(bars, seed, config.windows.length, gap, options.overlap, options.rule, rejects)

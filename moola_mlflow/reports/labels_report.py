@@ -122,22 +122,6 @@ class LabelsReport:
                 )
         return [*said, *labels.warnings]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each event, and one for each window without an event."""
-        labels = self.labels
-        rows = []
-        for i, k in zip(labels.row_window().tolist(), labels.row_event().tolist(), strict=True):
-            row: dict[str, Any] = {
-                "window_id": str(labels.window_id[i]),
-                "label": NONE if k < 0 else labels.classes[labels.label[k]],
-                "expansion_start": None if k < 0 else int(labels.start[k]),
-                "expansion_end": None if k < 0 else int(labels.end[k]),
-            }
-            if labels.start_ns is not None and labels.end_ns is not None:
-                row |= {"start_time": utc(int(labels.start_ns[i])), "end_time": utc(int(labels.end_ns[i]))}
-            rows.append(row)
-        return rows
-
     def note(self) -> str:
         """Return the Markdown note of the run: the result first."""
         cautions = "".join(f"\n- {markdown_text(text)}" for text in self.cautions())

@@ -13,7 +13,15 @@ from mlflow.exceptions import MlflowException
 
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import FinetuneKeys, LabelsConfig, LabelsKeys, UserError, printable
-from moola_mlflow.labels import EventLabels, LabelledSet, read_any_labels, read_event_labels, read_labels, sample_labels
+from moola_mlflow.labels import (
+    EventLabels,
+    LabelledSet,
+    read_any_labels,
+    read_event_labels,
+    read_labels,
+    sample_events,
+    sample_labels,
+)
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import shown_uri
@@ -24,6 +32,8 @@ RUN = "runs:/"
 def read_input_labels(config: FinetuneKeys | LabelsKeys) -> LabelledSet:
     """Return the windows with one event each that ``labels.path`` names."""
     options = config.labels
+    if options.path == "sample" and options.rejects:
+        return sample_events(config, options.n, options.seed).spans()
     if options.path == "sample":
         return sample_labels(config, options.n, options.seed)
     with local_labels(options) as path:
@@ -33,6 +43,8 @@ def read_input_labels(config: FinetuneKeys | LabelsKeys) -> LabelledSet:
 def read_input_events(config: FinetuneKeys | LabelsKeys) -> EventLabels:
     """Return the windows looked at that ``labels.path`` names, and the events in each."""
     options = config.labels
+    if options.path == "sample" and options.rejects:
+        return sample_events(config, options.n, options.seed)
     if options.path == "sample":
         return EventLabels.of(sample_labels(config, options.n, options.seed))
     with local_labels(options) as path:

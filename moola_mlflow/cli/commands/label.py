@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from moola_mlflow.bars import utc
 from moola_mlflow.cli import steps
 from moola_mlflow.core import Interrupts, LabelKeys, UserError, check_outputs, is_true, markdown_code, note_outputs
 from moola_mlflow.labels import (
+    EventLabels,
     LabelledSet,
     Patterns,
+    choose_events,
     choose_labels,
     find_patterns,
     labels_target,
@@ -48,50 +48,38 @@ def run(
             raise UserError(f"out='{out}' holds the bars themselves; give another name, nothing was overwritten")
         check_outputs([path], KIND, is_true("overwrite", overwrite))
         length, gap = config.windows.length, config.bars.max_gap_minutes
-        patterns = find_patterns(bars, seed, length, gap, config.labels.overlap, config.labels.rule)
-        labels = choose_labels(patterns, config.labels.n, seed)
+        options = config.labels
+        patterns = find_patterns(bars, seed, length, gap, options.overlap, options.rule, options.rejects)
+        labels = (choose_events if options.rejects else choose_labels)(patterns, options.n, seed)
         write_labels(labels, path)
         note_outputs([path], KIND)
         active.metrics(_metrics(patterns, labels))
         active.tags({Tags.LABELS_SHA256: labels.sha256})
         if labels.warnings:
             active.tags({Tags.WARNINGS: " ".join(labels.warnings)})
-        active.table(_rows(labels), Artifacts.LABELS_TABLE)
+        events = EventLabels.of(labels) if isinstance(labels, LabelledSet) else labels
+        active.table(events.rows(), Artifacts.LABELS_TABLE)
         active.artifact(path)
         _tell(active, config, patterns, labels, path)
 
 
-def _metrics(patterns: Patterns, labels: LabelledSet) -> dict[str, float]:
+def _metrics(patterns: Patterns, labels: LabelledSet | EventLabels) -> dict[str, float]:
     return {
         Metrics.LABELS_CANDIDATES: patterns.num_candidates,
         Metrics.LABELS_CANDIDATES_NO_SURGE: patterns.num_no_surge,
         Metrics.LABELS_CANDIDATES_NO_LABEL: patterns.num_no_label,
-        Metrics.LABELS_FOUND: len(patterns.label),
+        Metrics.LABELS_FOUND: int((patterns.label >= 0).sum()),
         Metrics.LABELS_USED: len(labels),
         **{f"{Metrics.LABELS}{name}": count for name, count in labels.counts().items()},
     }
 
 
-def _rows(labels: LabelledSet) -> list[dict[str, Any]]:
-    assert labels.start_ns is not None
-    assert labels.end_ns is not None
-    return [
-        {
-            "window_id": str(labels.window_id[i]),
-            "label": labels.classes[labels.label[i]],
-            "expansion_start": int(labels.start[i]),
-            "expansion_end": int(labels.end[i]),
-            "start_time": utc(int(labels.start_ns[i])),
-            "end_time": utc(int(labels.end_ns[i])),
-        }
-        for i in range(len(labels))
-    ]
-
-
-def _tell(active: Run, config: LabelKeys, patterns: Patterns, labels: LabelledSet, path: Path) -> None:
+def _tell(active: Run, config: LabelKeys, patterns: Patterns, labels: LabelledSet | EventLabels, path: Path) -> None:
     weak = WEAK.format(rule=patterns.rule)
     counts = ", ".join(f"{count:,} {name}" for name, count in labels.counts().items())
     summary = f"{len(labels):,} weak labels of {len(patterns.label):,} found: {counts}"
+    if isinstance(labels, EventLabels):
+        summary = f"{len(labels):,} windows that the rule looked at, of {len(patterns.label):,}: {counts}"
     warnings = "".join(f"\n\nWarning: {warning}" for warning in labels.warnings)
     active.note(
         f"**{summary}.**\n\n{weak}{warnings}\n\n"

@@ -35,7 +35,7 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
         report = LabelsReport(labels, config.labels.charts)
         active.metrics(report.metrics())
         active.tags({Tags.LABELS_SHA256: labels.sha256})
-        active.table(report.rows(), Artifacts.LABELS_TABLE)
+        active.table(labels.rows(), Artifacts.LABELS_TABLE)
         page, places = report.html(), [active.folder / PAGE]
         if target is not None:
             places.append(target.with_suffix(".html") if target.suffix in WRITTEN else target / PAGE)

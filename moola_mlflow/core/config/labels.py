@@ -20,6 +20,8 @@ class WeakLabelsConfig(Section):
     """Whether windows that a rule labels may share bars."""
     rule: str = "surge-1"
     """Rule that labels windows: surge-1, one of your own, or a drawn rule such as strict-0-12."""
+    rejects: bool = False
+    """Whether windows that the rule does not label are kept as `none`; labels.n then counts the windows looked at."""
 
 
 class LabelsConfig(WeakLabelsConfig):

@@ -12,8 +12,9 @@ from mlflow.entities import Run
 
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import FinetuneKeys, make_config
-from moola_mlflow.labels.label_files import read_labels
+from moola_mlflow.labels.label_files import read_event_labels, read_labels
 from moola_mlflow.labels.weak import sample_labels
+from moola_mlflow.tracking import read_input_events, read_input_labels
 
 SMALL = {"bars.sample_bars": "12000", "n": "20"}
 
@@ -55,6 +56,23 @@ def test_label_writes_what_labels_sample_means(store: Store) -> None:
     written = read_labels(store.folder / "out" / "labels.parquet")
     assert written.sha256 == sample_labels(config, 20, config.trainer.seed).sha256
     assert store.config(run)["bars"]["sample_seed"] == config.labels.sample_seed != config.bars.sample_seed
+
+
+def test_rejected_windows_are_kept_if_asked_for_and_n_counts_windows(store: Store) -> None:
+    done = store.run("label", {**SMALL, "label.rejects": "true", "out": "events.parquet"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    labels = read_event_labels(store.folder / "events.parquet")
+    counts = labels.counts()
+    assert (len(labels), counts["none"] > 3) == (20, True)
+    (run,) = store.runs()
+    metrics = run.data.metrics
+    assert {name: metrics[f"labels/{name}"] for name in counts} == counts
+    assert metrics["labels/used"] == 20
+    assert metrics["labels/found"] > labels.num_events
+    assert "20 windows that the rule looked at, of " in done.stdout
+    config = make_config(FinetuneKeys, {}, {"bars.sample_bars": 12_000, "labels.rejects": True, "labels.n": 20})
+    assert read_input_events(config).sha256 == labels.sha256
+    assert len(read_input_labels(config)) == labels.num_events
 
 
 @pytest.mark.slow

@@ -15,10 +15,12 @@ from paths import ROOT
 from moola_mlflow.bars.reader import Bars, read_bars, segments
 from moola_mlflow.core import BarsConfig, FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.labels import apply_rules, find_rule
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.labels.surge_rule import CLASSES, apply_rule
 from moola_mlflow.labels.weak import (
+    choose_events,
     choose_labels,
     find_patterns,
     sample_labels,
@@ -165,3 +167,27 @@ def test_any_rule_labels_and_a_window_gets_the_same_label_in_a_longer_file(bars:
     np.testing.assert_array_equal(first.windows.starts, patterns.windows.starts[:num])
     np.testing.assert_array_equal(first.label, patterns.label[:num])
     np.testing.assert_array_equal(first.start, patterns.start[:num])
+
+
+def test_with_rejects_windows_that_the_rule_does_not_label_are_there_without_an_event(bars: Bars) -> None:
+    patterns = find_patterns(bars, 17, rejects=True)
+    labels = choose_events(patterns, 60, 17)
+    assert len(labels) == 60
+    assert labels.drawn is not None
+    assert set(labels.drawn.tolist()) == {"random"}
+    assert (labels.weak, labels.rule, labels.bars_sha256) == (True, "surge-1", bars.sha256)
+    assert 10 < labels.counts()["none"] < 50
+    (mark,) = apply_rules([find_rule("surge-1")], labels.ohlc, labels.start_ns)
+    assert np.flatnonzero(mark.labelled).tolist() == labels.window.tolist()
+    assert mark.start[labels.window].tolist() == labels.start.tolist()
+    assert mark.end[labels.window].tolist() == labels.end.tolist()
+    assert labels.start_ns is not None
+    assert labels.end_ns is not None
+    assert (labels.start_ns[1:] > labels.end_ns[:-1]).all()
+
+
+def test_fewer_windows_than_asked_for_are_all_used_and_a_warning_says_so(bars: Bars) -> None:
+    labels = choose_events(find_patterns(bars, 17, rejects=True), 10_000, 17)
+    assert labels.warnings == (
+        f"{len(labels)} windows that share no bar found, fewer than the 10,000 asked for (n): all are used.",
+    )
