@@ -20,7 +20,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from moola_mlflow.bars import Bars
 from moola_mlflow.evaluation.crossval import fresh_copy
 from moola_mlflow.labels import EventLabels, Rule, RuleWindows, Targets
-from moola_mlflow.models import EventSettings, EventSource, EventTable, fit_event_detector, match_events
+from moola_mlflow.models import EventSettings, EventSource, EventTable, Unlabelled, fit_event_detector, match_events
 from moola_mlflow.models.detector import detector_inputs
 from moola_mlflow.models.events.belief import span_logits
 from moola_mlflow.models.events.cross_fit import true_events
@@ -60,11 +60,16 @@ class Fitted:
         return replace(found, score=self.calibration.apply(found.score))
 
 
-def event_detector(labels: EventLabels, source: EventSource, seed: int) -> Fitted:
+def event_detector(
+    labels: EventLabels,
+    source: EventSource,
+    seed: int,
+    nets: tuple[str, ...] = ("joint", "none_class"),
+    unlabelled: Unlabelled | None = None,
+) -> Fitted:
     """Fit the event detector of the package."""
-    started = time.process_time()
-    fit = fit_event_detector(labels, source, EventSettings(folds=FOLDS, precision=PRECISION), seed)
-    detector = fit.detector
+    started, settings = time.process_time(), EventSettings(nets=nets, folds=FOLDS, precision=PRECISION)
+    detector = fit_event_detector(labels, source, settings, seed, unlabelled=unlabelled).detector
     seconds = time.process_time() - started
     return Fitted(lambda ohlc: detector.read(ohlc).maps, detector.calibration, detector.threshold, seconds)
 

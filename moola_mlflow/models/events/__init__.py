@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, EVENT_STRIDE, EventScan, scan_events
     from moola_mlflow.models.events.fitting import EventSettings
     from moola_mlflow.models.events.matching import EventTable, match_events
+    from moola_mlflow.models.events.unlabelled import Unlabelled
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -21,5 +22,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "event_scan": ("EVENT_COLUMNS", "EVENT_STRIDE", "EventScan", "scan_events"),
         "fitting": ("EventSettings",),
         "matching": ("EventTable", "match_events"),
+        "unlabelled": ("Unlabelled",),
     },
 )

@@ -6,7 +6,7 @@ Shape legend: N windows looked at, C classes, T steps, P inputs a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from moola_mlflow.models.events.matching import EventTable, match_events
 from moola_mlflow.models.events.peaks import MARGIN, on_axis, window_events
 from moola_mlflow.models.events.presence import fit_presence_reader
 from moola_mlflow.models.events.score_calibration import ScoreCalibration, threshold_for
+from moola_mlflow.models.events.unlabelled import Unlabelled, fit_with_unlabelled
 from moola_mlflow.models.events.window_folds import window_folds
 from moola_mlflow.models.heads import Inputs, parts_of
 from moola_mlflow.models.prior_reader import Prior
@@ -90,11 +91,18 @@ class _Plan:
     columns: tuple[int, int]
     weight: float
     prior: Prior | None = None
+    unlabelled: EventInputs | None = None
+    """Windows without labels that a joint net learns from as well."""
+    base_rate: float | None = None
 
     def fit(
         self, inputs: EventInputs, targets: EventTargets, index: np.ndarray, settings: EventSettings, seed: int
     ) -> EventPart:
         own = inputs.columns(*self.columns)
+        if self.unlabelled is not None and self.name == "joint":
+            more = self.unlabelled.columns(*self.columns)
+            net = fit_with_unlabelled((own, targets), index, more, self.base_rate, settings, seed)
+            return EventPart(net, self.columns, self.weight)
         if self.prior is None:
             return EventPart(fit_event_net(self.name, own, targets, index, settings, seed), self.columns, self.weight)
         rows = torch.as_tensor(index)
@@ -110,6 +118,7 @@ def fit_event_detector(
     seed: int,
     card: dict[str, Any] | None = None,
     on_fit: Callable[[int, int], None] | None = None,
+    unlabelled: Unlabelled | None = None,
 ) -> EventFit:
     """Fit an event detector on windows looked at.
 
@@ -117,11 +126,17 @@ def fit_event_detector(
     and the nets read the other inputs. Without other inputs there are prior readers alone. ``on_fit`` is called with
     the number of fits done and of all fits.
 
+    The joint nets also learn from ``unlabelled`` windows. If these have a base rate, labels without rejects suffice,
+    and there are joint nets alone. Nothing then says which events are wrong: the scores are not calibrated by labels,
+    and the threshold rests on the base rate.
+
     Raises: UserError if there are too few windows for the folds, ValueError if no window holds an event, TrainingError
     if a loss or an encoding is not finite.
     """
     targets, inputs = EventTargets.of(labels), source.of(labels.ohlc)
     fold_N, plans = window_folds(labels, settings.folds, seed), _plans(source, settings)
+    if unlabelled is not None:
+        plans = _with_unlabelled(plans, source, unlabelled)
     parts, held, done = [], list[tuple[np.ndarray, Reading]](), 0
     for fold in range(settings.folds):
         train, test = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
@@ -133,7 +148,29 @@ def fit_event_detector(
                 on_fit(done, settings.folds * len(plans))
         held.append((test, read_inputs(own, inputs.values[torch.as_tensor(test)])))
         parts += [EventPart(part.net, part.columns, part.weight / settings.folds) for part in own]
-    return _calibrated(labels, source, settings, parts, _held_out(labels, held), fold_N, card or {})
+    fit = _calibrated(labels, source, settings, parts, _held_out(labels, held), fold_N, card or {})
+    if unlabelled is None or unlabelled.base_rate is None:
+        return fit
+    return replace(fit, detector=_uncalibrated(fit.detector, unlabelled, settings))
+
+
+def _with_unlabelled(plans: list[_Plan], source: EventSource, unlabelled: Unlabelled) -> list[_Plan]:
+    """Return plans that learn from unlabelled windows: all of them, or joint nets that read everything."""
+    inputs = source.of(unlabelled.ohlc)
+    if unlabelled.base_rate is None:
+        return [replace(plan, unlabelled=inputs) for plan in plans]
+    return [_Plan("joint", (0, inputs.values.shape[-1]), 1.0, None, inputs, unlabelled.base_rate)]
+
+
+def _uncalibrated(detector: EventDetector, unlabelled: Unlabelled, settings: EventSettings) -> EventDetector:
+    """Return a detector whose scores are the masses, with the threshold that these let expect on unlabelled windows."""
+    mass = window_events(detector.read(unlabelled.ohlc).maps)[0].score
+    return replace(
+        detector,
+        calibration=ScoreCalibration(),
+        temperature=1.0,
+        threshold=threshold_for(mass, mass, settings.precision),
+    )
 
 
 def _plans(source: EventSource, settings: EventSettings) -> list[_Plan]:
