@@ -13,12 +13,13 @@ from moola_mlflow.core import (
     Interrupts,
     PretrainKeys,
     configure_threads,
+    is_launched,
     is_tuned,
     pick_device,
     pick_precision,
 )
 from moola_mlflow.models import LATEST_CHECKPOINT, Checkpointer
-from moola_mlflow.tracking import Artifacts, Metrics, ResumePoint, Run, Tags, end_lost_run
+from moola_mlflow.tracking import Artifacts, Metrics, ResumePoint, Run, Tags, end_lost_run, resume_command
 from moola_mlflow.training import (
     EpochEnded,
     MemoryRanOut,
@@ -130,7 +131,8 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
             raise
         if stopped:
             print(
-                f"Stopped; the state of the training is in {active.folder / 'checkpoints' / LATEST_CHECKPOINT}",
+                f"Stopped; the state of the training is in {active.folder / 'checkpoints' / LATEST_CHECKPOINT}. "
+                f"Go on with:\n{resume_command(active.folder, is_launched())}",
                 flush=True,
             )
             if not interrupts.reason():  # the signal came to another process

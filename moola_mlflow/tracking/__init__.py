@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.tracking.resume import ResumePoint, find_resume_point
     from moola_mlflow.tracking.run import Run, record_failure, run_name, with_failure_recorded
-    from moola_mlflow.tracking.run_folder import DIED, RUNS, check_run_folder_free, hold_run_folder
+    from moola_mlflow.tracking.run_folder import DIED, RUNS, check_run_folder_free, hold_run_folder, resume_command
     from moola_mlflow.tracking.run_reader import RunRecord, encoder_sources, read_run, search_runs, tunings_of
     from moola_mlflow.tracking.store import (
         STORE_FAILURES,
@@ -93,7 +93,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "resume": ("ResumePoint", "find_resume_point"),
         "run": ("Run", "record_failure", "run_name", "with_failure_recorded"),
-        "run_folder": ("DIED", "RUNS", "check_run_folder_free", "hold_run_folder"),
+        "run_folder": ("DIED", "RUNS", "check_run_folder_free", "hold_run_folder", "resume_command"),
         "run_reader": ("RunRecord", "encoder_sources", "read_run", "search_runs", "tunings_of"),
         "store": ("STORE_FAILURES", "active_run", "check_run", "find_run", "first_line", "is_outage", "shown_uri"),
     },

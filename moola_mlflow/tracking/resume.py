@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moola_mlflow.core import PretrainKeys, UserError, make_config, nearest_name, read_preset
+from moola_mlflow.core import PretrainKeys, UserError, is_launched, make_config, nearest_name, read_preset
 from moola_mlflow.models import Checkpointer, LoadedCheckpoint
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import Sent, read_history
 from moola_mlflow.tracking.names import Artifacts
 from moola_mlflow.tracking.origin import OFFLINE
 
-IGNORED = ("tracking.resume", "tracking.allow_drift")
+IGNORED = ("tracking.resume", "tracking.allow_drift", "tracking.experiment")
+
+SHOWN = 6
+"""Keys that a message names of a run that does not fit."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,10 @@ class ResumePoint:
 def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> ResumePoint | None:
     """Return the run to continue, as ``tracking.resume`` asks, or None for a new run.
 
-    ``auto`` takes the newest unfinished pre-training of the same configuration, and a new run if none exists.
+    ``auto`` takes the newest unfinished pre-training of the same configuration, and a new run if none was interrupted.
 
-    Raises: UserError if the run to continue is missing, damaged, in use, or of another configuration or data.
+    Raises: UserError if the run to continue is missing, damaged, in use, or of another configuration or data; for
+    ``auto`` also if runs were interrupted and none fits.
     """
     wanted = config.tracking.resume
     if wanted == "never":
@@ -63,6 +67,7 @@ def find_resume_point(config: PretrainKeys, root: Path = run_folder.RUNS) -> Res
                 f"resume=new: no unfinished pre-training of this configuration in {root}; name a run: resume=new:RUN_ID"
             )
         if not found:
+            _refuse_others(config, root)
             return None
         run_id = found.name
     folder = _folder_of(root, run_id)
@@ -114,6 +119,40 @@ def _newest(config: PretrainKeys, root: Path) -> Path | None:
         if read_history(folder).status != "FINISHED":
             return folder
     return None
+
+
+def _refuse_others(config: PretrainKeys, root: Path) -> None:
+    """Refuse to begin anew while other runs wait: a key that was mistyped would cost a training.
+
+    Raises: UserError with each interrupted run, why it does not fit, and the command that goes on with it.
+    """
+    lines = []
+    for folder in _with_checkpoints(root):
+        if read_history(folder).status == "FINISHED":
+            continue
+        try:
+            run_folder.check_run_folder_free(folder)
+        except UserError:
+            continue
+        lines += [
+            f"- run {folder.name}: {_why_not(config, folder)}",
+            f"  {run_folder.resume_command(folder, is_launched())}",
+        ]
+    if lines:
+        raise UserError(
+            "resume=auto: no interrupted run has this configuration. These were interrupted; each with why it does not "
+            "fit, and the command that goes on with it:\n"
+            + "\n".join([*lines, "To begin a new run, leave resume out."])
+        )
+
+
+def _why_not(config: PretrainKeys, folder: Path) -> str:
+    try:
+        drift = _drift(_config(folder), config)
+    except UserError as e:
+        return f"its configuration cannot be read: {e}"
+    shown = [f"{key} was {then}, is {now}" for key, (then, now) in sorted(drift.items())]
+    return "; ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more keys" if len(shown) > SHOWN else "")
 
 
 def _folder_of(root: Path, run_id: str) -> Path:

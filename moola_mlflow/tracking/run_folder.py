@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 from moola_mlflow.core import UserError, no_links, printable, read_bytes, remove_temporaries, write_whole
 from moola_mlflow.tracking.delivery import JOURNAL_FILE, SENT_FILE, is_time, lacks_status, read_history
+from moola_mlflow.tracking.names import Artifacts
 from moola_mlflow.tracking.origin import RUNS
 
 try:
@@ -171,6 +173,20 @@ def is_stale(folder: Path) -> bool:
     except UserError:
         return False
     return True
+
+
+def resume_command(folder: Path, launched: bool = False) -> str:
+    """Return the command that goes on with the interrupted training of a folder, with the keys it was begun with.
+
+    ``launched``: the command for ``mlflow run``.
+
+    >>> resume_command(Path(".moola/runs/12ab"))
+    'moola pretrain --config .moola/runs/12ab/config.yaml --resume 12ab'
+    """
+    config = folder / Artifacts.CONFIG
+    if launched:
+        return f"mlflow run . -e pretrain -P config={shlex.quote(str(config))} -P resume={folder.name}"
+    return f"moola pretrain --config {shlex.quote(str(config))} --resume {folder.name}"
 
 
 def _in_use(folder: Path, process: str) -> str:

@@ -73,6 +73,8 @@ def main(work: Path, words: Sequence[str]) -> None:
     for name in IMPORTED:
         importlib.import_module(f"moola_mlflow.{name}")
     Figure.savefig = without_drawing  # half of the time of a small run
+    from moola_mlflow.tracking import count_unsent
+
     assert threading.active_count() == 1
 
     def folder_of(name: str) -> Path:
@@ -84,6 +86,9 @@ def main(work: Path, words: Sequence[str]) -> None:
     for number in range(len(changes)):
         folder = folder_of(f"{number:04d}")
         codes[folder.name] = [run(folder, words, number), run(folder, words, -1)]
+        for left in folder.glob(".moola/runs/*"):
+            if count_unsent(left):  # killed between the end of the run and its message
+                run(folder, ["sync", str(left)], -1)
     (work / "codes.json").write_text(json.dumps({"codes": codes, "changes": changes}), encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from moola_mlflow.reports.pretrain_results import (
     train_longer,
 )
 from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
+from moola_mlflow.tracking import RUNS, resume_command
 
 PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
 
@@ -72,7 +73,7 @@ def _complete(run_id: str, p: Pretrained) -> Step:
     if p.status == FINISHED:
         return Step("The run's artifacts are lost. Check the store.", "moola doctor")
     if p.epochs_run:
-        return Step("Continue where the training stopped.", f"moola pretrain --resume {run_id}")
+        return Step("Continue where the training stopped.", resume_command(RUNS / run_id))
     return Step("Train again.", launcher_command("pretrain", bars_parameters(p.bars)))
 
 

@@ -141,7 +141,7 @@ def _how_to_resume(folder: Path) -> str:
     """Return how to resume an interrupted training, empty if it has no checkpoint."""
     if not any((folder / "checkpoints").glob("*.pt")):
         return ""
-    return f" Its checkpoints are saved. Resume it: `moola pretrain --resume {folder.name}`"
+    return f" Its checkpoints are saved. Resume it: `{run_folder.resume_command(folder)}`"
 
 
 def _end(client: mlflow.MlflowClient, run_id: str, status: str, note: str) -> None:

@@ -63,6 +63,10 @@ def test_an_interrupted_training_is_killed_with_a_checkpoint_within_five_seconds
     assert ended == code
     assert seconds < LIMIT_S
     assert_killed_with_checkpoint(store, store.folder)
+    assert process.stdout is not None
+    said, (run,) = process.stdout.read(), store.runs()
+    folder = Path(".moola/runs") / run.info.run_id
+    assert f"Go on with:\nmoola pretrain --config {folder}/config.yaml --resume {run.info.run_id}\n" in said
 
 
 @pytest.mark.slow

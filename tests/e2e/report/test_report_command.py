@@ -187,7 +187,7 @@ def test_a_killed_run_is_reported_as_far_as_it_came(world: World, bare: str) -> 
     assert done.code == 0, done.err
     markdown = world.report(bare)
     assert "There are no results: the run is KILLED after 2 of 9 epochs." in markdown
-    assert f"`moola pretrain --resume {bare}`" in markdown
+    assert f"`moola pretrain --config .moola/runs/{bare}/config.yaml --resume {bare}`" in markdown
     assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == list(SECTIONS)
 
 

@@ -125,7 +125,7 @@ def test_a_training_that_ended_on_its_best_epoch_was_still_improving() -> None:
 @pytest.mark.parametrize(
     ("status", "epochs", "command"),
     [
-        ("KILLED", 3, "moola pretrain --resume abc"),
+        ("KILLED", 3, "moola pretrain --config .moola/runs/abc/config.yaml --resume abc"),
         ("RUNNING", 3, "moola report --run_id abc"),
         ("FINISHED", 3, "moola doctor"),
         ("FAILED", 0, "mlflow run . -e pretrain"),

@@ -13,6 +13,7 @@ import torch
 from precisions import PRECISIONS
 from small_trainings import histories, make_trainer, resumed, small_windows, weights
 
+from moola_mlflow.cli.parser import parse
 from moola_mlflow.core import PretrainKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.files.checkpoint import LATEST_CHECKPOINT, Checkpointer
@@ -114,10 +115,28 @@ def test_auto_takes_a_run_of_an_earlier_version_that_calls_the_price_path_path(t
         assert (point.run_id, point.drift) == (ONE, {})
 
 
-def test_auto_passes_over_finished_runs_and_other_configurations(tmp_path: Path) -> None:
-    interrupted(tmp_path, ONE, asked(), status="FINISHED")
-    interrupted(tmp_path, OTHER, asked(trainer__epochs=7))
+def test_auto_passes_over_finished_runs(tmp_path: Path) -> None:
+    interrupted(tmp_path, ONE, asked(trainer__epochs=7), status="FINISHED")
     assert resume.find_resume_point(asked(tracking__resume="auto"), tmp_path) is None
+
+
+def test_auto_begins_no_new_run_while_others_wait_and_says_why_each_does_not_fit(tmp_path: Path) -> None:
+    interrupted(tmp_path, ONE, asked(trainer__epochs=7, optimizer__lr=0.5))
+    damaged = interrupted(tmp_path, OTHER, asked())
+    (damaged / "config.yaml").write_text("{")
+    with pytest.raises(UserError) as refused:
+        resume.find_resume_point(asked(tracking__resume="auto"), tmp_path)
+    said = str(refused.value)
+    assert f"- run {ONE}: optimizer.lr was 0.5, is 0.001; trainer.epochs was 7, is 20" in said
+    assert f"- run {OTHER}: its configuration cannot be read" in said
+    assert said.endswith("To begin a new run, leave resume out.")
+    for run_id in (ONE, OTHER):
+        assert f"  moola pretrain --config {tmp_path / run_id / 'config.yaml'} --resume {run_id}\n" in said
+    words = next(line for line in said.splitlines() if line.endswith(f"--resume {ONE}")).split()[2:]
+    config = parse("pretrain", words).config  # the command, typed as it is printed
+    point = resume.find_resume_point(config, tmp_path)
+    assert point is not None
+    assert (point.run_id, point.drift) == (ONE, {})
 
 
 def test_never_looks_at_nothing(tmp_path: Path) -> None:

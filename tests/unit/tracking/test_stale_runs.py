@@ -57,7 +57,9 @@ def test_what_was_saved_is_named_with_the_command_that_goes_on(store: Store) -> 
     (RUNS / run.id / "checkpoints").mkdir()
     (RUNS / run.id / "checkpoints" / "checkpoint_latest.pt").write_bytes(b"")
     assert stale_runs.end_lost_run(run.id)
-    assert stored(store, run.id)[1].endswith(f"Resume it: `moola pretrain --resume {run.id}`")
+    assert stored(store, run.id)[1].endswith(
+        f"Resume it: `moola pretrain --config {RUNS / run.id / 'config.yaml'} --resume {run.id}`"
+    )
 
 
 def test_nobody_speaks_for_a_first_process_that_lives_or_has_spoken(store: Store) -> None:
