@@ -158,7 +158,7 @@ ENTRY_POINTS = {
                 "File that gets the labels, with its page beside it: .parquet, .json (tasks of Label Studio) or .csv "
                 "(times); or a folder for the page; not set: the run alone has them."
             ),
-            "overwrite": Argument("true replaces a file of that name, which may be hand-made.", "false"),
+            "overwrite": OVERWRITE,
         },
         meanings={
             "labels": "Labels of any form: parquet, CSV of times, Label Studio's JSON or CSV, a folder of batches, "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import utc
+from moola_mlflow.bars import MINUTE_NS, utc
 from moola_mlflow.core import markdown_code, markdown_text, metric_name
 from moola_mlflow.labels import NONE, EventLabels, overlap_groups
 from moola_mlflow.reports.document import Document, Heading, Items, Notice, Para, Table
@@ -189,7 +189,7 @@ class LabelsReport:
         when, ticks = "", [str(t) for t in range(labels.ohlc.shape[1])]
         if labels.start_ns is not None and labels.end_ns is not None:
             when = f"{utc(int(labels.start_ns[i]))} to {clock(int(labels.end_ns[i]))}"
-            ticks[0], ticks[-1] = clock(int(labels.start_ns[i])), clock(int(labels.end_ns[i]))
+            ticks = _clocks(int(labels.start_ns[i]), int(labels.end_ns[i]), len(ticks))
         colored = tuple((name, span.color) for name, span in zip(names, spans, strict=True)) or ((NONE, REJECT_COLOR),)
         about = [str(labels.window_id[i]), *(f"bars {span.start} to {span.end}" for span in spans)]
         title = f"{labels.window_id[i]}: {', '.join(names) or NONE}"
@@ -207,6 +207,13 @@ class LabelsReport:
     def _column(self, name: str) -> list[Any] | None:
         extra = self.labels.extra
         return extra[name].to_pylist() if extra is not None and name in extra.column_names else None
+
+
+def _clocks(start_ns: int, end_ns: int, num: int) -> list[str]:
+    """Return the time of each bar, empty in the middle of a window with a gap, where it is not known."""
+    if end_ns - start_ns == (num - 1) * MINUTE_NS:
+        return [clock(start_ns + t * MINUTE_NS) for t in range(num)]
+    return [clock(start_ns), *[""] * (num - 2), clock(end_ns)]
 
 
 def _counted(name: str, values: Sequence[Any] | None) -> list[tuple[str, ...]]:

@@ -20,7 +20,7 @@ ENTRY_POINTS = {
     "data": {"bars", "out", "head", "overwrite"},
     "features": {"bars", "features"},
     "label": {"bars", "n", "out", "overwrite", "seed"},
-    "labels": {"labels", "bars", "out"},
+    "labels": {"labels", "bars", "out", "overwrite"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
         "register",

@@ -10,12 +10,13 @@ from rich.table import Table
 from moola_mlflow.bars import Bars
 from moola_mlflow.cli import steps
 from moola_mlflow.cli.progress import table_console
-from moola_mlflow.core import Interrupts, LabelsKeys, UserError
+from moola_mlflow.core import Interrupts, LabelsKeys, UserError, check_outputs, is_true, note_outputs
 from moola_mlflow.labels import WRITTEN, write_any_labels
 from moola_mlflow.reports import CLASS_HEADERS, LabelsReport, output_folder
 from moola_mlflow.tracking import Artifacts, Run, Tags, read_shown_labels, run_name
 
 PAGE = Artifacts.LABELS_PAGE
+KIND = "labels in another form"
 
 
 def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
@@ -24,7 +25,8 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
     with Run.start("labels", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
-        target = _target(out, overwrite)
+        places = _places(out)
+        check_outputs(places, KIND, is_true("overwrite", overwrite))
 
         @cache
         def load_bars() -> Bars:
@@ -36,31 +38,29 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
         active.metrics(report.metrics())
         active.tags({Tags.LABELS_SHA256: labels.sha256})
         active.table(labels.rows(), Artifacts.LABELS_TABLE)
-        page, places = report.html(), [active.folder / PAGE]
-        if target is not None:
-            places.append(target.with_suffix(".html") if target.suffix in WRITTEN else target / PAGE)
-        for place in places:
+        if len(places) > 1:
+            write_any_labels(labels, places[0], load_bars)
+            active.artifact(places[0])
+        page = report.html()
+        for place in (active.folder / PAGE, *places[-1:]):
             _write(page, place)
         active.artifact(active.folder / PAGE)
-        if target is not None and target.suffix in WRITTEN:
-            write_any_labels(labels, target, load_bars)
-            active.artifact(target)
+        note_outputs(places, KIND)
         active.note(report.note())
-        _print(report, [*([str(target)] if target is not None else []), str(places[-1])])
+        _print(report, places)
 
 
-def _target(out: str, overwrite: str) -> Path | None:
-    """Return the file or folder that results go to. Raises: UserError if a file is there, which may be hand-made."""
+def _places(out: str) -> list[Path]:
+    """Return the files that a user asked for, the page last. Raises: UserError if ``out`` is of no known form."""
     if not out:
-        return None
+        return []
     path = Path(out).expanduser()
-    if path.suffix not in WRITTEN:
-        if path.suffix:
-            raise UserError(f"out='{out}'; allowed: a file that ends in {', '.join(WRITTEN)}, or a folder")
-        return output_folder(str(path))
-    if path.exists() and overwrite.lower() != "true":
-        raise UserError(f"out='{out}' exists, and labels may be hand-made; give another name, or overwrite=true")
-    return path
+    if not path.suffix:
+        output_folder(out)  # refuses what cannot be a folder
+        return [path / PAGE]
+    if path.suffix.lower() not in WRITTEN or path.is_dir():
+        raise UserError(f"out='{out}'; allowed: a file that ends in {', '.join(WRITTEN)}, or a folder")
+    return [path, path.with_suffix(".html")]
 
 
 def _write(page: str, path: Path) -> None:
@@ -71,7 +71,7 @@ def _write(page: str, path: Path) -> None:
         raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
 
 
-def _print(report: LabelsReport, written: list[str]) -> None:
+def _print(report: LabelsReport, written: list[Path]) -> None:
     classes = Table(*CLASS_HEADERS)
     for row in report.class_rows():
         classes.add_row(*row)
@@ -82,4 +82,5 @@ def _print(report: LabelsReport, written: list[str]) -> None:
         table_console().print(table)
     for text in (*report.labels.joined, *report.cautions()):
         print(f"Note: {text}", flush=True)
-    print(f"{report.summary()} -> {', '.join(written) if len(written) > 1 else f'{PAGE} of the run'}", flush=True)
+    where = ", ".join(map(str, written)) or f"{PAGE} of the run"
+    print(f"{report.summary()} -> {where}", flush=True)

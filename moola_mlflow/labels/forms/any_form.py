@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.core import LabelsKeys, UserError
+from moola_mlflow.core import LabelsKeys, UserError, keep_backup, replacing
 from moola_mlflow.labels.event_labels import EventLabels
 from moola_mlflow.labels.forms.batches import batch_table, is_batch, parse_json, read_batches
 from moola_mlflow.labels.forms.label_studio import inline_table, is_export, read_tasks, regions_in, span_frame, tasks_of
@@ -47,6 +46,8 @@ def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> Event
 def write_any_labels(labels: EventLabels, path: Path, load_bars: LoadBars) -> None:
     """Write labels as parquet, as tasks of Label Studio (.json) or as a CSV of times, the whole file or nothing.
 
+    A file that it replaces is kept as ``NAME.bak``, once.
+
     Raises: UserError if the file cannot be written, or if a CSV would need times that are not known.
     """
     suffix = path.suffix.lower()
@@ -57,11 +58,11 @@ def write_any_labels(labels: EventLabels, path: Path, load_bars: LoadBars) -> No
     else:
         write_labels(labels, path)
         return
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        keep_backup(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as e:
         raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
 

@@ -68,9 +68,13 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(store: Store) ->
     before = (store.folder / "mine.parquet").read_bytes()
     done = command(store, "labels", labels="mine.parquet", out="mine.parquet")
     assert done.code == 2
-    assert "out='mine.parquet' exists, and labels may be hand-made; give another name, or overwrite=true" in done.err
+    assert "'mine.parquet' exists, and no command of this folder has written it; give another name" in done.err
     assert (store.folder / "mine.parquet").read_bytes() == before
-    assert command(store, "labels", labels="mine.parquet", out="mine.parquet", overwrite="true").code == 0
+    for _ in range(2):  # what the command has written itself, it may replace
+        assert command(store, "labels", labels="mine.parquet", out="new.json").code == 0
+    done = command(store, "labels", labels="mine.parquet", out="mine.parquet", overwrite="true")
+    assert done.code == 0, done.err
+    assert (store.folder / "mine.parquet.bak").read_bytes() == before
 
 
 @pytest.mark.parametrize(

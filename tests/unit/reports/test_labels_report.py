@@ -86,3 +86,14 @@ def test_a_set_without_any_event_has_a_page() -> None:
     page = report(some_events().select([1, 4])).html()
     assert page.count("<svg ") == 2
     assert "2 windows looked at, 0 events" in page
+
+
+def test_times_are_written_under_a_chart_where_they_are_known() -> None:
+    labels = some_events()
+    assert labels.end_ns is not None
+    page = report(labels.select([0])).html()
+    assert all(f">{text}</text>" in page for text in ("22:13", "22:53", "23:57"))
+    gap = replace(labels, end_ns=labels.end_ns + 60 * 10**9).select([0])
+    page = report(gap).html()
+    assert all(f">{text}</text>" in page for text in ("22:13", "23:58"))
+    assert ">22:53</text>" not in page
