@@ -72,9 +72,7 @@ def read_tasks(content: Any, where: str) -> tuple[list[Task], list[str]]:
             open_tasks += 1
             continue
         several += len(given) > 1
-        best = max(
-            given, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at") or a.get("created_at") or ""))
-        )
+        best = max(given, key=_weight)
         results = [r for r in best.get("result") or [] if isinstance(r, dict) and REGION in (r.get("value") or {})]
         regions = [_region(r["value"], r.get("meta") or {}, name) for r in results]
         tasks.append(Task(one.get("data") or {}, regions, _known(best, best.get("completed_by"))))

@@ -60,6 +60,16 @@ def test_events_near_each_other_share_a_window_and_none_is_lost() -> None:
     assert labels.counts()["b"] >= 1
 
 
+def test_a_window_cuts_no_other_event_if_there_is_a_place_for_it() -> None:
+    spans = [(300, 306, "a"), (390, 396, "b"), (480, 486, "a"), (570, 576, "b"), (1000, 1006, "a"), (1070, 1076, "b")]
+    for seed in range(12):
+        labels = labels_from_spans(BARS, frame(*spans), seed=seed)
+        for low in rows_of(labels).tolist():
+            for start, end, _ in spans:
+                inside, meets = low <= start and end < low + 105, start < low + 105 and end >= low
+                assert inside == meets
+
+
 @given(st.lists(st.tuples(st.integers(0, 2800), st.integers(1, 40)), min_size=1, max_size=25), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
 def test_each_window_holds_all_events_that_lie_in_it_whole(drawn: list[tuple[int, int]], seed: int) -> None:
