@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 FACTOR = 4.0
@@ -12,6 +14,8 @@ SPREADS = 20.0
 """A market that moves this far between usual bars, as a spread near zero does, may move once more."""
 MIN_NEAR = 10
 BLOCK = 2**15
+SCALE_SLACK = 0.02
+"""Of the decimal logarithm, 5% of the price: more than a market moves in a minute."""
 
 
 def find_spikes(prices: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -31,9 +35,33 @@ def find_spikes(prices: np.ndarray, codes: np.ndarray) -> np.ndarray:
     tick = float(steps[steps > 0].min(initial=np.inf))
     if np.isinf(tick) and len(solid) < 0.75 * len(close):  # a spread that mostly rests at zero
         return found
+    found |= _scaled_runs(close, codes, tick)
     for lo in range(0, len(suspects), BLOCK):
         rows = suspects[lo : lo + BLOCK]
-        found[rows] = _is_far(prices, codes, rows, tick)
+        found[rows] |= _is_far(prices, codes, rows, tick)
+    return found
+
+
+def _scaled_runs(close: np.ndarray, codes: np.ndarray, tick: float) -> np.ndarray:
+    """Return the rows between a step to ten, a hundred ... times the price and the step back. A split has no way back.
+
+    Prices of a few ticks, as of a spread, may move so: they are left out.
+
+    Shapes: close, codes [N] -> bool [N].
+    """
+    found = np.zeros(len(close), bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.log10(np.abs(close))
+    with np.errstate(invalid="ignore"):  # zeros give steps that are infinite
+        step = np.diff(size)
+        tens = np.round(step)
+        large = np.maximum(np.abs(close[1:]), np.abs(close[:-1])) > SPREADS * tick
+        at = np.flatnonzero(np.isfinite(step) & (tens != 0) & (np.abs(step - tens) < SCALE_SLACK) & large)
+    for one, other in itertools.pairwise(at.tolist()):
+        outside = min(abs(close[one]), abs(close[other + 1]))
+        is_same = codes[one] == codes[other + 1]
+        if tens[one] == -tens[other] and not found[one] and is_same and outside > SPREADS * tick:
+            found[one + 1 : other + 1] = True
     return found
 
 

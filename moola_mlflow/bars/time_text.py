@@ -64,7 +64,7 @@ def read_text(text: pa.ChunkedArray, dates: str, where: str) -> ReadTimes:
     num_iso = _num_read(sample, ISO)
     if num_iso == len(sample):
         return _iso(text)
-    spelled, zone = _spelled(text)
+    spelled, zone, names = _spelled(text)
     sample = spelled.take(pa.array(rows)).to_pandas()
     forms = _fitting(sample)
     if not forms or _num_read(sample, forms[0]) < num_iso:
@@ -75,7 +75,18 @@ def read_text(text: pa.ChunkedArray, dates: str, where: str) -> ReadTimes:
         read = _with_offsets(spelled, stamps, form)
     else:
         read = ReadTimes(*_from_stamps(stamps), True, form)
-    return read._replace(form=f"text such as '{text[0]}'", order=order, zone=zone)
+    form, notes = f"text such as '{text[0]}'", tuple(_offset_notes(names, where))
+    return read._replace(form=form, order=order, zone=zone, notes=notes)
+
+
+def _offset_notes(names: set[str], where: str) -> list[str]:
+    """Return what to tell about names of one half of a year, which some vendors write all year."""
+    return [
+        f"{where}: times say {name}, which was read as {FIXED[name.upper()][1]} all year; if the file has the clock of "
+        f"{FIXED[name.upper()][0]}, take the name away and set --bars.timezone"
+        for name in sorted(names)
+        if name.upper() in FIXED
+    ]
 
 
 def _iso(text: pa.ChunkedArray) -> ReadTimes:
@@ -115,8 +126,8 @@ def _num_read(values: pd.Series, form: str) -> int:
     return int(pd.to_datetime(values, format=form, errors="coerce", utc=True).notna().sum())
 
 
-def _spelled(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str | None]:
-    """Return the times in one spelling, without the name of a zone, and that zone if it is the same on all rows."""
+def _spelled(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str | None, set[str]]:
+    """Return the times in one spelling, the zone that all rows name if it is no offset, and the names of zones."""
     text = pc.replace_substring_regex(text, r"\s+", " ")
     found = pc.extract_regex(text, ZONE_NAME)
     zone = None
@@ -138,7 +149,7 @@ def _spelled(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str | None]:
         text = body
     for pattern, instead in SPELLINGS:
         text = pc.replace_substring_regex(text, pattern, instead)
-    return text, zone
+    return text, zone, names
 
 
 def _offset_of(name: str) -> str | None:

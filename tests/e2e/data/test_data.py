@@ -154,6 +154,21 @@ def test_data_shows_what_the_bars_hold_and_warns_of_stamps(store: Store) -> None
         assert store.artifact(run, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_data_prints_how_it_read_a_file_and_what_is_odd_about_it(store: Store) -> None:
+    frame = generate_bars(2_000, 5)[PRICES]
+    frame.index = frame.index.strftime("%m/%d/%Y %H%M")
+    frame.to_csv(store.folder / "in.csv", index_label="when")
+    done = store.run("data", {"bars": "in.csv", "bars.columns": "{time: when}", "bars.dates": "month_first"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Note: in.csv: times name no zone and were read as UTC" in done.stdout
+    assert "Note: in.csv: no column of volumes; volumes are 0" in done.stdout
+    assert "Read in.csv: open = 'open', " in done.stdout
+    assert (
+        "time = 'when'; text such as '01/02/2023 2300', clock UTC, dates month first; first row 2023-01-02T23:00Z o "
+        in (done.stdout)
+    )
+
+
 def bars_frame(num: int = 400) -> pd.DataFrame:
     return generate_bars(num, 5).reset_index()
 

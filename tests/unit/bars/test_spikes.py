@@ -45,6 +45,14 @@ def test_one_price_of_a_bar_is_enough(column: int) -> None:
     assert found(prices) == [40]
 
 
+@pytest.mark.parametrize("factor", [0.01, 0.1, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize("num", [3, 30, 150])
+def test_a_stretch_in_other_units_is_found_whole(num: int, factor: float) -> None:
+    prices = walk()
+    prices[:, 60 : 60 + num] *= factor
+    assert found(prices) == list(range(60, 60 + num))
+
+
 def test_a_price_that_stays_at_its_new_level_is_no_spike() -> None:
     assert found(np.concatenate([walk(200), walk(200) / 10], axis=1)) == []
 
@@ -52,6 +60,9 @@ def test_a_price_that_stays_at_its_new_level_is_no_spike() -> None:
 def test_a_market_around_zero_may_rest_at_zero_and_move_by_a_tick() -> None:
     prices = np.zeros((4, 300))
     prices[:, ::7] = 0.05
+    assert found(prices) == []
+    prices[:] = 0.05
+    prices[:, 100:130] = 0.5
     assert found(prices) == []
     assert found(walk(2_000, 0.0)) == []
 
