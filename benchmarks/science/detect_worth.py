@@ -34,8 +34,9 @@ from moola_mlflow.evaluation.metrics import ece, ece_if_calibrated, scores
 from moola_mlflow.labels.surge_rule import CLASSES, NO_SURGE, apply_rule
 from moola_mlflow.labels.weak import find_patterns
 from moola_mlflow.models.calibration import apply_temperature
+from moola_mlflow.models.detecting import detect_options
 from moola_mlflow.models.detector import PatternDetector
-from moola_mlflow.models.scanning import detect_options, scan
+from moola_mlflow.models.scanning import scan
 from moola_mlflow.tracking.registry import models
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"

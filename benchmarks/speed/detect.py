@@ -24,12 +24,13 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, runtime
 from moola_mlflow.labels.surge_rule import CLASSES
+from moola_mlflow.models.detecting import detect_options
 from moola_mlflow.models.detector import PatternDetector, detector_inputs, num_inputs
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.files.encoder import describe_encoder
 from moola_mlflow.models.heads import HIDDEN as HEAD
 from moola_mlflow.models.heads import KERNEL, Detector
-from moola_mlflow.models.scanning import detect_options, scan
+from moola_mlflow.models.scanning import scan
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 NUM_WINDOWS = 1024

@@ -21,9 +21,18 @@ from moola_mlflow.features import (
     quality_report,
     quality_table,
 )
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.models import Encoder, parts_of
-from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, log_model_inputs, read_input_labels, resolve_origin
+from moola_mlflow.tracking import (
+    Artifacts,
+    Metrics,
+    Run,
+    Tags,
+    log_model_inputs,
+    read_input_events,
+    read_input_labels,
+    resolve_origin,
+)
 from moola_mlflow.training import PrepareObserver, hybrid
 from moola_mlflow.windows import BatchSource, Split, Windows, feature_statistics
 
@@ -149,6 +158,27 @@ def _log_quality(run: Run, report: dict[str, Any], features: np.ndarray) -> None
 def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
     """Read the labelled windows of a run and log them as its input."""
     labels = read_input_labels(config)
+    _log_labels(run, labels)
+    run.metrics({Metrics.LABELS_USED: len(labels)})
+    return labels
+
+
+def load_event_labels(run: Run, config: FinetuneKeys) -> EventLabels:
+    """Read the windows looked at of a run, with the events in each, and log them as its input."""
+    labels = read_input_events(config)
+    _log_labels(run, labels)
+    run.metrics({Metrics.LABELS_USED: len(labels), Metrics.LABELS_EVENTS: labels.num_events})
+    return labels
+
+
+def asks_for_events(config: FinetuneKeys) -> bool:
+    """Return whether an event detector is to be fitted: asked for, or the labels hold what no span detector learns."""
+    if config.finetune.head != "auto":
+        return config.finetune.head == "event"
+    return config.labels.path != "sample" and bool((read_input_events(config).events_per_window() != 1).any())
+
+
+def _log_labels(run: Run, labels: LabelledSet | EventLabels) -> None:
     for line in labels.joined:
         print(f"Joined: {line}", flush=True)
     for name in labels.classes:
@@ -158,9 +188,7 @@ def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
                 "spaces and . _ - : /, and not 'macro'; rename it in the file"
             )
     run.labels(labels, "finetune")
-    counts = {f"{Metrics.LABELS}{name}": count for name, count in labels.counts().items()}
-    run.metrics({Metrics.LABELS_USED: len(labels), **counts})
-    return labels
+    run.metrics({f"{Metrics.LABELS}{name}": count for name, count in labels.counts().items()})
 
 
 def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
@@ -185,7 +213,7 @@ def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] 
 
 
 def check_overlap(
-    run: Run, labels: LabelledSet, encoders: Sequence[tuple[str, Encoder]]
+    run: Run, labels: LabelledSet | EventLabels, encoders: Sequence[tuple[str, Encoder]]
 ) -> tuple[float | None, list[str]]:
     """Log the share of labelled windows in the time that an encoder was trained on, and return it with warnings.
 

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
         NetworkMethod,
         cross_validate,
     )
+    from moola_mlflow.evaluation.event_evidence import (
+        EVENT_TITLES,
+        RANDOM_WINDOWS,
+        EventEvidence,
+        collect_event_evidence,
+    )
+    from moola_mlflow.evaluation.event_methods import (
+        EventSetting,
+        build_event_methods,
+        fit_event_methods,
+        make_event_setting,
+    )
     from moola_mlflow.evaluation.event_scores import (
         ScoredEvents,
         paired_event_difference,
@@ -84,6 +96,8 @@ __all__, __getattr__, __dir__ = lazy_face(
             "score_scan",
             "score_windows",
         ),
+        "event_evidence": ("EVENT_TITLES", "EventEvidence", "RANDOM_WINDOWS", "collect_event_evidence"),
+        "event_methods": ("EventSetting", "build_event_methods", "fit_event_methods", "make_event_setting"),
         "evidence": (
             "DETECTOR",
             "Evidence",

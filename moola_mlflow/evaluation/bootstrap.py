@@ -23,6 +23,14 @@ class Interval(NamedTuple):
     lo: float
     hi: float
 
+    def text(self, sign: str = "") -> str:
+        """Return the figure with its interval in brackets; with ``sign="+"`` every number has its sign."""
+        return f"{self.mean:{sign}.3f} [{self.lo:{sign}.3f}, {self.hi:{sign}.3f}]"
+
+    def named(self, name: str) -> dict[str, float]:
+        """Return the figure as ``name``, its ends as ``name_lo`` and ``name_hi``."""
+        return {name: self.mean, f"{name}_lo": self.lo, f"{name}_hi": self.hi}
+
 
 def bootstrap_interval(
     statistic: Statistic, groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95

@@ -79,6 +79,11 @@ class ScoredEvents:
         blocks = np.arange(self.num_blocks)
         return {name: bootstrap_interval(every[name], blocks) for name in names or every}
 
+    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return precision, recall and score after each found event, from the highest score on. Shapes: [E] each."""
+        p_RE, r_RE = self._curve(None)(np.ones((1, self.num_blocks)))
+        return p_RE[0], r_RE[0], np.sort(self.score[self.right != LEFT_OUT])[::-1]
+
     def num_true(self) -> dict[str, int]:
         """Return the number of true events of each class."""
         return dict(zip(self.classes, np.bincount(self.true_label, minlength=len(self.classes)).tolist(), strict=True))
@@ -173,7 +178,7 @@ def score_held_out(fit: EventFit, labels: EventLabels, kept: np.ndarray | None =
     Shapes: kept bool [N].
     """
     held, detector = fit.held, fit.detector
-    group_N, num_steps = overlap_groups(labels), labels.ohlc.shape[1]
+    group_N, num_steps = overlap_groups(labels, across_instruments=True), labels.ohlc.shape[1]
     found = replace(held.found, score=detector.calibration.apply(held.found.score))
     true, counts = held.true, np.ones(len(labels), bool) if kept is None else kept
     found = found.select(np.flatnonzero(counts[held.window]))

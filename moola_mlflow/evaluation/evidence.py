@@ -125,14 +125,14 @@ class Evidence:
         """Return the metrics to track; undefined figures are left out."""
         out: dict[str, float] = {}
         for name, interval in self.detector.items():
-            out |= _with_ends(f"{Metrics.CV}{name}", interval)
+            out |= interval.named(f"{Metrics.CV}{name}")
             out[f"{Metrics.CV}{name}_std"] = self.std[name]
         out[Metrics.CV_ECE_BEFORE_TEMPERATURE] = self.ece_before
         out[Metrics.CV_ECE_IF_CALIBRATED] = self.ece_if_calibrated
         for prefix, best in ((Metrics.CV_DELTA, self.best_network), (Metrics.CV_DELTA_BEST, self.best_baseline)):
             for name in HEADLINE_METRICS:
                 if baseline := best(name):
-                    out |= _with_ends(f"{prefix}{name}", self.differences[baseline][name])
+                    out |= self.differences[baseline][name].named(f"{prefix}{name}")
         out[Metrics.LABELS_GROUPS] = self.num_groups
         for method in self.differences:
             out |= {f"{Metrics.BASELINE}{method}/{name}": self.table[method][name].mean for name in TABLE_METRICS}
@@ -207,11 +207,11 @@ class Evidence:
         rival = self.title(best)
         if not self.pretrained and best == PATH_FEATURES:
             rival = f"{rival}: {classify_gain(gain)}"
-        text = f"{_shown(gain)} Joint@3 against the best baseline ({rival})"
+        text = f"{gain.text('+')} Joint@3 against the best baseline ({rival})"
         if (in_f1 := self.best_baseline("f1_macro")) is not None:
-            text += f", {_shown(self.differences[in_f1]['f1_macro'])} F1 against the best ({self.title(in_f1)})"
+            text += f", {self.differences[in_f1]['f1_macro'].text('+')} F1 against the best ({self.title(in_f1)})"
         if best != PATH_FEATURES and alone is not None:
-            text += f", {_shown(alone)} Joint@3 against path features alone ({classify_gain(alone)})"
+            text += f", {alone.text('+')} Joint@3 against path features alone ({classify_gain(alone)})"
         if not self.pretrained:
             untested = "; it reads path features alone, so the gain of an encoder over them is not tested"
             return f"No pre-training in this detector: {text}{untested if alone is None else ''}."
@@ -315,13 +315,5 @@ def _std(values: list[float]) -> float:
     return float(np.std(there, ddof=1)) if len(there) > 1 else math.nan
 
 
-def _shown(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} [{interval.lo:+.3f}, {interval.hi:+.3f}]"
-
-
 def _plain(interval: Interval) -> dict[str, float]:
     return dict(interval._asdict())
-
-
-def _with_ends(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_lo": interval.lo, f"{name}_hi": interval.hi}

@@ -25,6 +25,12 @@ NO_GAIN = "no sure gain over the same network from scratch or with a random enco
 OVER_OTHER_INPUTS = "over the networks without pre-training, which read an encoding instead of path features"
 """What a detector on path features alone is compared with: no network without pre-training reads the same inputs."""
 
+EVENT = "event"
+"""Kind of the evidence of an event detector."""
+PRECISION_ABOUT = "too many of the events at or above its threshold are wrong"
+ECE_ABOUT = "whose limit counts from what a perfectly calibrated detector has with as many events"
+NO_MAP_GAIN = "no sure gain in mAP over the best baseline, path features included"
+
 LEVELS = {"val_loss": (-5.0, -4.0), "val_mae": (0.002, 0.005)}
 """Levels of the published system: up to the first is EXCELLENT, up to the second GOOD."""
 
@@ -86,6 +92,8 @@ def encoder_gates(card: Mapping[str, Any], config: EncoderLimits) -> list[Gate]:
 def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
     """Return the gates of a detector, from the evidence on its card. A part of the wrong type counts as missing."""
     evidence = _mapping(evidence)
+    if evidence.get("kind") == EVENT:
+        return _event_gates(evidence, config)
     identity, gain = evidence.get("identity_encoder"), _mapping(evidence.get("delta_joint_success_at_3"))
     is_baseline = gain.get("mean") == gain.get("lo") == gain.get("hi") == 0.0
     about = OVER_OTHER_INPUTS if evidence.get("delta_same_inputs") is False else ""
@@ -102,6 +110,28 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
         Gate(GAIN, _number(gain.get("lo")), config.delta_joint_success_at_3, ">", why, about),
         Gate("identity", float(identity) if isinstance(identity, bool) else math.nan, 0.0, "=", COPIES_INPUT),
     ]
+
+
+def _event_gates(evidence: Mapping[str, Any], config: DetectorLimits) -> list[Gate]:
+    """Return the gates of an event detector. The calibration error of few events is large by chance alone.
+
+    So its limit is counted from the error of a perfectly calibrated detector with as many events. Without a baseline
+    that reads less there is no gain to check: a detector on path features alone is itself the baseline of others.
+    """
+    chance, gain = _number(evidence.get("event_ece_if_calibrated")), _mapping(evidence.get("delta_map"))
+    by_class = _mapping(evidence.get("recall")) or {"every class": None}
+    gates = [
+        Gate("map", _number(evidence.get("map")), config.map, ">="),
+        Gate("precision", _number(evidence.get("precision")), config.precision, ">=", PRECISION_ABOUT),
+        *(
+            Gate(f"recall/{label}", _number(value), config.event_recall, ">=", "the class collapsed")
+            for label, value in by_class.items()
+        ),
+        Gate("event_ece", _number(evidence.get("event_ece")), config.event_ece + chance, "<", about=ECE_ABOUT),
+    ]
+    if evidence.get("pretrained") is not False or gain:
+        gates.append(Gate("delta_map_lo", _number(gain.get("lo")), config.delta_map, ">", NO_MAP_GAIN))
+    return gates
 
 
 def copies_input(card: Mapping[str, Any]) -> bool | None:
@@ -169,7 +199,7 @@ def lowered_limits(config: GateLimits) -> list[str]:
     usual, out = GateLimits(), []
     for name in GateLimits.model_fields:
         now, then = getattr(config, name), getattr(usual, name)
-        if isinstance(then, float) and (now > then if name == "ece" else now < then):
+        if isinstance(then, float) and (now > then if name in ("ece", "event_ece") else now < then):
             out.append(f"{name} {_shown(now)} instead of {_shown(then)}")
     return out
 

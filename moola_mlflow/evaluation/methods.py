@@ -146,7 +146,12 @@ def ineffective_keys(config: FinetuneKeys) -> list[str]:
 def make_setting(
     labels: LabelledSet, encoders: Sequence[Encoder], config: FinetuneKeys, device: torch.device, precision: str
 ) -> FinetuneSetting:
-    """Return a checked setting. Raises: UserError for an unknown head, or encoders of another window length."""
+    """Return a checked setting of a span detector. Raises: UserError for an unknown head, or another window length.
+
+    The head ``auto`` means ``span`` here: windows without an event, or with several, are for an event detector.
+    """
+    if config.finetune.head == "auto":
+        config = config.model_copy(update={"finetune": config.finetune.model_copy(update={"head": "span"})})
     head = config.finetune.head
     if head not in HEADS:
         raise UserError(f"finetune.head='{head}' is unknown{nearest_name(head, HEADS)} Allowed: {', '.join(HEADS)}")

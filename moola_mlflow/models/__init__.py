@@ -8,6 +8,7 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.models.calibration import HIGHEST, LOWEST, apply_temperature, temperature
+    from moola_mlflow.models.detecting import chosen_threshold, detect, detect_options, find_events
     from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features, further_inputs
     from moola_mlflow.models.embedding import embed
     from moola_mlflow.models.encoders import build_encoder
@@ -55,19 +56,24 @@ if TYPE_CHECKING:
         read_encoder_card,
         save_encoder,
     )
-    from moola_mlflow.models.files.event_detector import load_event_detector_folder, save_event_detector
+    from moola_mlflow.models.files.event_detector import (
+        load_any_detector_folder,
+        load_event_detector_folder,
+        save_event_detector,
+    )
     from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Output, Span, parts_of
     from moola_mlflow.models.objectives import build_objective
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
     from moola_mlflow.models.objectives.price_path import median_range, running_max, shifted
     from moola_mlflow.models.prior_reader import Prior, SpanLabels, fit_prior_reader, reader_loss
-    from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, detect, detect_options, scan
+    from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, scan
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "calibration": ("HIGHEST", "LOWEST", "apply_temperature", "temperature"),
+        "detecting": ("chosen_threshold", "detect", "detect_options", "find_events"),
         "detector": ("PatternDetector", "detector_inputs", "encoder_features", "further_inputs"),
         "embedding": ("embed",),
         "encoders": ("build_encoder",),
@@ -107,7 +113,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "read_detector_card",
             "save_detector",
         ),
-        "files.event_detector": ("load_event_detector_folder", "save_event_detector"),
+        "files.event_detector": ("load_any_detector_folder", "load_event_detector_folder", "save_event_detector"),
         "files.encoder": (
             "ENCODER_CARD",
             "describe_encoder",
@@ -122,6 +128,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "objectives.baselines": ("Ridge",),
         "objectives.price_path": ("median_range", "running_max", "shifted"),
         "prior_reader": ("Prior", "SpanLabels", "fit_prior_reader", "reader_loss"),
-        "scanning": ("SCAN_PARAMETERS", "Scan", "detect", "detect_options", "scan"),
+        "scanning": ("SCAN_PARAMETERS", "Scan", "scan"),
     },
 )

@@ -12,15 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import Bars, bars_from_table, read_bars, segments
-from moola_mlflow.core import BarsConfig, DetectConfig, DetectKeys, UserError, make_config
+from moola_mlflow.bars import Bars, segments
+from moola_mlflow.core import DetectConfig, UserError
 from moola_mlflow.models.detector import CHUNK, Found, PatternDetector
-from moola_mlflow.models.files.detector import load_detector_folder
 from moola_mlflow.windows import Windows, make_windows
 
 COLUMNS = (
@@ -79,78 +77,6 @@ class Scan:
         """Return the rows of the bars where the spans of some windows begin and end. Shapes: int64 [M] each."""
         starts = self.windows.starts[index]
         return starts + self.found.start[index], starts + self.found.end[index]
-
-
-def detect(
-    bars: Bars | pd.DataFrame | str | Path,
-    detector: PatternDetector | str | Path,
-    *,
-    min_probability: float | None = None,
-    min_span_score: float | None = None,
-    margin: int | None = None,
-    stride: int | None = None,
-    max_gap_minutes: int = 5,
-) -> pd.DataFrame:
-    """Scan bars with a detector and return one row for each pattern found. No tracking store is needed.
-
-    Parameters
-    ----------
-    bars
-        Bars of ``read_bars``, a table with times and prices, or the path of a file of one instrument.
-    detector
-        A detector of ``load_detector``, or a folder with ``detector.json``.
-    min_probability
-        Least calibrated probability of a hit; None: the default of the command ``detect``.
-    min_span_score
-        Least probability that the span head gives to spans near a hit's; None: the command's default.
-    margin
-        Least number of bars in the window before and after a hit's span; None: the command's default.
-    stride
-        Bars between two windows that are read; None: the command's default.
-    max_gap_minutes
-        A longer step between two bars ends a segment.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each hit, in order of time. Its ``attrs`` count ``windows`` and ``windows_above`` the thresholds.
-
-    Raises
-    ------
-    UserError
-        If the bars, the folder or a threshold cannot be used.
-
-    Examples
-    --------
-    >>> from moola_mlflow import BarsConfig, read_bars
-    >>> from moola_mlflow.models import Detector, PatternDetector
-    >>> head = Detector("span", num_inputs=56, num_classes=2, lengths=(5, 12))  # not fitted: its hits mean nothing
-    >>> detector = PatternDetector(head.eval(), None, "price_path", ("consolidation", "retracement"), 1.0, card={})
-    >>> hits = detect(read_bars(BarsConfig(sample_bars=2000)), detector, min_probability=0.5, min_span_score=0.0)
-    >>> list(hits.columns[:5])
-    ['instrument', 'start', 'end', 'label', 'probability']
-    >>> hits.attrs["windows"]
-    88
-    """
-    thresholds = {"min_probability": min_probability, "min_span_score": min_span_score, "margin": margin}
-    options = detect_options({**thresholds, "stride": stride})
-    if isinstance(detector, str | Path):
-        if str(detector).startswith(("models:/", "runs:/")):
-            raise UserError(f"detector '{detector}' is in a store; give moola_mlflow.load_detector('{detector}')")
-        detector = load_detector_folder(Path(detector))
-    if isinstance(bars, pd.DataFrame):
-        bars = bars_from_table(bars, detector.length)
-    elif isinstance(bars, str | Path):
-        bars = read_bars(BarsConfig(path=str(bars)), detector.length)
-    found = scan(bars, detector, options, max_gap_minutes)
-    table = found.table()
-    table.attrs = {"windows": len(found.windows), "windows_above": int(found.above.sum())}
-    return table
-
-
-def detect_options(given: dict[str, object]) -> DetectConfig:
-    """Return thresholds and stride; None stands for the default. Raises: UserError that names what is allowed."""
-    return make_config(DetectKeys, {}, {f"detect.{key}": value for key, value in given.items()}).detect
 
 
 def scan(

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from moola_mlflow.reports.compare import build_comparison, find_compared_runs
     from moola_mlflow.reports.detections import DetectionsReport
     from moola_mlflow.reports.document import output_folder
+    from moola_mlflow.reports.event_detections import EventDetectionsReport
+    from moola_mlflow.reports.event_results import (
+        event_card,
+        event_console_lines,
+        event_doubts,
+        event_fit_line,
+        event_note,
+        event_version_tags,
+    )
     from moola_mlflow.reports.finetune_results import (
         collapse_warning,
         detector_card,
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
         uses_identity_encoder,
     )
     from moola_mlflow.reports.labels_report import CLASS_HEADERS, LabelsReport
+    from moola_mlflow.reports.plots.events import event_figures
     from moola_mlflow.reports.plots.finetuning import evidence_figures
     from moola_mlflow.reports.plots.quality import quality_figure
     from moola_mlflow.reports.plots.sweep import (
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.reports.rules_report import RulesReport
     from moola_mlflow.reports.run_report.build import build_report, find_report_subject
+    from moola_mlflow.reports.scan_report import report_scan
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -53,6 +64,17 @@ __all__, __getattr__, __dir__ = lazy_face(
         "compare": ("build_comparison", "find_compared_runs"),
         "detections": ("DetectionsReport",),
         "document": ("output_folder",),
+        "event_detections": ("EventDetectionsReport",),
+        "event_results": (
+            "event_card",
+            "event_console_lines",
+            "event_doubts",
+            "event_fit_line",
+            "event_note",
+            "event_version_tags",
+        ),
+        "plots.events": ("event_figures",),
+        "scan_report": ("report_scan",),
         "finetune_results": (
             "collapse_warning",
             "detector_card",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
-from moola_mlflow.models import PatternDetector, Scan, members_of
+from moola_mlflow.models import EventDetector, PatternDetector, Scan, members_of
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
 from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
 from moola_mlflow.tracking import Metrics
@@ -148,7 +148,9 @@ class DetectionsReport:
             document.add(Heading("Table"), _hit_table(best))
         else:
             document.add(Para(NO_HIT))
-        document.add(Heading("Detector"), Table(["detector", self.uri], self._origin()), _gate_table(checked))
+        rows = origin_rows(self.detector, self.config.bars.path, self.scan.windows.bars)
+        rows.insert(-1, ("temperature", f"{self.detector.temperature:.3f}"))
+        document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(checked))
         charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
         return document.html("charts.html", counts=counts, charts=charts, charts_title=charts_title)
 
@@ -174,21 +176,6 @@ class DetectionsReport:
     def _headline(self) -> str:
         return str(self.detector.card.get("headline") or "its card holds no headline")
 
-    def _origin(self) -> list[tuple[str, str]]:
-        card, labels = self.detector.card, self.detector.card.get("labels") or {}
-        kind = "weak (made by a rule)" if labels.get("weak") else "as given"
-        counts = ", ".join(f"{n} {name}" for name, n in (labels.get("counts") or {}).items())
-        times = f", {labels['labelled_from']} to {labels['labelled_until']}" if "labelled_from" in labels else ""
-        encoders = ", ".join(str(encoder.get("uri")) for encoder in card.get("encoders") or []) or "none"
-        return [
-            ("model", str(card.get("model_id", "unknown"))),
-            ("evidence", self._headline()),
-            ("labels", f"{labels.get('num', '?')} {kind}: {counts}{times}" if labels else "unknown"),
-            ("encoder", encoders),
-            ("temperature", f"{self.detector.temperature:.3f}"),
-            ("bars", f"{self.config.bars.path}, content SHA-256 {self.scan.windows.bars.sha256}"),
-        ]
-
     def _chart(self, window: int, hit: pd.Series) -> Chart:
         windows, start = self.scan.windows, int(self.scan.windows.starts[window])
         rows = slice(start, start + windows.length)
@@ -203,7 +190,23 @@ class DetectionsReport:
         return Chart(hit["label"], f"{hit['probability']:.1%}", _when(hit), " · ".join(more), color, svg)
 
 
-def known_bars(detector: PatternDetector, bars: Bars) -> list[str]:
+def origin_rows(detector: PatternDetector | EventDetector, path: str, bars: Bars) -> list[tuple[str, str]]:
+    """Return what the card of a detector says of its origin, and the bars that it read last."""
+    card, labels = detector.card, detector.card.get("labels") or {}
+    kind = "weak (made by a rule)" if labels.get("weak") else "as given"
+    counts = ", ".join(f"{n} {name}" for name, n in (labels.get("counts") or {}).items())
+    times = f", {labels['labelled_from']} to {labels['labelled_until']}" if "labelled_from" in labels else ""
+    encoders = ", ".join(str(encoder.get("uri")) for encoder in card.get("encoders") or []) or "none"
+    return [
+        ("model", str(card.get("model_id", "unknown"))),
+        ("evidence", str(card.get("headline") or "its card holds no headline")),
+        ("labels", f"{labels.get('num', '?')} {kind}: {counts}{times}" if labels else "unknown"),
+        ("encoder", encoders),
+        ("bars", f"{path}, content SHA-256 {bars.sha256}"),
+    ]
+
+
+def known_bars(detector: PatternDetector | EventDetector, bars: Bars) -> list[str]:
     """Return a warning for each part of the detector that was made from these bars."""
     encoders = members_of(detector.encoder) if detector.encoder is not None else []
     known = any(encoder.card.get("data", {}).get("sha256") == bars.sha256 for encoder in encoders)
@@ -232,7 +235,9 @@ def _hit_table(best: pd.DataFrame) -> Table:
     return Table(headers, rows)
 
 
-def _gate_table(checked: Sequence[Gate]) -> Table:
+def gate_table(checked: Sequence[Gate]) -> Table:
+    """Return the gates as a table."""
+
     def cells(row: dict[str, Any]) -> tuple[Text, ...]:
         value = "missing" if row["value"] is None else f"{row['value']:.4g}"
         return row["gate"], value, row["needed"], Strong("yes" if row["passed"] else "no", row["passed"])

@@ -16,12 +16,12 @@ from moola_mlflow.evaluation import (
     FinetuneSetting,
     FoldOutcome,
     Gate,
-    Interval,
     NestedFold,
     copies_input,
     gate_reasons,
 )
-from moola_mlflow.labels import LabelledSet
+from moola_mlflow.features import FeatureChoice
+from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
 from moola_mlflow.tracking import Metrics, Tags, VersionTags
 
@@ -77,8 +77,8 @@ def finetune_console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[st
     ]
     for name, row in evidence.table.items():
         gain = evidence.differences.get(name)
-        beyond = _signed(gain["joint_success_at_3"]) if gain else ""
-        f1, joint = _interval(row["f1_macro"]), _interval(row["joint_success_at_3"])
+        beyond = gain["joint_success_at_3"].text("+") if gain else ""
+        f1, joint = row["f1_macro"].text(), row["joint_success_at_3"].text()
         lines.append(f"  {evidence.title(name):<{wide}}  {f1:<22}  {joint:<22}  {beyond}".rstrip())
     ece = evidence.detector["ece"].mean
     lines.append(
@@ -98,8 +98,8 @@ def finetune_note(
     rows = []
     for name, row in evidence.table.items():
         gain = evidence.differences.get(name)
-        scores = [_interval(row[key]) for key in ("f1_macro", "joint_success_at_3")]
-        rows.append((evidence.title(name), *scores, _signed(gain["joint_success_at_3"]) if gain else ""))
+        scores = [row[key].text() for key in ("f1_macro", "joint_success_at_3")]
+        rows.append((evidence.title(name), *scores, gain["joint_success_at_3"].text("+") if gain else ""))
     table = markdown_table(("method", "F1 macro", "Joint@3", "detector minus method, Joint@3"), rows)
     missed = [gate.text() for gate in gates if not gate.passed]
     passed = "All gates are met." if not missed else "Gates missed: " + markdown_text("; ".join(missed)) + "."
@@ -107,7 +107,7 @@ def finetune_note(
     warned = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
     return (
         f"**{evidence.headline()}**\n\n"
-        f"F1 {_interval(d['f1_macro'])}, Joint@3 {_interval(d['joint_success_at_3'])}, ECE {d['ece'].mean:.3f} out of "
+        f"F1 {d['f1_macro'].text()}, Joint@3 {d['joint_success_at_3'].text()}, ECE {d['ece'].mean:.3f} out of "
         f"fold. {passed}\n\n"
         f"{table}\n\n"
         f"{len(labels)} windows ({markdown_text(_counts(labels))}), {_folds(evidence)}, purged. Brackets are "
@@ -168,21 +168,12 @@ def detector_card(
     ``encoders`` are the encoders that were given, each with its URI. ``overlap`` is the share of labelled windows from
     the time that an encoder was trained on.
     """
-    labels, config = evidence.labels, setting.config
-    times = {}
-    if labels.start_ns is not None and labels.end_ns is not None:
-        times = {"labelled_from": utc(int(labels.start_ns.min())), "labelled_until": utc(int(labels.end_ns.max()))}
+    config = setting.config
     return {
         "model_id": f"moola-detector-{run_id}",
         "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "labels": {
-            "path": str(labels.path), "sha256": labels.sha256, "num": len(labels), "counts": labels.counts(),
-            "weak": labels.weak, "rule": labels.rule, **times, **_sample(labels, config),
-        },
-        "encoders": [
-            {"uri": uri, "objective": encoder.card.get("objective", {}).get("name"), **_origin(encoder)}
-            for uri, encoder in encoders
-        ],
+        "labels": described_labels(evidence.labels, config),
+        "encoders": described_encoders(encoders),
         "pretrain_overlap": overlap,
         "fitted": setting.kind,
         "reader": setting.reader,
@@ -197,7 +188,26 @@ def detector_card(
     }  # fmt: skip
 
 
-def _sample(labels: LabelledSet, config: FinetuneKeys) -> dict[str, int]:
+def described_labels(labels: LabelledSet | EventLabels, config: FinetuneKeys) -> dict[str, Any]:
+    """Return what a card says of the labels: where they come from, how many there are, and their time."""
+    times = {}
+    if labels.start_ns is not None and labels.end_ns is not None:
+        times = {"labelled_from": utc(int(labels.start_ns.min())), "labelled_until": utc(int(labels.end_ns.max()))}
+    return {
+        "path": str(labels.path), "sha256": labels.sha256, "num": len(labels), "counts": labels.counts(),
+        "weak": labels.weak, "rule": labels.rule, **times, **_sample(labels, config),
+    }  # fmt: skip
+
+
+def described_encoders(encoders: Sequence[tuple[str, Encoder]]) -> list[dict[str, Any]]:
+    """Return what a card says of each encoder that was given, with its URI."""
+    return [
+        {"uri": uri, "objective": encoder.card.get("objective", {}).get("name"), **_origin(encoder)}
+        for uri, encoder in encoders
+    ]
+
+
+def _sample(labels: LabelledSet | EventLabels, config: FinetuneKeys) -> dict[str, int]:
     """Return which sample the labels come from. Another seed or length makes another series."""
     if str(labels.path) != "sample":
         return {}
@@ -219,22 +229,31 @@ def uses_identity_encoder(setting: FinetuneSetting) -> bool | None:
 def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: str, gates: str) -> dict[str, str]:
     """Return the tags of a registered detector version."""
     encoder = {"price_path": None, "scratch": setting.architecture}.get(setting.kind, setting.encoder)
-    cards = [member.card for member in members_of(encoder)] if encoder is not None else []
-    sets = [card["features"]["set"] for card in cards]
-    if setting.features is not None:
-        sets.append(setting.features.set)
     return {
         VersionTags.PRESET: preset,
-        VersionTags.DATA_SHA256: evidence.labels.sha256,
-        VersionTags.TRAINED_FROM: min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
-        VersionTags.TRAINED_UNTIL: max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
-        VersionTags.FEATURES: ",".join(dict.fromkeys(sets)) or "price_path",
-        VersionTags.WINDOW: str(evidence.labels.ohlc.shape[1]),
+        **inputs_version_tags(evidence.labels, encoder, setting.features),
         VersionTags.F1_MACRO: f"{evidence.detector['f1_macro'].mean:.4f}",
         VersionTags.JOINT_AT_3: f"{evidence.detector['joint_success_at_3'].mean:.4f}",
         VersionTags.WEAK_LABELS: str(evidence.labels.weak).lower(),
         VersionTags.DELTA_INPUTS: setting.baseline_inputs,
         VersionTags.GATES: gates,
+    }
+
+
+def inputs_version_tags(
+    labels: LabelledSet | EventLabels, encoder: Encoder | None, features: FeatureChoice | None
+) -> dict[str, str]:
+    """Return the tags of a version that say what it was trained on and what it reads."""
+    cards = [member.card for member in members_of(encoder)] if encoder is not None else []
+    sets = [card["features"]["set"] for card in cards]
+    if features is not None:
+        sets.append(features.set)
+    return {
+        VersionTags.DATA_SHA256: labels.sha256,
+        VersionTags.TRAINED_FROM: min((c["trained_from"] for c in cards if "trained_from" in c), default="unknown"),
+        VersionTags.TRAINED_UNTIL: max((c["trained_until"] for c in cards if "trained_until" in c), default="unknown"),
+        VersionTags.FEATURES: ",".join(dict.fromkeys(sets)) or "price_path",
+        VersionTags.WINDOW: str(labels.ohlc.shape[1]),
     }
 
 
@@ -285,11 +304,3 @@ def _folds(evidence: Evidence) -> str:
 
 def _counts(labels: LabelledSet) -> str:
     return ", ".join(f"{count} {name}" for name, count in labels.counts().items())
-
-
-def _interval(i: Interval) -> str:
-    return f"{i.mean:.3f} [{i.lo:.3f}, {i.hi:.3f}]"
-
-
-def _signed(i: Interval) -> str:
-    return f"{i.mean:+.3f} [{i.lo:+.3f}, {i.hi:+.3f}]"

@@ -41,6 +41,8 @@ def pair(first: RunRecord, second: RunRecord) -> Paired | str:
     for run, summary, rows in zip(runs, summaries, tables, strict=True):
         if not isinstance(summary, dict) or not rows:
             return f"{run.name} ({run.status}) holds no out-of-fold predictions"
+        if summary.get("kind") == "event":
+            return f"{run.name} is of an event detector, which finetune itself compares with its baselines"
     drawn = [{key: (summary.get("config") or {}).get("cv", {}).get(key) for key in DRAWN_BY} for summary in summaries]
     if drawn[0] != drawn[1]:
         unlike = [f"cv.{key} {drawn[0][key]} and {drawn[1][key]}" for key in DRAWN_BY if drawn[0][key] != drawn[1][key]]

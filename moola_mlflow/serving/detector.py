@@ -11,22 +11,24 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from moola_mlflow.bars import bars_from_table
-from moola_mlflow.models import detect_options, load_detector_folder, scan
+from moola_mlflow.models import EventDetector, detect_options, find_events, load_any_detector_folder, scan
 from moola_mlflow.serving.refusal import as_numbers, bad_request
 
 TIMES = ("start", "end", "window_start", "window_end")
+EVENT_TIMES = ("start", "end", "known_at")
 
 
 class ServedDetector(PythonModel):
     """Predict on windows or on a table of bars.
 
     Windows float64 [N, T, 4] -> N rows: label, p_<class> for each class, expansion_start, expansion_end.
-    A table of bars -> one row for each hit that ``moola detect`` finds, with times as ISO 8601. The parameters are the
-    thresholds and the stride.
+    An event detector adds p_none, and its label may be ``none``, with null for both ends.
+    A table of bars -> one row for each hit or event that ``moola detect`` finds, with times as ISO 8601. The parameters
+    are the thresholds and the stride.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.detector = load_detector_folder(Path(context.artifacts["detector"]))
+        self.detector = load_any_detector_folder(Path(context.artifacts["detector"]))
 
     # np.ndarray is the one type hint that MLflow neither turns into a schema nor asks to replace. Tables and columns by
     # name arrive here too.
@@ -40,7 +42,10 @@ class ServedDetector(PythonModel):
             return self._hits(given, params or {}) if isinstance(given, pd.DataFrame) else self._windows(given)
 
     def _windows(self, ohlc: Any) -> pd.DataFrame:
-        found = self.detector.predict(as_numbers(ohlc, self.detector.length))
+        windows = as_numbers(ohlc, self.detector.length)
+        if isinstance(self.detector, EventDetector):
+            return _event_windows(self.detector, windows)
+        found = self.detector.predict(windows)
         columns = {f"p_{name}": found.probability[:, i] for i, name in enumerate(self.detector.classes)}
         return pd.DataFrame(
             {"label": found.label, **columns, "expansion_start": found.start, "expansion_end": found.end}
@@ -48,11 +53,28 @@ class ServedDetector(PythonModel):
 
     def _hits(self, table: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
         bars = bars_from_table(table, self.detector.length)
+        if isinstance(self.detector, EventDetector):
+            events = find_events(bars, self.detector, detect_options(params)).table()
+            return _with_texts(events, EVENT_TIMES)
         hits = scan(bars, self.detector, detect_options(params)).table()
-        times = {name: hits[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype(object) for name in TIMES}
         # A head without a span score gives NaN, which JSON does not have.
         score = hits["span_score"].astype(object).where(hits["span_score"].notna(), None)
-        return hits.assign(**times, span_score=score)
+        return _with_texts(hits, TIMES).assign(span_score=score)
+
+
+def _event_windows(detector: EventDetector, ohlc: np.ndarray) -> pd.DataFrame:
+    found = detector.predict(ohlc)
+    columns = {f"p_{name}": found.probability[:, i] for i, name in enumerate([*detector.classes, "none"])}
+    ends = {
+        name: pd.Series(steps, dtype=object).where(steps >= 0, None)
+        for name, steps in (("expansion_start", found.start), ("expansion_end", found.end))
+    }
+    return pd.DataFrame({"label": found.label, **columns, **ends})
+
+
+def _with_texts(table: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Return a table whose times are ISO 8601 texts."""
+    return table.assign(**{name: table[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype(object) for name in names})
 
 
 def _columns(given: dict[str, Any]) -> pd.DataFrame:

@@ -106,6 +106,7 @@ class VersionTags:
     VAL_SKILL = "val_skill"
     F1_MACRO = "f1_macro"
     JOINT_AT_3 = "joint_success_at_3"
+    MAP = "map"
     WEAK_LABELS = "weak_labels"
     GATES = "gates"
     PROMOTED_BY = "promoted_by"

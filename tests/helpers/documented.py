@@ -76,6 +76,8 @@ NOT_RUN = {
     r"/sweep\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
     r"/sweep\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
     r"detect\.md: .* --register worth-": "trains what a benchmark reads; their like is run for other pages",
+    r"detect\.md: .* --detect\.(precision|max_per_day|min_score) ": "needs an event detector: test_finetune_events.py",
+    r"bar-files\.md: moola data ": "reads a file of the reader's: test_forms.py reads one of each form",
     r"/pretrain\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
     r"first-detector\.md: moola data --bars sample": "replaces the reader's file: test_docs_commands.py tries it",
     r"commands\.md: ": "the examples of --help: test_documented.py parses them, other pages run their like",

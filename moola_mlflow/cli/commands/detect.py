@@ -18,8 +18,8 @@ from moola_mlflow.core import (
     note_outputs,
     pick_device,
 )
-from moola_mlflow.models import PatternDetector, scan
-from moola_mlflow.reports import DetectionsReport
+from moola_mlflow.models import EventDetector, PatternDetector
+from moola_mlflow.reports import DetectionsReport, EventDetectionsReport, report_scan
 from moola_mlflow.tracking import (
     CANDIDATE,
     Artifacts,
@@ -35,6 +35,7 @@ from moola_mlflow.tracking import (
 TABLE, PAGE = Artifacts.DETECTIONS_TABLE, Artifacts.DETECTIONS_PAGE
 MODELS = "models:/"
 KIND = "detections"
+Detector = PatternDetector | EventDetector
 
 
 def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
@@ -56,9 +57,8 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", 
         active.tags({Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
         bars = steps.load_bars(active, config.bars, detector.length, "detect")
         started = time.perf_counter()
-        scanned = scan(bars, detector, config.detect, config.bars.max_gap_minutes, _progress(active), precision)
+        found = report_scan(bars, detector, origin.uri, config, precision, _progress(active))
         seconds = time.perf_counter() - started
-        found = DetectionsReport.of(scanned, detector, origin.uri, config)
         for place in [active.folder, *([folder] if folder else [])]:
             _write(found, place)
         note_outputs(outputs, KIND)
@@ -70,7 +70,7 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", 
         for text in found.cautions():
             print(f"Note: {text}", flush=True)
         where = f"{folder / PAGE} and {folder / TABLE}" if folder else f"{PAGE} and {TABLE} of the run"
-        speed = f"{len(scanned.windows) / seconds:,.0f} windows/s, {len(bars) / seconds:,.0f} bars/s"
+        speed = f"{len(found.scan.windows) / seconds:,.0f} windows/s, {len(bars) / seconds:,.0f} bars/s"
         print(f"{found.scanned()}\n{found.summary()} -> {where}\n{speed}", flush=True)
 
 
@@ -82,7 +82,7 @@ def _folder(out: str) -> Path | None:
     return folder
 
 
-def _load(uri: str) -> PatternDetector:
+def _load(uri: str) -> Detector:
     """Load the detector; if its alias is not set, list the versions and say what to do."""
     name, at, alias = uri.removeprefix(MODELS).partition("@")
     if uri.startswith(MODELS) and at:
@@ -100,10 +100,12 @@ def _load(uri: str) -> PatternDetector:
     return load_detector(uri)
 
 
-def _place(detector: PatternDetector, config: DetectKeys) -> str:
+def _place(detector: Detector, config: DetectKeys) -> str:
     """Move the detector to its device. It computes there as it does when served: in fp32, without TF32."""
     import torch  # takes seconds: a detector that the store lacks is refused before
 
+    if isinstance(detector, EventDetector):
+        return "cpu"  # its nets are small, and the maps are averaged there
     device = pick_device(config.runtime.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     detector.head.to(device)
@@ -133,7 +135,7 @@ def _progress(active: Run, every_s: float = 20.0) -> Callable[[int, int], None]:
     return show
 
 
-def _write(found: DetectionsReport, folder: Path) -> None:
+def _write(found: DetectionsReport | EventDetectionsReport, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found.table.to_parquet(folder / TABLE, index=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.event_finetune import finetune_events
 from moola_mlflow.cli.tracked_crossval import cross_validate_tracked
 from moola_mlflow.core import (
     FinetuneKeys,
@@ -58,6 +59,8 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
         workers = (config.cv.workers or usable_cores()) if device.type == "cpu" else 1
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.WORKERS: workers})
         active.tags({Tags.ALLOCATOR: allocator})
+        if steps.asks_for_events(config):
+            return finetune_events(active, config, preset, workers, interrupts)
         labels = steps.load_labels(active, config)
         folds = plan_folds(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
         encoders = load_encoders(config.finetune.encoder)

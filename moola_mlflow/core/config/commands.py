@@ -188,6 +188,15 @@ class FinetuneSweepKeys(FinetuneKeys):
 
     sweep: SweepConfig = Field(default_factory=lambda: SweepConfig(stage="finetune"))
 
+    @model_validator(mode="after")
+    def _heads_of_spans(self) -> FinetuneSweepKeys:
+        if self.finetune.head == "event":
+            raise ValueError(
+                "finetune.head=event: a sweep searches detectors of spans; set finetune.head=span, which reads the "
+                "windows with one event, or fit an event detector with finetune"
+            )
+        return self
+
 
 SweepKeys = PretrainSweepKeys | FinetuneSweepKeys
 

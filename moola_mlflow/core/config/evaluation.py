@@ -32,8 +32,11 @@ class FinetuneConfig(GivenEncoderConfig):
     reader: Literal["auto", "prior", "head"] = "auto"
     """prior: the prior reader, for an encoder trained on rules; head: a trained head; auto: prior if the encoder is
     frozen and has heads of rules, and finetune.inputs and finetune.head do not ask for a head."""
-    head: str = "span"
-    """span: start and end as a softmax over the steps; pooled: the mean over the steps, as published."""
+    head: str = "auto"
+    """event: several events a window or none; span: one span in each window; pooled: the mean over the steps, as
+    published; auto: event if the labels have windows without an event or with several, span otherwise."""
+    precision: float = Field(0.8, gt=0, lt=1)
+    """Precision that the threshold of an event detector is chosen for, on the windows that its folds held out."""
     head_lr: float | None = Field(None, gt=0, le=1e6)
     """Learning rate of the head; none: optimizer.lr."""
     encoder_lr: float | None = Field(None, gt=0, le=1e6)
@@ -129,6 +132,17 @@ class DetectorLimits(Section):
     """Detector: calibration error, out of fold and after temperature scaling, must be below this."""
     delta_joint_success_at_3: float = 0.0
     """Detector: the lower end of the interval of its gain over networks without pre-training must be above this."""
+    map: float = 0.50
+    """Event detector: least out-of-fold mean average precision."""
+    event_recall: float = 0.10
+    """Event detector: least out-of-fold recall of every class at its threshold; below it a class is ignored."""
+    precision: float = 0.70
+    """Event detector: least out-of-fold precision at its threshold."""
+    event_ece: float = 0.05
+    """Event detector: by how much at most the calibration error of its scores may exceed what a perfectly calibrated
+    detector has with as many events."""
+    delta_map: float = 0.0
+    """Event detector: the lower end of the interval of its gain over the best baseline must be above this."""
 
 
 class EncoderGatesConfig(EncoderLimits, GateModeConfig):

@@ -91,5 +91,11 @@ class DetectConfig(Section):
     """Least probability that the span head gives to the 3 bars around the centre; other heads have no such score."""
     margin: int = Field(20, ge=0)
     """Least number of bars in the window before and after a hit's span: the class is read from them."""
+    min_score: float | None = Field(None, ge=0, le=1)
+    """Event detectors: least calibrated score of an event; none: the detector's own threshold."""
+    precision: float | None = Field(None, gt=0, lt=1)
+    """Event detectors: choose the threshold for this expected precision on the bars that are scanned."""
+    max_per_day: float | None = Field(None, gt=0)
+    """Event detectors: choose the threshold for at most this many events a day on average."""
     top: int = Field(50, ge=0, le=1000)
-    """Charts on the page, of the most probable hits."""
+    """Charts on the page, of the most probable hits or events."""

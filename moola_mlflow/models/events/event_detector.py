@@ -6,7 +6,7 @@ Shape legend: N windows, C classes, S allowed lengths, T steps, P inputs a step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -121,6 +121,10 @@ class EventDetector:
             raise ValueError(f"temperature={self.temperature}; allowed: a finite number above 0")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold}; allowed: 0 to 1")
+
+    def with_card(self, card: dict[str, Any]) -> EventDetector:
+        """Return the same detector with another card."""
+        return replace(self, card=card)
 
     @property
     def length(self) -> int:

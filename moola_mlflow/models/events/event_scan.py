@@ -6,7 +6,7 @@ Shape legend: N windows, C classes, L bars, E events.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,12 @@ from moola_mlflow.models.events.peaks import MARGIN, MeanMaps, events_of, known_
 from moola_mlflow.models.scanning import instrument_names, scan_windows
 from moola_mlflow.windows import Windows
 
+MINUTE_NS = 60_000_000_000
+DAY_NS = 86_400_000_000_000
 EVENT_STRIDE = 21
 EVENT_COLUMNS = ("instrument", "start", "end", "label", "score", "known_at", "num_windows")
-"""Columns of the table of events. Times are starts of bars: of the event's first and last bar, and of the bar at whose
-end the event is known."""
+"""Columns of the table of events. ``start`` and ``end`` are starts of bars: of the event's first and last one.
+``known_at`` is the end of the last bar that the detector read for the event, the first moment at which it is known."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,30 @@ class EventScan:
     probability: np.ndarray
     threshold: float
 
+    def at(self, threshold: float) -> EventScan:
+        """Return the events at or above a calibrated score."""
+        kept = np.flatnonzero(self.events.score >= threshold)
+        return replace(
+            self, events=self.events.select(kept), known=self.known[kept], support=self.support[kept],
+            threshold=threshold,
+        )  # fmt: skip
+
+    def threshold_for_precision(self, precision: float) -> float:
+        """Return the least score at and above which the mean score of these events is ``precision`` or more.
+
+        If no event is sure enough, the threshold is ``precision`` itself.
+        """
+        ordered = np.sort(self.events.score)[::-1]
+        enough = np.flatnonzero(np.cumsum(ordered) / np.arange(1, len(ordered) + 1) >= precision)
+        return float(ordered[enough[-1]]) if len(enough) else precision
+
+    def threshold_for_count(self, per_day: float) -> float:
+        """Return the least score at and above which there are at most ``per_day`` events a day with bars."""
+        num_days = len(np.unique(self.windows.bars.time_ns // DAY_NS))
+        most = int(per_day * num_days)
+        ordered = np.sort(self.events.score)[::-1]
+        return float(np.nextafter(ordered[most], 1)) if most < len(ordered) else 0.0
+
     def table(self) -> pd.DataFrame:
         """Return one row for each event, with the columns ``EVENT_COLUMNS``."""
         bars, events = self.windows.bars, self.events
@@ -54,7 +80,7 @@ class EventScan:
             "end": _utc(bars.time_ns[events.end]),
             "label": np.array(self.classes, dtype=object)[events.label],
             "score": events.score,
-            "known_at": _utc(bars.time_ns[self.known]),
+            "known_at": _utc(bars.time_ns[self.known] + MINUTE_NS),
             "num_windows": self.support,
         }
         return pd.DataFrame(columns, columns=list(EVENT_COLUMNS))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moola_mlflow.core import UserError
+from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.ensemble import members_of
 from moola_mlflow.models.events.event_detector import EventDetector, EventPart
 from moola_mlflow.models.events.nets import NETS, EventNet, NetShape
@@ -22,6 +23,7 @@ from moola_mlflow.models.files.detector import (
     EVENT_KIND,
     detector_kind,
     joined_encoders,
+    load_detector_folder,
     read_detector_card,
     read_encoders,
     read_feature_choice,
@@ -105,6 +107,13 @@ def load_event_detector_folder(path: Path) -> EventDetector:
         ) from None
     except (*BROKEN_FILE_ERRORS, RuntimeError) as e:
         raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
+
+
+def load_any_detector_folder(path: Path) -> PatternDetector | EventDetector:
+    """Return the detector in a folder, of whichever kind its card names. Raises: UserError as both loaders do."""
+    if detector_kind(read_detector_card(path / DETECTOR_CARD)) == EVENT_KIND:
+        return load_event_detector_folder(path)
+    return load_detector_folder(path)
 
 
 def _part(

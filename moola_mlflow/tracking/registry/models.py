@@ -12,26 +12,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
-import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from moola_mlflow.core import DetectConfig, UserError, nearest_name, printable, undisturbed
+from moola_mlflow.core import UserError, nearest_name, printable, undisturbed
 from moola_mlflow.models import (
     DETECTOR_CARD,
     ENCODER_CARD,
-    SCAN_PARAMETERS,
     Encoder,
+    EventDetector,
     PatternDetector,
-    load_detector_folder,
+    load_any_detector_folder,
     load_from_path,
 )
 from moola_mlflow.tracking import ui
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.registry.lineage import model_id_of
+from moola_mlflow.tracking.registry.signatures import detector_signature, encoder_signature
 from moola_mlflow.tracking.store import shown_uri
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -54,12 +53,7 @@ def log_encoder(
 
     A second call with the same ``key`` makes no second version. ``name_it``: move alias ``candidate`` to it.
     """
-    signature = ModelSignature(
-        inputs=_windows(card),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card["architecture"]["output_size"]))]),
-        params=ParamSchema([ParamSpec("pool", DataType.string, "mean")]),
-    )
-    return _log(_Kind("encoder", signature, requirements()), name, folder, tags, key, name_it)
+    return _log(_Kind("encoder", encoder_signature(card), requirements()), name, folder, tags, key, name_it)
 
 
 def log_detector(
@@ -67,26 +61,10 @@ def log_detector(
 ) -> str:
     """Register a detector folder as a new version, and return the version. ``name_it``: move alias ``candidate`` to it.
 
-    ``card``: the content of ``detector.json``, with ``classes`` and ``window``. The signature's outputs are those for
-    windows. For a table of bars the model returns the columns of ``scan.COLUMNS`` and reads the parameters.
+    ``card``: the content of ``detector.json``, with ``classes`` and ``window``.
     """
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string, "label"),
-        *(ColSpec(DataType.double, f"p_{label}") for label in card["classes"]),
-        ColSpec(DataType.long, "expansion_start"),
-        ColSpec(DataType.long, "expansion_end"),
-    ]
-    # No inputs: MLflow can declare windows or a table, and then refuses the other. The model checks both itself.
-    parameters = [
-        ParamSpec(option, DataType.long if isinstance(default, int) else DataType.double, default)
-        for option, default in DetectConfig().model_dump(include=set(SCAN_PARAMETERS)).items()
-    ]
-    signature = ModelSignature(outputs=Schema(columns), params=ParamSchema(parameters))
-    return _log(_Kind("detector", signature, requirements("pandas", "pyarrow")), name, folder, tags, key, name_it)
-
-
-def _windows(card: dict[str, Any]) -> Schema:
-    return Schema([TensorSpec(np.dtype(np.float64), (-1, card["window"]["length"], 4))])
+    kind = _Kind("detector", detector_signature(card), requirements("pandas", "pyarrow"))
+    return _log(kind, name, folder, tags, key, name_it)
 
 
 class _Kind(NamedTuple):
@@ -263,7 +241,7 @@ def load_encoders(text: str) -> list[tuple[str, Encoder]]:
     return encoders
 
 
-def load_detector(uri: str | Path) -> PatternDetector:
+def load_detector(uri: str | Path) -> PatternDetector | EventDetector:
     """Load a detector. Its ``predict`` takes raw OHLC windows.
 
     Warns if the URI's alias was moved by hand to a version that has not passed its gates.
@@ -292,7 +270,7 @@ def load_detector(uri: str | Path) -> PatternDetector:
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = _located("detector", str(uri), DETECTOR_CARD, " or a folder", Path(scratch))
-        return load_detector_folder(folder)
+        return load_any_detector_folder(folder)
 
 
 def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path:

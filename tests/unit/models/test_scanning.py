@@ -26,6 +26,7 @@ from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models import scanning
+from moola_mlflow.models.detecting import detect_options
 from moola_mlflow.models.detector import detector_inputs
 from moola_mlflow.models.files.detector import save_detector
 from moola_mlflow.models.heads import SpanHead
@@ -54,7 +55,7 @@ def cut(bars: Bars, cuts: dict[int, int | None]) -> Bars:
 
 
 def scanned(bars: Bars, **options: Any) -> scanning.Scan:
-    return scanning.scan(bars, DETECTOR, scanning.detect_options({**EVERYTHING, **options}))
+    return scanning.scan(bars, DETECTOR, detect_options({**EVERYTHING, **options}))
 
 
 @settings(max_examples=30)

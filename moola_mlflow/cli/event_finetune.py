@@ -1,0 +1,112 @@
+"""The fine-tuning of an event detector: fit it and its baselines on the same folds, register it with its evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from moola_mlflow.cli import steps
+from moola_mlflow.core import FinetuneKeys, GateError, Interrupts, is_tuned
+from moola_mlflow.evaluation import (
+    EventEvidence,
+    EventSetting,
+    Gate,
+    build_event_methods,
+    collect_event_evidence,
+    detector_gates,
+    fit_event_methods,
+    gates_summary,
+    gates_table,
+    make_event_setting,
+)
+from moola_mlflow.models import Encoder, EventFit, save_event_detector
+from moola_mlflow.reports import (
+    event_card,
+    event_console_lines,
+    event_doubts,
+    event_figures,
+    event_fit_line,
+    event_note,
+    event_version_tags,
+)
+from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, load_encoders
+
+
+def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int, interrupts: Interrupts) -> None:
+    """Fit an event detector and every baseline, score what their folds held out, and register the detector."""
+    started = time.perf_counter()
+    labels = steps.load_event_labels(active, config)
+    encoders = load_encoders(config.finetune.encoder)
+    steps.log_encoders(active, encoders)
+    setting = make_event_setting(labels, [encoder for _, encoder in encoders], config)
+    overlap, warnings = steps.check_overlap(active, labels, encoders)
+    warnings = [*labels.warnings, *warnings]
+    print(
+        f"{len(labels)} windows looked at, events: {labels.counts()}; {config.cv.folds} folds, "
+        f"{len(setting.seeds())} fits of each method; event detector on the CPU, {workers} processes",
+        flush=True,
+    )
+    evidence = _evidence(active, setting, workers, interrupts)
+    warnings += event_doubts(setting, evidence, config.gates.event_recall)
+    gates = detector_gates(evidence.gate_figures(), config.gates)
+    _log(active, setting, evidence, gates)
+    uri = _register(active, setting, evidence, encoders, overlap, preset, gates_summary(gates))
+    active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
+    if warnings:
+        active.tags({Tags.WARNINGS: " ".join(warnings)})
+    active.note(event_note(setting, evidence, gates, uri, warnings))
+    for text in warnings:
+        print(f"Warning: {text}", flush=True)
+    print("\n".join([*event_console_lines(evidence, gates), f"Detector: {uri}"]), flush=True)
+    if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
+        raise GateError(f"gates {gates_summary(gates)}; everything is logged, the detector is {uri}")
+
+
+def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Interrupts) -> EventEvidence:
+    """Fit all methods on all repeats and score them. Raises: Interrupted where the command was asked to stop."""
+    repeats = [repeat for _, repeat, _ in setting.seeds()]
+
+    def log(name: str, number: int, fit: EventFit, seconds: float) -> None:
+        active.beat()
+        print(event_fit_line(name, repeats[number], fit, seconds), flush=True)
+
+    with interrupts.deferred():  # raises at its end what interrupted it
+        fits = fit_event_methods(
+            setting, build_event_methods(setting), workers=workers, on_fit=log, should_stop=interrupts.reason,
+            tuned=is_tuned(setting.config.runtime),
+        )  # fmt: skip
+    return collect_event_evidence(setting, fits)
+
+
+def _log(active: Run, setting: EventSetting, evidence: EventEvidence, gates: Sequence[Gate]) -> None:
+    active.metrics(evidence.metrics())
+    active.json({**evidence.summary(), "config": setting.config.model_dump(mode="json")}, Artifacts.CV_SUMMARY)
+    active.json(gates_table(gates), Artifacts.GATES)
+    active.table(evidence.rows(), Artifacts.PREDICTIONS)
+    if rows := evidence.baseline_rows():
+        active.table(rows, Artifacts.BASELINE_PREDICTIONS)
+    for name, figure in event_figures(evidence).items():
+        active.figure(figure, f"{Artifacts.FIGURES}{name}.png")
+    active.tags({Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()})
+
+
+def _register(
+    active: Run,
+    setting: EventSetting,
+    evidence: EventEvidence,
+    encoders: Sequence[tuple[str, Encoder]],
+    overlap: float | None,
+    preset: str,
+    gates: str,
+) -> str:
+    """Save and register the detector of the first repeat: all of its folds' nets, averaged. Return its URI."""
+    card = event_card(setting, evidence, encoders, overlap, active.id)
+    detector, folder = evidence.fit.detector, active.folder / Artifacts.DETECTOR
+    save_event_detector(detector.with_card(card), folder)
+    active.artifact(folder, Artifacts.DETECTOR)
+    name = setting.config.registry.name
+    if name == "none":
+        return f"runs:/{active.id}/detector"
+    tags = event_version_tags(setting, evidence, preset, gates)
+    version = active.register("detector", name, folder, tags)
+    return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"

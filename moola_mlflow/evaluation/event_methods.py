@@ -1,0 +1,197 @@
+"""The methods that a fine-tuning of an event detector compares. All get rejects, folds, averaging and mirrored windows.
+
+A method is fitted once for each repeat. Its folds hold out every window once, and the nets of all folds together are
+the detector.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from moola_mlflow.core import FinetuneKeys, TrainingError, UserError, mixed_seed
+from moola_mlflow.evaluation.crossval import fresh_copy
+from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES
+from moola_mlflow.evaluation.prior_method import has_priors, priors_of
+from moola_mlflow.evaluation.workers import run_tasks
+from moola_mlflow.features import FeatureChoice
+from moola_mlflow.labels import EventLabels
+from moola_mlflow.models import (
+    Encoder,
+    Ensemble,
+    EventFit,
+    EventSettings,
+    EventSource,
+    Inputs,
+    fit_event_detector,
+    members_of,
+    parts_of,
+)
+from moola_mlflow.training import hybrid
+
+RANDOM_ENCODER = "random_encoder"
+
+
+@dataclass(frozen=True)
+class EventSetting:
+    """Labels, encoder and configuration of one fine-tuning of an event detector.
+
+    ``encoder`` is None without pre-training.
+    """
+
+    labels: EventLabels
+    encoder: Encoder | None
+    config: FinetuneKeys
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the detector reads."""
+        given = self.config.finetune.inputs
+        if given == "auto":
+            return "price_path" if self.encoder is None else "both"
+        return given
+
+    @property
+    def reads_encoding(self) -> bool:
+        """Whether the detector reads an encoding."""
+        return "encoding" in parts_of(self.inputs)
+
+    @property
+    def reader(self) -> str:
+        """What reads the encodings: ``prior`` or ``head``."""
+        fits = self.reads_encoding and has_priors(self.encoder)
+        return "prior" if self.config.finetune.reader != "head" and fits else "head"
+
+    @property
+    def features(self) -> FeatureChoice | None:
+        """The hand-made features that the detector reads beside the rest."""
+        own = self.config.features
+        return FeatureChoice(own.set, hybrid(own)) if "features" in parts_of(self.inputs) else None
+
+    @property
+    def settings(self) -> EventSettings:
+        """How the nets are fitted. The recipe of the event detector has its own epochs, batches and learning rate."""
+        tuned, cv = self.config.finetune, self.config.cv
+        usual = EventSettings(folds=cv.folds, mirror=tuned.mirror, precision=tuned.precision)
+        return usual if tuned.head_lr is None else replace(usual, lr=tuned.head_lr)
+
+    def seeds(self) -> list[tuple[int, int, int]]:
+        """Return seed, repeat and the drawn seed of each fit."""
+        seeds = self.config.cv.seeds or (self.config.trainer.seed,)
+        return [(seed, repeat, mixed_seed(seed, repeat)) for seed in seeds for repeat in range(self.config.cv.repeats)]
+
+
+@dataclass(frozen=True)
+class EventMethod:
+    """One method: what its nets read. ``fresh`` gives the encoder new random weights for each fit."""
+
+    name: str
+    source: EventSource
+    settings: EventSettings
+    fresh: bool = False
+
+    def run(self, labels: EventLabels, seed: int) -> EventFit:
+        """Fit on the folds of one seed. The same seed gives the same folds to every method."""
+        source = self.source
+        if self.fresh and source.encoder is not None:
+            source = replace(source, encoder=without_priors(fresh_copy(source.encoder, seed)))
+        return fit_event_detector(labels, source, self.settings, seed)
+
+
+def make_event_setting(labels: EventLabels, encoders: Sequence[Encoder], config: FinetuneKeys) -> EventSetting:
+    """Return a checked setting.
+
+    Raises: UserError for encoders of another window length, for an encoder that is to be trained, for inputs that need
+    an encoder where none is given, or for labels without an event.
+    """
+    for encoder in encoders:
+        length = encoder.card["window"]["length"]
+        if length != labels.ohlc.shape[1]:
+            raise UserError(
+                f"the encoder reads windows of {length} bars, the labels hold {labels.ohlc.shape[1]}; "
+                "take an encoder trained with windows.length equal to the labels' windows"
+            )
+    if encoders and not config.finetune.freeze:
+        raise UserError(
+            "freeze_encoder=false trains the encoder, and an event detector reads frozen encodings; set "
+            "freeze_encoder=true, or finetune.head=span"
+        )
+    pretrained = None if not encoders else encoders[0] if len(encoders) == 1 else Ensemble(encoders)
+    setting = EventSetting(labels, pretrained, config)
+    if setting.reads_encoding and pretrained is None:
+        raise UserError(
+            f"finetune.inputs={setting.inputs} reads an encoding and no encoder is given; give encoder=, or "
+            "finetune.inputs=price_path"
+        )
+    if config.finetune.reader == "prior":
+        if pretrained is None or not setting.reads_encoding:
+            raise UserError("finetune.reader=prior reads the encodings of an encoder; give encoder=, or reader=head")
+        priors_of(pretrained)
+    if labels.num_events == 0:
+        raise UserError(
+            f"labels: {labels.path} holds {len(labels)} windows and no event; label some windows that hold one"
+        )
+    return setting
+
+
+def build_event_methods(setting: EventSetting) -> list[EventMethod]:
+    """Return the detector, followed by every baseline that reads something else."""
+    settings, encoder = setting.settings, setting.encoder if setting.reads_encoding else None
+    own = encoder if encoder is None or setting.reader == "prior" else without_priors(encoder)
+    methods = [EventMethod(DETECTOR, EventSource(setting.inputs, own, setting.features), settings)]
+    if encoder is None:
+        return methods
+    random = EventSource(setting.inputs, encoder, setting.features)
+    methods.append(EventMethod(RANDOM_ENCODER, random, settings, fresh=True))
+    hand_made: Inputs = "price_path+features" if setting.features is not None else "price_path"
+    methods.append(EventMethod(PATH_FEATURES, EventSource(hand_made, None, setting.features), settings))
+    return methods
+
+
+def without_priors(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder whose members have no heads of rules, so that nets read its encoding."""
+    bare = copy.deepcopy(encoder)
+    for member in members_of(bare):
+        member.task_heads = None
+    return bare
+
+
+def fit_event_methods(
+    setting: EventSetting,
+    methods: Sequence[EventMethod],
+    *,
+    workers: int = 1,
+    on_fit: Callable[[str, int, EventFit, float], None] = lambda name, number, fit, seconds: None,
+    should_stop: Callable[[], str | None] = lambda: None,
+    tuned: bool = True,
+) -> dict[str, list[EventFit]]:
+    """Fit every method once for each seed and repeat; return the fits of each in this order.
+
+    ``on_fit(method, number of the repeat, fit, seconds)`` is called as fits end. Fits do not depend on ``workers``, the
+    number of processes. After a request to stop, methods that lack a fit are left out.
+    """
+    drawn = [seed for _, _, seed in setting.seeds()]
+    tasks = [(method, number) for number in range(len(drawn)) for method in range(len(methods))]
+    out: list[dict[int, EventFit]] = [{} for _ in methods]
+
+    def collect(task: int, result: tuple[EventFit, float]) -> None:
+        method, number = tasks[task]
+        out[method][number] = result[0]
+        on_fit(methods[method].name, number, *result)
+
+    try:
+        run_tasks(_run, (list(methods), setting.labels, drawn), tasks, workers, collect, should_stop, tuned)
+    except TrainingError:
+        if not should_stop():  # otherwise a signal to the whole process group has killed the workers
+            raise
+    complete = zip(methods, out, strict=True)
+    return {method.name: [done[i] for i in range(len(drawn))] for method, done in complete if len(done) == len(drawn)}
+
+
+def _run(context: tuple[list[EventMethod], EventLabels, list[int]], task: tuple[int, int]) -> tuple[EventFit, float]:
+    methods, labels, seeds = context
+    started = time.perf_counter()
+    fit = methods[task[0]].run(labels, seeds[task[1]])
+    return fit, time.perf_counter() - started

@@ -1,0 +1,180 @@
+"""Describe the fine-tuning of an event detector: console table, note and warnings, card and tags of the version."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from moola_mlflow.core import PACKAGES, markdown_code, markdown_table, markdown_text
+from moola_mlflow.evaluation import (
+    EVENT_TITLES,
+    FEW_GROUPS,
+    RANDOM_WINDOWS,
+    EventEvidence,
+    EventSetting,
+    Gate,
+    missed_gates,
+)
+from moola_mlflow.models import Encoder, EventFit
+from moola_mlflow.reports.finetune_results import (
+    WEAK_LABELS_TEXT,
+    described_encoders,
+    described_labels,
+    inputs_version_tags,
+)
+from moola_mlflow.tracking import VersionTags
+
+HEADER = ("method", "mAP", "precision", "recall", "detector minus method, mAP")
+FOLD_NETS = (
+    "Each window was read by the nets of one fold. The detector averages the nets of all folds and many windows, so a "
+    "scan finds events more surely than these scores say."
+)
+
+
+def event_fit_line(name: str, repeat: int, fit: EventFit, seconds: float) -> str:
+    """Return the console line of a finished fit."""
+    right, found = int((fit.held.matched >= 0).sum()), len(fit.held.found)
+    return (
+        f"{EVENT_TITLES[name]}, repeat {repeat + 1}: {right} of {len(fit.held.true)} events found out of fold among "
+        f"{found} peaks, threshold {fit.detector.threshold:.2f} ({seconds:.0f} s)"
+    )
+
+
+def event_console_lines(evidence: EventEvidence, gates: Sequence[Gate]) -> list[str]:
+    """Return the summary: every method on the same folds, then the gates and the headline."""
+    rows = _rows(evidence)
+    widths = [max(len(row[i]) for row in [HEADER, *rows]) for i in range(len(HEADER))]
+    lines = [
+        f"Out of fold, {_windows(evidence)}. Mean [95 % interval over {evidence.num_groups} groups of windows]:",
+        *(
+            "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [HEADER, *rows]
+        ),
+        f"  ECE of the scores {evidence.detector['event_ece'].mean:.3f}; a perfectly calibrated detector averages "
+        f"{evidence.ece_if_calibrated:.3f} with so many events",
+        *(f"  {'met   ' if gate.passed else 'MISSED'}  {gate.text()}" for gate in gates),
+    ]
+    return [*lines, evidence.headline()]
+
+
+def event_note(
+    setting: EventSetting, evidence: EventEvidence, gates: Sequence[Gate], uri: str, warnings: Sequence[str]
+) -> str:
+    """Return the Markdown note of a finished run: the result, its meaning, the data, and the next command."""
+    labels, missed = evidence.labels, missed_gates(gates)
+    passed = "All gates are met." if not missed else f"Gates missed: {markdown_text('; '.join(missed))}."
+    warned = "".join(f"\n\nWarning: {markdown_text(text)}" for text in warnings)
+    table = markdown_table(HEADER, _rows(evidence))
+    return (
+        f"**{markdown_text(evidence.headline())}** {passed}\n\n{table}\n\n"
+        f"{markdown_text(_windows(evidence))}. Brackets are 95 % intervals over {evidence.num_groups} groups of "
+        f"overlapping windows. {FOLD_NETS}{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
+        f"Detector: events, {markdown_text(described(setting))}. Labels {markdown_code(labels.path)}, encoder "
+        f"{markdown_code(setting.config.finetune.encoder or 'none')}.\n\n{event_next_step(gates, uri)}\n"
+    )
+
+
+def event_next_step(gates: Sequence[Gate], uri: str) -> str:
+    """Return what to do next: promote if every gate is met, otherwise what helps against the missed ones."""
+    model, _, version = uri.removeprefix("models:/").partition("/")
+    missed = [gate.name for gate in gates if not gate.passed]
+    if not missed and uri.startswith("models:/"):
+        return f"Next: `mlflow run . -e promote -P model={model} -P version={version}`"
+    if not missed:
+        return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
+    gain = "give an encoder of configs/rules.yaml, or use path features alone (`-P finetune.inputs=price_path`)"
+    steps = dict.fromkeys(gain if name.startswith("delta_") else "look at more windows" for name in missed)
+    return f"Next, before it can be promoted: {'; '.join(steps)}"
+
+
+def event_card(
+    setting: EventSetting,
+    evidence: EventEvidence,
+    encoders: Sequence[tuple[str, Encoder]],
+    overlap: float | None,
+    run_id: str,
+) -> dict[str, Any]:
+    """Return everything that a user of the detector needs, without access to the store.
+
+    ``encoders`` are the encoders that were given, each with its URI. ``overlap`` is the share of labelled windows from
+    the time that an encoder was trained on.
+    """
+    config = setting.config
+    return {
+        "model_id": f"moola-detector-{run_id}",
+        "created": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "labels": {**described_labels(evidence.labels, config), "events": evidence.labels.num_events},
+        "encoders": described_encoders(encoders),
+        "pretrain_overlap": overlap,
+        "reader": setting.reader,
+        "finetune": config.finetune.model_dump(mode="json"),
+        "cv": config.cv.model_dump(mode="json"),
+        "seed": evidence.seeds[0][0],
+        "evidence": evidence.gate_figures(),
+        "headline": evidence.headline(),
+        "run_id": run_id,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def event_version_tags(setting: EventSetting, evidence: EventEvidence, preset: str, gates: str) -> dict[str, str]:
+    """Return the tags of a registered event detector."""
+    encoder = setting.encoder if setting.reads_encoding else None
+    return {
+        VersionTags.PRESET: preset,
+        **inputs_version_tags(evidence.labels, encoder, setting.features),
+        VersionTags.MAP: f"{evidence.detector['map'].mean:.4f}",
+        VersionTags.WEAK_LABELS: str(evidence.labels.weak).lower(),
+        VersionTags.GATES: gates,
+    }
+
+
+def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -> list[str]:
+    """Return warnings that the reader of the scores needs. ``floor`` is the least recall of a class."""
+    out, counts = [], evidence.labels.counts()
+    if setting.encoder is not None and not setting.reads_encoding:
+        out.append(f"finetune.inputs={setting.inputs} reads no encoder, so the given one is not part of this detector.")
+    if counts["none"] == 0:
+        out.append(
+            "No window is labelled none: the detector has not learned to say that nothing is there. Keep the windows "
+            "that you looked at and rejected, as rows with label none."
+        )
+    if evidence.num_groups < FEW_GROUPS:
+        out.append(
+            f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, even widened by "
+            "Student's t. Label windows that are further apart."
+        )
+    if evidence.scored_on == RANDOM_WINDOWS:
+        out.append("Scores are of the windows drawn at random. Windows that a query chose teach, and are not scored.")
+    low = {name: one.mean for name, one in evidence.recall().items() if not one.mean >= floor}
+    if low:
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in low.items())
+        out.append(f"Class collapse: recall {shown}, below {floor:g}. Label more events of the class.")
+    return out
+
+
+def described(setting: EventSetting) -> str:
+    """Return what the detector reads, in words."""
+    if not setting.reads_encoding:
+        return f"no encoder, inputs `{setting.inputs}`"
+    reader = "prior reader with a presence model" if setting.reader == "prior" else "nets"
+    return f"frozen encoder, {reader}, inputs `{setting.inputs}`"
+
+
+def _rows(evidence: EventEvidence) -> list[tuple[str, ...]]:
+    rows = []
+    for name, row in evidence.table.items():
+        gain = evidence.differences.get(name)
+        scores = (row[metric].text() for metric in ("map", "precision", "recall"))
+        rows.append((EVENT_TITLES[name], *scores, gain.text("+") if gain else ""))
+    return rows
+
+
+def _windows(evidence: EventEvidence) -> str:
+    labels, repeats = evidence.labels, len(evidence.seeds)
+    counts = ", ".join(f"{count} {name}" for name, count in labels.counts().items())
+    scored = "" if evidence.scored_on != RANDOM_WINDOWS else f" ({evidence.scored_on} are scored)"
+    times = f"{repeats} repeat{'s' if repeats > 1 else ''}"
+    return f"{len(labels)} windows looked at{scored}, events: {counts}; {times}"

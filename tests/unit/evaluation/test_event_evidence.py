@@ -1,0 +1,115 @@
+"""The evidence for an event detector: scores out of fold, gains over baselines, and what may be claimed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_events import encoder_of_rules, looked_at
+
+from moola_mlflow.core import DetectorLimits, FinetuneKeys, make_config
+from moola_mlflow.evaluation.event_evidence import (
+    ALL_WINDOWS,
+    RANDOM_WINDOWS,
+    EventEvidence,
+    collect_event_evidence,
+    drawn_at_random,
+    error_by_chance,
+)
+from moola_mlflow.evaluation.event_methods import EventSetting, build_event_methods, fit_event_methods
+from moola_mlflow.evaluation.event_scores import ScoredEvents, score_held_out
+from moola_mlflow.evaluation.gates import detector_gates
+from moola_mlflow.models.events.cross_fit import EventFit
+from moola_mlflow.models.events.fitting import EventSettings
+
+QUICK = EventSettings(epochs=3, min_steps=30, folds=3, hidden=8)
+CONFIG = make_config(FinetuneKeys, {}, {"cv.repeats": 2})
+SETTING = EventSetting(looked_at(60), encoder_of_rules(), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def fits() -> dict[str, list[EventFit]]:
+    methods = [replace(method, settings=QUICK) for method in build_event_methods(SETTING)]
+    return fit_event_methods(SETTING, methods)
+
+
+@pytest.fixture(scope="module")
+def evidence(fits: dict[str, list[EventFit]]) -> EventEvidence:
+    return collect_event_evidence(SETTING, fits)
+
+
+def test_a_score_is_the_mean_over_repeats_of_what_the_folds_held_out(
+    evidence: EventEvidence, fits: dict[str, list[EventFit]]
+) -> None:
+    for method, rows in fits.items():
+        each = [score_held_out(fit, SETTING.labels).scores(fit.detector.threshold) for fit in rows]
+        assert evidence.table[method]["map"].mean == pytest.approx(np.mean([one["map"] for one in each]))
+    ours, theirs = (evidence.table[name]["map"].mean for name in ("detector", "path_features"))
+    assert evidence.differences["path_features"].mean == pytest.approx(ours - theirs)
+    assert evidence.detector["map"].lo <= evidence.detector["map"].hi
+
+
+def test_the_best_baseline_is_the_one_with_the_highest_map_and_the_headline_names_it(evidence: EventEvidence) -> None:
+    best = evidence.best_baseline
+    assert best == max(("random_encoder", "path_features"), key=lambda name: evidence.table[name]["map"].mean)
+    gain = evidence.differences[best]
+    word = "Gain" if gain.lo > 0 else "Loss" if gain.hi < 0 else "No gain"
+    assert evidence.headline().startswith(f"{word}: {gain.mean:+.3f} ")
+
+
+def test_metrics_and_summary_hold_finite_numbers_alone(evidence: EventEvidence) -> None:
+    found = evidence.metrics()
+    named = {"cv/map", "cv/map_lo", "cv/delta_map_lo", "cv/recall_consolidation", "baseline/path_features/map"}
+    assert named <= set(found)
+    assert all(np.isfinite(value) for value in found.values())
+    summary = json.loads(json.dumps({**evidence.summary(), **evidence.gate_figures()}, allow_nan=False))
+    assert summary["kind"] == "event"
+    assert [row["repeat"] for row in summary["fold_results"]] == [0, 1]
+    assert summary["counts"] == SETTING.labels.counts()
+
+
+def test_every_window_has_a_row_for_each_repeat(evidence: EventEvidence) -> None:
+    rows = evidence.rows()
+    assert len(rows) == 2 * len(SETTING.labels)
+    assert sum(row["events"] for row in rows) == 2 * SETTING.labels.num_events
+    assert all(row["right"] <= min(row["events"], row["found"]) for row in rows)
+    assert {row["method"] for row in evidence.baseline_rows()} == {"random_encoder", "path_features"}
+
+
+def test_its_gates_ask_for_map_precision_recall_calibration_and_a_sure_gain(evidence: EventEvidence) -> None:
+    gates = {gate.name: gate for gate in detector_gates(evidence.gate_figures(), DetectorLimits())}
+    assert set(gates) == {
+        "map", "precision", "recall/consolidation", "recall/retracement", "event_ece", "delta_map_lo"
+    }  # fmt: skip
+    assert gates["event_ece"].limit == pytest.approx(0.05 + evidence.ece_if_calibrated)
+    assert gates["delta_map_lo"].value == evidence.differences[evidence.best_baseline or ""].lo
+
+
+def test_windows_that_a_query_chose_teach_and_are_not_scored(fits: dict[str, list[EventFit]]) -> None:
+    drawn = np.where(np.arange(len(SETTING.labels)) % 2, "uncertain", "random")
+    labels = replace(SETTING.labels, drawn=drawn)
+    np.testing.assert_array_equal(drawn_at_random(labels), drawn == "random")
+    part = collect_event_evidence(replace(SETTING, labels=labels), fits)
+    assert part.scored_on == RANDOM_WINDOWS
+    num = sum(part.scored["detector"][0].num_true().values())
+    assert num == sum(int(drawn[window] == "random") for window in SETTING.labels.window)
+    assert drawn_at_random(replace(labels, drawn=np.full(len(labels), "top"))).all()
+    assert drawn_at_random(SETTING.labels).all()
+
+
+def test_all_windows_are_scored_where_nothing_is_known_of_their_draw(evidence: EventEvidence) -> None:
+    assert evidence.scored_on == ALL_WINDOWS
+
+
+def test_the_calibration_error_by_chance_shrinks_with_the_number_of_events() -> None:
+    rng, errors = np.random.default_rng(1), []
+    for num in (40, 4000):
+        score = rng.uniform(0.1, 1, num)
+        right = (rng.random(num) < score).astype(int)
+        zeros = np.zeros(num, np.int64)
+        scored = ScoredEvents(zeros, score, right, zeros, np.zeros(5, np.int64), np.zeros(5, np.int64), 1, ("a",))
+        errors.append(error_by_chance(scored))
+    assert errors[0] > 3 * errors[1]
+    assert 0 < errors[1] < 0.05

@@ -1,0 +1,122 @@
+"""Which methods a fine-tuning of an event detector compares, and what each reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_events import encoder_of_rules, labels_of, looked_at
+from small_models import small_encoder
+
+from moola_mlflow.core import FinetuneKeys, make_config
+from moola_mlflow.core.errors import UserError
+from moola_mlflow.evaluation.event_methods import (
+    EventMethod,
+    EventSetting,
+    build_event_methods,
+    fit_event_methods,
+    make_event_setting,
+    without_priors,
+)
+from moola_mlflow.models.encoders.ensemble import Ensemble
+from moola_mlflow.models.events.fitting import EventSettings
+from moola_mlflow.models.events.presence import PresenceReader
+
+QUICK = EventSettings(epochs=1, min_steps=4, folds=3, hidden=8)
+
+
+def config(**keys: object) -> FinetuneKeys:
+    return make_config(FinetuneKeys, {}, {key.replace("__", "."): value for key, value in keys.items()})
+
+
+def quick(methods: list[EventMethod]) -> list[EventMethod]:
+    return [replace(method, settings=QUICK) for method in methods]
+
+
+def test_without_an_encoder_the_detector_reads_price_path_features_and_has_no_baseline_that_reads_less() -> None:
+    setting = make_event_setting(looked_at(), [], config())
+    assert (setting.inputs, setting.reads_encoding, setting.reader) == ("price_path", False, "head")
+    assert [method.name for method in build_event_methods(setting)] == ["detector"]
+
+
+def test_an_encoder_of_rules_is_read_by_prior_readers_beside_path_features() -> None:
+    setting = make_event_setting(looked_at(), [encoder_of_rules()], config())
+    assert (setting.inputs, setting.reader) == ("both", "prior")
+    methods = build_event_methods(setting)
+    assert [method.name for method in methods] == ["detector", "random_encoder", "path_features"]
+    assert [method.source.inputs for method in methods] == ["both", "both", "price_path"]
+
+
+def test_the_reader_head_reads_the_same_encoding_with_nets() -> None:
+    setting = make_event_setting(looked_at(), [encoder_of_rules()], config(finetune__reader="head"))
+    methods = build_event_methods(setting)
+    fit = quick(methods)[0].run(looked_at(30), 1)
+    assert not any(isinstance(part.net, PresenceReader) for part in fit.detector.parts)
+
+
+def test_the_random_encoder_has_other_weights_for_each_seed_and_no_heads_of_rules() -> None:
+    _, random, _ = quick(build_event_methods(make_event_setting(looked_at(), [encoder_of_rules()], config())))
+    one, other = (random.run(looked_at(30), seed).detector for seed in (1, 2))
+    assert one.encoder is not None
+    assert other.encoder is not None
+    assert one.encoder.task_heads is None
+    ohlc = looked_at(5).ohlc
+    assert (one.read(ohlc).probability != other.read(ohlc).probability).any()
+
+
+def test_fits_do_not_depend_on_the_number_of_processes_and_come_in_the_order_of_the_repeats() -> None:
+    setting = make_event_setting(looked_at(30), [encoder_of_rules()], config(cv__repeats=2))
+    methods = quick(build_event_methods(setting))[:2]
+    heard: list[tuple[str, int]] = []
+    one = fit_event_methods(setting, methods, on_fit=lambda name, number, fit, seconds: heard.append((name, number)))
+    two = fit_event_methods(setting, methods, workers=2)
+    assert heard == [("detector", 0), ("random_encoder", 0), ("detector", 1), ("random_encoder", 1)]
+    assert [len(fits) for fits in one.values()] == [2, 2]
+    for name, fits in one.items():
+        for left, right in zip(fits, two[name], strict=True):
+            np.testing.assert_allclose(left.held.probability, right.held.probability, atol=1e-6)
+
+
+def test_after_a_request_to_stop_methods_that_lack_a_fit_are_left_out() -> None:
+    setting = make_event_setting(looked_at(30), [], config())
+    assert fit_event_methods(setting, quick(build_event_methods(setting)), should_stop=lambda: "SIGINT") == {}
+
+
+def test_heads_of_rules_are_taken_off_a_copy_alone() -> None:
+    ensemble = Ensemble([encoder_of_rules(4, 0), encoder_of_rules(4, 1)])
+    bare = without_priors(ensemble)
+    assert isinstance(bare, Ensemble)
+    assert [member.task_heads for member in bare.members] == [None, None]
+    assert all(member.task_heads is not None for member in ensemble.members)
+
+
+def test_each_repeat_of_each_seed_has_a_seed_of_its_own() -> None:
+    setting = EventSetting(looked_at(30), None, config(cv__repeats=3, cv__seeds="5,6"))
+    drawn = setting.seeds()
+    assert [(seed, repeat) for seed, repeat, _ in drawn] == [(s, r) for s in (5, 6) for r in range(3)]
+    assert len({one for _, _, one in drawn}) == 6
+
+
+@pytest.mark.parametrize(
+    ("keys", "encoders", "message"),
+    [
+        ({"finetune__inputs": "both"}, 0, r"finetune.inputs=both reads an encoding and no encoder is given"),
+        ({"finetune__freeze": False}, 1, r"freeze_encoder=false trains the encoder"),
+        ({"finetune__reader": "prior"}, 0, r"finetune.reader=prior reads the encodings of an encoder"),
+        ({"finetune__reader": "prior"}, 1, r"finetune.reader=prior needs encoders with task heads"),
+    ],
+)
+def test_a_setting_that_does_not_fit_together_is_refused(keys: dict[str, object], encoders: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_event_setting(looked_at(), [small_encoder(hidden=3)] * encoders, config(**keys))
+
+
+def test_labels_without_an_event_are_refused() -> None:
+    with pytest.raises(UserError, match=r"holds 3 windows and no event; label some windows that hold one"):
+        make_event_setting(labels_of([[], [], []]), [], config())
+
+
+def test_an_encoder_of_windows_of_another_length_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the encoder reads windows of 105 bars, the labels hold 60"):
+        make_event_setting(labels_of([[(0, 30, 36)], []], num_steps=60), [small_encoder(hidden=3)], config())
