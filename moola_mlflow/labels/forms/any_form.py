@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,29 @@ def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> Event
     """
     target = Path(path).expanduser()
     suffix = target.suffix.lower()
-    if batches := _batch_files(target):
-        return _of_batches(batches, target, config, load_bars)
-    if suffix == ".json" and target.is_file():
-        return _of_json(target, config, load_bars)
-    if suffix in (".csv", ".tsv") and target.is_file():
-        return _of_csv(target, config, load_bars)
+    with _in_words(target):
+        if batches := _batch_files(target):
+            return _of_batches(batches, target, config, load_bars)
+        if suffix == ".json" and target.is_file():
+            return _of_json(target, config, load_bars)
+        if suffix in (".csv", ".tsv") and target.is_file():
+            return _of_csv(target, config, load_bars)
     return read_event_labels(path, config.windows.length, config.labels.duplicates)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Turn errors of a value that no check expects, such as a number for a list, into a UserError with the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as e:
+        first = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"labels: '{path}' holds a value that its form does not have ({first}); docs/reference/labels.md shows the "
+            "forms"
+        ) from None
 
 
 def write_any_labels(labels: EventLabels, path: Path, load_bars: LoadBars) -> None:
@@ -108,12 +125,7 @@ def _of_tasks(content: Any, path: Path, config: LabelsKeys, load_bars: LoadBars)
     tasks, said = read_tasks(content, str(path))
     if not tasks:
         raise UserError(f"labels: '{path}' holds no annotated task; label some, and export it again")
-    try:
-        table = inline_table(tasks, path, config.windows.length)
-    except (pa.ArrowException, ValueError, TypeError) as e:
-        if isinstance(e, UserError):
-            raise
-        raise UserError(f"labels: '{path}' holds tasks whose bars cannot be read: {e}; export it again") from None
+    table = inline_table(tasks, path, config.windows.length)
     if table is not None:
         labels = labels_of_table(table, config.windows.length, grouped=False)
         return replace(labels, warnings=(*labels.warnings, *said))

@@ -209,6 +209,15 @@ REFUSED: dict[str, tuple[str, str]] = {
         json.dumps([{"data": {}, "annotations": [annotation(region(3, 30_000, "rise"))]}]),
         "a region ends at bar 30000, and there are 3,000 bars",
     ),
+    "a number for a list": (
+        json.dumps([{"data": {}, "annotations": 3}]),
+        r"holds a value that its form does not have \('int' object is not iterable\); docs/reference/labels.md",
+    ),
+    "text for prices": (
+        json.dumps([{"data": {"ts": {key: ["x"] * 105 for key in ("open", "high", "low", "close")}},
+                     "annotations": [annotation()]}]),
+        "holds a value that its form does not have",
+    ),
     "nothing annotated": (json.dumps([{"data": {}, "annotations": []}]), "holds no annotated task"),
     "no region": (json.dumps([{"data": {}, "annotations": [annotation()]}]), "holds no region"),
     "a point": (
