@@ -83,12 +83,12 @@ def check_rows(raw: RawBars, config: BarsConfig) -> CheckedRows:
         counts = {RowFault.WRONG_NUMBER_OF_FIELDS.label: len(raw.ragged), **counts}
     if counts and not drop:
         _refuse(raw, fault, counts, config.timezone)
-    whole = len(rows) == len(raw)
-    time_ns, codes = (raw.time_ns, codes) if whole and not codes.any() else (raw.time_ns[rows], codes[rows])
+    whole = _are_all(rows, len(raw))  # a copy of all prices would cost as much as the checks
+    time_ns, codes = (raw.time_ns, codes) if whole else (raw.time_ns[rows], codes[rows])
     if config.resample is not None:
         return CheckedRows(sound, counts, tuple(notes))
     check_cadence(time_ns, codes, str(raw.path))
-    prices, volume = (raw.prices, raw.volume) if whole and not codes.any() else (raw.prices[:, rows], raw.volume[rows])
+    prices, volume = (raw.prices, raw.volume) if whole else (raw.prices[:, rows], raw.volume[rows])
     if found := find_filled(prices, volume, codes):
         first, last = (rows[k] for k in found.longest)
         notes.append(
@@ -126,12 +126,12 @@ def _value_faults(raw: RawBars, rows: np.ndarray, codes: np.ndarray, fault: np.n
     """
     if not len(rows):
         return rows
-    t = raw.time_ns[rows]
+    t = raw.time_ns if _are_all(rows, len(raw)) else raw.time_ns[rows]
     latest = np.iinfo(np.int64).max if raw.exact_times else latest_now()
     if t.min() < FIRST_BARS_NS or t.max() > latest:
         fault[rows[(t < FIRST_BARS_NS) | (t > latest)]] = RowFault.IMPOSSIBLE_TIME
         rows = rows[fault[rows] == RowFault.NONE]
-    whole = len(rows) == len(raw) and not codes.any()
+    whole = _are_all(rows, len(raw))
     far = find_spikes(raw.prices if whole else raw.prices[:, rows], codes if whole else codes[rows])
     if far.any():
         fault[rows[far]] = RowFault.FAR_PRICE
@@ -172,6 +172,11 @@ def _cell_faults(raw: RawBars) -> np.ndarray:
 def _by_instrument(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return rows sorted by instrument, and by the file's order within each."""
     return rows[np.argsort(codes[rows], kind="stable")] if codes.max(initial=0) > 0 else rows
+
+
+def _are_all(rows: np.ndarray, num_rows: int) -> bool:
+    """Return whether rows are all rows in their order."""
+    return len(rows) == num_rows and bool((rows[1:] > rows[:-1]).all())
 
 
 def _order_faults(time_ns: np.ndarray, codes: np.ndarray, fault: np.ndarray, drop: bool, repeats: bool) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moola_mlflow.bars.epochs import DAY_NS, UNITS, ReadTimes, read_numbers, scaled
-from moola_mlflow.bars.time_text import read_text
+from moola_mlflow.bars.time_text import SAMPLE, read_text
 from moola_mlflow.bars.zones import MINUTE_NS, check_zone, read_zone
 
 __all__ = ["DAY_NS", "MINUTE_NS", "check_zone", "localise", "parse_times", "read_times", "trade_date", "utc"]
@@ -50,6 +50,9 @@ def read_times(column: pa.ChunkedArray, where: str, dates: str = "auto", epoch: 
     if pa.types.is_floating(kind):
         return read_numbers(*_float64(column), epoch, where)
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    some = text.take(pa.array(np.linspace(0, len(text) - 1, min(len(text), SAMPLE)).astype(np.int64)))
+    if not pc.any(pc.match_substring_regex(some, rf"{INTEGER}|{DECIMAL}").fill_null(False)).as_py():
+        return read_text(text, dates, where)
     is_integer = pc.match_substring_regex(text, INTEGER).fill_null(False)
     if 2 * pc.sum(is_integer).as_py() > len(text):
         digits = pc.replace_substring_regex(pc.if_else(is_integer, text, None), r"\..*$", "")
