@@ -16,14 +16,21 @@ from moola_mlflow.core import markdown_table
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "events_study.json"
 PATH, RULES = "price-path features", "encoder trained on rules"
+JOINT = "joint nets, "
 
 
-def _mean(row: dict[str, Any], name: str) -> float:
-    return float(np.mean([draw[name] for draw in row["draws"]]))
+def _values(row: dict[str, Any], name: str) -> list[float]:
+    """Return a figure of each draw; precision is undefined if no event reached the threshold."""
+    return [draw[name] for draw in row["draws"] if draw[name] is not None]
 
 
-def _each(row: dict[str, Any], name: str = "map") -> str:
-    return ", ".join(f"{draw[name]:.3f}" for draw in row["draws"])
+def _mean(row: dict[str, Any], name: str, form: str = ".2f") -> str:
+    values = _values(row, name)
+    return f"{np.mean(values):{form}}" if values else "none found"
+
+
+def _each(row: dict[str, Any], name: str = "map", form: str = ".3f") -> str:
+    return ", ".join("none found" if draw[name] is None else f"{draw[name]:{form}}" for draw in row["draws"])
 
 
 def _interval(value: dict[str, float]) -> str:
@@ -56,9 +63,9 @@ def threshold_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return precision, recall and calibration at the threshold that was chosen on the windows looked at."""
     cells = [
         (
-            row["method"], _windows(row), f"{_mean(row, 'precision_strict'):.2f}", _each(row, "precision_strict"),
-            f"{_mean(row, 'precision'):.2f}", f"{_mean(row, 'recall'):.2f}", f"{_mean(row, 'event_ece'):.3f}",
-            f"{_mean(row, 'event_ece_strict'):.3f}",
+            row["method"], _windows(row), _mean(row, "precision_strict"), _each(row, "precision_strict", ".2f"),
+            _mean(row, "precision"), _mean(row, "recall"), _mean(row, "event_ece", ".3f"),
+            _mean(row, "event_ece_strict", ".3f"),
         )
         for row in rows
         if row["method"] in (PATH, RULES) and _bars(row) == "sample"
@@ -71,13 +78,31 @@ def threshold_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def baseline_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return mAP of the baselines on sample bars, and by how much price-path features score more."""
-    cells = []
-    for row in rows:
-        if row["method"] not in (PATH, RULES):
-            less = _interval(row["gain"]) if "gain" in row else ""
-            cells.append((row["method"], _windows(row), f"{row['map']['mean']:.3f}", _each(row), less))
-    return markdown_table(("baseline", "windows looked at", "mAP", "each draw", "less the event detector"), cells)
+    """Return mAP of the baselines on sample bars, next to price-path features in the same draws."""
+    ours = {row["labels"]: _values(row, "map") for row in rows if row["method"] == PATH and _bars(row) == "sample"}
+    cells = [
+        (
+            row["method"], _windows(row), f"{row['map']['mean']:.3f}", _each(row),
+            f"{np.mean(ours[row['labels']][: len(row['draws'])]):.3f}" if row["labels"] in ours else "",
+        )
+        for row in rows
+        if row["method"] not in (PATH, RULES) and not row["method"].startswith(JOINT)
+    ]  # fmt: skip
+    heads = ("baseline", "windows looked at", "mAP", "each draw", "event detector, price-path features")
+    return markdown_table(heads, cells)
+
+
+def unlabelled_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return mAP of joint nets with and without rejects and unlabelled windows."""
+    cells = [
+        (
+            row["method"].removeprefix(JOINT), ", ".join(str(draw["looked_at"]) for draw in row["draws"]),
+            f"{row['map']['mean']:.3f}", _each(row),
+        )
+        for row in rows
+        if row["method"].startswith(JOINT)
+    ]  # fmt: skip
+    return markdown_table(("joint nets", "windows looked at", "mAP", "each draw"), cells)
 
 
 def pair_table(pairs: Sequence[dict[str, float]]) -> str:
@@ -97,7 +122,13 @@ def tables() -> list[str]:
     """Return all tables of the page."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     rows = sorted(found["rows"], key=lambda row: (row["bars"] != "sample", row["rule"], row["method"], row["labels"]))
-    return [main_table(rows), threshold_table(rows), baseline_table(rows), pair_table(found["pairs"])]
+    return [
+        main_table(rows),
+        threshold_table(rows),
+        baseline_table(rows),
+        unlabelled_table(rows),
+        pair_table(found["pairs"]),
+    ]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.science import best_epoch, fresh_labels, labels, rules_tables
+from benchmarks.science import best_epoch, events_tables, fresh_labels, labels, rules_tables
 from benchmarks.science.objectives import summary
 from moola_mlflow.core import EncoderLimits
 
@@ -65,3 +65,10 @@ def test_the_page_about_rules_holds_the_tables_of_its_two_studies() -> None:
     assert [row for rows in made for row in rows if row not in told] == []
     limit = json.loads((ROOT / "benchmarks" / "results" / "rules_gate.json").read_text())["limit"]
     assert limit == EncoderLimits().few_shot_gain
+
+
+def test_the_page_about_event_detectors_holds_the_tables_of_its_study() -> None:
+    told = (ROOT / "docs" / "explanation" / "events.md").read_text(encoding="utf-8").splitlines()
+    made = [rows_of(table) for table in events_tables.tables()]
+    assert min(len(rows) for rows in made) >= 5
+    assert [row for rows in made for row in rows if row not in told] == []
