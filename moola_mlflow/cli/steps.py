@@ -175,7 +175,9 @@ def asks_for_events(config: FinetuneKeys) -> bool:
     """Return whether an event detector is to be fitted: asked for, or the labels hold what no span detector learns."""
     if config.finetune.head != "auto":
         return config.finetune.head == "event"
-    return config.labels.path != "sample" and bool((read_input_events(config).events_per_window() != 1).any())
+    if config.labels.path == "sample":
+        return config.labels.rejects
+    return bool((read_input_events(config).events_per_window() != 1).any())
 
 
 def _log_labels(run: Run, labels: LabelledSet | EventLabels) -> None:
