@@ -28,6 +28,7 @@ SHORT = {
     "workers": "sweep.workers",
     "study": "sweep.study",
     "storage": "sweep.storage",
+    "project": "project.name",
 }
 """Short parameters and the dotted keys they stand for."""
 
@@ -69,6 +70,8 @@ class EntryPoint:
     """The only sections that its help lists, if set."""
     launched: bool = True
     """Whether ``mlflow run`` starts it too: MLproject then declares it."""
+    project: str = ""
+    """Project of the command if the user names none."""
     module: str = ""
     """Module in ``commands/`` that runs it, if it has another name."""
 
@@ -78,15 +81,16 @@ OVERWRITE = Argument("true replaces files of these names that no command of this
 ENTRY_POINTS = {
     "main": EntryPoint(
         "the tour: every command once on sample bars, in under five minutes",
-        ("seed", "config"),
+        ("seed", "project", "config"),
         ("mlflow run .", "moola main --seed 23"),
         config="configs/tour.yaml",
         meanings={"seed": "Seed of every step: both encoders, the drawn labels, both detectors."},
+        project="demo",
         module="tour",
     ),
     "data": EntryPoint(
         "read, check and canonicalise bars; write one parquet",
-        ("bars", "out", "head", "overwrite", "config"),
+        ("bars", "out", "head", "overwrite", "project", "config"),
         (
             "moola data --bars my_bars.csv --bars.timezone America/New_York --out bars.parquet",
             "moola data --bars es.dbn.zst --bars.instrument front --head 10000",
@@ -103,7 +107,7 @@ ENTRY_POINTS = {
     ),
     "features": EntryPoint(
         "feature quality report of a bars file",
-        ("bars", "features", "encoder", "config"),
+        ("bars", "features", "encoder", "project", "config"),
         (
             "moola features --bars bars.parquet --features relativity12",
             "moola features --bars new_bars.parquet --encoder models:/moola-encoder@champion  # have they drifted?",
@@ -115,7 +119,7 @@ ENTRY_POINTS = {
     ),
     "rules": EntryPoint(
         "labelling rules: which there are, and how often each finds something",
-        ("bars", "out", "overwrite", "config"),
+        ("bars", "out", "overwrite", "project", "config"),
         (
             "moola rules --bars bars.parquet --bars.instrument front --out rules",
             "moola rules --objective.family broad --objective.num_rules 96 --objective.rules_seed 1",
@@ -128,7 +132,7 @@ ENTRY_POINTS = {
     ),
     "label": EntryPoint(
         "weak labels from bars, by a rule",
-        ("bars", "n", "out", "overwrite", "seed", "config"),
+        ("bars", "n", "out", "overwrite", "seed", "project", "config"),
         (
             "moola label --bars bars.parquet --bars.instrument front --n 174 --out labels.parquet",
             "moola label --seed 23 --out other_labels.parquet  # of sample bars, other windows",
@@ -146,7 +150,7 @@ ENTRY_POINTS = {
     ),
     "labels": EntryPoint(
         "show, check and convert labelled windows: a table, a page of charts, another form",
-        ("labels", "bars", "out", "overwrite", "config"),
+        ("labels", "bars", "out", "overwrite", "project", "config"),
         (
             "moola labels --labels my_labels.parquet",
             "moola labels --labels batches/ --labels.duplicates newest --out joined.parquet",
@@ -168,7 +172,7 @@ ENTRY_POINTS = {
     ),
     "pretrain": EntryPoint(
         "train an encoder on bars and register it",
-        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "gates"),
+        ("bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register", "project", "gates"),
         (
             "moola pretrain --bars bars.parquet --bars.instrument front --epochs 20 --encoder.hidden 64",
             "moola pretrain --config configs/rules.yaml --seed 23  # the recommended objective",
@@ -181,7 +185,7 @@ ENTRY_POINTS = {
         "cross-validate a detector on labelled windows beside its baselines, and register it",
         (
             *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats"),
-            *("seed", "seeds", "device", "register", "gates"),
+            *("seed", "seeds", "device", "register", "project", "gates"),
         ),
         (
             "moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
@@ -197,7 +201,7 @@ ENTRY_POINTS = {
     ),
     "sweep": EntryPoint(
         "search batch size, learning rate or any other key with Optuna, each trial a child run",
-        ("config", "base", "n_trials", "workers", "study", "storage", "bars", "labels", "encoder", "device"),
+        ("config", "base", "n_trials", "workers", "study", "storage", "bars", "labels", "encoder", "project", "device"),
         (
             "moola sweep --n_trials 40 --workers 4 --base configs/path.yaml",
             "moola sweep --config configs/sweep_finetune.yaml --base configs/finetune.yaml --labels labels.parquet",
@@ -218,7 +222,7 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "promote": EntryPoint(
         "check the gates of a registered version and move an alias to it",
-        ("model", "version", "alias", "force", "config"),
+        ("model", "version", "alias", "force", "project", "config"),
         (
             "moola promote --model moola-detector --version 3",
             "moola promote --model moola-detector --version previous  # back to the champion before",
@@ -235,7 +239,7 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "detect": EntryPoint(
         "scan bars with a registered detector: a table of found patterns, charts of the best",
-        ("bars", "detector", "out", "overwrite", "config"),
+        ("bars", "detector", "out", "overwrite", "project", "config"),
         (
             "moola detect --bars bars.parquet --bars.instrument front --detector models:/moola-detector@champion",
             "moola detect --bars bars.parquet --detect.min_probability 0.9 --out found",
@@ -249,7 +253,7 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "report": EntryPoint(
         "Markdown and self-contained HTML report of a pretrain run and its fine-tuning runs",
-        ("run_id", "out", "overwrite", "config"),
+        ("run_id", "out", "overwrite", "project", "config"),
         ("moola report --run_id 0123456789abcdef0123456789abcdef --out report",),
         own={
             "run_id": Argument("A pretrain run, or a finetune run whose pretrain run is reported on.", needed=True),
@@ -261,7 +265,7 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "compare": EntryPoint(
         "two or more runs side by side: parameters that differ, metrics, curves, paired differences",
-        ("run_ids", "out", "overwrite", "config"),
+        ("run_ids", "out", "overwrite", "project", "config"),
         (
             "moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210",
             "moola compare --run_ids 0123456789abcdef0123456789abcdef,fedcba9876543210fedcba9876543210 --out compared",

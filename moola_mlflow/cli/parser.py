@@ -19,7 +19,9 @@ from moola_mlflow.core import (
     find_preset,
     make_config,
     merge_presets,
+    model_name,
     nearest_name,
+    project_names,
     read_preset,
     readers_of,
 )
@@ -63,6 +65,13 @@ def parse(name: str, words: Sequence[str]) -> Parsed:
     overrides: dict[str, Any] = {key: value for key, value in given.items() if "." in key}
     overrides |= {SHORT[key]: value for key, value in given.items() if key in SHORT}
     keys = _configuration(name, preset, overrides)
+    flat = {f"{section}.{key}": value for section, one in preset.items() for key, value in one.items()}
+    project = str(overrides.get("project.name") or flat.get("project.name") or entry.project)
+    overrides = {**project_names(project, dotted_keys(keys), flat), **overrides}
+    if project and "project.name" in dotted_keys(keys):
+        overrides.setdefault("project.name", project)
+    if project and "model" in entry.own:
+        given.setdefault("model", model_name(project, "detector"))
     _check_parameters(name, overrides, dotted_keys(keys))
     arguments = {key: given[key] for key in entry.own if key in given}
     if entry.base:

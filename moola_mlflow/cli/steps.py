@@ -206,6 +206,8 @@ def log_encoders(run: Run, encoders: Sequence[tuple[str, Encoder]]) -> None:
     tags[Tags.ENCODER_RUN_ID] = ",".join(origin.run_id for origin in origins if origin.run_id)
     tags[Tags.ENCODER_MODEL_ID] = ",".join(origin.model_id for origin in origins if origin.model_id)
     run.tags({key: text for key, text in tags.items() if text})
+    for origin, (name, _) in zip(origins, encoders, strict=True):
+        print(f"Encoder: {origin.said(name)}", flush=True)
     log_model_inputs(run.id, [origin.model_id for origin in origins if origin.model_id])
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, WeakLabelsConfig
     from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
     from moola_mlflow.core.config.presets import find_preset, merge_presets, read_preset, shipped_presets
+    from moola_mlflow.core.config.project import EXPERIMENT_ID, model_name, project_names
     from moola_mlflow.core.config.resolve import (
         allowed_values,
         dotted_keys,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
         sections_of,
     )
     from moola_mlflow.core.config.sweep import Dimension, SweepConfig
-    from moola_mlflow.core.config.tracking import RegistryConfig, TrackingConfig
+    from moola_mlflow.core.config.tracking import DEFAULT_PROJECT, RegistryConfig, TrackingConfig
     from moola_mlflow.core.config.training import (
         HeadTrainerConfig,
         OptimizerConfig,
@@ -163,6 +164,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "EncoderConfig",
             "ObjectiveConfig",
         ),
+        "config.project": ("EXPERIMENT_ID", "model_name", "project_names"),
         "config.presets": ("find_preset", "merge_presets", "read_preset", "shipped_presets"),
         "config.resolve": (
             "allowed_values",
@@ -177,6 +179,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "SweepConfig",
         ),
         "config.tracking": (
+            "DEFAULT_PROJECT",
             "RegistryConfig",
             "TrackingConfig",
         ),

@@ -299,9 +299,10 @@ def with_failure_recorded(stage: str, step: Callable[[], T]) -> T:
         raise
 
 
-def run_name(stage: str, preset: str, seed: int) -> str:
-    """Return ``stage-preset-seed-utc time``."""
-    return f"{stage}-{preset}-{seed}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
+def run_name(stage: str, preset: str, seed: int, project: str = "") -> str:
+    """Return what ran, for which project, and when: ``stage-project-preset-seed-utc time``."""
+    what = "-".join(part for part in (stage, project, preset, str(seed)) if part)
+    return f"{what}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

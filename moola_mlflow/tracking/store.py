@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SqlTimeout
 from sqlalchemy.pool import NullPool
 
-from moola_mlflow.core import UserError, conceal_secrets, printable
+from moola_mlflow.core import DEFAULT_PROJECT, EXPERIMENT_ID, UserError, conceal_secrets, printable
 
 try:
     import fcntl
@@ -51,6 +51,9 @@ UNREACHABLE = (
     requests.exceptions.ChunkedEncodingError,
 )
 
+_set_here: set[str] = set()
+"""Experiments that this process has set: MLflow then sets MLFLOW_EXPERIMENT_ID itself, and the user did not."""
+
 
 class Outage(UserError):
     """The store is on another machine and does not answer now. The user's settings may be right."""
@@ -69,7 +72,10 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
                 return mlflow.start_run()
             if run_id is not None:
                 return mlflow.start_run(run_id)
-            mlflow.set_experiment(experiment)
+            if (known := os.environ.get(EXPERIMENT_ID)) and experiment == DEFAULT_PROJECT and known not in _set_here:
+                mlflow.set_experiment(experiment_id=known)
+            else:
+                _set_here.add(str(mlflow.set_experiment(experiment).experiment_id))
             return mlflow.start_run(run_name=name)
     except STORE_FAILURES as e:
         raise _wrong(uri, experiment, e, run_id) from e

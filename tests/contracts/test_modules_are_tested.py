@@ -54,6 +54,7 @@ ELSEWHERE = {
     "core/config/base.py": "unit/core/test_config.py",
     "core/config/commands.py": "unit/core/test_config.py",
     "core/config/presets.py": "unit/core/test_config.py",
+    "core/config/project.py": "unit/cli/test_parser.py",
     "core/config/resolve.py": "unit/core/test_config.py",
     "labels/columns.py": "unit/labels/test_label_files.py",
     "labels/forms/batches.py": "unit/labels/test_annotation_batches.py",

@@ -16,23 +16,23 @@ from paths import ROOT
 
 # The public interface: entry points and their short parameters.
 ENTRY_POINTS = {
-    "main": {"seed"},
-    "data": {"bars", "out", "head", "overwrite"},
-    "features": {"bars", "features"},
-    "label": {"bars", "n", "out", "overwrite", "seed"},
-    "labels": {"labels", "bars", "out", "overwrite"},
+    "main": {"seed", "project"},
+    "data": {"project", "bars", "out", "head", "overwrite"},
+    "features": {"project", "bars", "features"},
+    "label": {"project", "bars", "n", "out", "overwrite", "seed"},
+    "labels": {"project", "labels", "bars", "out", "overwrite"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
-        "register",
+        *("register", "project"),
     },
-    "sweep": {"config", "base", "n_trials", "workers", "study", "storage"},
-    "detect": {"bars", "detector", "out", "overwrite"},
-    "report": {"run_id", "out", "overwrite"},
-    "compare": {"run_ids", "out", "overwrite"},
+    "sweep": {"project", "config", "base", "n_trials", "workers", "study", "storage"},
+    "detect": {"project", "bars", "detector", "out", "overwrite"},
+    "report": {"project", "run_id", "out", "overwrite"},
+    "compare": {"project", "run_ids", "out", "overwrite"},
     "doctor": {"fix"},
     "sync": {"run_dir", "server"},
-    "promote": {"model", "version", "alias", "force"},
-    "pretrain": {"bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
+    "promote": {"project", "model", "version", "alias", "force"},
+    "pretrain": {"project", "bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }
 
 

@@ -13,7 +13,9 @@ def run(
     config: RunKeys, preset: str, interrupts: Interrupts, run_ids: str = "", out: str = "", overwrite: str = "false"
 ) -> None:
     """Show what differs between runs, log the page on a run of its own and, if given, copy it to ``out``."""
-    with Run.start("compare", run_name("compare", "runs", 0), config.tracking.experiment) as active:
+    with Run.start(
+        "compare", run_name("compare", "runs", 0, config.project.name), config.tracking.experiment
+    ) as active:
         active.params({"run_ids": run_ids, "out": out})
         target, replaced = output_folder(out), is_true("overwrite", overwrite)
         runs = find_compared_runs(run_ids)

@@ -28,7 +28,7 @@ def run(
     An ``out`` that ends in a slash or in ``.moolabars`` makes a bar store. With all instruments
     (``bars.instrument=all``) it is built a file at a time, so memory holds the largest file and not all of them.
     """
-    name = run_name("data", Path(config.bars.path).stem, config.bars.sample_seed)
+    name = run_name("data", Path(config.bars.path).stem, config.bars.sample_seed, config.project.name)
     with Run.start("data", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out, "head": head or "all"})

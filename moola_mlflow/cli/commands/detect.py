@@ -41,7 +41,7 @@ Detector = PatternDetector | EventDetector
 def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
     allocator = configure_allocator(config.runtime)
-    name = run_name("detect", Path(config.bars.path).stem, 0)
+    name = run_name("detect", Path(config.bars.path).stem, 0, config.project.name)
     with Run.start("detect", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
@@ -52,6 +52,7 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", 
         detector = _load(config.detect.detector)
         origin = resolve_origin(config.detect.detector, detector.card)
         log_model_inputs(active.id, [origin.model_id] if origin.model_id else [])
+        print(f"Detector: {origin.said(config.detect.detector)}", flush=True)
         precision, device = _precision(config), _place(detector, config)
         active.tags({Tags.DETECTOR: origin.uri, Tags.DEVICE: device})
         active.tags({Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})

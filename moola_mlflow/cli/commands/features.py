@@ -19,7 +19,7 @@ def run(config: FeaturesKeys, preset: str, interrupts: Interrupts) -> None:
 
     With an encoder, the report also says how far each feature has drifted from that encoder's training windows.
     """
-    name = run_name("features", config.features.set, config.bars.sample_seed)
+    name = run_name("features", config.features.set, config.bars.sample_seed, config.project.name)
     with Run.start("features", name, config.tracking.experiment) as active:
         active.config(config)
         bars = steps.load_bars(active, config.bars, config.windows.length, "features")

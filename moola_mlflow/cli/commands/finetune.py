@@ -49,7 +49,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
     started = time.perf_counter()
     tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
     seeds = config.cv.seeds or (config.trainer.seed,)
-    name = run_name("finetune", preset, seeds[0])
+    name = run_name("finetune", preset, seeds[0], config.project.name)
     with Run.start("finetune", name, config.tracking.experiment) as active:
         active.config(config)
         check_registry_kind(config.registry.name, "detector")  # before minutes of folds are spent

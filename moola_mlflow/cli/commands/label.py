@@ -35,7 +35,7 @@ def run(
 ) -> None:
     """Label windows of bars, log the result, and write the labelled set as parquet."""
     seed = config.trainer.seed
-    name = run_name("label", Path(config.bars.path).stem, seed)
+    name = run_name("label", Path(config.bars.path).stem, seed, config.project.name)
     with Run.start("label", name, config.tracking.experiment) as active:
         if config.bars.path == "sample":
             config = config.model_copy(update={"bars": sample_bars(config.bars, config.labels)})

@@ -21,7 +21,7 @@ KIND = "labels in another form"
 
 def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
     """Read and check labelled windows; log a table and a page of charts; write them in the form that ``out`` names."""
-    name = run_name("labels", Path(config.labels.path).stem, 0)
+    name = run_name("labels", Path(config.labels.path).stem, 0, config.project.name)
     with Run.start("labels", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})

@@ -39,7 +39,7 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
     if process_rank():
         follow(config, interrupts)
         return
-    name = run_name("pretrain", preset, config.trainer.seed)
+    name = run_name("pretrain", preset, config.trainer.seed, config.project.name)
     point = with_failure_recorded("pretrain", lambda: find_resume_point(config))
     with _open(config, name, point) as active:
         if not point:

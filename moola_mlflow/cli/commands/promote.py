@@ -49,7 +49,7 @@ def run(
     force: str = "false",
 ) -> None:
     """Check the gates of a version, load it as it will be served, then move the alias and note who moved it."""
-    with Run.start("promote", run_name("promote", model, 0), config.tracking.experiment) as active:
+    with Run.start("promote", run_name("promote", model, 0, config.project.name), config.tracking.experiment) as active:
         active.config(config)
         given = {"model": model, "version": version, "alias": alias, "force": force}
         active.params(given)
@@ -58,6 +58,7 @@ def run(
         check_alias(alias)
         found = find_model(model)
         to = found.resolve(version)
+        print(f"Version: models:/{model}/{to}" + (f" ({version} now)" if version != to else ""), flush=True)
         if version == CANDIDATE:
             check_candidate(model, to)
         before = found.aliases.get(alias)

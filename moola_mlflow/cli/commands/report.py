@@ -14,7 +14,7 @@ def run(
     config: RunKeys, preset: str, interrupts: Interrupts, run_id: str = "", out: str = "", overwrite: str = "false"
 ) -> None:
     """Write the report of a run to its artifacts and, if given, to ``out``. The same runs give the same bytes."""
-    name = run_name("report", run_id[:8] or "none", 0)
+    name = run_name("report", run_id[:8] or "none", 0, config.project.name)
     with Run.start("report", name, config.tracking.experiment) as active:
         active.params({"run_id": run_id, "out": out})
         if not run_id:

@@ -20,7 +20,7 @@ KIND = "rules"
 def run(config: RulesKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
     """Apply all rules to windows of bars; log a table and a page with pictures, and copy both to ``out``."""
     drawn = config.objective
-    name = run_name("rules", f"{drawn.family}{drawn.num_rules}", drawn.rules_seed)
+    name = run_name("rules", f"{drawn.family}{drawn.num_rules}", drawn.rules_seed, config.project.name)
     with Run.start("rules", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})

@@ -45,7 +45,7 @@ from moola_mlflow.tracking import Run, Tags, run_name, with_failure_recorded
 def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") -> None:
     """Search until enough trials have ended well. Begin the study, join it, or go on with it."""
     allocator = configure_allocator(config.runtime)
-    name = run_name("sweep", preset, config.trainer.seed)
+    name = run_name("sweep", preset, config.trainer.seed, config.project.name)
     study = config.sweep.study or name
     joined: JoinedStudy | None = None
     active: Run | None = None

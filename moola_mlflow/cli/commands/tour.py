@@ -8,10 +8,9 @@ from pathlib import Path
 import mlflow
 
 from moola_mlflow.cli.child_commands import ChildCommands
-from moola_mlflow.core import Interrupts, TourKeys, TrainingError, markdown_table
+from moola_mlflow.core import Interrupts, TourKeys, TrainingError, markdown_table, model_name
 from moola_mlflow.tracking import Artifacts, Metrics, Run, RunRecord, run_name
 
-ENCODERS, DETECTORS = "moola-encoder", "moola-detector"
 UNSEEN_SEED = 2001
 """Of the sample bars that detection scans: neither those of pre-training nor those of the labels."""
 NUM_STEPS = 11
@@ -22,7 +21,7 @@ NUM_RULES = 96
 def run(config: TourKeys, preset: str, interrupts: Interrupts) -> None:
     """Go from raw bars to detections and a report, and choose the encoder by evidence on the way."""
     seed, started = config.trainer.seed, time.perf_counter()
-    with Run.start("main", run_name("main", preset, seed), config.tracking.experiment) as active:
+    with Run.start("main", run_name("main", preset, seed, config.project.name), config.tracking.experiment) as active:
         active.config(config)
         folder = Path("out") / "tour"
         try:
@@ -52,7 +51,12 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
     """Run the steps one after another. Return the URI of the encoder to go on with."""
     folder, seed = tour.folder, config.trainer.seed
     bars, labels = folder / "bars.parquet", folder / "labels.parquet"
-    there, own = {"tracking.experiment": experiment}, {"overwrite": "true"}  # an earlier tour's files in its own folder
+    project = config.project.name
+    encoders, detectors_name = model_name(project, "encoder"), model_name(project, "detector")
+    there, own = (
+        {"tracking.experiment": experiment, "project": project},
+        {"overwrite": "true"},
+    )  # an earlier tour's files in its own folder
     sample = {"bars.sample_bars": config.bars.sample_bars, **there}
     network = {"encoder.hidden": config.encoder.hidden, "seed": seed, **there}
 
@@ -66,10 +70,10 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
     # Epochs count instead of steps, half as many again: after 8 epochs the gate is missed by 0.15, after 12 it is met.
     shorter = {"objective.num_rules": NUM_RULES, "trainer.steps": "none", "epochs": 3 * config.trainer.epochs // 2}
     rules = tour.step(text, "pretrain", Artifacts.FIGURES, {"config": "configs/rules.yaml", **training, **shorter})
-    version = _version(ENCODERS, rules)
+    version = _version(encoders, rules)
     text = "The encoder trained on rules becomes champion, if it learns fresh rules much better than random weights do"
-    promoted = tour.step(text, "promote", "the gates in the note", {"model": ENCODERS, "version": version, **there})
-    encoder = f"models:/{ENCODERS}/{version}"
+    promoted = tour.step(text, "promote", "the gates in the note", {"model": encoders, "version": version, **there})
+    encoder = f"models:/{encoders}/{version}"
 
     text = "Weak labels, by a rule, on bars of another seed"
     tour.step(text, "label", Artifacts.LABELS_TABLE, {"out": labels, "seed": seed, **own, **sample})
@@ -81,16 +85,16 @@ def _walk(tour: ChildCommands, config: TourKeys, experiment: str) -> str:
         tour.step(text, "finetune", Artifacts.FIGURES, {"labels": labels, **inputs, **network})
         for text, inputs in reading.items()
     ]
-    version = _version(DETECTORS, max(detectors, key=lambda made: made.metrics[Metrics.CV_JOINT_AT_3]))
+    version = _version(detectors_name, max(detectors, key=lambda made: made.metrics[Metrics.CV_JOINT_AT_3]))
     text = "The detector that is better out of fold becomes champion, if it meets its gates"
-    tour.step(text, "promote", "the gates in the note", {"model": DETECTORS, "version": version, **there})
+    tour.step(text, "promote", "the gates in the note", {"model": detectors_name, "version": version, **there})
 
-    unseen = {"bars": "sample", "bars.sample_seed": UNSEEN_SEED, "detector": f"models:/{DETECTORS}/{version}"}
+    unseen = {"bars": "sample", "bars.sample_seed": UNSEEN_SEED, "detector": f"models:/{detectors_name}/{version}"}
     text = "Patterns in bars that nothing has seen"
     tour.step(text, "detect", Artifacts.DETECTIONS_PAGE, {**unseen, "out": folder, **own, **sample})
     tour.step("The report", "report", "report/", {"run_id": rules.id, "out": folder, **own, **there})
     # If the promotion was refused, the alias is not set, or it names the encoder of an earlier tour.
-    return f"models:/{ENCODERS}@champion" if promoted.status == "FINISHED" else encoder
+    return f"models:/{encoders}@champion" if promoted.status == "FINISHED" else encoder
 
 
 def _version(model: str, made: RunRecord) -> str:

@@ -28,7 +28,7 @@ from moola_mlflow.core.config.models import (
     ObjectiveConfig,
 )
 from moola_mlflow.core.config.sweep import SweepConfig
-from moola_mlflow.core.config.tracking import ExperimentConfig, RegistryConfig, TrackingConfig
+from moola_mlflow.core.config.tracking import ExperimentConfig, ProjectConfig, RegistryConfig, TrackingConfig
 from moola_mlflow.core.config.training import (
     EpochsConfig,
     HeadTrainerConfig,
@@ -53,13 +53,19 @@ class NoKeys(CommandKeys):
     """A command without keys: sync, doctor."""
 
 
-class RunKeys(CommandKeys):
+class TrackedKeys(CommandKeys):
+    """The keys of every command whose run is in an experiment."""
+
+    project: ProjectConfig = Field(default_factory=ProjectConfig)
+
+
+class RunKeys(TrackedKeys):
     """A command that only needs to know where its run goes: report, compare."""
 
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class TourKeys(CommandKeys):
+class TourKeys(TrackedKeys):
     """The keys of main, the tour."""
 
     bars: SampleLengthConfig = Field(default_factory=SampleLengthConfig)
@@ -68,7 +74,7 @@ class TourKeys(CommandKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class DataKeys(CommandKeys):
+class DataKeys(TrackedKeys):
     """The keys of data."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)
@@ -76,7 +82,7 @@ class DataKeys(CommandKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class FeaturesKeys(CommandKeys):
+class FeaturesKeys(TrackedKeys):
     """The keys of features."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)
@@ -86,7 +92,7 @@ class FeaturesKeys(CommandKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class RulesKeys(CommandKeys):
+class RulesKeys(TrackedKeys):
     """The keys of rules."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)
@@ -95,7 +101,7 @@ class RulesKeys(CommandKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class LabelKeys(CommandKeys):
+class LabelKeys(TrackedKeys):
     """The keys of label."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)
@@ -105,7 +111,7 @@ class LabelKeys(CommandKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class LabelsKeys(CommandKeys):
+class LabelsKeys(TrackedKeys):
     """The keys of labels."""
 
     labels: ShownLabelsConfig = Field(default_factory=ShownLabelsConfig)
@@ -114,7 +120,7 @@ class LabelsKeys(CommandKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class TrainingKeys(CommandKeys):
+class TrainingKeys(TrackedKeys):
     """The keys of a pre-training, as a command of its own or as a trial of a sweep."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)
@@ -150,7 +156,7 @@ class PretrainKeys(TrainingKeys):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
 
-class FinetuneKeys(CommandKeys):
+class FinetuneKeys(TrackedKeys):
     """The keys of finetune."""
 
     labels: LabelsConfig = Field(default_factory=LabelsConfig)
@@ -201,14 +207,14 @@ class FinetuneSweepKeys(FinetuneKeys):
 SweepKeys = PretrainSweepKeys | FinetuneSweepKeys
 
 
-class PromoteKeys(CommandKeys):
+class PromoteKeys(TrackedKeys):
     """The keys of promote."""
 
     gates: GateLimits = Field(default_factory=GateLimits)
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class DetectKeys(CommandKeys):
+class DetectKeys(TrackedKeys):
     """The keys of detect."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)

@@ -6,12 +6,23 @@ from pydantic import Field
 
 from moola_mlflow.core.config.base import Section
 
+DEFAULT_PROJECT = "moola"
+"""Project whose names are used if the user gives none."""
+
+
+class ProjectConfig(Section):
+    """The project that names what a user registers."""
+
+    name: str = Field("", pattern=r"^[^/:\s]{0,100}$")
+    """Names what has no name yet: encoder NAME-encoder, detector NAME-detector, experiment NAME; not set: moola."""
+
 
 class ExperimentConfig(Section):
     """The MLflow experiment of the run."""
 
-    experiment: str = "moola"
-    """MLflow experiment of the run; under `mlflow run` the launcher chooses it."""
+    experiment: str = DEFAULT_PROJECT
+    """MLflow experiment of the run; not set: that of MLFLOW_EXPERIMENT_NAME or _ID, else the project's name; under
+    `mlflow run` the launcher chooses it."""
 
 
 class TrackingConfig(ExperimentConfig):

@@ -26,6 +26,15 @@ class Origin:
     model_id: str = ""
     """MLflow's id of the logged model, empty without one."""
 
+    def said(self, given: str) -> str:
+        """Return the version that was read, in words, and the name that the user gave if it is another.
+
+        >>> Origin("models:/nq-detector/3", "12ab").said("models:/nq-detector@champion")
+        'models:/nq-detector/3 (models:/nq-detector@champion now), made by run 12ab'
+        """
+        now = "" if given == self.uri else f" ({given} now)"
+        return f"{self.uri}{now}" + (f", made by run {self.run_id}" if self.run_id else "")
+
 
 def resolve_origin(uri: str, card: dict[str, Any]) -> Origin:
     """Return the version that a URI means now, and the run that made it. ``card``: the card of the loaded model."""

@@ -43,7 +43,7 @@ def toured(store: Store, launcher: bool) -> tuple[str, Run, list[Run]]:
 
 def versions(store: Store) -> dict[str, list[str]]:
     """The runs of the versions of both models."""
-    names = ("moola-encoder", "moola-detector")
+    names = ("demo-encoder", "demo-detector")
     return {name: [v.run_id for v in store.client.search_model_versions(f"name = '{name}'")] for name in names}
 
 
@@ -74,7 +74,7 @@ def check_what_is_said(said: str, tour: Run, steps: list[Run]) -> None:
     assert "moola sweep" in said
     promotion = next(run for run in steps if run.data.tags["moola.stage"] == "promote")
     made = "@champion" if promotion.info.status == "FINISHED" else f"/{promotion.data.tags['moola.to']}"
-    assert f"--encoder models:/moola-encoder{made} --repeats" in said
+    assert f"--encoder models:/demo-encoder{made} --repeats" in said
     for run in steps:
         assert run.info.run_id in tour.data.tags["mlflow.note.content"]
 

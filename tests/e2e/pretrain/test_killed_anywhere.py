@@ -34,11 +34,13 @@ def outcomes(folder: Path) -> list[dict[str, Any]]:
     """Return what each finished training has left in a store: every point, weights and epochs of its checkpoints.
 
     A kill after a run has ended, and before its process has, leaves a finished run; `resume=auto` then makes a second.
+    A kill before a run has a journal leaves one that never began: `doctor` ends it.
     """
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
         runs = store.execute("SELECT run_uuid, artifact_uri, status FROM runs").fetchall()
         points = store.execute("SELECT run_uuid, key, step, value FROM metrics").fetchall()
-    assert {status for _, _, status in runs} <= {"FINISHED", "KILLED"}
+    begun = {point[0] for point in points}
+    assert {status for run_id, _, status in runs if run_id in begun} <= {"FINISHED", "KILLED"}
     return [
         outcome([point[1:] for point in points if point[0] == run_id], Path(place))
         for run_id, place, status in runs

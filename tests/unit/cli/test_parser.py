@@ -190,3 +190,52 @@ def test_a_sweep_reads_the_keys_of_the_command_that_its_trials_run() -> None:
 
 def test_a_key_has_one_value_under_both_of_its_spellings() -> None:
     assert parse("label", ["--label.rule", "strict-0-12"]).config.labels.rule == "strict-0-12"
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("pretrain", {"registry.name": "nq-encoder", "tracking.experiment": "nq"}),
+        ("finetune", {"registry.name": "nq-detector", "tracking.experiment": "nq"}),
+        ("detect", {"detect.detector": "models:/nq-detector@champion", "tracking.experiment": "nq"}),
+        ("label", {"tracking.experiment": "nq"}),
+    ],
+)
+def test_a_project_names_what_is_not_named_otherwise(
+    monkeypatch: pytest.MonkeyPatch, command: str, names: dict[str, str]
+) -> None:
+    for key in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(key, raising=False)
+    flat = parse(command, ["--project", "nq"]).config.flat()
+    assert {key: flat[key] for key in names} == names
+    plain = parse(command, []).config.flat()
+    assert {key: plain[key].replace("moola", "nq") for key in names} == names
+    for key in names:
+        assert parse(command, ["--project", "nq", f"--{key}", "mine"]).config.flat()[key] == "mine"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the team")
+    assert parse(command, ["--project", "nq"]).config.tracking.experiment == "of the team"
+    assert parse(command, ["--tracking.experiment", "mine"]).config.tracking.experiment == "mine"
+
+
+def test_a_project_names_the_model_that_promote_reads_and_the_tour_has_a_project_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for key in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(key, raising=False)
+    assert parse("promote", ["--project", "nq"]).arguments["model"] == "nq-detector"
+    assert parse("promote", ["--project", "nq", "--model", "other"]).arguments["model"] == "other"
+    assert "model" not in parse("promote", []).arguments
+    tour = parse("main", []).config
+    assert (tour.project.name, tour.tracking.experiment) == ("demo", "demo")
+    assert parse("main", ["--project", "nq"]).config.project.name == "nq"
+
+
+def test_a_run_is_read_back_with_the_names_it_was_begun_with(tmp_path: Path) -> None:
+    config = parse("pretrain", ["--project", "nq", "--register", "mine"]).config
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert parse("pretrain", ["--config", str(tmp_path / "config.yaml")]).config == config
+
+
+def test_a_project_that_could_be_no_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"project\.name='a/b'"):
+        parse("pretrain", ["--project", "a/b"])

@@ -137,3 +137,18 @@ def test_loading_shows_no_progress_bars_unless_they_are_asked_for(
     said = "".join(capfd.readouterr())
     assert ("Downloading artifacts" in said) == bool(asked)
     assert os.environ.get(models.PROGRESS_BAR, "") == asked
+
+
+def test_it_is_said_where_the_candidate_has_moved_and_whether_the_gates_were_met(
+    tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = small_encoder()
+    save_encoder(encoder, encoder.card, tmp_path / "encoder")
+    for gates in ("passed: all 3", "failed: skill"):
+        with mlflow.start_run():
+            models.log_encoder("nq-encoder", tmp_path / "encoder", encoder.card, {"gates": gates})
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nq-encoder")]
+    assert said == [
+        "nq-encoder: candidate is now version 1, it was unset; its gates were met (passed: all 3)",
+        "nq-encoder: candidate moved from version 1 to version 2; its gates were not met (failed: skill)",
+    ]

@@ -126,3 +126,16 @@ def test_a_run_that_has_ended_stays_ended_after_it_was_active(workdir: Path) -> 
         assert mlflow.active_run().info.run_id == run_id
     info = client.get_run(run_id).info
     assert (info.status, info.end_time) == ("KILLED", 5000)
+
+
+def test_the_experiment_of_the_environment_is_taken_unless_another_is_named(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = mlflow.MlflowClient()
+    ours, other = client.create_experiment("of the team"), client.create_experiment("other")
+    for given, expected in (("moola", ours), ("other", other)):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", ours)
+        with Run.start("label", "a", given) as active:
+            assert active.experiment_id == expected
+    with Run.start("label", "a", "moola") as active:  # MLflow has set the variable itself, to `other`
+        assert client.get_experiment(active.experiment_id).name == "moola"
