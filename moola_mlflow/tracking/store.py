@@ -51,8 +51,8 @@ UNREACHABLE = (
     requests.exceptions.ChunkedEncodingError,
 )
 
-_set_here: set[str] = set()
-"""Experiments that this process has set: MLflow then sets MLFLOW_EXPERIMENT_ID itself, and the user did not."""
+GIVEN_EXPERIMENT = os.environ.get(EXPERIMENT_ID, "")
+"""The experiment that the user has named by its id. MLflow sets the variable itself later, to any experiment."""
 
 
 class Outage(UserError):
@@ -72,10 +72,10 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
                 return mlflow.start_run()
             if run_id is not None:
                 return mlflow.start_run(run_id)
-            if (known := os.environ.get(EXPERIMENT_ID)) and experiment == DEFAULT_PROJECT and known not in _set_here:
-                mlflow.set_experiment(experiment_id=known)
+            if GIVEN_EXPERIMENT and experiment == DEFAULT_PROJECT:
+                mlflow.set_experiment(experiment_id=GIVEN_EXPERIMENT)
             else:
-                _set_here.add(str(mlflow.set_experiment(experiment).experiment_id))
+                mlflow.set_experiment(experiment)
             return mlflow.start_run(run_name=name)
     except STORE_FAILURES as e:
         raise _wrong(uri, experiment, e, run_id) from e

@@ -133,9 +133,10 @@ def test_the_experiment_of_the_environment_is_taken_unless_another_is_named(
 ) -> None:
     client = mlflow.MlflowClient()
     ours, other = client.create_experiment("of the team"), client.create_experiment("other")
-    for given, expected in (("moola", ours), ("other", other)):
-        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", ours)
-        with Run.start("label", "a", given) as active:
-            assert active.experiment_id == expected
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "GIVEN_EXPERIMENT", ours)
+        for given, expected in (("moola", ours), ("other", other)):
+            with Run.start("label", "a", given) as active:
+                assert active.experiment_id == expected
     with Run.start("label", "a", "moola") as active:  # MLflow has set the variable itself, to `other`
         assert client.get_experiment(active.experiment_id).name == "moola"
