@@ -43,7 +43,7 @@ def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int
     warnings = [*labels.warnings, *warnings]
     print(
         f"{len(labels)} windows looked at, events: {labels.counts()}; {config.cv.folds} folds, "
-        f"{len(setting.seeds())} fits of each method; event detector on the CPU, {workers} processes",
+        f"fits of each method: {len(setting.seeds())}; event detector on the CPU, {workers} processes",
         flush=True,
     )
     evidence = _evidence(active, setting, workers, interrupts)

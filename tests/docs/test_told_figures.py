@@ -37,21 +37,30 @@ def test_a_page_holds_every_row_of_its_benchmark(name: str) -> None:
     assert [row for row in rows if row not in told] == []
 
 
-def test_the_readme_quotes_three_numbers_from_the_results() -> None:
-    names = ("labels", "five_years", "rules_study")
-    evidence, speed, rules = (json.loads((ROOT / "benchmarks" / "results" / f"{n}.json").read_text()) for n in names)
+def test_the_readme_quotes_four_numbers_from_the_results() -> None:
+    names = ("labels", "five_years", "rules_study", "events_study")
+    evidence, speed, rules, events = (
+        json.loads((ROOT / "benchmarks" / "results" / f"{n}.json").read_text()) for n in names
+    )
     found = {(row["detector"], row["baseline"]): row["joint_success_at_3"] for row in evidence["differences"]}
     mean, low, high = found["detector, both", labels.PATH_ALONE]
     gain = {(row["labeller"], row["labels"]): row["joint_success_at_3_gain"] for row in rules["rows"]}
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Three numbers\n")[2]
+    (event,) = (
+        row
+        for row in events["rows"]
+        if (row["method"], row["labels"], row["bars"], row["rule"])
+        == ("encoder trained on rules", 174, "sample", "surge-1")
+    )
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Four numbers\n")[2]
     rows = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[1] for row in rows[1:]] == [
         _interval(gain[1, 174]),
+        f"{event['map']['mean']:.3f}, {_interval(event['gain'])}",
         f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]",
         f"{speed['seconds'] / 60:.1f} minutes",
     ]
     assert _interval(gain[3, 174]) in section
-    assert f"{speed['bars']:,} bars, {speed['epochs']} epochs" in rows[3]
+    assert f"{speed['bars']:,} bars, {speed['epochs']} epochs" in rows[4]
 
 
 def _interval(value: dict[str, float]) -> str:

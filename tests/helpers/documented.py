@@ -90,6 +90,7 @@ PYTHON_BY = {
     **dict.fromkeys(["docs/how-to/detect.md", "docs/how-to/promote.md", *OWN_FILES], "test_docs_commands.py"),
     "docs/how-to/bring-labels.md": "test_docs_commands.py",
     "docs/reference/labels.md": "test_weak.py",
+    "docs/explanation/events.md": "test_event_page.py",
     "docs/reference/features.md": "test_relativity.py",
 }
 """Which test runs a page's blocks of Python."""
