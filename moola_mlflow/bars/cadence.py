@@ -10,13 +10,13 @@ from moola_mlflow.core import UserError
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 MIN_STEPS = 30
-"""Fewer steps do not tell the length of a bar: a far expiry trades only now and then."""
+"""With fewer steps the length of a bar is unclear: a far expiry trades only now and then."""
 BLOCK = MIN_STEPS // 2
 MIN_SHARE = {2: 30, 3: 27, 5: 27}
-"""Of 30 steps, those that must be multiples of 2, 3 or 5 bars. Bars with gaps at random: once in a billion."""
+"""How many of 30 steps must be multiples of 2, 3 or 5 minutes. Bars with random gaps reach it once in a billion."""
 PAUSE_BARS = 61
 PHASE_SECONDS, MIN_PHASE = 21, 0.8
-"""Stamps of one-minute bars lie within some seconds of one second of the minute; bars by volume lie anywhere."""
+"""This share of one-minute bars has stamps within 21 seconds of each other. Bars by volume have any second."""
 RESAMPLE = ", or make one-minute bars of them with --bars.resample 1min"
 
 
@@ -50,7 +50,7 @@ def _check_usual(step: np.ndarray, where: str) -> None:
     if usual < MINUTE_NS - 5 * SECOND_NS:
         raise _refusal(where, f"the usual step is {usual / SECOND_NS:g} s", RESAMPLE)
     # Minutes without a trade have no row, so long steps are normal. Steps that are nearly all multiples of more than
-    # a bar are not. The usual step of the finer half tells the length.
+    # a minute are not. The common divisor of the middle 90 % of the steps is the length of a bar.
     grid = int(np.gcd.reduce(np.sort(step)[len(step) // 20 : len(step) - len(step) // 20]))
     whole = float((step % max(grid, 1) == 0).mean())
     if grid > MINUTE_NS and whole >= 0.95:
@@ -75,7 +75,7 @@ def _check_stretches(time_ns: np.ndarray, step: np.ndarray, rows: np.ndarray | N
     ones = (bars == 1)[: len(bars) // BLOCK * BLOCK].reshape(-1, BLOCK).sum(1)
     if (ones > MIN_STEPS - min(MIN_SHARE.values())).all():
         return
-    counted = np.flatnonzero(bars < PAUSE_BARS)  # a longer step is a pause and tells nothing
+    counted = np.flatnonzero(bars < PAUSE_BARS)  # a longer step is a pause
     inner = bars[counted]
     if len(inner) < MIN_STEPS:
         return

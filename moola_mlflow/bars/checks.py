@@ -116,7 +116,8 @@ def _round_to_range(raw: RawBars, fault: np.ndarray) -> list[str]:
     fault[tiny] = RowFault.NONE
     raw.prices[1, tiny] = raw.prices[:, tiny].max(0)
     raw.prices[2, tiny] = raw.prices[:, tiny].min(0)
-    return [f"{raw.path}: in {len(tiny):,} rows open or close leaves high and low by a rounding, which was taken back"]
+    found = f"in {len(tiny):,} rows open or close was outside high and low by a rounding error"
+    return [f"{raw.path}: {found}; high or low was widened"]
 
 
 def _value_faults(raw: RawBars, rows: np.ndarray, codes: np.ndarray, fault: np.ndarray) -> np.ndarray:

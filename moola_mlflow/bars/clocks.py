@@ -12,7 +12,7 @@ from moola_mlflow.bars.store import find_segments
 from moola_mlflow.bars.zones import MINUTE_NS, read_zone
 
 PAUSE_MINUTES = 45
-"""After a longer pause a new session begins: the daily break of futures has an hour."""
+"""After a longer pause a new session begins: the daily break of futures lasts an hour."""
 MIN_SESSIONS = 3
 MIN_SHARE = 0.6
 """Share of the sessions that must begin and end at a market's hours."""
@@ -48,7 +48,7 @@ MARKETS = (
 
 
 def clock_hint(time_ns: np.ndarray, instrument: np.ndarray, zone: str) -> str | None:
-    """Return which zone the times fit, if they were read on another clock than that of their sessions, else None.
+    """Return a warning if the sessions fit the clock of another market than the one that was assumed, else None.
 
     Bars of a market begin and end at its hours. If the clock of ``zone`` shows these hours, and the clock of the market
     does not, the file was probably written on the market's clock.
@@ -83,7 +83,10 @@ def _clock(time_ns: np.ndarray, zone: str) -> np.ndarray:
 
 
 def _share(first: np.ndarray, last: np.ndarray, market: Market) -> float:
-    """Return the share of sessions that have both of a market's hours, give or take a thin minute or an end stamp."""
+    """Return the share of sessions that begin and end at a market's hours, to within 3 minutes.
+
+    The first or last minutes may have no trade, and a stamp may be the end of a bar.
+    """
     begins = (first - market.begins) % DAY <= LATE_MINUTES
     ends = (market.ends - last) % DAY <= LATE_MINUTES
     return float((begins & ends).mean())

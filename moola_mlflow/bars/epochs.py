@@ -15,16 +15,16 @@ DAY_NS = 86_400 * SECOND_NS
 EARLIEST_NS = pd.Timestamp("1900-01-01").value
 LATEST_NS = pd.Timestamp("2200-01-01").value
 FIRST_BARS_NS = pd.Timestamp("1971-01-01").value
-"""No market has older one-minute bars: such a time is an epoch of another unit."""
+"""No market has older one-minute bars: an earlier time is an epoch of another unit."""
 OLD_BARS_NS = pd.Timestamp("1996-01-01").value
-"""Epochs before this year are likelier of another origin than of the files that exist."""
+"""Files with bars before this year are rare: an earlier time is probably an epoch of another origin."""
 UNITS = {"s": SECOND_NS, "ms": 10**6, "us": 10**3, "ns": 1}
 # Integers with this many digits that can be dates are dates. As epochs they would lie in 1970-76 or after 2500.
 COMPACT_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
 class Epoch(NamedTuple):
-    """How a number becomes a time: 1970 in its unit, the ns of its unit, and what it is called."""
+    """How a number becomes a time: the number that stands for 1970, the length of its unit in ns, and its name."""
 
     at_1970: int
     unit_ns: int
@@ -40,14 +40,14 @@ EPOCHS = {
     "filetime": Epoch(116_444_736_000_000_000, 100, "ticks of 100 ns since 1601 (Windows)"),
     "matlab": Epoch(719_529, DAY_NS, "days since the year 0 (MATLAB)"),
 }
-"""Origins beside Unix that files are known to use; they are the values of ``bars.epoch``."""
+"""Origins other than Unix that files use. They are the values of ``bars.epoch``."""
 
 
 class ReadTimes(NamedTuple):
     """Times of a column, and how they were read.
 
-    ``aware`` says that they are UTC. ``order`` is the order of dates that may be read both ways, ``zone`` the clock
-    that the column itself names.
+    ``aware`` says that they are UTC. ``order`` is the order of month and day if the dates may be read both ways.
+    ``zone`` is the clock that the column itself names.
 
     Shapes: ns int64 [N], 0 where bad; bad bool [N]. Units: ns since 1970.
     """
@@ -62,7 +62,7 @@ class ReadTimes(NamedTuple):
 
 
 def latest_now() -> int:
-    """Return the end of tomorrow in ns since 1970: no bar is later."""
+    """Return the time one day from now in ns since 1970: no bar is later."""
     return time.time_ns() + DAY_NS
 
 
@@ -70,7 +70,7 @@ def read_numbers(values: np.ndarray, bad: np.ndarray, epoch: str, where: str) ->
     """Return the times that a column of numbers stands for.
 
     Shapes: values int64 or float64 [N], bad bool [N].
-    Raises: UserError if no epoch is named, and the one that was assumed puts most rows where no bars are.
+    Raises: UserError if no epoch is named, and the assumed one gives times at which no bars are expected.
     """
     if epoch not in ("auto", "unix"):
         return _named(values, bad, EPOCHS[epoch])
@@ -91,13 +91,13 @@ def read_numbers(values: np.ndarray, bad: np.ndarray, epoch: str, where: str) ->
 
 
 def scaled(values: np.ndarray, bad: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values in ns, and mark those outside 1900 to 2200, which are no times of bars."""
+    """Return the values in ns. Mark those outside 1900 to 2200: no bar has such a time."""
     bad = bad | (values < EARLIEST_NS // scale) | (values > LATEST_NS // scale)
     return np.where(bad, 0, values) * scale, bad
 
 
 def _named(values: np.ndarray, bad: np.ndarray, epoch: Epoch) -> ReadTimes:
-    if values.dtype == np.float64:  # days as a fraction are exact to some microseconds: bars lie on seconds
+    if values.dtype == np.float64:  # fractions of a day are exact to some microseconds, so round to seconds
         seconds = np.where(bad, 0, (values - epoch.at_1970) * (epoch.unit_ns / SECOND_NS))
         bad = bad | ~(np.abs(seconds) < LATEST_NS / SECOND_NS)
         ns, bad = scaled(np.round(np.where(bad, 0, seconds)).astype(np.int64), bad, SECOND_NS)
@@ -118,7 +118,7 @@ def _unix(values: np.ndarray, whole: np.ndarray, bad: np.ndarray, typical: float
     if unit == "s" and values.dtype == np.float64:
         ns += np.where(wrong, 0, np.round((values - whole) * 1e6)).astype(np.int64) * 1000
     notes = []
-    # The ranges of the four units do not overlap for the years that have bars, so each row tells its own unit.
+    # For the years that have bars, the ranges of the four units do not overlap. So the size of a number shows its unit.
     misfit = ~bad & (wrong | (ns < FIRST_BARS_NS))
     if misfit.any():
         for other, scale in UNITS.items():
@@ -133,7 +133,7 @@ def _unix(values: np.ndarray, whole: np.ndarray, bad: np.ndarray, typical: float
 
 
 def _refuse_other_epoch(values: np.ndarray, read: ReadTimes, where: str) -> None:
-    """Refuse numbers that would be bars of before 1996 or after tomorrow, and name the epochs that would fit."""
+    """Refuse numbers that would be bars from before 1996 or after tomorrow, and name the epochs that would fit."""
     ns = read.ns[~read.bad]
     if len(ns) == 0:
         return

@@ -9,7 +9,7 @@ import numpy as np
 MIN_RUN = 5
 """Shorter runs may be real: a bar of one trade whose volume is missing."""
 MIN_RUN_WITHOUT_VOLUME = 30
-"""In a file without any volume, a price that rests is no sign before half an hour."""
+"""In a file without any volume, a price that does not change is a sign only after half an hour."""
 
 
 class Filled(NamedTuple):
@@ -20,7 +20,7 @@ class Filled(NamedTuple):
 
 
 def find_filled(prices: np.ndarray, volume: np.ndarray, codes: np.ndarray) -> Filled | None:
-    """Return the rows of long runs in which the price rests and nothing is traded, or None if there are none.
+    """Return the rows of long runs in which the price does not change and nothing is traded. None if there are none.
 
     Shapes: prices [4, N], volume, codes [N], ordered by instrument and then by time.
     """

@@ -1,4 +1,4 @@
-"""Find out how a text file is laid out from its first lines: separator, lines above the rows, names of the columns."""
+"""Find the layout of a text file from its first lines: separator, lines above the rows, names of the columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD_BYTES = 65_536
 NUMBER = re.compile(r"\s*[+-]?[\d.,]+([eE][+-]?\d+)?\s*")
 WITH_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 WITH_POINT = re.compile(r"\s*[+-]?\d+\.\d+\s*")
-# A group of three digits behind a sign may also be thousands.
+# Three digits after a comma or a point may also be thousands.
 SURE_COMMA = re.compile(r"\s*[+-]?\d+,(\d{1,2}|\d{4,})\s*")
 SURE_POINT = re.compile(r"\s*[+-]?\d+\.(\d{1,2}|\d{4,})\s*")
 SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
@@ -50,7 +50,7 @@ class TextHead:
 def read_head(head: bytes, path: Path) -> TextHead:
     """Return the layout of a text file from its first bytes.
 
-    Raises: UserError if there is no row, or if the first line has no end.
+    Raises: UserError if there is no row, or if the first line is too long.
     """
     newline = b"\n" if b"\n" in head or b"\r" not in head else b"\r"
     lines = [line.decode("utf-8-sig").strip("\r\n") for line in _whole_lines(head, newline, path)]
@@ -92,7 +92,7 @@ def headerless(head: TextHead, path: Path) -> Roles:
     order = ["time", *(["time"] if two else []), *PRICES, "volume"]
     if len(fields) < order.index("volume"):
         raise UserError(
-            f"{path}: {len(fields)} columns without a header; needed are time (or date and time), open, high, low, "
+            f"{path}: {len(fields)} columns without a header; give time (or date and time), open, high, low, "
             "close and perhaps volume, in this order, or a header line that names the columns"
         )
     columns: Roles = {}
@@ -106,7 +106,7 @@ def _whole_lines(head: bytes, newline: bytes, path: Path) -> list[bytes]:
     if len(head) == HEAD_BYTES:
         blank = next((k for k, line in enumerate(lines) if line.strip(b"\r\n")), 0)
         if blank == len(lines) - 1:
-            raise UserError(f"{path}: the first line is longer than {HEAD_BYTES:,} bytes; bars have one row a line")
+            raise UserError(f"{path}: the first line is longer than {HEAD_BYTES:,} bytes; write one bar a line")
         lines.pop()
     return lines[: MOST_ABOVE + LOOKED_AT]
 
@@ -138,7 +138,7 @@ def _is_header(fields: list[str]) -> bool:
 
 
 def _find_header(lines: list[str], at: int, delimiter: str | None) -> int | None:
-    """Return the line that names the columns, or the first row, if other lines stand above it."""
+    """Return the line that names the columns, or the first row if the lines above it are no header."""
     split = [_fields(line.lstrip("#"), delimiter or _delimiter(line)) for line in lines[at : at + MOST_ABOVE]]
     for k, fields in enumerate(split):
         if _is_header(fields):
@@ -149,12 +149,12 @@ def _find_header(lines: list[str], at: int, delimiter: str | None) -> int | None
     if first is None or first == 0:
         return None
     above = split[first - 1]
-    # A header with names that nobody knows has as many fields as the rows.
+    # A header with unknown names has as many fields as the rows.
     return at + first - 1 if abs(len(above) - len(split[first])) <= 1 else at + first
 
 
 def _continues(fields: list[str], row: list[str]) -> bool:
-    """Return whether a line goes on with the header: yfinance writes tickers and the name of the index below it."""
+    """Return whether a line still belongs to the header: yfinance writes tickers and the index name below it."""
     if not row or len(row) != len(fields):
         return False
     first = cleaned(row[0])
@@ -173,7 +173,7 @@ def _matched(names: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _decimal_comma(rows: list[list[str]], delimiter: str, path: Path) -> bool:
-    """Return whether numbers have a decimal comma. Raises: UserError if 1,234 and 1.234 may both mean either."""
+    """Return whether numbers have a decimal comma. Raises: UserError if 1,234 and 1.234 are both possible."""
     cells = [cell for row in rows for cell in row]
     if delimiter == "," or any(map(SURE_POINT.fullmatch, cells)):
         return False
@@ -182,6 +182,6 @@ def _decimal_comma(rows: list[list[str]], delimiter: str, path: Path) -> bool:
     comma, point = (next(filter(form.fullmatch, cells), None) for form in (WITH_COMMA, WITH_POINT))
     if comma and point:
         raise UserError(
-            f"{path}: {comma!r} and {point!r} do not tell the decimal sign; write numbers with a decimal point"
+            f"{path}: {comma!r} and {point!r} do not show the decimal sign; write numbers with a decimal point"
         )
     return comma is not None and delimiter == ";"

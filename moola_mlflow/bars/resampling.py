@@ -42,7 +42,7 @@ def resample(raw: RawBars, rows: np.ndarray) -> RawBars:
     prices = np.stack([o[first], np.maximum.reduceat(h[rows], starts), np.minimum.reduceat(low[rows], starts), c[last]])
     no = np.zeros(len(first), bool)
     times = raw.times._replace(ns=raw.times.ns[first], bad=no)
-    note = f"{raw.path}: {len(rows):,} rows were put together into {len(first):,} bars of one minute"
+    note = f"{raw.path}: {len(rows):,} rows were combined into {len(first):,} bars of one minute"
     return replace(
         raw, table=raw.table.take(first), times=times, time_ns=minute[starts] * MINUTE_NS, ambiguous_time=no,
         skipped_time=no, prices=prices, volume=np.add.reduceat(raw.volume[rows], starts),

@@ -1,4 +1,4 @@
-"""Find prices that cannot be: 0, -1, ten or a hundred times the price of the rows around them."""
+"""Find impossible prices: 0, -1, ten or a hundred times the price of the rows around them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import itertools
 import numpy as np
 
 FACTOR = 4.0
-"""A price this many times its neighbours', or this part of them, may be wrong. No minute has moved a market so far."""
+"""A price may be wrong if it is 4 times its neighbours' or a quarter of them. No market moves so far in a minute."""
 REACH = 20
-"""Rows before and after that say what the price is."""
+"""Rows before a bar, and after it, that give its usual price."""
 SPREADS = 20.0
-"""A market that moves this far between usual bars, as a spread near zero does, may move once more."""
+"""A wrong price is this many usual moves away. A spread near zero often moves to 4 times its price."""
 MIN_NEAR = 10
 BLOCK = 2**15
 SCALE_SLACK = 0.02
-"""Of the decimal logarithm, 5% of the price: more than a market moves in a minute."""
+"""Tolerance of the decimal logarithm. It is 5 % of the price: more than a market moves in a minute."""
 
 
 def find_spikes(prices: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return which bars have a price far from those of the bars around them, on both sides.
 
-    A price that stays at its new level is no spike: a split, or the next expiry. Prices below zero are legal.
+    A price that stays at its new level is no spike: it is a split, or the next expiry. Prices below zero are legal.
 
     Shapes: prices [4, N], codes int64 [N], ordered by instrument and then by time -> bool [N].
     """
@@ -43,9 +43,9 @@ def find_spikes(prices: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _scaled_runs(close: np.ndarray, codes: np.ndarray, tick: float) -> np.ndarray:
-    """Return the rows between a step to ten, a hundred ... times the price and the step back. A split has no way back.
+    """Return the rows between a step to ten, a hundred ... times the price and the step back. A split has no step back.
 
-    Prices of a few ticks, as of a spread, may move so: they are left out.
+    Prices of a few ticks, such as those of a spread, may make such steps. They are left out.
 
     Shapes: close, codes [N] -> bool [N].
     """
@@ -100,7 +100,7 @@ def _is_far(prices: np.ndarray, codes: np.ndarray, rows: np.ndarray, tick: float
     solid = np.flatnonzero(~holder)
     if len(solid) < 3:
         return np.zeros(len(rows), bool)
-    # Rows before and after that are no placeholders themselves.
+    # Look only at rows before and after that are not placeholders.
     at = np.searchsorted(solid, rows)
     offsets = np.concatenate([np.arange(-REACH, 0), np.arange(1, REACH + 1)])
     steps = offsets + np.where((offsets > 0) & holder[rows][:, None], -1, 0)
@@ -137,7 +137,8 @@ def _is_beyond(price: np.ndarray, level: np.ndarray, spread: np.ndarray, tick: f
     by_factor = (level == 0) | ~((ratio < FACTOR) & (ratio > 1 / FACTOR))
     apart = np.abs(price - level)
     moved = apart > SPREADS * np.maximum(spread, tick)
-    # A hundred times the price, or a placeholder, in a market that rests: its only steps are those of the bad rows.
+    # If the price rests, its only steps are those of the bad rows. Then ten or a hundred times the price, or a
+    # placeholder, is far without any other move to compare with.
     scaled = (np.abs(tens - np.round(tens)) < 0.05) & (np.round(tens) != 0) & (ratio > 0)
     holder = holder & (moved | np.isinf(tick))
     return by_factor & (moved | ((scaled | holder) & (level != 0) & (apart > SPREADS * spread)))

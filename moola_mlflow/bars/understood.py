@@ -1,4 +1,4 @@
-"""Say in words how a file was read, so that a misreading can be seen."""
+"""Describe how a file was read, so that the user can see a misreading."""
 
 from __future__ import annotations
 

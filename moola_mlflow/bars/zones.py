@@ -36,7 +36,7 @@ FIXED = {
     "CEST": ("Europe/Berlin", "+02:00"),
     "IST": ("Asia/Kolkata", "+05:30"),
 }
-"""Names of one half of a year: the clock that people usually mean, and the offset that the name stands for."""
+"""Names of winter or summer time: the clock that people usually mean, and the offset that the name stands for."""
 OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?([0-5]\d))?h?", re.IGNORECASE)
 BROKER = "a broker's clock that follows New York is America/New_York+7"
 
@@ -81,7 +81,7 @@ def read_zone(name: str) -> Zone:
         return Zone(base, _shift(*found.groups()))
     raise UserError(
         f"bars.timezone='{name}' is not a time zone{nearest_name(name, zoneinfo.available_timezones())} Use an IANA "
-        f"name such as UTC, America/New_York or America/Chicago, an offset such as +02:00; {BROKER}"
+        f"name such as UTC, America/New_York or America/Chicago, or an offset such as +02:00; {BROKER}"
     )
 
 
@@ -93,7 +93,7 @@ def names_clock(name: str) -> bool:
 def _shift(sign: str, hours: str, minutes: str | None) -> int:
     total = (int(hours) * 60 + int(minutes or 0)) * MINUTE_NS
     if total > 24 * 60 * MINUTE_NS:
-        raise UserError(f"bars.timezone: {sign}{hours} hours is no offset of a clock; at most 24 hours are allowed")
+        raise UserError(f"bars.timezone: {sign}{hours} hours is not a clock's offset; at most 24 hours are allowed")
     return total if sign == "+" else -total
 
 

@@ -1,4 +1,4 @@
-"""The fine-tuning of an event detector: fit it and its baselines on the same folds, register it with its evidence."""
+"""Fine-tune an event detector: fit it and its baselines on the same folds, and register it with its evidence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, load_encoders
 
 
 def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int, interrupts: Interrupts) -> None:
-    """Fit an event detector and every baseline, score what their folds held out, and register the detector."""
+    """Fit an event detector and every baseline, score them out of fold, and register the detector."""
     started = time.perf_counter()
     labels = steps.load_event_labels(active, config)
     encoders = load_encoders(config.finetune.encoder)
@@ -63,7 +63,7 @@ def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int
 
 
 def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Interrupts) -> EventEvidence:
-    """Fit all methods on all repeats and score them. Raises: Interrupted where the command was asked to stop."""
+    """Fit all methods on all repeats and score them. Raises: Interrupted if the command was asked to stop."""
     repeats = [repeat for _, repeat, _ in setting.seeds()]
 
     def log(name: str, number: int, fit: EventFit, seconds: float) -> None:
@@ -99,7 +99,7 @@ def _register(
     preset: str,
     gates: str,
 ) -> str:
-    """Save and register the detector of the first repeat: all of its folds' nets, averaged. Return its URI."""
+    """Save and register the detector of the first repeat: the average of the nets of all folds. Return its URI."""
     card = event_card(setting, evidence, encoders, overlap, active.id)
     detector, folder = evidence.fit.detector, active.folder / Artifacts.DETECTOR
     save_event_detector(detector.with_card(card), folder)

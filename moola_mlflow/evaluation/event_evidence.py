@@ -1,4 +1,4 @@
-"""The evidence for an event detector: out-of-fold scores, paired differences, and one sentence on what may be claimed.
+"""The evidence for an event detector: out-of-fold scores, paired differences, and the headline that they allow.
 
 Each window is read by nets that were fitted without it. Repeats are averaged before groups of windows are resampled.
 """

@@ -18,10 +18,13 @@ from moola_mlflow.reports.plots.candles import candles_svg, class_color, overvie
 from moola_mlflow.tracking import Metrics
 
 KNOWN_AT = (
-    "An event is hindsight until known_at: the detector reads bars after it too. Use known_at as the time of the event "
-    "in anything that looks forward."
+    "The detector also reads the bars after an event, so nobody can know the event before known_at. In a backtest, use "
+    "known_at as the time of the event."
 )
-EXPECTED = "Expected precision and recall come from the calibrated scores. They hold for bars like the labelled ones."
+EXPECTED = (
+    "Expected precision and recall come from the calibrated scores. They hold only if the bars are like the labelled "
+    "ones."
+)
 NO_EVENT = "No event has a score at or above the threshold. Lower it with detect.min_score or detect.precision."
 
 
@@ -93,12 +96,12 @@ class EventDetectionsReport:
         if len(self.table):
             expected = (
                 f" Expected there: precision {self.expected_precision:.2f}, recall {self.expected_recall:.2f} of the "
-                "events that any threshold finds."
+                "right events that the scan finds at any threshold."
             )
         return (
             f"The detector read {len(scan.windows):,} windows of {scan.windows.length} bars, one every "
-            f"{self.config.detect.stride} bars, and averaged their maps. The threshold of the score is "
-            f"{scan.threshold:.2f} ({self._why_threshold()}).{expected}"
+            f"{self.config.detect.stride} bars, and averaged the probabilities of each bar. The threshold of the score "
+            f"is {scan.threshold:.2f} ({self._why_threshold()}).{expected}"
         )
 
     def _why_threshold(self) -> str:
@@ -143,7 +146,7 @@ class EventDetectionsReport:
             (f"{len(self.scan.windows.bars):,}", "bars"),
         ]
         fewer = len(best) < len(self.table)
-        which = f"the {len(best):,} surest of {len(self.table):,}" if fewer else "all events"
+        which = f"the {len(best):,} highest scores of {len(self.table):,} events" if fewer else "all events"
         charts_title = f"Charts: {which}" if len(best) else "Charts"
         document = Document(f"Events: {self.config.bars.path}")
         if missed := missed_gates(checked):
@@ -164,13 +167,13 @@ class EventDetectionsReport:
         )  # fmt: skip
 
     def best(self) -> pd.DataFrame:
-        """Return the rows that the page shows, the surest first."""
+        """Return the rows that the page shows, the highest score first."""
         ordered = self.table.sort_values(["score", "start"], ascending=[False, True], kind="stable")
         return ordered.head(self.config.detect.top)
 
     def _chart(self, row: int) -> Chart:
         windows, event, events = self.scan.windows, self.table.loc[row], self.scan.events
-        # Of the windows that were read, the one with the event nearest to its middle.
+        # Show the window that was read with the event nearest to its middle.
         first = int(windows.starts[np.abs(windows.starts + windows.length / 2 - events.centre[row]).argmin()])
         rows = slice(first, first + windows.length)
         span = (int(events.start[row]) - first, int(events.end[row]) - first)

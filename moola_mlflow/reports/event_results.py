@@ -28,8 +28,8 @@ from moola_mlflow.tracking import VersionTags
 
 HEADER = ("method", "mAP", "precision", "recall", "detector minus method, mAP")
 FOLD_NETS = (
-    "Each window was read by the nets of one fold. The detector averages the nets of all folds and many windows, so a "
-    "scan finds events more surely than these scores say."
+    "For these scores, each window was read by the nets of one fold. A scan averages the nets of all folds and many "
+    "windows, so expect it to find events better than these scores say."
 )
 
 
@@ -53,7 +53,7 @@ def event_console_lines(evidence: EventEvidence, gates: Sequence[Gate]) -> list[
             for row in [HEADER, *rows]
         ),
         f"  ECE of the scores {evidence.detector['event_ece'].mean:.3f}; a perfectly calibrated detector averages "
-        f"{evidence.ece_if_calibrated:.3f} with so many events",
+        f"{evidence.ece_if_calibrated:.3f} with as many events",
         *(f"  {'met   ' if gate.passed else 'MISSED'}  {gate.text()}" for gate in gates),
     ]
     return [*lines, evidence.headline()]
@@ -98,8 +98,8 @@ def event_card(
 ) -> dict[str, Any]:
     """Return everything that a user of the detector needs, without access to the store.
 
-    ``encoders`` are the encoders that were given, each with its URI. ``overlap`` is the share of labelled windows from
-    the time that an encoder was trained on.
+    ``encoders`` are the given encoders, each with its URI. ``overlap`` is the share of labelled windows that lie in the
+    period that an encoder was trained on.
     """
     config = setting.config
     return {
@@ -132,22 +132,22 @@ def event_version_tags(setting: EventSetting, evidence: EventEvidence, preset: s
 
 
 def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -> list[str]:
-    """Return warnings that the reader of the scores needs. ``floor`` is the least recall of a class."""
+    """Return warnings for the reader of the scores. ``floor`` is the lowest recall that a class may have."""
     out, counts = [], evidence.labels.counts()
     if setting.encoder is not None and not setting.reads_encoding:
-        out.append(f"finetune.inputs={setting.inputs} reads no encoder, so the given one is not part of this detector.")
+        out.append(f"finetune.inputs={setting.inputs} reads no encoder, so the given encoder is not used.")
     if counts["none"] == 0:
         out.append(
-            "No window is labelled none: the detector has not learned to say that nothing is there. Keep the windows "
-            "that you looked at and rejected, as rows with label none."
+            "No window is labelled none, so the detector has not learned to say that nothing is there. Keep the "
+            "windows that you looked at and rejected as rows with label none."
         )
     if evidence.num_groups < FEW_GROUPS:
         out.append(
-            f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, even widened by "
-            "Student's t. Label windows that are further apart."
+            f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, although "
+            "Student's t widens them. Label windows that are further apart."
         )
     if evidence.scored_on == RANDOM_WINDOWS:
-        out.append("Scores are of the windows drawn at random. Windows that a query chose teach, and are not scored.")
+        out.append("Only the windows drawn at random are scored. Windows that a query chose teach the detector only.")
     low = {name: one.mean for name, one in evidence.recall().items() if not one.mean >= floor}
     if low:
         shown = ", ".join(f"{name} {value:.2f}" for name, value in low.items())

@@ -1,8 +1,8 @@
-"""Whose a run's folder is. Anybody may have made a folder, and its journal may name other people's runs.
+"""Check who made a run's folder. Anybody may have made it, and its journal may name other people's runs.
 
 A new run's folder gets a mark: a text that only this user can make, because it comes from a key in the home folder. The
-run in the store carries the hash of the mark as a tag. So a folder can write only to its own run, on any machine. And
-this user's folders are known from folders that came from elsewhere.
+run in the store carries the hash of the mark as a tag. So a folder can write only to its own run, on any machine. The
+mark also shows which folders this user made.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def key_file() -> Path:
 
 
 def mark_folder(folder: Path) -> None:
-    """Mark the folder of a new run as this user's. Without a home folder that can be written, it stays unmarked."""
+    """Mark the folder of a new run as this user's. If the home folder cannot be written, it stays unmarked."""
     if (key := _key(make=True)) and not (folder / MARK_FILE).exists():
         with replacing(folder / MARK_FILE) as temporary:
             temporary.write_text(_mark(key, folder), encoding="utf-8")
 
 
 def tag_of(folder: Path) -> str:
-    """Return the tag that ties a run in the store to its folder, empty for a folder without a mark."""
+    """Return the tag that links a run in the store to its folder. It is empty for a folder without a mark."""
     try:
         return hashlib.sha256(read_bytes(folder / MARK_FILE)).hexdigest()[:32]
     except OSError:
@@ -58,9 +58,9 @@ def is_ours(folder: Path) -> bool:
 
 
 def belongs(run: Run, folder: Path) -> bool:
-    """Return whether a run of the store is the one of a folder.
+    """Return whether a run of the store belongs to a folder.
 
-    Runs of version 0.2 have no tag. Such a run is that of a folder in this project's own ``.moola/runs`` with its name.
+    Runs of version 0.2 have no tag. Such a run belongs to the folder of its name in this project's ``.moola/runs``.
     """
     tag = run.data.tags.get(Tags.FOLDER, "")
     if tag:
@@ -70,11 +70,11 @@ def belongs(run: Run, folder: Path) -> bool:
 
 
 def check_belongs(run: Run, folder: Path) -> None:
-    """Refuse to write to a run from the folder of another. Raises: UserError."""
+    """Check that a folder writes only to its own run. Raises: UserError."""
     if not belongs(run, folder):
         raise UserError(
-            f"'{folder}' is not the folder of run {run.info.run_id} ({run.info.run_name}): the run does not carry the "
-            "folder's mark, so nothing is sent. Use the folder as the run left it, in the project where it ran"
+            f"'{folder}' is not the folder of run {run.info.run_id} ({run.info.run_name}): the run does not have the "
+            "tag of this folder, so nothing is sent. Use the run's own folder, unchanged, in the project where it ran"
         )
 
 

@@ -292,7 +292,7 @@ FORMS = (
     Form("instruments", "two files of the same minutes, unnamed", folder(ES=PLAIN, NQ=PLAIN), "lies inside"),
     # --- ticks and seconds
     Form("ticks", "trades with price and size", ticks(), keys={"resample": "1min"}, volume=3 * VOLUME,
-         says="520 rows were put together into 130 bars of one minute"),
+         says="520 rows were combined into 130 bars of one minute"),
     Form("ticks", "trades, without the key", ticks(), "make bars of them: --bars.resample 1min"),
     Form("ticks", "bars of 15 seconds", seconds(), keys={"resample": "1min"}, volume=4 * VOLUME, says="520 rows"),
     Form("ticks", "bars of 15 seconds, stamped with their ends", seconds(15), keys={"resample": "1min", "stamp": "end"},

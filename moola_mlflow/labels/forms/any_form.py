@@ -29,7 +29,7 @@ WRITTEN = (".parquet", ".pq", ".json", ".csv")
 def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> EventLabels:
     """Return the labels that a path names: parquet, CSV of times, an export of Label Studio, or annotation batches.
 
-    Bars are read only where a form points into them.
+    Bars are read only if the form holds times or bar numbers and no prices.
 
     Raises: UserError by row, task or window, with the value and the cure.
     """
@@ -47,7 +47,7 @@ def read_any_labels(path: str, config: LabelsKeys, load_bars: LoadBars) -> Event
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Turn errors of a value that no check expects, such as a number for a list, into a UserError with the file."""
+    """Turn the error of an unexpected value, such as a number for a list, into a UserError that names the file."""
     try:
         yield
     except UserError:
@@ -55,15 +55,15 @@ def _in_words(path: Path) -> Iterator[None]:
     except (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as e:
         first = " ".join(str(e).split())[:200]
         raise UserError(
-            f"labels: '{path}' holds a value that its form does not have ({first}); docs/reference/labels.md shows the "
+            f"labels: '{path}' holds a value that does not fit its form ({first}); docs/reference/labels.md shows the "
             "forms"
         ) from None
 
 
 def write_any_labels(labels: EventLabels, path: Path, load_bars: LoadBars) -> None:
-    """Write labels as parquet, as tasks of Label Studio (.json) or as a CSV of times, the whole file or nothing.
+    """Write labels as parquet, as tasks of Label Studio (.json) or as a CSV of times.
 
-    A file that it replaces is kept as ``NAME.bak``, once.
+    An interrupted write leaves the old file. A file that is replaced is kept as ``NAME.bak``, once.
 
     Raises: UserError if the file cannot be written, or if a CSV would need times that are not known.
     """
@@ -88,7 +88,8 @@ def _of_json(path: Path, config: LabelsKeys, load_bars: LoadBars) -> EventLabels
     content = parse_json(path)
     if not is_export(content):
         raise UserError(
-            f"labels: '{path}' is no export of Label Studio (a list of tasks); docs/reference/labels.md shows the forms"
+            f"labels: '{path}' is not an export of Label Studio (a list of tasks); docs/reference/labels.md shows the "
+            "forms"
         )
     return _of_tasks(content, path, config, load_bars)
 

@@ -1,4 +1,4 @@
-"""Published annotation batches: one JSON a window with its expansions, and a parquet that says which bars it shows."""
+"""Annotation batches: JSON with the expansions (events) of each window, and a parquet that says which bars it shows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def is_batch(content: Any) -> bool:
 
 
 def read_batches(files: Sequence[Path], duplicates: str) -> tuple[list[Looked], list[str]]:
-    """Return the windows of batch files, and what to say of those that are left out.
+    """Return the windows of batch files, and warnings about those that are left out.
 
     A window of grade D that has expansions is left out: its annotator did not trust them.
 
@@ -91,7 +91,7 @@ def read_batches(files: Sequence[Path], duplicates: str) -> tuple[list[Looked], 
 def batch_table(
     looked: Sequence[Looked], path: Path, config: LabelsKeys, load_bars: Callable[[], Bars]
 ) -> LabelTable | TimedSpans:
-    """Return the windows with their bars: a table if a parquet holds the bars, or spans that point into bars.
+    """Return the windows: a table if a parquet holds their bars, or else spans of times in the bars.
 
     Raises: UserError if no parquet says which bars a window shows.
     """
@@ -204,7 +204,7 @@ def _windows_in(content: Any) -> list[Any]:
 
 
 def parse_json(file: Path) -> Any:
-    """Return what a JSON file holds. Raises: UserError if it is none."""
+    """Return what a JSON file holds. Raises: UserError if it is not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as e:
@@ -222,7 +222,7 @@ def _read_index(path: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _compared(index: Mapping[str, Mapping[str, Any]], found: Mapping[str, Looked], rejected: int) -> list[str]:
-    """Return what the index and the batches disagree on."""
+    """Return warnings about differences between the index and the batches."""
     if not index:
         return []
     missing = max(0, sum(name not in found for name in index) - rejected)

@@ -55,11 +55,11 @@ def is_export(content: Any) -> bool:
 
 
 def read_tasks(content: Any, where: str) -> tuple[list[Task], list[str]]:
-    """Return the annotated tasks of an export, and what to say of those that are left out.
+    """Return the annotated tasks of an export, and warnings about those that are left out.
 
-    Of several annotations of a task the ground truth counts, or else the newest.
+    If a task has several annotations, the ground truth counts. If there is no ground truth, the newest counts.
 
-    Raises: UserError by the task if a region has no ends or several classes.
+    Raises: UserError that names the task if a region has no ends or several classes.
     """
     tasks, open_tasks, several = [], 0, 0
     for number, one in enumerate(content, 1):
@@ -83,9 +83,9 @@ def read_tasks(content: Any, where: str) -> tuple[list[Task], list[str]]:
 
 
 def inline_table(tasks: Sequence[Task], path: Path, length: int) -> LabelTable | None:
-    """Return the windows of tasks that hold their own bars, as ``tasks_of`` writes them; None if they hold none.
+    """Return the windows of tasks that hold their own bars, as ``tasks_of`` writes them. None if no task holds bars.
 
-    Raises: UserError if only some hold them, or if a region's end is not on the axis.
+    Raises: UserError if only some tasks hold bars, or if a region's end is not on the axis.
     """
     shown = [_prices(task.data) for task in tasks]
     if not any(shown):
@@ -128,9 +128,9 @@ def inline_table(tasks: Sequence[Task], path: Path, length: int) -> LabelTable |
 
 
 def span_frame(tasks: Sequence[Task], time_ns: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
-    """Return a row for each region of tasks that point into bars, with its times, and what to say of the others.
+    """Return a row with times for each region of tasks without their own bars, and warnings about the other tasks.
 
-    A region's ends are times or, where the series has no column of times, numbers of bars.
+    A region's ends are times. If the series has no column of times, they are bar numbers.
 
     Shapes: times of the bars int64 [N].
     Raises: UserError if a number is no bar.
@@ -170,7 +170,7 @@ def span_frame(tasks: Sequence[Task], time_ns: np.ndarray) -> tuple[pd.DataFrame
 
 
 def tasks_of(labels: EventLabels) -> list[dict[str, Any]]:
-    """Return one task for each window, with its bars, its regions and all that is known of it."""
+    """Return one task for each window, with its bars, its regions and everything that is known about it."""
     length = labels.ohlc.shape[1]
     extra = labels.extra.to_pylist() if labels.extra is not None else [{}] * len(labels.row_window())
     rows: list[list[int]] = [[] for _ in range(len(labels))]
@@ -211,7 +211,7 @@ def tasks_of(labels: EventLabels) -> list[dict[str, Any]]:
 
 
 def _weight(annotation: Mapping[str, Any]) -> tuple[bool, str]:
-    """Return what decides between annotations of one task."""
+    """Return the key by which the best annotation of a task is chosen: ground truth first, then the newest."""
     return bool(annotation.get("ground_truth")), str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 

@@ -1,4 +1,4 @@
-"""A CSV of times: one row an event with start, end and label; a window without an event is a row of label none."""
+"""A CSV of times: a row with start, end and label for each event; a row with label none for a window without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moola_mlflow.labels.event_labels import EventLabels
 
 
 def read_time_table(path: Path) -> pd.DataFrame:
-    """Read a CSV whose separator is a comma, a semicolon or a tab. Raises: UserError if it is none."""
+    """Read a CSV whose separator is a comma, a semicolon or a tab. Raises: UserError if it cannot be read."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
@@ -76,8 +76,8 @@ def _times_of_bars(labels: EventLabels, load_bars: Callable[[], Bars]) -> np.nda
         fits = [r for r in rows.tolist() if np.array_equal(bars.ohlc[r : r + length], labels.ohlc[i])]
         if not fits:
             raise UserError(
-                f"out: window '{labels.window_id[i]}' has a gap, and the bars that it was cut from, whose times are "
-                "needed, are not in bars.path; give them with bars=, or write .parquet or .json"
+                f"out: window '{labels.window_id[i]}' has a gap, and the bars that it was cut from are not in "
+                "bars.path. Their times are needed: give the bars with bars=, or write .parquet or .json"
             )
         even[i] = bars.time_ns[fits[0] : fits[0] + length]
     return even

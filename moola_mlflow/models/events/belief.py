@@ -1,6 +1,7 @@
-"""The belief of a net about a window: a probability for each class and span, and the rest for "no event".
+"""The belief of a net about a window: a probability for each class and span. The rest to 1 is that of "no event".
 
-A window's maps are sums of its belief. So beliefs of nets, and maps of windows, can be averaged.
+The mass of a class at a step is the probability of its spans that are centred within 3 bars of the step. A window's
+maps hold these masses. They are sums of its belief, so beliefs of nets and maps of windows can be averaged.
 
 Shape legend: B windows, C classes, S allowed lengths (from the shortest), T steps, K = 2 T - 1 centres in half steps.
 """
@@ -27,10 +28,10 @@ def span_logits(start_BCT: Tensor, end_BCT: Tensor, lengths: tuple[int, int]) ->
 
 
 def centre_maps(belief_BCST: Tensor, lengths: tuple[int, int]) -> Tensor:
-    """Return the maps of each window: the mass of a class's spans that are centred within 3 bars of each step.
+    """Return the maps of each window, in three rows for each class.
 
-    The first row is this mass. The others are the mass times the distance from the step to the first and to the last
-    step of the span: divided by the mass, they give the expected span near the step.
+    The first row is the mass at each step. The others are the mass times the distance from the step to the first and to
+    the last step of the span. Divided by the mass, they give the expected span near the step.
 
     Shapes: [B, C, S, T] -> [B, 3, C, T].
     """
@@ -65,7 +66,7 @@ def _windowed(x_BCK: Tensor, kernels_2J: Tensor) -> tuple[Tensor, Tensor]:
 def class_logits(g_BTH: Tensor, classify: nn.Linear, lengths: tuple[int, int]) -> Tensor:
     """Return the class logits of every span: a linear layer on the averages over the span, before it and after it.
 
-    The same numbers as ``classify`` on ``pooling``, for all spans at once, from running sums.
+    The numbers are those of ``classify`` on ``pooling``. Running sums give them for all spans at once.
 
     Shapes: [B, T, H] -> [B, K, S, T] for K outputs of the layer.
     """

@@ -15,13 +15,13 @@ LEAST = 1e-6
 
 
 def several_events(maps_B3CT: Tensor, none_B: Tensor, events_B: Tensor) -> Tensor:
-    """Return maps with the probability of an event near each step, from maps of one share of each window.
+    """Return maps with the probability of an event near each step, from maps whose events share one probability.
 
-    A belief is shared out over the events of a window, and the strongest event takes most of it. So the mass of a
-    second event says little. Here events are drawn one after another without being put back: the second one is drawn
-    from what the first one left. With m the mass near a step, o the largest mass further than 8 bars away, and n the
-    expected number of further events, all given that there is an event, the probability is
-    m + n m (o / (1 - o) + 1 - o - m), at most 1. The terms in brackets stand for a first event there, and elsewhere.
+    The events of a window share its belief, and the strongest event takes most of it. So the mass of a second event is
+    too small. Here events are drawn one after another without replacement: the second one is drawn from what the first
+    one left. Let m be the mass near a step, o the largest mass further than 8 bars away, and n the expected number of
+    further events, all given that there is an event. Then the probability is m + n m (o / (1 - o) + 1 - o - m), at
+    most 1. The first term in brackets is for a first event at o, the others for a first event elsewhere.
 
     Shapes: [B, 3, C, T], [B], [B] -> [B, 3, C, T].
     Source: R. Plackett, The Analysis of Permutations, 1975 (draws without replacement); the approximation is ours.

@@ -1,4 +1,4 @@
-"""Fit an event detector: each net once outside of each fold, all averaged; calibrate it on what the folds held out.
+"""Fit an event detector: fit each net once without each fold, average all fits, calibrate on the held-out folds.
 
 Shape legend: N windows looked at, C classes, T steps, P inputs a step.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from moola_mlflow.labels import EventLabels
 
 PRIOR_SHARE = 0.5
-"""Weight of the readers of rules' encodings in the average; the nets have the rest."""
+"""Weight of all prior readers in the average; the nets have the rest."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class EventSource:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What nets say of the windows that they were not fitted on. The detector itself is the average of more nets.
+    """Predictions of nets for the windows that they were not fitted on. The detector itself averages more nets.
 
     Shapes: probability float64 [N, C + 1], not calibrated, the last column none. ``found`` and ``true`` are events on
-    the axis of ``window_events``; ``window`` int64 and ``matched`` int64 have one number for each found event: its
-    window, and its true event or -1. True events whose centre lies in a margin are left out.
+    the axis of ``window_events``. ``window`` int64 and ``matched`` int64 have one number for each found event: its
+    window, and its true event or -1. True events whose centre lies in a margin of a window are left out.
     """
 
     probability: np.ndarray
@@ -85,7 +85,7 @@ class EventFit:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One kind of net: its name, the inputs it reads, its weight, and the prior of a reader of rules' encodings."""
+    """One kind of net: its name, the inputs that it reads, its weight, and the prior if it is a prior reader."""
 
     name: str
     columns: tuple[int, int]
@@ -122,13 +122,13 @@ def fit_event_detector(
 ) -> EventFit:
     """Fit an event detector on windows looked at.
 
-    If every encoder has the heads of the rules that trained it, prior readers with a presence model read the encodings,
-    and the nets read the other inputs. Without other inputs there are prior readers alone. ``on_fit`` is called with
-    the number of fits done and of all fits.
+    If every encoder was trained on rules and still has the heads of these rules, prior readers with a presence model
+    read the encodings, and the nets read the other inputs. Without other inputs there are only prior readers.
+    ``on_fit`` is called with the number of fits done and of all fits.
 
-    The joint nets also learn from ``unlabelled`` windows. If these have a base rate, labels without rejects suffice,
-    and there are joint nets alone. Nothing then says which events are wrong: the scores are not calibrated by labels,
-    and the threshold rests on the base rate.
+    The joint nets also learn from ``unlabelled`` windows. If these have a base rate, the labels need no rejects, and
+    there are only joint nets. No label then says which events are wrong. So the scores are not calibrated by labels,
+    and the threshold depends on the base rate.
 
     Raises: UserError if there are too few windows for the folds, ValueError if no window holds an event, TrainingError
     if a loss or an encoding is not finite.
@@ -163,7 +163,7 @@ def _with_unlabelled(plans: list[_Plan], source: EventSource, unlabelled: Unlabe
 
 
 def _uncalibrated(detector: EventDetector, unlabelled: Unlabelled, settings: EventSettings) -> EventDetector:
-    """Return a detector whose scores are the masses, with the threshold that these let expect on unlabelled windows."""
+    """Return a detector without calibration: its scores are masses, and unlabelled windows give its threshold."""
     mass = window_events(detector.read(unlabelled.ohlc).maps)[0].score
     return replace(
         detector,

@@ -1,4 +1,4 @@
-"""A detector that can say "nothing here": nets whose beliefs are averaged, with everything that they read.
+"""A detector that can say "nothing here": nets whose beliefs are averaged, and the encoder that they need.
 
 Shape legend: N windows, C classes, S allowed lengths, T steps, P inputs a step.
 """
@@ -42,7 +42,7 @@ class EventPart:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the nets say of windows, averaged and not calibrated.
+    """The predictions of all nets for some windows, averaged and not calibrated.
 
     Shapes: probability float64 [N, C + 1], the last column none; maps float32 [N, 3, C, T], see ``centre_maps``; start
     and end int64 [N, C], the most probable span of each class.
@@ -73,7 +73,7 @@ class EventFound:
 
 @dataclass(frozen=True)
 class EventDetector:
-    """Fitted nets with everything that they read. It is saved, served and promoted as one.
+    """Fitted nets, and everything that is needed to run them. It is saved, served and promoted as one detector.
 
     Raises: ValueError if the parts do not fit each other.
     """
@@ -93,7 +93,7 @@ class EventDetector:
     card: dict[str, Any]
     """Where it comes from, and the evidence that `promote` judges."""
     features: FeatureChoice | None = None
-    """The hand-made features that the nets read beside the rest; needed for inputs with ``+features``."""
+    """The hand-made features that the nets also read; needed for inputs with ``+features``."""
 
     def __post_init__(self) -> None:
         if self.inputs not in get_args(Inputs):
@@ -154,9 +154,9 @@ class EventDetector:
 
     @torch.no_grad()
     def read(self, ohlc_NT4: np.ndarray, precision: str = "fp32") -> Reading:
-        """Return what the nets say of raw windows, before calibration. Raises: UserError for malformed windows."""
+        """Return the predictions for raw windows, before calibration. Raises: UserError for malformed windows."""
         ohlc = check_windows(ohlc_NT4, self.length)
-        # An empty first part, so that no windows at all give empty columns.
+        # The first part is empty, so that zero windows give empty columns.
         readings = [read_inputs(self.parts, torch.zeros((0, self.length, self._num_inputs)))]
         for lo in range(0, len(ohlc), CHUNK):
             x_BTP = detector_inputs(self.encoder, self.inputs, ohlc[lo : lo + CHUNK], "cpu", precision, self.features)
@@ -170,7 +170,7 @@ class EventDetector:
 
 @torch.no_grad()
 def read_inputs(parts: Sequence[EventPart], x_NTP: Tensor) -> Reading:
-    """Return what some nets say of windows, from the inputs of all of them. Shapes: float32 [N, T, P] on the CPU."""
+    """Return the averaged predictions of nets, from the inputs of all of them. Shapes: float32 [N, T, P] on the CPU."""
     shape = parts[0].net.shape
     readings = []
     for x_BTP in x_NTP.split(CHUNK) if len(x_NTP) else (x_NTP,):

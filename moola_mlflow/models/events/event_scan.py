@@ -55,16 +55,16 @@ class EventScan:
         )  # fmt: skip
 
     def threshold_for_precision(self, precision: float) -> float:
-        """Return the least score at and above which the mean score of these events is ``precision`` or more.
+        """Return the lowest threshold at which the mean score of the events is ``precision`` or more.
 
-        If no event is sure enough, the threshold is ``precision`` itself.
+        If no event has such a score, the threshold is ``precision`` itself.
         """
         ordered = np.sort(self.events.score)[::-1]
         enough = np.flatnonzero(np.cumsum(ordered) / np.arange(1, len(ordered) + 1) >= precision)
         return float(ordered[enough[-1]]) if len(enough) else precision
 
     def threshold_for_count(self, per_day: float) -> float:
-        """Return the least score at and above which there are at most ``per_day`` events a day with bars."""
+        """Return the lowest threshold with at most ``per_day`` events a day, over the days that have bars."""
         num_days = len(np.unique(self.windows.bars.time_ns // DAY_NS))
         most = int(per_day * num_days)
         ordered = np.sort(self.events.score)[::-1]
@@ -105,7 +105,7 @@ def scan_events(
     inner = detector.length - 2 * MARGIN
     if not 1 <= stride <= inner:
         raise UserError(
-            f"detect.stride={stride}; an event detector reads the middle {inner} bars of each window: give 1 to {inner}"
+            f"detect.stride={stride}; an event detector uses the middle {inner} bars of each window: give 1 to {inner}"
         )
     windows = scan_windows(bars, detector.length, stride, max_gap_minutes)
     maps = MeanMaps(len(detector.classes), len(bars))

@@ -1,4 +1,4 @@
-"""What the nets of an event detector learn: the events of each window, as tables of one width.
+"""What the nets of an event detector learn: the events of each window, as tables with a column for each event.
 
 Shape legend: N windows, E events, M most events of a window.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EventTargets:
-    """The events of each window. A window without an event has weights of 0 alone.
+    """The events of each window. In a window without an event, all weights are 0.
 
     Shapes: label, start and end int64 [N, M], both ends inclusive; weight float32 [N, M], which sums to 1 over the
     events of a window, in equal parts, and is 0 in rows that hold no event.

@@ -29,7 +29,7 @@ class EventSettings:
     nets: tuple[str, ...] = ("joint", "none_class")
     """Nets that are averaged."""
     folds: int = 5
-    """Each net is fitted once on the windows outside of each fold. All these fits are averaged."""
+    """Number of folds. For each fold, each net is fitted on the windows outside of it. All fits are averaged."""
     epochs: int = 20
     min_steps: int = 100
     """With few windows there are more epochs, until there are this many steps."""
@@ -43,7 +43,7 @@ class EventSettings:
     """Turn half of the windows upside down in training, if mirrored inputs are given."""
     hidden: int = HIDDEN
     precision: float = 0.8
-    """The threshold is chosen for this share of right events among the out-of-fold events above it."""
+    """Wanted precision: share of right events among the out-of-fold events at or above the threshold."""
 
     def num_epochs(self, num_windows: int) -> int:
         """Return the epochs of a fit on some windows."""

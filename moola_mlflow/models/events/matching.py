@@ -1,4 +1,4 @@
-"""Match events that were found with true ones, as collar-based scores of sound event detection do."""
+"""Match found events with true ones, by the collar method of sound event detection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def match_events(found: EventTable, true: EventTable, collar: float = HIT_BARS) 
     """Return the true event that each found one is matched with, or -1.
 
     Two events match if their classes are equal and their centres are at most ``collar`` bars apart. From the highest
-    score to the lowest, each found event takes the nearest true one that is still free; of two as near, the earlier.
+    score to the lowest, each found event takes the nearest true one that is still free. If two are equally near, it
+    takes the earlier one.
 
     Shapes: int64 [E], positions in ``true``.
     Source: A. Mesaros, T. Heittola, T. Virtanen, Metrics for Polyphonic Sound Event Detection, 2016, section 3.2

@@ -19,7 +19,7 @@ from moola_mlflow.models.heads import SpanHead, best_span, pooling
 
 HIDDEN = 32
 NONE_SHARE = 0.25
-"""The odds of none at first: a quarter of the number of spans, so an untrained net gives it a fifth."""
+"""Odds of none before training: a quarter of the number of spans. So an untrained net gives none a fifth."""
 POINTER_WEIGHT = 0.5
 
 
@@ -33,7 +33,7 @@ class NetShape:
     """Shortest and longest span, in steps."""
     num_steps: int = 105
     max_events: int = 1
-    """Most events of a window, as the labels have them."""
+    """Most events that a window of the labels holds."""
 
     @property
     def spans(self) -> tuple[int, int]:
@@ -42,7 +42,7 @@ class NetShape:
 
 
 class EventNet(nn.Module):
-    """Base class: the scaling of the inputs, kept as buffers, and the belief that a net makes of them."""
+    """Base class: the scaling of the inputs, kept as buffers, and the belief that a net computes."""
 
     mean: Tensor
     std: Tensor
@@ -65,10 +65,10 @@ class EventNet(nn.Module):
         return torch.addcmul(-self.mean / self.std, x_BTP, 1 / self.std)  # in one pass
 
     def read(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the belief, and the expected number of events if there is one; None from a net that cannot count.
+        """Return the belief, and the expected number of events of a window that has one; None if a net does not count.
 
-        What is missing from 1 in a window's belief is the probability of no event. The belief shares itself out over
-        several events, so its product with their number is the probability that a span is an event.
+        The belief of a window sums to the probability of an event; the rest to 1 is the probability of no event.
+        Several events share the belief. So belief times number of events is the probability that a span is an event.
 
         Shapes: [B, T, P] -> [B, C, S, T], [B].
         """
@@ -103,9 +103,9 @@ class JointNet(EventNet):
         nn.init.constant_(self.none.bias, math.log(NONE_SHARE * self.length.numel() * shape.num_steps))
 
     def logits(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the logit of every class and span, by class, length and start, and last that of none.
+        """Return the logits of all classes and spans, by class, length and start, with that of none as the last.
 
-        Then the logits of 1, 2, ... events, if there is one at all; None if no window of the labels holds two.
+        The second result has the logits of 1, 2, ... events. It is None if no window of the labels holds two.
 
         Shapes: [B, T, P] -> [B, C * S * T + 1], [B, max_events].
         """
@@ -126,7 +126,7 @@ class JointNet(EventNet):
     def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
         """Return the cross-entropy: the events of a window share the target in equal parts.
 
-        If windows hold several events, that of their number is added, over the windows with events.
+        If some windows hold several events, the cross-entropy of the number of events is added for windows with events.
         """
         logits, count_BM = self.logits(x_BTP)
         log_p = logits.log_softmax(1)
@@ -143,7 +143,7 @@ class JointNet(EventNet):
 
 
 class NoneClassNet(EventNet):
-    """A span head with none among its classes. Each span has its own class: it is read at that span."""
+    """A span head with none among its classes. The class is read at each span separately."""
 
     def __init__(self, shape: NetShape, hidden: int = HIDDEN) -> None:
         super().__init__(shape, hidden)
@@ -158,10 +158,10 @@ class NoneClassNet(EventNet):
         return class_BCST * spans_BST[:, None], None
 
     def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
-        """Return the class loss and half the pointer loss.
+        """Return the class loss plus half the pointer loss.
 
-        The class is read at the true spans, each with its share of the window, and in a window without an event at the
-        most probable span. Pointers learn from windows with events alone.
+        The class is read at the true spans. Each has its share of the window. In a window without an event, it is read
+        at the most probable span. Pointers learn only from windows with events.
         """
         g_BTH = self.head.hidden_steps(self.scaled(x_BTP))
         start_BT, end_BT = self.head.pointer(g_BTH).unbind(-1)

@@ -1,4 +1,4 @@
-"""From maps to events: the peaks of each class, and where and when they are known.
+"""From maps to events: the peaks of each class, and the bar at whose end each event is known.
 
 Shape legend: N windows, C classes, T steps of a window, L bars of the axis, E events.
 """
@@ -12,7 +12,7 @@ from moola_mlflow.models.events.belief import END, MASS, START
 from moola_mlflow.models.events.matching import EventTable
 
 MARGIN = 20
-"""Steps at each end of a window whose map is not read: an event is judged by the bars around it."""
+"""Steps at each end of a window whose map is not used: a net needs the bars before and after an event."""
 RADIUS = 8
 """Of two peaks of one class that are at most this many bars apart, the lower is dropped."""
 FLOOR = 0.02
@@ -67,10 +67,10 @@ def events_of(maps_3CL: np.ndarray) -> tuple[EventTable, np.ndarray]:
 
 
 def known_rows(maps_3CL: np.ndarray, known_L: np.ndarray, found: EventTable, peak_E: np.ndarray) -> np.ndarray:
-    """Return the bar at whose end each event is known: nothing that any later bar brings can change it.
+    """Return the bar at whose end each event is known: no later bar can change the event.
 
-    These are the windows that hold the peak or a bar near enough to suppress it. If a higher peak nearby was itself
-    suppressed, what suppressed it must be known as well.
+    An event depends on the windows that hold its peak, or a bar near enough to suppress it. If a higher peak nearby
+    was itself suppressed, the event also depends on the peak that suppressed it.
 
     Shapes: int64 [L], peaks [E] -> int64 [E].
     """

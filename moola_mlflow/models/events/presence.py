@@ -1,4 +1,4 @@
-"""The prior reader for events: a prior reader names class and span, a presence model says whether there is an event.
+"""The prior reader for events: a prior reader gives class and span, a presence model the probability of an event.
 
 The prior reader is fitted on the windows that hold events. The presence model is a ridge-penalised logistic regression
 on all windows. It reads the encoding around the most probable span, along the main directions of the rules' class

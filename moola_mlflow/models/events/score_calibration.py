@@ -1,4 +1,4 @@
-"""From the mass of a map to the probability that an event is right, and the threshold for a wanted precision."""
+"""Turn masses of a map into probabilities that an event is right, and choose the threshold for a precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEWEST = 10
 class ScoreCalibration:
     """Platt scaling: probability = sigmoid(slope * logit(mass) + offset).
 
-    Raises: ValueError for a slope that is not above 0: the order of events would turn round.
+    Raises: ValueError for a slope that is not above 0: it would reverse the order of events.
     """
 
     slope: float = 1.0
@@ -30,8 +30,8 @@ class ScoreCalibration:
     def of(cls, mass: np.ndarray, right: np.ndarray) -> ScoreCalibration:
         """Return the calibration of events, fitted by Newton steps. Targets are smoothed as Platt does.
 
-        A weak penalty keeps the slope near 1, so few events, or events that are all right, give finite numbers. Without
-        events, or with a fitted slope that is not above 0, it changes nothing.
+        A weak penalty keeps the slope near 1. So few events, or events that are all right, give finite numbers. Without
+        events, or if the fitted slope is not above 0, the calibration changes nothing.
 
         Shapes: mass float [E], 0 to 1; right bool [E].
         Source: J. Platt, Probabilistic Outputs for Support Vector Machines, 1999.
@@ -54,16 +54,15 @@ class ScoreCalibration:
         return cls(float(found[0]), float(found[1])) if found[0] > 0 else cls()
 
     def apply(self, mass: np.ndarray) -> np.ndarray:
-        """Return the probability that events of some masses are right. Their order stays."""
+        """Return the probability that each event is right. The order of events does not change."""
         return _sigmoid(self.slope * _logit(mass) + self.offset)
 
 
 def threshold_for(probability: np.ndarray, right: np.ndarray, precision: float) -> float:
-    """Return the least score at and above which the share of right events is ``precision`` or more.
+    """Return the lowest threshold at which the share of right events is ``precision`` or more.
 
-    The share is the mean of two: the one that was counted, which is noisy with few events, and the one that the
-    probabilities let expect. Only scores with 10 or more events at and above them count. If there is none, the
-    threshold is ``precision`` itself.
+    The share is the mean of two: the counted share, which is noisy with few events, and the mean probability. A
+    threshold needs 10 or more events at or above it. If there is none, the threshold is ``precision`` itself.
 
     Shapes: calibrated probabilities float [E], right bool [E].
     """

@@ -1,8 +1,8 @@
 """Learn from windows that nobody looked at: self-training, and positive-unlabelled learning if rejects are missing.
 
-Both give the joint net soft targets on unlabelled windows: the probabilities of a net that was fitted before. Where
-windows without an event were never written down, that net takes unlabelled windows for empty ones. Its odds of none are
-then shifted until the mean probability of an event is the base rate.
+Both give the joint net soft targets on unlabelled windows: the probabilities of a net that was fitted before. If the
+labels hold no window without an event, that net treats unlabelled windows as empty ones. Then its odds of none are
+shifted until the mean probability of an event is the base rate.
 
 Shape legend: U unlabelled windows, B windows of a batch, T steps, P inputs a step, K classes times spans, and none.
 """
@@ -30,9 +30,9 @@ from moola_mlflow.models.events.nets import JointNet
 
 STEPS = 300
 FEWEST_EMPTY = 400
-"""Unlabelled windows that the first net takes for empty ones: as many, or twice as many as there are positive ones."""
+"""Unlabelled windows that the first net treats as empty: this many, or twice the number of labelled ones if more."""
 SOFT_SHARE, SOFT_SHARE_OF_POSITIVES = 1.0, 1.5
-"""Unlabelled windows of a batch for each labelled one: with rejects among the labels, and without."""
+"""Unlabelled windows of a batch for each labelled one: if the labels hold rejects, and if they do not."""
 WEIGHTS, DRAWS = 52, 53
 CHUNK = 256
 LEAST_LOG = -50.0
@@ -44,7 +44,7 @@ class Unlabelled:
 
     ohlc: np.ndarray
     base_rate: float | None = None
-    """Share of windows that hold an event, if the labels hold no window without one; None if they do."""
+    """Share of windows that hold an event. Give it if the labels hold no window without an event, else None."""
 
     def __post_init__(self) -> None:
         if self.base_rate is not None and not 0 < self.base_rate < 1:
@@ -62,8 +62,8 @@ def fit_with_unlabelled(
     """Fit a joint net on the labelled windows of ``index`` and on unlabelled ones.
 
     Raises: TrainingError if a loss is not finite.
-    Source: C. Elkan, K. Noto, Learning Classifiers from Only Positive and Unlabeled Data, 2008 (the first net takes
-    unlabelled windows for empty ones); the shift of the odds is that of M. Saerens et al., Adjusting the Outputs of a
+    Source: C. Elkan, K. Noto, Learning Classifiers from Only Positive and Unlabeled Data, 2008 (the first net treats
+    unlabelled windows as empty ones); the shift of the odds is that of M. Saerens et al., Adjusting the Outputs of a
     Classifier to New a Priori Probabilities, 2002.
     """
     inputs, targets = labelled
@@ -83,7 +83,7 @@ def _first_of_positives(
     settings: EventSettings,
     seed: int,
 ) -> JointNet:
-    """Fit a joint net that takes some unlabelled windows for empty ones."""
+    """Fit a joint net that treats some unlabelled windows as empty ones."""
     inputs, targets = labelled
     num = min(len(unlabelled.values), max(FEWEST_EMPTY, 2 * len(index)))
     rows = torch.as_tensor(index)
@@ -117,7 +117,7 @@ def soft_targets(net: JointNet, values_UTP: Tensor) -> Tensor:
 
 
 def at_base_rate(target_UK: Tensor, base_rate: float) -> Tensor:
-    """Return probabilities in which events have the base rate on average: the odds of none change by one factor.
+    """Return probabilities whose mean probability of an event is the base rate: one factor changes the odds of none.
 
     Shapes: [U, K], none last.
     """
@@ -164,7 +164,7 @@ def _refitted(
 
 
 class _Queue:
-    """Windows in random order, each once before any comes again."""
+    """Windows in random order. Each comes once before any comes again."""
 
     def __init__(self, index_N: Tensor, draws: torch.Generator) -> None:
         self.index_N, self.draws, self.left = index_N, draws, index_N[:0]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def window_folds(labels: EventLabels, num_folds: int, seed: int) -> np.ndarray:
     """Return the fold of each window. Windows of each class, and those without an event, are spread evenly.
 
-    A window with several events counts as one of its first event's class. A group of windows that overlap counts as one
-    of its first window's class.
+    A window with several events counts for the class of its first event. A group of windows that overlap counts for the
+    class of its first window.
 
     Shapes: int64 [N].
     Raises: UserError if there are fewer groups of windows than folds.
@@ -28,8 +28,8 @@ def window_folds(labels: EventLabels, num_folds: int, seed: int) -> np.ndarray:
     _, first_G = np.unique(groups, return_index=True)
     if len(first_G) < num_folds:
         raise UserError(
-            f"{len(groups)} windows looked at form {len(first_G)} groups that share bars, and {num_folds} folds need "
-            f"{num_folds}; label windows further apart, or lower cv.folds"
+            f"{len(groups)} windows looked at form {len(first_G)} groups of overlapping windows, and {num_folds} "
+            f"folds need {num_folds} groups or more; label windows further apart, or lower cv.folds"
         )
     rng, fold_G, next_fold = np.random.default_rng(seed), np.zeros(len(first_G), np.int64), 0
     for kind in range(len(labels.classes) + 1):

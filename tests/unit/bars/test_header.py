@@ -57,5 +57,5 @@ def test_decimal_commas_are_told_from_thousands(row: str, comma: bool) -> None:
 
 
 def test_signs_that_may_mean_both_are_refused() -> None:
-    with pytest.raises(UserError, match="do not tell the decimal sign"):
+    with pytest.raises(UserError, match="do not show the decimal sign"):
         head("time;open;high;low;close\nx;50,125;51.125;49;50\n")

@@ -196,7 +196,7 @@ def test_a_task_that_names_its_window_may_hold_nothing(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, str]] = {
     "no JSON": ("{", "cannot be read as JSON"),
-    "other JSON": ('{"a": 1}', "is no export of Label Studio"),
+    "other JSON": ('{"a": 1}', "is not an export of Label Studio"),
     "two classes": (
         json.dumps([{"id": 9, "data": {}, "annotations": [annotation(region(3, 9, "rise", "fall"))]}]),
         "task 9: a region has the labels rise, fall; give each one class",
@@ -211,12 +211,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "a number for a list": (
         json.dumps([{"data": {}, "annotations": 3}]),
-        r"holds a value that its form does not have \('int' object is not iterable\); docs/reference/labels.md",
+        r"holds a value that does not fit its form \('int' object is not iterable\); docs/reference/labels.md",
     ),
     "text for prices": (
         json.dumps([{"data": {"ts": {key: ["x"] * 105 for key in ("open", "high", "low", "close")}},
                      "annotations": [annotation()]}]),
-        "holds a value that its form does not have",
+        "holds a value that does not fit its form",
     ),
     "nothing annotated": (json.dumps([{"data": {}, "annotations": []}]), "holds no annotated task"),
     "no region": (json.dumps([{"data": {}, "annotations": [annotation()]}]), "holds no region"),
