@@ -1,4 +1,4 @@
-"""Join the labelled windows of several files into one set, with windows that two files hold refused or resolved."""
+"""Join the labelled windows of several files into one set. Refuse windows that are in two files, or keep the newest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def find_label_files(path: str | Path) -> list[Path]:
     if not target.exists() and glob.has_magic(str(path)):
         found = sorted(Path(p) for p in glob.glob(str(target), recursive=True) if Path(p).is_file())
         if not found:
-            raise UserError(f"labels: no file matches '{path}'; a folder or a single file will do as well")
+            raise UserError(f"labels: no file matches '{path}'; give another glob, a folder or a file")
         return found
     return [target]
 
@@ -45,8 +45,8 @@ def join_labels(parts: Sequence[EventLabels], path: str | Path, duplicates: str 
     A window that two files hold, bar by bar, is refused. With ``duplicates`` = ``newest``, the one that was labelled
     last stays. A window_id that an earlier file has gets the name of its file in front.
 
-    Raises: UserError if files differ in what they know of times or instruments, in the spelling of a class or in the
-    number of bars.
+    Raises: UserError if only some files have times or instruments, or if files differ in the spelling of a
+    class or in the number of bars.
     """
     _check_alike(parts)
     whole = _Whole.of(parts)
@@ -75,7 +75,9 @@ class _Whole:
         if any(weak) and not all(weak):
             warnings.append(f"{sum(weak)} of {len(parts)} joined files are weak labels: the set counts as weak.")
         if renamed:
-            warnings.append(f"{renamed:,} windows have a window_id of an earlier file: their file's name is before it.")
+            warnings.append(
+                f"{renamed:,} windows have a window_id of an earlier file; it now begins with the file name."
+            )
 
         def all_of(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
@@ -161,7 +163,7 @@ def _all_rows(parts: Sequence[EventLabels]) -> pa.Table | None:
 
 
 def _without_duplicates(whole: _Whole, parts: Sequence[EventLabels], duplicates: str) -> tuple[np.ndarray, list[str]]:
-    """Return the windows that stay, in order, and what to say of the others."""
+    """Return the windows that stay, in order, and a warning about the others."""
     labels, file = whole.labels, whole.file
     first: dict[bytes, int] = {}
     same = np.array([first.setdefault((bars + 0.0).tobytes(), i) for i, bars in enumerate(labels.ohlc)], np.int64)
