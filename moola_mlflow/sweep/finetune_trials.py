@@ -55,6 +55,7 @@ class FinetuneTrials:
 
     def __call__(self, config: SweepKeys, report: Reporter) -> TrialOutcome:
         assert isinstance(config, FinetuneSweepKeys)
+        config = _of_heads(config)
         seeds = config.cv.seeds or (config.trainer.seed,)
         folds = [inner_fold(self.labels, config, fold) for fold in plan_folds(self.labels, config.cv, seeds)]
         started_at, joints, metrics = self._clock(), [], {}
@@ -89,6 +90,16 @@ class FinetuneTrials:
     def _setting(self, config: FinetuneSweepKeys) -> FinetuneSetting:
         encoders = [encoder for _, encoder in self.encoders[config.finetune.encoder]]
         return make_setting(self.labels, encoders, config, self.device, self.precision)
+
+
+def _of_heads(config: FinetuneSweepKeys) -> FinetuneSweepKeys:
+    """Return the configuration with the span head that is searched, for an encoder of rules too.
+
+    The prior reader has nothing to search: no epochs and no learning rate.
+    """
+    tuned = config.finetune
+    own = {"head": "span" if tuned.head == "auto" else tuned.head, "reader": "head"}
+    return config.model_copy(update={"finetune": tuned.model_copy(update=own)})
 
 
 def encoder_choices(config: FinetuneSweepKeys) -> list[str]:

@@ -13,7 +13,8 @@ from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
 from moola_mlflow.reports.paired import pair
 from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
 from moola_mlflow.reports.run_report.conclusions import Conclusion
-from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned, kind_of
+from moola_mlflow.reports.run_report.event_section import event_section
+from moola_mlflow.reports.run_report.facts import EVENT, FINISHED, Pretrained, Tuned, kind_of
 from moola_mlflow.reports.run_report.next_steps import next_steps
 from moola_mlflow.tracking import RunRecord, Tags, encoder_sources, read_run, tunings_of
 
@@ -88,12 +89,15 @@ def build_report(subject: Subject) -> Document:
     uri = version or f"runs:/{run.id}/encoder"
     command = f"mlflow run . -e finetune -P encoder={uri}"
     document = Document(f"Report: {run.name}")
-    sentence = conclusions.main_conclusion(last)
+    events = [pair for pair in pairs if pair[1].kind == EVENT and pair[1].done][-1:]
+    newest = sorted([*reported, *events], key=lambda one: (one[0].run.info.start_time, one[0].id))
+    sentence = conclusions.main_conclusion([t for _, t in newest])
     document.add(Notice(Strong(sentence.text), _kind(sentence)), *_notices(run, p, subject, pairs))
     document.add(*pretraining.configuration(run, version), *pretraining.results(run, p))
     document.add(*pretraining.training_time(run, p), *pretraining.checkpoint(run, p, uri))
     document.add(*tuning.phase("frozen", pairs, command))
     document.add(*tuning.phase("unfrozen", pairs, f"{command} -P config=configs/phase2.yaml"))
+    document.add(*event_section(pairs))
     document.add(*tuning.impact(pairs, command), *tuning.classes_and_pointers(pairs, command))
     document.add(Heading("Conclusions"), *_conclusions("Pre-training", conclusions.of_pretraining(p)))
     for tuned in last:

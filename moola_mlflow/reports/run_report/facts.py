@@ -12,6 +12,8 @@ from moola_mlflow.evaluation import NETWORKS, PATH_FEATURES, GainClass, Interval
 from moola_mlflow.tracking import Artifacts, Metrics, RunRecord, Tags
 
 FINISHED = "FINISHED"
+EVENT = "event"
+"""Kind of the fine-tuning of an event detector."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Tuned:
     name: str
     status: str
     kind: str = ""
-    """frozen, unfrozen or path (it read no encoder); empty if its card is missing."""
+    """frozen, unfrozen, price_path (it read no encoder) or event; empty if its card is missing."""
     scores: Mapping[str, Interval] = field(default_factory=dict)
     std: Mapping[str, float] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
@@ -162,7 +164,12 @@ class Tuned:
         summary, card = (x if isinstance(x, dict) else {} for x in (summary, card))
         average = summary.get("avg_metrics") or {}
         frozen = (run.config.get("finetune") or {}).get("freeze")
-        kind = current_name(str(card.get("fitted") or ("" if frozen is None else "frozen" if frozen else "unfrozen")))
+        is_event = summary.get("kind") == EVENT
+        kind = (
+            EVENT
+            if is_event
+            else current_name(str(card.get("fitted") or ("" if frozen is None else "frozen" if frozen else "unfrozen")))
+        )
         labels = card.get("labels") or {}
         return cls(
             run_id=run.id,
@@ -173,7 +180,7 @@ class Tuned:
             std={name: number(row.get("std")) or math.nan for name, row in average.items()},
             baselines=_table(summary.get("baselines")),
             differences=_table(summary.get("differences")),
-            best=summary.get("best_baseline") or {},
+            best={"map": summary.get("best_baseline")} if is_event else summary.get("best_baseline") or {},
             headline=str(summary.get("headline") or ""),
             counts=labels.get("counts") or {},
             num_groups=summary.get("num_groups"),
@@ -192,17 +199,20 @@ class Tuned:
         return None if name is None else (name, gains[name])
 
     def against_best(self) -> tuple[str, Interval] | None:
-        """Return the best baseline without pre-training by Joint@3, and the difference to it."""
-        name = self.best.get("joint_success_at_3")
+        """Return the best baseline without pre-training and the difference to it, in mAP of events or Joint@3."""
+        metric = "map" if self.kind == EVENT else "joint_success_at_3"
+        name = self.best.get(metric)
         if name is None or name not in self.differences:
             return None
-        return name, self.differences[name]["joint_success_at_3"]
+        return name, self.differences[name][metric]
 
     def claim(self) -> GainClass | None:
         """Return what its headline claims about the encoder; None without a baseline."""
         best, alone = self.against_best(), self.differences.get(PATH_FEATURES)
         if best is None:
             return None
+        if self.kind == EVENT:
+            return classify_gain(best[1])
         return classify_gain(best[1], best[1] if alone is None else alone["joint_success_at_3"])
 
     def collapsed(self) -> list[str]:
