@@ -251,6 +251,26 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
             "overwrite": OVERWRITE,
         },
     ),
+    "evaluate": EntryPoint(
+        "score a registered detector on bars, by labels or a rule: curves, a table, charts of its errors",
+        ("bars", "labels", "detector", "out", "overwrite", "project", "config"),
+        (
+            "moola evaluate --bars bars.parquet --bars.instrument front --detector models:/moola-detector@candidate",
+            "moola evaluate --bars bars.parquet --labels looked_at.parquet --out evaluated",
+            "moola evaluate --bars bars.parquet --evaluate.rule surge-1 --detect.precision 0.8",
+        ),
+        own={
+            "out": Argument(
+                "Folder that gets evaluation.html, evaluation.json and evaluation.parquet too; not set: the run alone "
+                "has them."
+            ),
+            "overwrite": OVERWRITE,
+        },
+        meanings={
+            "labels": "Windows looked at, whose events are true: a parquet file, a folder, a glob or runs:/ID; not "
+            "set: a rule says what is true (evaluate.rule).",
+        },
+    ),
     "report": EntryPoint(
         "Markdown and self-contained HTML report of a pretrain run and its fine-tuning runs",
         ("run_id", "out", "overwrite", "project", "config"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         COMMANDS,
         DataKeys,
         DetectKeys,
+        EvaluateKeys,
         FeaturesKeys,
         FinetuneKeys,
         FinetuneSweepKeys,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
         GateLimits,
     )
     from moola_mlflow.core.config.features import FeaturesConfig
-    from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, WeakLabelsConfig
+    from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, TrueLabelsConfig, WeakLabelsConfig
     from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
     from moola_mlflow.core.config.presets import find_preset, merge_presets, read_preset, shipped_presets
     from moola_mlflow.core.config.project import EXPERIMENT_ID, model_name, project_names
@@ -131,6 +132,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "COMMANDS",
             "DataKeys",
             "DetectKeys",
+            "EvaluateKeys",
             "FeaturesKeys",
             "FinetuneKeys",
             "FinetuneSweepKeys",
@@ -157,6 +159,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "config.labels": (
             "LabelsConfig",
             "ShownLabelsConfig",
+            "TrueLabelsConfig",
             "WeakLabelsConfig",
         ),
         "config.models": (

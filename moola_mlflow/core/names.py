@@ -102,6 +102,23 @@ class Metrics:
     SECONDS = "seconds"
     TOTAL_SECONDS = "total_seconds"
 
+    # Evaluation on bars.
+    EVAL = "eval/"
+    EVAL_AP = "eval/ap_"
+    EVAL_MAP = "eval/map"
+    EVAL_PRECISION = "eval/precision"
+    EVAL_RECALL = "eval/recall"
+    EVAL_F1 = "eval/f1"
+    EVAL_EVENT_ECE = "eval/event_ece"
+    EVAL_THRESHOLD = "eval/threshold"
+    EVAL_TRUE = "eval/true_events"
+    EVAL_RIGHT = "eval/right"
+    EVAL_WRONG = "eval/wrong"
+    EVAL_MISSED = "eval/missed"
+    EVAL_BLOCKS = "eval/blocks"
+    EVAL_BARS = "eval/bars"
+    EVAL_SECONDS = "eval/seconds"
+
     # Detection, promotion, the tour.
     DETECT_HITS = "detect/hits"
     DETECT_WINDOWS = "detect/windows"

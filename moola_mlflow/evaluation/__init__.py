@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.evaluation.bars_evidence import (
+        BARS_COLUMNS,
+        BarsEvidence,
+        collect_bars_evidence,
+        interval_text,
+    )
+    from moola_mlflow.evaluation.bars_truth import BarsTruth, truth_of_rule
     from moola_mlflow.evaluation.bootstrap import FEW_GROUPS, Interval, paired_difference
     from moola_mlflow.evaluation.crossval import (
         FoldOutcome,
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
         collect_evidence,
     )
     from moola_mlflow.evaluation.folds import Fold, NestedFold, plan_folds, split_training_part
+    from moola_mlflow.evaluation.found_events import FoundEvents, find_at_any_score
     from moola_mlflow.evaluation.gates import (
         COPIES_INPUT,
         Gate,
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
         missed_gates,
         published_levels,
     )
+    from moola_mlflow.evaluation.label_truth import truth_of_labels
     from moola_mlflow.evaluation.methods import (
         FinetuneSetting,
         build_methods,
@@ -80,6 +89,10 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "bars_evidence": ("BARS_COLUMNS", "BarsEvidence", "collect_bars_evidence", "interval_text"),
+        "bars_truth": ("BarsTruth", "truth_of_rule"),
+        "found_events": ("FoundEvents", "find_at_any_score"),
+        "label_truth": ("truth_of_labels",),
         "bootstrap": ("FEW_GROUPS", "Interval", "paired_difference"),
         "crossval": (
             "FoldOutcome",

@@ -5,12 +5,13 @@ Shape legend: N windows, E events.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from moola_mlflow.bars import Bars, segments
-from moola_mlflow.labels import WAIT, Rule, RuleWindows
+from moola_mlflow.labels import WAIT, DrawnRule, Rule, RuleWindows
 from moola_mlflow.models import EventTable
 from moola_mlflow.windows import make_windows
 
@@ -39,10 +40,12 @@ def true_by_rule(
     margins: tuple[int, int] = SURGE_MARGINS,
     length: int = 105,
     max_gap_minutes: int = 5,
+    on_windows: Callable[[int, int], None] | None = None,
 ) -> RuleTruth:
     """Apply a rule to windows at stride 1 and count for each event the share of windows that name it.
 
-    A window is able to name an event if it holds the event with ``margins`` bars before and after it.
+    A window is able to name an event if it holds the event with ``margins`` bars before and after it. ``on_windows`` is
+    called with the number of windows done and of all windows.
 
     Raises: UserError if no window fits.
     Source: SPEC.md section 8.3.
@@ -55,6 +58,8 @@ def true_by_rule(
         kept, first = np.flatnonzero(marked.labelled), windows.starts[index]
         spans = (marked.start[kept] + first[kept], marked.end[kept] + first[kept])
         rows.append(np.stack([marked.outcome[kept], *spans], 1))
+        if on_windows is not None:
+            on_windows(lo + len(index), len(windows))
     named, count = np.unique(np.concatenate(rows), axis=0, return_counts=True)
     label, start, end = named.T
     runs = segments(bars, max_gap_minutes)
@@ -67,3 +72,11 @@ def true_by_rule(
     unclear = (table.score >= UNCLEAR_SHARE) & (table.score < TRUE_SHARE)
     is_true = np.flatnonzero(table.score >= TRUE_SHARE)
     return RuleTruth(table.select(is_true), table.select(np.flatnonzero(unclear)), rule.classes)
+
+
+def margins_of(rule: Rule) -> tuple[int, int]:
+    """Return the bars that a window must have before and after an event so that the rule can name it.
+
+    Rules with a file of their own do not say it: they count as ``surge-1``.
+    """
+    return (rule.selector.lead, rule.selector.wait) if isinstance(rule, DrawnRule) else SURGE_MARGINS

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.objectives.baselines import Ridge
     from moola_mlflow.models.objectives.price_path import median_range, running_max, shifted
     from moola_mlflow.models.prior_reader import Prior, SpanLabels, fit_prior_reader, reader_loss
-    from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, scan
+    from moola_mlflow.models.scanning import SCAN_PARAMETERS, Scan, instrument_names, scan
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -128,6 +128,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "objectives.baselines": ("Ridge",),
         "objectives.price_path": ("median_range", "running_max", "shifted"),
         "prior_reader": ("Prior", "SpanLabels", "fit_prior_reader", "reader_loss"),
-        "scanning": ("SCAN_PARAMETERS", "Scan", "scan"),
+        "scanning": ("SCAN_PARAMETERS", "Scan", "instrument_names", "scan"),
     },
 )

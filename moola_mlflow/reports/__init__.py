@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moola_mlflow.reports.compare import build_comparison, find_compared_runs
     from moola_mlflow.reports.detections import DetectionsReport
     from moola_mlflow.reports.document import output_folder
+    from moola_mlflow.reports.evaluate_report import SCORE_HEADERS, EvaluateReport
     from moola_mlflow.reports.event_detections import EventDetectionsReport
     from moola_mlflow.reports.event_results import (
         event_card,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.reports.rules_report import RulesReport
     from moola_mlflow.reports.run_report.build import build_report, find_report_subject
-    from moola_mlflow.reports.scan_report import report_scan
+    from moola_mlflow.reports.scan_report import check_scan_keys, report_scan
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -64,6 +65,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "compare": ("build_comparison", "find_compared_runs"),
         "detections": ("DetectionsReport",),
         "document": ("output_folder",),
+        "evaluate_report": ("SCORE_HEADERS", "EvaluateReport"),
         "event_detections": ("EventDetectionsReport",),
         "event_results": (
             "event_card",
@@ -74,7 +76,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "event_version_tags",
         ),
         "plots.events": ("event_figures",),
-        "scan_report": ("report_scan",),
+        "scan_report": ("check_scan_keys", "report_scan"),
         "finetune_results": (
             "collapse_warning",
             "detector_card",

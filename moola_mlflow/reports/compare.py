@@ -17,7 +17,7 @@ from moola_mlflow.reports.plots.figure import png_bytes
 from moola_mlflow.reports.run_report.facts import kind_of
 from moola_mlflow.tracking import Metrics, RunRecord, Tags, encoder_sources, read_run
 
-KINDS = ("pretrain", "finetune", "trial")
+KINDS = ("pretrain", "finetune", "evaluate", "trial")
 FAMILIES = {
     "loss": (Metrics.VAL_LOSS, Metrics.TRAIN_LOSS),
     "Huber": (Metrics.VAL_HUBER,),
@@ -29,13 +29,15 @@ FAMILIES = {
 MAIN_METRICS = (
     Metrics.BEST_VAL_LOSS, Metrics.TEST_HUBER, Metrics.TEST_MAE, Metrics.TEST_SKILL, Metrics.PROBE_R2,
     Metrics.PROBE_R2_GAIN, Metrics.SWEEP_VALUE, Metrics.CV_JOINT_AT_3, Metrics.CV_F1_MACRO, Metrics.CV_HIT_AT_3,
-    Metrics.CV_ECE, Metrics.CV_DELTA_JOINT_AT_3, Metrics.CV_DELTA_BEST_JOINT_AT_3,
+    Metrics.CV_ECE, Metrics.CV_DELTA_JOINT_AT_3, Metrics.CV_DELTA_BEST_JOINT_AT_3, Metrics.EVAL_MAP,
+    Metrics.EVAL_PRECISION, Metrics.EVAL_RECALL, Metrics.EVAL_F1, Metrics.EVAL_EVENT_ECE,
 )  # fmt: skip
 SCALE = ("objective.", "features.set", "windows.")
 """Keys that change the scale of a loss."""
 SCORES = {"joint_success_at_3": "Joint@3", "f1_macro": "F1 macro"}
 MET = {
     Tags.DATA_SHA256: "data, SHA-256", Tags.COMMIT: "commit", Tags.DEVICE: "device", Tags.PRECISION: "precision",
+    Tags.DETECTOR: "detector", Tags.TRUTH: "truth",
 }  # fmt: skip
 """Tags of what a run depends on outside its configuration."""
 PARTS = 12

@@ -212,6 +212,8 @@ def known_bars(detector: PatternDetector | EventDetector, bars: Bars) -> list[st
     known = any(encoder.card.get("data", {}).get("sha256") == bars.sha256 for encoder in encoders)
     said = ["An encoder of this detector was trained on these very bars: hits on unseen bars may be fewer."] * known
     labels = detector.card.get("labels") or {}
+    if labels.get("bars_sha256") == bars.sha256:
+        return [*said, "The detector's labels were cut from these very bars: it may know what it finds."]
     sample = "sample" in (str(labels.get("path")), str(bars.files[0].path))
     if "labelled_from" in labels and not sample:
         ends = (np.datetime64(str(labels[key]).rstrip("Z"), "ns") for key in ("labelled_from", "labelled_until"))

@@ -195,7 +195,7 @@ def described_labels(labels: LabelledSet | EventLabels, config: FinetuneKeys) ->
         times = {"labelled_from": utc(int(labels.start_ns.min())), "labelled_until": utc(int(labels.end_ns.max()))}
     return {
         "path": str(labels.path), "sha256": labels.sha256, "num": len(labels), "counts": labels.counts(),
-        "weak": labels.weak, "rule": labels.rule, **times, **_sample(labels, config),
+        "weak": labels.weak, "rule": labels.rule, "bars_sha256": labels.bars_sha256, **times, **_sample(labels, config),
     }  # fmt: skip
 
 

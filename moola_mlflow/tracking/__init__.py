@@ -14,8 +14,10 @@ if TYPE_CHECKING:
         read_input_events,
         read_input_labels,
         read_shown_labels,
+        read_true_labels,
     )
     from moola_mlflow.tracking.names import Artifacts, Metrics, Tags, VersionTags
+    from moola_mlflow.tracking.plain_json import to_json
     from moola_mlflow.tracking.recovery.doctor import examine_store
     from moola_mlflow.tracking.recovery.heartbeat import BEAT_S, SILENT_S, host_name, is_coordinated, is_dead, read_beat
     from moola_mlflow.tracking.recovery.stale_runs import end_lost_run
@@ -62,8 +64,15 @@ __all__, __getattr__, __dir__ = lazy_face(
     {
         "artifact_places": ("no_local_artifacts",),
         "delivery": ("JOURNAL_FILE", "MAX_NOTE", "SENT_FILE", "Sent", "count_unsent", "send_missing"),
-        "label_inputs": ("local_labels", "read_input_events", "read_input_labels", "read_shown_labels"),
+        "label_inputs": (
+            "local_labels",
+            "read_input_events",
+            "read_input_labels",
+            "read_shown_labels",
+            "read_true_labels",
+        ),
         "names": ("Artifacts", "Metrics", "Tags", "VersionTags"),
+        "plain_json": ("to_json",),
         "recovery.doctor": ("examine_store",),
         "recovery.heartbeat": ("BEAT_S", "SILENT_S", "host_name", "is_coordinated", "is_dead", "read_beat"),
         "recovery.stale_runs": ("end_lost_run",),

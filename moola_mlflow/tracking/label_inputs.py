@@ -12,7 +12,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.core import FinetuneKeys, LabelsConfig, LabelsKeys, UserError, printable
+from moola_mlflow.core import FinetuneKeys, LabelsConfig, LabelsKeys, TrueLabelsConfig, UserError, printable
 from moola_mlflow.labels import (
     EventLabels,
     LabelledSet,
@@ -51,6 +51,12 @@ def read_input_events(config: FinetuneKeys | LabelsKeys) -> EventLabels:
         return replace(read_event_labels(path, config.windows.length, options.duplicates), path=options.path)
 
 
+def read_true_labels(options: TrueLabelsConfig, length: int) -> EventLabels:
+    """Return the windows looked at that a section names, of ``length`` bars each."""
+    with local_labels(options) as path:
+        return replace(read_event_labels(path, length, options.duplicates), path=options.path)
+
+
 def read_shown_labels(config: LabelsKeys, load_bars: Callable[[], Bars]) -> EventLabels:
     """Return the labels of any form that ``labels.path`` names. Bars are read only where a form points into them."""
     options = config.labels
@@ -61,7 +67,7 @@ def read_shown_labels(config: LabelsKeys, load_bars: Callable[[], Bars]) -> Even
 
 
 @contextmanager
-def local_labels(options: LabelsConfig) -> Iterator[str]:
+def local_labels(options: LabelsConfig | TrueLabelsConfig) -> Iterator[str]:
     """Yield where the labels are on disk. Those of a run are fetched, and removed again.
 
     Raises: UserError if the run or its file cannot be found.

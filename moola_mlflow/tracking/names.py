@@ -43,6 +43,7 @@ class Tags:
     ENCODER_RUN_ID = "moola.encoder_run_id"
     ENCODER_MODEL_ID = "moola.encoder_model_id"
     DETECTOR = "moola.detector"
+    TRUTH = "moola.truth"
     RESUMED = "moola.resumed"
     FORKED_FROM = "moola.forked_from"
     DRIFT = "moola.drift"
@@ -158,6 +159,11 @@ class Artifacts:
     DETECTIONS_TABLE = "detections.parquet"
     DETECTIONS_PAGE = "detections.html"
     DETECTIONS_FIGURE = "figures/detections.png"
+
+    # Evaluation on bars.
+    EVALUATION = "evaluation.json"
+    EVALUATION_TABLE = "evaluation.parquet"
+    EVALUATION_PAGE = "evaluation.html"
 
     # A sweep and its trials.
     TRIALS = "trials.json"

@@ -27,6 +27,7 @@ ENTRY_POINTS = {
     },
     "sweep": {"project", "config", "base", "n_trials", "workers", "study", "storage"},
     "detect": {"project", "bars", "detector", "out", "overwrite"},
+    "evaluate": {"project", "bars", "labels", "detector", "out", "overwrite"},
     "report": {"project", "run_id", "out", "overwrite"},
     "compare": {"project", "run_ids", "out", "overwrite"},
     "doctor": {"fix"},

@@ -14,12 +14,13 @@ from moola_mlflow.core.config.evaluation import (
     DetectorGatesConfig,
     DetectorLimits,
     EncoderGatesConfig,
+    EvaluateConfig,
     FinetuneConfig,
     GateLimits,
     GivenEncoderConfig,
 )
 from moola_mlflow.core.config.features import FeaturesConfig
-from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, WeakLabelsConfig
+from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, TrueLabelsConfig, WeakLabelsConfig
 from moola_mlflow.core.config.models import (
     DetectConfig,
     DrawnRulesConfig,
@@ -224,6 +225,13 @@ class DetectKeys(TrackedKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
+class EvaluateKeys(DetectKeys):
+    """The keys of evaluate."""
+
+    labels: TrueLabelsConfig = Field(default_factory=TrueLabelsConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+
+
 COMMANDS: dict[str, type[CommandKeys]] = {
     "main": TourKeys,
     "data": DataKeys,
@@ -237,6 +245,7 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "sweep of finetune": FinetuneSweepKeys,
     "promote": PromoteKeys,
     "detect": DetectKeys,
+    "evaluate": EvaluateKeys,
     "report": RunKeys,
     "compare": RunKeys,
     "sync": NoKeys,

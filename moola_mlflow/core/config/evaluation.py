@@ -101,6 +101,21 @@ class CvConfig(Section):
         return value
 
 
+class EvaluateConfig(Section):
+    """What is true in the bars that a detector is scored on, and how it is scored."""
+
+    rule: str = ""
+    """Rule that says which events are true: surge-1, one of your own, or a drawn rule such as strict-0-12; not set: the
+    rule that made the detector's labels. Labels of a file take its place."""
+    strict: bool = False
+    """Truth by a rule: whether a found event that a tenth to a half of the windows name is wrong, instead of neither
+    right nor wrong."""
+    margin: int = Field(20, ge=0)
+    """Truth by labels: bars at each end of a window looked at in which nothing is judged."""
+    block_bars: int = Field(2000, ge=1, lt=2**31)
+    """Bars of a block; intervals resample whole blocks."""
+
+
 class GateModeConfig(Section):
     """What happens if a gate is missed."""
 

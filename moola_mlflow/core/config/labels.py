@@ -37,6 +37,15 @@ class LabelsConfig(WeakLabelsConfig):
     """Seed that draws the windows of `sample`; it is not trainer.seed, so runs of all seeds score the same windows."""
 
 
+class TrueLabelsConfig(Section):
+    """Windows looked at, which say what is true."""
+
+    path: str = Field("", description=LabelsConfig.model_fields["path"].description)
+    duplicates: Literal["refuse", "newest"] = Field(
+        "refuse", description=LabelsConfig.model_fields["duplicates"].description
+    )
+
+
 class ShownLabelsConfig(LabelsConfig):
     """Labelled windows of any form: how they are read, and which of them get a chart."""
 

@@ -14,6 +14,7 @@ from moola_mlflow.reports.plots.finetuning import forest_figure, recall_figure
 
 NEUTRAL = "0.45"
 BINS = 8
+OUT_OF_FOLD = "events out of fold"
 
 
 def event_figures(evidence: EventEvidence) -> dict[str, Figure]:
@@ -32,10 +33,13 @@ def event_figures(evidence: EventEvidence) -> dict[str, Figure]:
     return figures
 
 
-def precision_recall_figure(methods: dict[str, ScoredEvents], threshold: float) -> Figure:
+def precision_recall_figure(
+    methods: dict[str, ScoredEvents], threshold: float, which: str = OUT_OF_FOLD, true: str = "labelled"
+) -> Figure:
     """Return precision against recall of each method, all classes together, as the score's threshold falls.
 
-    A dot marks the detector, which is the first method, at its threshold.
+    A dot marks the detector, which is the first method, at its threshold. ``which`` says in words which events are
+    scored, ``true`` what the true ones are.
     """
     figure = blank_figure(6.4, 5.4)
     ax = figure.subplots()
@@ -44,14 +48,14 @@ def precision_recall_figure(methods: dict[str, ScoredEvents], threshold: float) 
         ax.plot(recall_E, precision_E, label=name, linewidth=2.2 if i == 0 else 1.3)
         if i == 0 and (above := int((score_E >= threshold).sum())):
             ax.plot(recall_E[above - 1], precision_E[above - 1], "o", color="black", label=f"threshold {threshold:.2f}")
-    ax.set(xlabel="recall of labelled events", ylabel="precision of found events", xlim=(0, 1.01), ylim=(0, 1.03))
-    ax.set_title("Precision and recall, events out of fold")
+    ax.set(xlabel=f"recall of {true} events", ylabel="precision of found events", xlim=(0, 1.01), ylim=(0, 1.03))
+    ax.set_title(f"Precision and recall, {which}")
     ax.grid(alpha=0.3)
     ax.legend(loc="lower left")
     return figure
 
 
-def score_reliability_figure(scored: ScoredEvents) -> Figure:
+def score_reliability_figure(scored: ScoredEvents, which: str = OUT_OF_FOLD) -> Figure:
     """Return the share of right events against their score: one point for each bin of equal size."""
     _, _, score_E = scored.curve()
     right_E = scored.right[scored.right >= 0][np.argsort(-scored.score[scored.right >= 0], kind="stable")]
@@ -62,7 +66,7 @@ def score_reliability_figure(scored: ScoredEvents) -> Figure:
     score_B, right_B = ([x_E[part].mean() for part in bins] for x_E in (score_E, right_E))
     ax.plot(score_B, right_B, marker="o", label="events")
     ax.set(xlabel="calibrated score", ylabel="share of right events", xlim=(0, 1.02), ylim=(0, 1.03))
-    ax.set_title(f"Reliability, {len(score_E)} events out of fold")
+    ax.set_title(f"Reliability, {len(score_E):,} {which}")
     ax.grid(alpha=0.3)
     ax.legend(loc="upper left")
     return figure

@@ -42,7 +42,7 @@ NEVER_BEGAN_S = 600
 """Age at which a RUNNING run counts as dead, if the launcher made it and no process of this project touched it."""
 WITH_ARTIFACTS = (
     *("main", "data", "features", "rules", "label"),
-    *("pretrain", "finetune", "sweep", "promote", "detect", "compare"),
+    *("pretrain", "finetune", "sweep", "promote", "detect", "evaluate", "compare"),
 )
 """Commands whose finished runs always have artifacts. A trial has some only if it was the best so far."""
 NEWEST = 500

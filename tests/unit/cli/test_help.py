@@ -72,7 +72,7 @@ def line_of(name: str, parameter: str) -> str:
 
 def test_a_parameter_says_what_it_means_to_this_command() -> None:
     outs = {name: line_of(name, "out") for name, entry in ENTRY_POINTS.items() if "out" in entry.own}
-    assert len(set(outs.values())) == len(outs) == 7
+    assert len(set(outs.values())) == len(outs) == 8
     assert line_of("data", "out").endswith("[out/bars.parquet]")
     assert line_of("detect", "out").endswith("[not set]")
     seeds = {line_of(name, "seed") for name in ("main", "label", "pretrain", "finetune")}

@@ -100,11 +100,15 @@ def test_a_bad_argument_is_refused_by_name(words: list[str], message: str) -> No
             "does not read windows.stride=7, a key of features, pretrain and sweep",
         ),
         ("finetune", "schedule.warmup_epochs=2.5", "a key of pretrain and sweep"),
-        ("finetune", "bars.path=x", "a key of data, features, rules, label, labels, pretrain, sweep and detect"),
+        (
+            "finetune",
+            "bars.path=x",
+            "a key of data, features, rules, label, labels, pretrain, sweep, detect and evaluate",
+        ),
         ("finetune", "tracking.resume=auto", "a key of pretrain"),
         ("finetune", "runtime.shards=2", "a key of pretrain and sweep"),
         ("finetune", "sweep.n_trials=3", "a key of sweep"),
-        ("pretrain", "gates.f1_macro=0.5", "a key of finetune, sweep, promote and detect"),
+        ("pretrain", "gates.f1_macro=0.5", "a key of finetune, sweep, promote, detect and evaluate"),
         ("promote", "gates.mode=strict", "a key of pretrain, finetune and sweep"),
         (
             "sweep",
