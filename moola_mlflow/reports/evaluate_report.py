@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from moola_mlflow.bars import segments, utc
 from moola_mlflow.core import EvaluateKeys, UserError, markdown_code, markdown_table, markdown_text
-from moola_mlflow.evaluation import FEW_GROUPS, BarsEvidence, interval_text
+from moola_mlflow.evaluation import FEW_GROUPS, BarsEvidence, detector_gates, interval_text
 from moola_mlflow.labels import EventLabels
 from moola_mlflow.models import HIT_BARS, EventDetector, EventTable, PatternDetector, instrument_names
-from moola_mlflow.reports.detections import known_bars, origin_rows
+from moola_mlflow.reports.detections import gate_table, known_bars, origin_rows
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Picture, Table
 from moola_mlflow.reports.labels_report import WindowChart
 from moola_mlflow.reports.plots.candles import Span, class_color, clock, spans_svg
@@ -181,7 +181,8 @@ class EvaluateReport:
         for title, lead in zip(groups, leads, strict=True):
             document.add(Heading(title), Para(lead if groups[title] else "None."))
         rows = origin_rows(self.detector, self.config.bars.path, evidence.found.bars)
-        document.add(Heading("Detector"), Table(["detector", self.uri], rows))
+        gates = detector_gates(self.detector.card.get("evidence"), self.config.gates)
+        document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(gates))
         reported = evidence.num_reported()
         counts = [
             (f"{evidence.intervals['map'].mean:.3f}", "mAP"),
@@ -215,13 +216,10 @@ class EvaluateReport:
         """Return a chart of the bars around an event, with other events that lie there in grey."""
         bars, classes = self.evidence.found.bars, self.evidence.found.classes
         first, last = self._around(int(events.centre[k]))
-        near = np.flatnonzero((others.end >= first) & (others.start < last))
+        near = np.flatnonzero((others.start > first) & (others.end < last - 1))
         name, start, end = classes[int(events.label[k])], int(events.start[k]), int(events.end[k])
         color = class_color(classes, name)
-        shades = [
-            Span(max(int(others.start[i]), first) - first, min(int(others.end[i]), last - 1) - first, OTHER_COLOR)
-            for i in near.tolist()
-        ]
+        shades = [Span(int(others.start[i]) - first, int(others.end[i]) - first, OTHER_COLOR) for i in near.tolist()]
         shades.append(Span(max(start, first) - first, min(end, last - 1) - first, color))
         there = ", ".join(f"{classes[int(others.label[i])]} at bar {others.start[i] - first}" for i in near.tolist())
         instrument = instrument_names(bars)[int(bars.instrument[start])]

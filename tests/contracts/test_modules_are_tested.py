@@ -57,6 +57,7 @@ ELSEWHERE = {
     "core/config/project.py": "unit/cli/test_parser.py",
     "core/config/resolve.py": "unit/core/test_config.py",
     "labels/columns.py": "unit/labels/test_label_files.py",
+    "cli/scanning.py": "e2e/detect/test_detect.py",
     "labels/forms/batches.py": "unit/labels/test_annotation_batches.py",
     "labels/forms/any_form.py": "unit/labels/test_forms.py",
     "labels/forms/label_studio.py": "unit/labels/test_forms.py",

@@ -9,8 +9,8 @@ import pytest
 from small_events import sample
 
 from moola_mlflow.bars.reader import segments
-from moola_mlflow.evaluation.rule_truth import true_by_rule
-from moola_mlflow.labels import Marked, RuleWindows, find_rule
+from moola_mlflow.evaluation.rule_truth import SURGE_MARGINS, margins_of, true_by_rule
+from moola_mlflow.labels import DrawnRule, Marked, RuleWindows, find_rule
 from moola_mlflow.models.events.matching import EventTable
 
 LEAD, WAIT, BARS = 20, 20, 6
@@ -77,3 +77,18 @@ def test_surges_of_the_sample_are_as_frequent_as_the_specification_says() -> Non
     length = truth.true.end - truth.true.start + 1
     assert ((length >= 5) & (length <= 12)).all()
     assert (np.diff(truth.true.start + truth.true.end) >= 0).all()
+
+
+def test_a_drawn_rule_says_how_many_bars_it_needs_before_and_after_a_span() -> None:
+    drawn = find_rule("strict-0-12")
+    assert isinstance(drawn, DrawnRule)
+    assert margins_of(drawn) == (drawn.selector.lead, drawn.selector.wait)
+    assert margins_of(find_rule("surge-1")) == SURGE_MARGINS
+
+
+def test_who_waits_is_told_of_every_window() -> None:
+    said: list[tuple[int, int]] = []
+    bars = sample(4000, 44)
+    true_by_rule(bars, Stub(()), on_windows=lambda done, total: said.append((done, total)))
+    assert [done for done, _ in said] == sorted({done for done, _ in said})
+    assert said[-1][0] == said[-1][1] > 3000
