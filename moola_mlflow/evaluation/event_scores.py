@@ -53,9 +53,8 @@ class ScoredEvents:
         average precision; here at every recall); A. Mesaros, T. Heittola, T. Virtanen, Metrics for Polyphonic Sound
         Event Detection, 2016 (collar-based matching, precision, recall and F1 of events).
         """
-        each = {name: self._curve(k) for k, name in enumerate(self.classes)}
         whole = self._curve(None)
-        out: dict[str, Statistic] = {f"ap_{name}": _then(curve, average_precision) for name, curve in each.items()}
+        out: dict[str, Statistic] = {f"ap_{name}": self._average_precision(k) for k, name in enumerate(self.classes)}
         aps = list(out.values())
         out["map"] = lambda w: _mean_of([one(w) for one in aps])
         out["precision_at_recall_50"] = _then(whole, lambda p, r: _precision_at(p, r, 0.5))
@@ -96,27 +95,38 @@ class ScoredEvents:
         kept = np.flatnonzero(own)
         kept = kept[np.argsort(-self.score[kept], kind="stable")]
         block, right = self.block[kept], self.right[kept] == RIGHT
-        true_block = self.true_block if label is None else self.true_block[self.true_label == label]
 
         def curve(w_RG: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             w_RE = w_RG[:, block]
             found, hits = np.cumsum(w_RE, 1), np.cumsum(w_RE * right, 1)
-            total = w_RG[:, true_block].sum(1, keepdims=True)
+            total = self._num_true(label, w_RG)[:, None]
             with np.errstate(invalid="ignore", divide="ignore"):
                 return np.where(found > 0, hits / found, 0.0), hits / total
 
         return curve
 
-    def _at_threshold(self, label: int | None, which: int) -> Statistic:
+    def _num_true(self, label: int | None, w_RG: np.ndarray) -> np.ndarray:
+        """Return the number of true events, of one class or of all. Shapes: float64 [R]."""
+        block = self.true_block if label is None else self.true_block[self.true_label == label]
+        return np.asarray(w_RG[:, block].sum(1))
+
+    def _average_precision(self, label: int) -> Statistic:
+        """Return the average precision of a class, NaN in resamples without a true event."""
         curve = self._curve(label)
+        return lambda w: np.where(self._num_true(label, w) > 0, average_precision(*curve(w)), np.nan)
+
+    def _at_threshold(self, label: int | None, which: int) -> Statistic:
+        """Return precision, recall or F1 of all judged events; NaN where none is found, or none is true."""
+        own = self.right != LEFT_OUT
+        if label is not None:
+            own &= self.label == label
+        block, right = self.block[own], self.right[own] == RIGHT
 
         def statistic(w_RG: np.ndarray) -> np.ndarray:
-            p_RE, r_RE = curve(w_RG)
-            if p_RE.shape[1] == 0:
-                return np.full(len(w_RG), np.nan if which == 0 else 0.0)
-            p, r = p_RE[:, -1], r_RE[:, -1]
-            with np.errstate(invalid="ignore"):
-                return (p, r, np.where(p + r > 0, 2 * p * r / (p + r), 0.0))[which]
+            w_RE, total = w_RG[:, block], self._num_true(label, w_RG)
+            found, hits = w_RE.sum(1), (w_RE * right).sum(1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return (hits / found, hits / total, np.where(total > 0, 2 * hits / (found + total), np.nan))[which]
 
         return statistic
 
