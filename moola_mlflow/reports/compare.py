@@ -110,6 +110,8 @@ def warnings(runs: Sequence[RunRecord], keys: Mapping[str, Any]) -> list[str]:
         out.append(
             f"Losses and skills are not on one scale ({named} differ). The probe asks the same of every encoder."
         )
+    if runs[0].stage == "evaluate" and len({(one.get(Tags.TRUTH), one.get(Tags.LABELS_SHA256)) for one in tags}) > 1:
+        out.append("The runs were not judged by the same truth, so their scores are not comparable.")
     if len({one.get(Tags.COMMIT) for one in tags}) > 1:
         out.append("The runs come from different commits.")
     if any(one.get(Tags.IDENTITY) == "true" for one in tags):

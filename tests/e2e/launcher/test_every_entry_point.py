@@ -190,6 +190,15 @@ def check_detect(world: World, ended: Ended) -> None:
     assert ended.run.data.tags["moola.detector"] == f"models:/moola-detector/{detector_version(world)}"
 
 
+def check_evaluate(world: World, ended: Ended) -> None:
+    events = pd.read_parquet(ended.out / "evaluated" / "evaluation.parquet")
+    figures = ended.run.data.metrics
+    assert (events["judged"] == "missed").sum() == figures["eval/missed"] <= figures["eval/true_events"]
+    assert ended.run.data.tags["moola.truth"] == "the rule surge-1"
+    assert (ended.out / "evaluated" / "evaluation.html").stat().st_size > 50_000
+    assert ended.run.data.tags["moola.detector"] == f"models:/moola-detector/{detector_version(world)}"
+
+
 def check_report(world: World, ended: Ended) -> None:
     subject = world.first("pretrain").run
     assert f"under report/ of run {subject.info.run_id}" in ended.said
@@ -265,6 +274,13 @@ CASES = {
     "detect": Case(
         lambda world, out: {**(world.first("promote") and world.front), **EVERYTHING, "out": str(out / "found")},
         check_detect,
+    ),
+    "evaluate": Case(
+        lambda world, out: {
+            **(world.first("promote") and world.front),
+            **{"detect.min_span_score": "0", "detect.margin": "0", "out": str(out / "evaluated")},
+        },
+        check_evaluate,
     ),
     "report": Case(
         lambda world, out: {"run_id": world.first("pretrain").run.info.run_id, "out": str(out / "report")},

@@ -83,3 +83,9 @@ def test_without_a_reported_event_precision_is_not_defined_and_the_headline_says
 
 def test_the_score_of_a_true_event_is_that_of_the_event_that_matches_it() -> None:
     np.testing.assert_array_equal(evidence().score_of_true(), [0.9, 0.3, np.nan, 0.8])
+
+
+def test_a_detector_that_finds_nothing_at_all_is_scored_too() -> None:
+    nothing = collect_bars_evidence(found([]), truth(TRUE), 500)
+    assert nothing.metrics()["eval/map"] == nothing.metrics()["eval/recall"] == 0
+    assert len(nothing.table()) == len(nothing.missed) == len(TRUE)

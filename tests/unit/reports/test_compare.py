@@ -56,6 +56,19 @@ def test_losses_of_unlike_objectives_data_and_commits_come_with_a_warning() -> N
     assert "B is KILLED" in " ".join(compare.warnings([a, record("pretrain", status="KILLED")], {}))
 
 
+def test_evaluations_show_their_scores_and_warn_of_unlike_truths() -> None:
+    def run(truth: str, detector: str, score: float) -> RunRecord:
+        tags = {"moola.truth": truth, "moola.detector": detector}
+        return record("evaluate", tags=tags, metrics={"eval/map": score})
+
+    one, other = run("the rule surge-1", "models:/d/1", 0.5), run("the rule surge-1", "models:/d/2", 0.75)
+    page = compare.build_comparison([one, other]).markdown()
+    assert "`eval/map` | 0.5 | 0.75 | +0.25" in page
+    assert "`models:/d/1` | `models:/d/2`" in page
+    assert not any("truth" in text for text in compare.warnings([one, other], {}))
+    assert any("same truth" in text for text in compare.warnings([one, run("the rule spike", "models:/d/1", 0.5)], {}))
+
+
 @pytest.mark.parametrize("given", ["", "one", "one,", ",".join("abcdefghi")])
 def test_fewer_than_two_or_too_many_runs_are_refused(given: str) -> None:
     with pytest.raises(ValueError, match="allowed: 2 to 8"):
