@@ -46,7 +46,13 @@ PREPARED = [
         "docs/how-to/finetune.md",
         "docs/explanation/evidence.md",
     ),
-    *("docs/how-to/detect.md", "docs/how-to/promote.md", "docs/how-to/remote.md", "docs/how-to/report.md"),
+    *(
+        "docs/how-to/detect.md",
+        "docs/how-to/evaluate.md",
+        "docs/how-to/promote.md",
+        "docs/how-to/remote.md",
+        "docs/how-to/report.md",
+    ),
     "docs/how-to/bring-labels.md",
 ]
 """Pages whose commands run in one folder that holds bars, labels and registered versions."""
