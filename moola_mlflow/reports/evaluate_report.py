@@ -97,22 +97,30 @@ class EvaluateReport:
         )
 
     @cached_property
-    def cautions(self) -> list[str]:
-        """What the reader must know about the scores."""
-        evidence, own = self.evidence, self.detector.card.get("labels") or {}
-        said = []
+    def warnings(self) -> list[str]:
+        """What makes the scores too high."""
+        own = self.detector.card.get("labels") or {}
+        same = self.labels is not None and self.labels.sha256 and self.labels.sha256 == own.get("sha256")
+        return [*([SAME_LABELS] if same else []), *known_bars(self.detector, self.evidence.found.bars)]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What else the reader must know about the scores."""
+        evidence, said = self.evidence, []
         if self.labels is None:
             said.append(BY_RULE.format(source=evidence.truth.source))
         elif self.labels.weak:
             said.append(WEAK)
-        if self.labels is not None and self.labels.sha256 and self.labels.sha256 == own.get("sha256"):
-            said.append(SAME_LABELS)
-        said += known_bars(self.detector, evidence.found.bars)
         if not isinstance(self.detector, EventDetector):
             said.append(SPANS)
         if (num := evidence.scored.num_blocks) < FEW_GROUPS:
             said.append(f"Only {num} blocks of bars are scored: the intervals are rough, even widened by Student's t.")
         return [*said, *evidence.truth.notes]
+
+    @property
+    def cautions(self) -> list[str]:
+        """Warnings, then notes."""
+        return [*self.warnings, *self.notes]
 
     def metrics(self, seconds: float) -> dict[str, float]:
         """Return the figures of the run."""
@@ -178,8 +186,8 @@ class EvaluateReport:
             "True events that the detector does not report, the lowest score first. Grey: what it reports there.",
             "Reported events that are not true, the highest score first. Grey: what is true there.",
         )
-        for title, lead in zip(groups, leads, strict=True):
-            document.add(Heading(title), Para(lead if groups[title] else "None."))
+        for title, lead, num in zip(groups, leads, (len(missed), len(false)), strict=True):
+            document.add(Heading(title), Para(lead if num else "None."))
         rows = origin_rows(self.detector, self.config.bars.path, evidence.found.bars)
         gates = detector_gates(self.detector.card.get("evidence"), self.config.gates)
         document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(gates))

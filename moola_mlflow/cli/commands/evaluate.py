@@ -78,8 +78,8 @@ def run(config: EvaluateKeys, preset: str, interrupts: Interrupts, out: str = ""
         for title, figure in report.figures().items():
             active.figure(figure, f"{Artifacts.FIGURES}{title}.png")
         active.metrics(report.metrics(time.perf_counter() - started))
-        if report.cautions:
-            active.tags({Tags.WARNINGS: " ".join(report.cautions)})
+        if report.warnings:
+            active.tags({Tags.WARNINGS: " ".join(report.warnings)})
         active.note(report.note(active.id))
         _print(report, active.id, f"{folder / FILES[0]}" if folder else f"{FILES[0]} of the run")
 
@@ -135,6 +135,6 @@ def _print(report: EvaluateReport, run_id: str, where: str) -> None:
         figures.add_row(*pair)
     for table in (scores, figures):
         table_console().print(table)
-    for text in report.cautions:
-        print(f"Note: {text}", flush=True)
+    for text in [*(f"Warning: {text}" for text in report.warnings), *(f"Note: {text}" for text in report.notes)]:
+        print(text, flush=True)
     print(f"{report.scored()}\n{report.evidence.headline()} -> {where}\n{report.next_step(run_id)}", flush=True)

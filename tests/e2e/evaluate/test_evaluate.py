@@ -91,7 +91,8 @@ def test_bars_that_the_detectors_labels_come_from_are_named(store: Store) -> Non
     own = {"bars.sample_bars": "30000", "bars.sample_seed": "41"}
     done = command(store, "evaluate", detector=DETECTOR, labels="labels.parquet", **own)
     assert done.code == 0, done.err
-    assert "The detector learned from these very labels" in done.out
+    assert "Warning: The detector learned from these very labels" in done.out
+    assert "these very labels" in newest(store, done).data.tags["moola.warnings"]
 
 
 def test_a_span_detector_is_scored_by_its_hits(store: Store) -> None:

@@ -36,6 +36,7 @@ def test_the_page_has_a_chart_of_each_miss_and_each_false_hit() -> None:
     assert "<1>" not in page
     few = report(detect__top=1).html()
     assert few.count("<svg ") == 2
+    assert "None." not in report(detect__top=0).html()
     assert "Misses (1 of 3)" in few
     assert "False hits (1 of 4)" in few
 
@@ -58,11 +59,14 @@ def test_the_table_has_a_row_for_all_classes_and_one_for_each() -> None:
 
 def test_the_reader_is_warned_of_what_makes_scores_too_good() -> None:
     by_rule = report()
-    assert "not what its events are worth" in by_rule.cautions[0]
+    assert by_rule.warnings == []
+    assert "not what its events are worth" in by_rule.notes[0]
     labels = replace(looked_at(60), sha256="same")
     by_labels = replace(report(), labels=labels)
-    assert {WEAK, SAME_LABELS} <= set(by_labels.cautions)
-    assert SAME_LABELS not in replace(by_labels, labels=replace(labels, sha256="other")).cautions
+    assert by_labels.warnings == [SAME_LABELS]
+    assert by_labels.notes[0] == WEAK
+    assert {SAME_LABELS, WEAK} <= set(by_labels.cautions)
+    assert replace(by_labels, labels=replace(labels, sha256="other")).warnings == []
     assert SPANS in replace(by_rule, detector=small_detector("price_path")).cautions
     assert any(text.startswith("Only 3 blocks of bars are scored") for text in by_rule.cautions)
     assert not any("blocks" in text for text in report(evaluate__block_bars=100).cautions)
