@@ -27,11 +27,12 @@ def test_every_peak_of_an_event_detector_is_there_with_the_threshold_that_is_ask
 
 def test_every_hit_of_a_span_detector_is_there_and_those_it_reports_are_those_of_detect() -> None:
     detector = small_detector("price_path")
-    options = DetectConfig(min_probability=0.5, min_span_score=0.0)
+    options = DetectConfig(min_probability=0.55, min_span_score=0.0)
     found, hits = find_at_any_score(BARS, detector, options), scan(BARS, detector, options)
     assert found.known is None
     assert found.classes == detector.classes
-    assert found.threshold == 0.5
+    assert found.threshold == 0.55
+    assert 0 < found.above.sum() < len(found.events)
     reported = found.events.select(np.flatnonzero(found.above))
     order = np.argsort(reported.start)
     first, last = hits.rows(hits.kept)
