@@ -44,7 +44,6 @@ python -m benchmarks.science.events_study ENCODER [ES_BARS] [--stages main pairs
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -70,6 +69,7 @@ from moola_mlflow.labels.surge_rule import strongest_surge
 from moola_mlflow.labels.weak import _apart
 from moola_mlflow.models import EventSettings, EventSource, EventTable, Unlabelled, fit_event_detector
 from moola_mlflow.models.files.encoder import load_from_path
+from moola_mlflow.tracking.plain_json import to_json
 from moola_mlflow.windows import make_windows
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "events_study.json"
@@ -149,9 +149,10 @@ class Row:
     def told(self, path: Row | None) -> dict[str, Any]:
         """Return the row of the results, with its gain over price-path features."""
         out: dict[str, Any] = {"method": self.method, "labels": self.labels, "bars": self.bars, "rule": self.rule}
-        out |= {"map": _interval(self.scored)._asdict(), "draws": self.draws}
+        shared = self.bars != "sample"  # all draws scan the same real bars
+        out |= {"map": _interval(self.scored, shared=shared)._asdict(), "draws": self.draws}
         if path is not None and len(path.scored) == len(self.scored):
-            out["gain"] = _interval(self.scored, path.scored)._asdict()
+            out["gain"] = _interval(self.scored, path.scored, shared)._asdict()
             out["gains"] = [one["map"] - other["map"] for one, other in zip(self.draws, path.draws, strict=True)]
         line = LINES.get((self.method, self.bars), {}).get(self.labels) if self.rule == "surge-1" else None
         if line is not None:
@@ -159,10 +160,15 @@ class Row:
         return out
 
 
-def _interval(ours: list[ScoredEvents], theirs: list[ScoredEvents] | None = None) -> Any:
-    """Return the mean mAP over draws, or the mean difference, with an interval over the blocks of all draws."""
+def _interval(ours: list[ScoredEvents], theirs: list[ScoredEvents] | None = None, shared: bool = False) -> Any:
+    """Return the mean mAP over draws, or the mean difference, with an interval over the blocks of all draws.
+
+    ``shared``: the draws scan the same bars, so a block has one weight for all of them.
+    """
     num = [max(one.num_blocks for one in pair) for pair in zip(ours, theirs or ours, strict=True)]
+    num = [max(num)] * len(num) if shared else num
     edges = np.cumsum([0, *num])
+    places = [(0, num[0])] * len(num) if shared else list(pairwise(edges))
 
     def maps(scored: list[ScoredEvents]) -> list[Callable[[np.ndarray], np.ndarray]]:
         return [replace(one, num_blocks=n).statistics(0.5)["map"] for one, n in zip(scored, num, strict=True)]
@@ -170,11 +176,11 @@ def _interval(ours: list[ScoredEvents], theirs: list[ScoredEvents] | None = None
     signs = [(1, maps(ours)), *([(-1, maps(theirs))] if theirs else [])]
 
     def statistic(w: np.ndarray) -> np.ndarray:
-        parts = [w[:, lo:hi] for lo, hi in pairwise(edges)]
+        parts = [w[:, lo:hi] for lo, hi in places]
         each = [sign * one(part) for sign, own in signs for one, part in zip(own, parts, strict=True)]
         return np.sum(each, 0) / len(parts)
 
-    return bootstrap_interval(statistic, np.arange(edges[-1]), resamples=1000)
+    return bootstrap_interval(statistic, np.arange(num[0] if shared else edges[-1]), resamples=1000)
 
 
 class Study:
@@ -281,7 +287,7 @@ class Study:
             "machine": machine(), "draws": DRAWS, "scan_bars": SCAN_BARS, "rows": rows, "pairs": self.pairs,
             "cpu_s": time.process_time() - self.started,
         }  # fmt: skip
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(to_json(result, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:

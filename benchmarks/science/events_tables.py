@@ -37,6 +37,13 @@ def _interval(value: dict[str, float]) -> str:
     return f"{value['mean']:+.3f} ({value['lo']:+.3f} to {value['hi']:+.3f})"
 
 
+def _gain(row: dict[str, Any]) -> str:
+    """Return the gain with its interval. On real bars all draws scan the same few bars: each draw's gain is shown."""
+    if row["bars"] == "sample":
+        return _interval(row["gain"])
+    return f"{row['gain']['mean']:+.3f} (each draw {', '.join(f'{gain:+.3f}' for gain in row['gains'])})"
+
+
 def _bars(row: dict[str, Any]) -> str:
     return row["bars"] if row["rule"] == "surge-1" else f"{row['bars']}, {row['rule']}"
 
@@ -51,7 +58,7 @@ def main_table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         if row["method"] in (PATH, RULES):
             line = f"{row['line']:.2f}, {'met' if row['met'] else 'missed'}" if "line" in row else ""
-            gain = _interval(row["gain"]) if "gain" in row else ""
+            gain = _gain(row) if "gain" in row else ""
             cells.append(
                 (_bars(row), row["method"], _windows(row), f"{row['map']['mean']:.3f}", _each(row), line, gain)
             )

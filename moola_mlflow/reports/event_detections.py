@@ -22,8 +22,8 @@ KNOWN_AT = (
     "known_at as the time of the event."
 )
 EXPECTED = (
-    "Expected precision and recall come from the calibrated scores. They hold only if the bars are like the labelled "
-    "ones."
+    "Expected precision and recall come from the calibrated scores, so the bars must be like the labelled ones. Even "
+    "then the scores of a scan are usually too low: the precision is more often above the expected one than below it."
 )
 NO_EVENT = "No event has a score at or above the threshold. Lower it with detect.min_score or detect.precision."
 

@@ -18,8 +18,8 @@ from moola_mlflow.models.events.belief import MASS
 from moola_mlflow.models.events.event_detector import EventDetector
 from moola_mlflow.models.events.matching import EventTable
 from moola_mlflow.models.events.peaks import MARGIN, MeanMaps, events_of, known_rows
-from moola_mlflow.models.scanning import instrument_names, scan_windows
-from moola_mlflow.windows import Windows
+from moola_mlflow.models.scanning import instrument_names
+from moola_mlflow.windows import Windows, make_windows
 
 MINUTE_NS = 60_000_000_000
 DAY_NS = 86_400_000_000_000
@@ -107,7 +107,8 @@ def scan_events(
         raise UserError(
             f"detect.stride={stride}; an event detector uses the middle {inner} bars of each window: give 1 to {inner}"
         )
-    windows = scan_windows(bars, detector.length, stride, max_gap_minutes)
+    # No further window at a segment's end: it would go when more bars come, and take what it found with it.
+    windows = make_windows(bars, detector.length, stride, max_gap_minutes)
     maps = MeanMaps(len(detector.classes), len(bars))
     for lo in range(0, len(windows), CHUNK):
         index = np.arange(lo, min(lo + CHUNK, len(windows)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_events import looked_at, sample
+from small_events import looked_at, random_event_detector, sample
 
 from moola_mlflow.bars.reader import Bars
 from moola_mlflow.core.errors import UserError
@@ -87,3 +87,14 @@ def test_the_caller_sees_how_many_windows_are_done(bars: Bars, detector: EventDe
     scan = scan_events(bars, replace(detector, threshold=1.0), on_windows=lambda done, of: seen.append((done, of)))
     assert seen[-1] == (len(scan.windows), len(scan.windows))
     assert len(scan.table()) == len(scan.events)
+
+
+def test_what_is_known_at_a_time_is_found_by_a_scan_of_the_bars_up_to_then() -> None:
+    detector, columns = random_event_detector(), ["start", "end", "label", "known_at"]
+    whole = scan_events(sample().head(1500), detector, 0.0).table()
+    for num in (983, 991, 1040):
+        early = scan_events(sample().head(num), detector, 0.0).table()
+        known = whole[whole["known_at"] <= early["known_at"].max()]
+        both = known.merge(early, on=columns, how="left", suffixes=("", "_early"))
+        assert len(both) > 10
+        np.testing.assert_allclose(both["score_early"], both["score"], atol=1e-9)
