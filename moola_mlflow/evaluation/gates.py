@@ -115,10 +115,12 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
 def _event_gates(evidence: Mapping[str, Any], config: DetectorLimits) -> list[Gate]:
     """Return the gates of an event detector. The calibration error of few events is large by chance alone.
 
-    So its limit is counted from the error of a perfectly calibrated detector with as many events. Without a baseline
+    So its limit is counted from the error of a perfectly calibrated detector with as many events. Where no event scores
+    high enough to count, neither error is known: the first is missing, and fails its gate. Without a baseline
     that reads less there is no gain to check: a detector on path features alone is itself the baseline of others.
     """
     chance, gain = _number(evidence.get("event_ece_if_calibrated")), _mapping(evidence.get("delta_map"))
+    chance = 0.0 if math.isnan(chance) else chance
     by_class = _mapping(evidence.get("recall")) or {"every class": None}
     gates = [
         Gate("map", _number(evidence.get("map")), config.map, ">="),
@@ -254,4 +256,6 @@ def _number(value: Any) -> float:
 
 def _shown(x: float) -> str:
     """Return a limit as the configuration writes it (0.40), a count as a count, a measured figure in four digits."""
+    if not math.isfinite(x):
+        return f"{x:g}"
     return f"{x:.0f}" if x == round(x) else f"{x:.2f}" if math.isclose(round(x, 2), x, rel_tol=1e-12) else f"{x:.4g}"

@@ -227,6 +227,17 @@ def test_no_evidence_at_all_misses_every_gate() -> None:
     assert not any(gate.passed for gate in [*detector_gates(None, CONFIG), *encoder_gates({}, CONFIG)])
 
 
+@pytest.mark.parametrize("by_chance", [None, math.nan])
+def test_an_event_detector_without_an_event_to_judge_misses_its_gates_in_words(by_chance: float | None) -> None:
+    evidence = {"kind": "event", "map": 0.1, "event_ece": None, "event_ece_if_calibrated": by_chance}
+    gates = detector_gates(evidence, CONFIG)
+    (calibration,) = (gate for gate in gates if gate.name == "event_ece")
+    assert not calibration.passed
+    assert calibration.text() == "event_ece is missing or not finite, needed < 0.05"
+    assert "event_ece" in gates_markdown(gates) + gates_summary(gates)
+    assert "nan" in Gate("a", 0.1, math.nan, "<").text()
+
+
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_nan_stands_in_no_relation(relation: str) -> None:
     gate = Gate("x", math.nan, 0.5, relation)
