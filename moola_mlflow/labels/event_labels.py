@@ -85,6 +85,19 @@ class EventLabels:
         """Return the number of events in each window. Shapes: int64 [N]."""
         return np.bincount(self.window, minlength=len(self)).astype(np.int64)
 
+    def drawn_at_random(self) -> np.ndarray:
+        """Return whether each window was drawn without a query, as far as the labels say. Shapes: bool [N]."""
+        return np.ones(len(self), bool) if self.drawn is None else np.isin(self.drawn, ["random", "listed", ""])
+
+    def scored_windows(self) -> np.ndarray:
+        """Return whether each window counts in a score, a calibration or a threshold. Shapes: bool [N].
+
+        Windows that a query chose are harder or easier than those that a scan meets. They count only if no window was
+        drawn at random.
+        """
+        at_random = self.drawn_at_random()
+        return at_random if at_random.any() else np.ones(len(self), bool)
+
     def counts(self) -> dict[str, int]:
         """Return the number of events of each class and, as ``none``, of windows without an event."""
         events = np.bincount(self.label, minlength=len(self.classes)).tolist()

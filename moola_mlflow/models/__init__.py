@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Unlabelled,
         fit_event_detector,
         match_events,
+        near_any,
         scan_events,
     )
     from moola_mlflow.models.files.checkpoint import (
@@ -94,6 +95,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "Unlabelled",
             "fit_event_detector",
             "match_events",
+            "near_any",
             "scan_events",
         ),
         "files.checkpoint": (

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.events.event_detector import EventDetector, EventFound
     from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, EVENT_STRIDE, EventScan, scan_events
     from moola_mlflow.models.events.fitting import EventSettings
-    from moola_mlflow.models.events.matching import EventTable, match_events
+    from moola_mlflow.models.events.matching import EventTable, match_events, near_any
     from moola_mlflow.models.events.unlabelled import Unlabelled
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -21,7 +21,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "event_detector": ("EventDetector", "EventFound"),
         "event_scan": ("EVENT_COLUMNS", "EVENT_STRIDE", "EventScan", "scan_events"),
         "fitting": ("EventSettings",),
-        "matching": ("EventTable", "match_events"),
+        "matching": ("EventTable", "match_events", "near_any"),
         "unlabelled": ("Unlabelled",),
     },
 )

@@ -60,3 +60,14 @@ def match_events(found: EventTable, true: EventTable, collar: float = HIT_BARS) 
                 free[best] = False
                 matched[mine[i]] = own[best]
     return matched
+
+
+def near_any(found: EventTable, others: EventTable) -> np.ndarray:
+    """Return whether an event of the same class has its centre within 3 bars. Shapes: bool [E]."""
+    near = np.zeros(len(found), bool)
+    for label in np.unique(found.label):
+        centres = np.sort(others.centre[others.label == label])
+        mine = np.flatnonzero(found.label == label)
+        lo, hi = (np.searchsorted(centres, found.centre[mine] + sign * (HIT_BARS + 1e-9)) for sign in (-1, 1))
+        near[mine] = hi > lo
+    return near

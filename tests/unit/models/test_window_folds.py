@@ -37,6 +37,34 @@ def test_windows_that_share_bars_are_in_one_fold() -> None:
     assert (fold[::2] == fold[1::2]).all()
 
 
+def test_the_same_minutes_of_two_contracts_are_in_one_fold() -> None:
+    labels = looked_at()
+    assert labels.start_ns is not None
+    assert labels.end_ns is not None
+    pairs = np.repeat(np.arange(0, len(labels), 2), 2)
+    contracts = np.tile(["ESM5", "ESU5"], len(labels) // 2)
+    twice = replace(labels, start_ns=labels.start_ns[pairs], end_ns=labels.end_ns[pairs], instrument=contracts)
+    fold = window_folds(twice, 5, 3)
+    assert (fold[::2] == fold[1::2]).all()
+
+
+def test_a_group_counts_as_one_with_an_event_if_any_of_its_windows_holds_one() -> None:
+    labels = labels_of([[] if k % 2 == 0 or k > 20 else [(k // 2 % 2, 20, 25)] for k in range(60)])
+    hour = 3_600_000_000_000
+    start = np.repeat(np.arange(30), 2) * 10 * hour
+    fold = window_folds(replace(labels, start_ns=start, end_ns=start + hour), 5, 0)
+    assert np.bincount(fold[labels.window], minlength=5).tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(
+    ("num", "cure"), [(1, "label more windows that hold an event$"), (3, "or set cv.folds to 3 or less$")]
+)
+def test_events_in_too_few_groups_are_refused_with_the_cure(num: int, cure: str) -> None:
+    labels = labels_of([[(0, 20, 25)] if k < num else [] for k in range(40)])
+    with pytest.raises(UserError, match=rf"{num} labelled events lie in {num} groups .* cv.folds=5 needs 5.*{cure}"):
+        window_folds(labels, 5, 0)
+
+
 def test_too_few_groups_are_refused_with_the_counts() -> None:
     with pytest.raises(UserError, match=r"3 windows looked at form 3 groups .* 5 folds need 5"):
         window_folds(labels_of([[(0, 20, 25)], [(1, 20, 25)], []]), 5, 0)
