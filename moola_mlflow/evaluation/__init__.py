@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.evaluation.event_evidence import (
         EVENT_TITLES,
+        QUERY_WINDOWS,
         RANDOM_WINDOWS,
         EventEvidence,
         collect_event_evidence,
@@ -109,7 +110,13 @@ __all__, __getattr__, __dir__ = lazy_face(
             "score_scan",
             "score_windows",
         ),
-        "event_evidence": ("EVENT_TITLES", "EventEvidence", "RANDOM_WINDOWS", "collect_event_evidence"),
+        "event_evidence": (
+            "EVENT_TITLES",
+            "EventEvidence",
+            "QUERY_WINDOWS",
+            "RANDOM_WINDOWS",
+            "collect_event_evidence",
+        ),
         "event_methods": ("EventSetting", "build_event_methods", "fit_event_methods", "make_event_setting"),
         "evidence": (
             "DETECTOR",

@@ -1,6 +1,7 @@
 """The evidence for an event detector: out-of-fold scores, paired differences, and the headline that they allow.
 
-Each window is read by nets that were fitted without it. Repeats are averaged before groups of windows are resampled.
+Each window is read by nets that were fitted without it. Its events have the calibration and the threshold that the other
+folds choose; the detector's own rest on all folds. Repeats are averaged before groups of windows are resampled.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ EVENT_TITLES = {
     PATH_FEATURES: "path features alone, same nets",
 }
 ALL_WINDOWS, RANDOM_WINDOWS = "all windows looked at", "the windows that were drawn at random"
+QUERY_WINDOWS = "all windows looked at, none of them drawn at random"
 CHANCE_DRAWS = 200
 
 
@@ -51,9 +53,9 @@ class EventEvidence:
     ece_if_calibrated: float
     """Mean calibration error of a perfectly calibrated detector with these scores."""
     num_groups: int
-    """Groups of overlapping windows; intervals resample them."""
+    """Groups of overlapping windows that are scored; intervals resample them."""
     scored_on: str
-    """Which windows are scored: ``ALL_WINDOWS`` or ``RANDOM_WINDOWS``."""
+    """Which windows are scored: ``ALL_WINDOWS``, ``RANDOM_WINDOWS`` or ``QUERY_WINDOWS``."""
     pretrained: bool
     """Whether the detector reads a pre-trained encoder."""
 
@@ -61,6 +63,11 @@ class EventEvidence:
     def fit(self) -> EventFit:
         """The first fit of the detector: the one that is kept."""
         return self.fits[DETECTOR][0]
+
+    @property
+    def num_in_margin(self) -> int:
+        """Labelled events that are not scored, because their centre lies in a margin of their window."""
+        return len(self.fit.held.in_margin)
 
     @cached_property
     def best_baseline(self) -> str | None:
@@ -124,6 +131,7 @@ class EventEvidence:
             "num_windows": len(self.labels),
             "counts": self.labels.counts(),
             "scored_on": self.scored_on,
+            "events_in_margin": self.num_in_margin,
             "pretrained": self.pretrained,
             "event_ece_if_calibrated": self.ece_if_calibrated,
             "headline": self.headline(),
@@ -132,10 +140,13 @@ class EventEvidence:
     def headline(self) -> str:
         """Return in one sentence how good the detector is and whether it beats the best baseline."""
         found, at = self.detector[MAP].text(), self.fit.detector.threshold
-        text = (
-            f"mAP {found} out of fold; at the threshold {at:.2f} precision {self.detector['precision'].mean:.2f} and "
-            f"recall {self.detector['recall'].mean:.2f}"
-        )
+        precision, recall = self.detector["precision"].mean, self.detector["recall"].mean
+        if math.isnan(precision):
+            text = f"mAP {found} out of fold; no held-out event reaches the threshold"
+        else:
+            text = (
+                f"mAP {found} out of fold; at the threshold {at:.2f} precision {precision:.2f} and recall {recall:.2f}"
+            )
         if self.best_baseline is None:
             return f"No pre-training in this detector, and no baseline that reads less: {text}."
         gain = self.differences[self.best_baseline]
@@ -145,12 +156,12 @@ class EventEvidence:
     def rows(self, method: str = DETECTOR) -> list[dict[str, Any]]:
         """Return the out-of-fold predictions of a method: one row for each window and repeat.
 
-        ``found`` counts the events at or above the threshold, ``right`` those that match a labelled event.
+        ``found`` counts the events at or above the threshold that the other folds choose, ``right`` those of them that
+        match a labelled event.
         """
         out, num_events = [], self.labels.events_per_window()
         for (seed, repeat, _), fit in zip(self.seeds, self.fits[method], strict=True):
-            score = fit.detector.calibration.apply(fit.held.found.score)
-            kept = score >= fit.detector.threshold
+            _, kept = fit.out_of_fold()
             found = np.bincount(fit.held.window[kept], minlength=len(self.labels))
             right = np.bincount(fit.held.window[kept & (fit.held.matched >= 0)], minlength=len(self.labels))
             names = [*self.labels.classes, "none"]
@@ -178,14 +189,14 @@ def collect_event_evidence(setting: EventSetting, fits: Mapping[str, list[EventF
     drawn, only those drawn at random are scored.
     """
     labels = setting.labels
-    at_random = drawn_at_random(labels)
-    scored = {name: [score_held_out(fit, labels, at_random) for fit in rows] for name, rows in fits.items()}
+    kept = labels.scored_windows()
+    scored = {name: [score_held_out(fit, labels, kept) for fit in rows] for name, rows in fits.items()}
     thresholds = {name: [fit.detector.threshold for fit in rows] for name, rows in fits.items()}
     groups = np.arange(scored[DETECTOR][0].num_blocks)
 
     def statistic(method: str, metric: str) -> Statistic:
         each = [one.statistics(t)[metric] for one, t in zip(scored[method], thresholds[method], strict=True)]
-        return lambda w: np.mean([value(w) for value in each], axis=0)
+        return lambda w: _mean_of_known(np.stack([value(w) for value in each]))
 
     def interval(method: str, metric: str) -> Interval:
         return bootstrap_interval(statistic(method, metric), groups)
@@ -208,19 +219,23 @@ def collect_event_evidence(setting: EventSetting, fits: Mapping[str, list[EventF
         detector=detector,
         table=table,
         differences=differences,
-        ece_if_calibrated=float(np.mean([error_by_chance(one) for one in scored[DETECTOR]])),
+        ece_if_calibrated=float(_mean_of_known(np.array([[error_by_chance(one)] for one in scored[DETECTOR]]))[0]),
         num_groups=len(groups),
-        scored_on=ALL_WINDOWS if at_random.all() else RANDOM_WINDOWS,
+        scored_on=_scored_on(labels),
         pretrained=setting.reads_encoding,
     )
 
 
-def drawn_at_random(labels: EventLabels) -> np.ndarray:
-    """Return whether each window counts in a score: all do, unless some were drawn by a query. Shapes: bool [N]."""
-    if labels.drawn is None:
-        return np.ones(len(labels), bool)
-    at_random = np.isin(labels.drawn, ["random", "listed", ""])
-    return at_random if at_random.any() else np.ones(len(labels), bool)
+def _scored_on(labels: EventLabels) -> str:
+    at_random = labels.drawn_at_random()
+    return ALL_WINDOWS if at_random.all() else RANDOM_WINDOWS if at_random.any() else QUERY_WINDOWS
+
+
+def _mean_of_known(values_MR: np.ndarray) -> np.ndarray:
+    """Return the mean over repeats; a repeat in which a figure is not defined is left out. Shapes: [M, R] -> [R]."""
+    known_MR = ~np.isnan(values_MR)
+    with np.errstate(invalid="ignore"):
+        return np.where(known_MR, values_MR, 0.0).sum(0) / known_MR.sum(0)
 
 
 def error_by_chance(scored: ScoredEvents, seed: int = 0) -> float:

@@ -16,7 +16,7 @@ from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval
 from moola_mlflow.evaluation.metrics import Statistic, ece
 from moola_mlflow.evaluation.rule_truth import RuleTruth
 from moola_mlflow.labels import EventLabels, overlap_groups
-from moola_mlflow.models import HIT_BARS, EventFit, EventTable, apply_temperature, match_events
+from moola_mlflow.models import EventFit, EventTable, apply_temperature, match_events, near_any
 
 BINS, LOWEST_BIN = 10, 0.1
 """Equal bins of the calibration error, from the score 0.1 to 1."""
@@ -40,13 +40,19 @@ class ScoredEvents:
     true_block: np.ndarray
     num_blocks: int
     classes: tuple[str, ...]
+    order: np.ndarray | None = None
+    """What ranks the events, if not the score: scores of several calibrations have no common order. float64 [E]."""
+    above: np.ndarray | None = None
+    """Whether each event reaches its own threshold, if there are several thresholds. bool [E]."""
 
     def statistics(self, threshold: float) -> dict[str, Statistic]:
         """Return every score as a function of weights [R, G] on the blocks.
 
         ``map``: the mean over classes of ``ap_<class>``, the area under the interpolated precision-recall curve.
         ``precision_at_recall_50`` and ``recall_at_precision_80`` are read from this curve of all classes together.
-        ``precision``, ``recall``, ``f1`` and ``recall_<class>`` are those of events at or above the threshold.
+        ``precision``, ``recall``, ``f1`` and ``recall_<class>`` are those of events at or above the threshold, or of
+        those that ``above`` names. Without a true event ``map`` is not defined, and without an event above the
+        threshold precision is not: both are then NaN.
         ``event_ece`` is the calibration error of the score: 10 bins from 0.1 on.
 
         Source: M. Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, section 4.2 (interpolated
@@ -59,7 +65,7 @@ class ScoredEvents:
         out["map"] = lambda w: _mean_of([one(w) for one in aps])
         out["precision_at_recall_50"] = _then(whole, lambda p, r: _precision_at(p, r, 0.5))
         out["recall_at_precision_80"] = _then(whole, lambda p, r: _recall_at(p, r, 0.8))
-        above = replace(self, right=np.where(self.score >= threshold, self.right, LEFT_OUT))
+        above = replace(self, right=np.where(self._above(threshold), self.right, LEFT_OUT))
         for name, value in (("precision", 0), ("recall", 1), ("f1", 2)):
             out[name] = above._at_threshold(None, value)
         for k, name in enumerate(self.classes):
@@ -79,21 +85,28 @@ class ScoredEvents:
         return {name: bootstrap_interval(every[name], blocks) for name in names or every}
 
     def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return precision, recall and score after each found event, from the highest score on. Shapes: [E] each."""
+        """Return precision, recall and score after each found event, from the first in order on. Shapes: [E] each."""
         p_RE, r_RE = self._curve(None)(np.ones((1, self.num_blocks)))
-        return p_RE[0], r_RE[0], np.sort(self.score[self.right != LEFT_OUT])[::-1]
+        return p_RE[0], r_RE[0], self.score[self._ranked(self.right != LEFT_OUT)]
 
     def num_true(self) -> dict[str, int]:
         """Return the number of true events of each class."""
         return dict(zip(self.classes, np.bincount(self.true_label, minlength=len(self.classes)).tolist(), strict=True))
+
+    def _above(self, threshold: float) -> np.ndarray:
+        return self.score >= threshold if self.above is None else self.above
+
+    def _ranked(self, own: np.ndarray) -> np.ndarray:
+        """Return the positions of some events, the first in order first. Shapes: own bool [E]."""
+        kept, order = np.flatnonzero(own), self.score if self.order is None else self.order
+        return kept[np.argsort(-order[kept], kind="stable")]
 
     def _curve(self, label: int | None) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
         """Return what gives precision and recall after each found event, from the highest score on. [R, E] each."""
         own = self.right != LEFT_OUT
         if label is not None:
             own &= self.label == label
-        kept = np.flatnonzero(own)
-        kept = kept[np.argsort(-self.score[kept], kind="stable")]
+        kept = self._ranked(own)
         block, right = self.block[kept], self.right[kept] == RIGHT
 
         def curve(w_RG: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +177,7 @@ def score_events(
     matched = match_events(found, true)
     right = np.where(matched >= 0, RIGHT, WRONG)
     if unclear is not None and len(unclear):
-        right[(matched < 0) & _near_any(found, unclear)] = LEFT_OUT
+        right[(matched < 0) & near_any(found, unclear)] = LEFT_OUT
     block, true_block = block_of(found.start), block_of(true.start)
     num_blocks = int(max(block.max(initial=-1), true_block.max(initial=-1))) + 1
     return ScoredEvents(found.label, found.score, right, block, true.label, true_block, num_blocks, classes)
@@ -181,21 +194,33 @@ def score_scan(found: EventTable, truth: RuleTruth, block_bars: int, strict: boo
 
 
 def score_held_out(fit: EventFit, labels: EventLabels, kept: np.ndarray | None = None) -> ScoredEvents:
-    """Score the out-of-fold events of windows looked at, or of some of them. Groups that share bars are resampled.
+    """Score the out-of-fold events of windows looked at, or of some of them.
 
-    Windows that a query chose are no fair sample: give ``kept`` to leave them out.
+    Groups of scored windows that share bars are resampled. Windows that a query chose are no fair sample: give ``kept``
+    to leave them out. The events of each fold have the calibration and the threshold that the other folds choose. The
+    masses rank them. A found event near a labelled one in a margin is neither right nor wrong.
 
     Shapes: kept bool [N].
     """
-    held, detector = fit.held, fit.detector
-    group_N, num_steps = overlap_groups(labels, across_instruments=True), labels.ohlc.shape[1]
-    found = replace(held.found, score=detector.calibration.apply(held.found.score))
-    true, counts = held.true, np.ones(len(labels), bool) if kept is None else kept
-    found = found.select(np.flatnonzero(counts[held.window]))
-    true = true.select(np.flatnonzero(counts[true.start // num_steps]))
-    # A span lies in one window, and its first bar tells which.
-    scored = score_events(found, true, detector.classes, lambda place: group_N[place // num_steps])
-    return replace(scored, num_blocks=int(group_N.max()) + 1)
+    held, num_steps = fit.held, labels.ohlc.shape[1]
+    counts = np.ones(len(labels), bool) if kept is None else kept
+    group_N = overlap_groups(labels, across_instruments=True)
+    of_scored, group_S = np.unique(group_N[counts], return_inverse=True)
+    group_N = np.zeros(len(labels), np.int64)
+    group_N[counts] = group_S
+
+    def some(events: EventTable) -> EventTable:
+        # A span lies in one window, and its first bar tells which.
+        return events.select(np.flatnonzero(counts[events.start // num_steps]))
+
+    own = np.flatnonzero(counts[held.window])
+    score, above = (column[own] for column in fit.out_of_fold())
+    scored = score_events(
+        held.found.select(own), some(held.true), fit.detector.classes, lambda place: group_N[place // num_steps],
+        some(held.in_margin),
+    )  # fmt: skip
+    order = scored.score
+    return replace(scored, score=score, order=order, above=above, num_blocks=len(of_scored))
 
 
 def score_windows(fit: EventFit, labels: EventLabels) -> dict[str, float]:
@@ -244,17 +269,6 @@ def _in_chunks(statistic: Statistic, num_events: int) -> Statistic:
     return lambda w: np.concatenate([statistic(w[lo : lo + rows]) for lo in range(0, len(w), rows)])
 
 
-def _near_any(found: EventTable, others: EventTable) -> np.ndarray:
-    """Return whether an event of the same class has its centre within 3 bars. Shapes: bool [E]."""
-    near = np.zeros(len(found), bool)
-    for label in np.unique(found.label):
-        centres = np.sort(others.centre[others.label == label])
-        mine = np.flatnonzero(found.label == label)
-        lo, hi = (np.searchsorted(centres, found.centre[mine] + sign * (HIT_BARS + 1e-9)) for sign in (-1, 1))
-        near[mine] = hi > lo
-    return near
-
-
 def _best_from_here(precision_RE: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(precision_RE[:, ::-1], axis=1)[:, ::-1]
 
@@ -274,7 +288,8 @@ def _then(
 
 
 def _mean_of(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean over classes; a class without a true event is left out."""
+    """Return the mean over classes. A class without a true event is left out; without any true event it is NaN."""
     stacked = np.stack(values)
     known = ~np.isnan(stacked)
-    return np.where(known, stacked, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, stacked, 0.0).sum(0) / known.sum(0)

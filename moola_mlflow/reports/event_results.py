@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from moola_mlflow.core import PACKAGES, markdown_code, markdown_table, markdown_text
 from moola_mlflow.evaluation import (
     EVENT_TITLES,
     FEW_GROUPS,
+    QUERY_WINDOWS,
     RANDOM_WINDOWS,
     EventEvidence,
     EventSetting,
     Gate,
     missed_gates,
 )
+from moola_mlflow.labels import EventLabels, overlap_groups
 from moola_mlflow.models import Encoder, EventFit
 from moola_mlflow.reports.finetune_results import (
     WEAK_LABELS_TEXT,
@@ -52,11 +57,20 @@ def event_console_lines(evidence: EventEvidence, gates: Sequence[Gate]) -> list[
             "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in [HEADER, *rows]
         ),
-        f"  ECE of the scores {evidence.detector['event_ece'].mean:.3f}; a perfectly calibrated detector averages "
-        f"{evidence.ece_if_calibrated:.3f} with as many events",
+        _calibration_line(evidence),
         *(f"  {'met   ' if gate.passed else 'MISSED'}  {gate.text()}" for gate in gates),
     ]
     return [*lines, evidence.headline()]
+
+
+def _calibration_line(evidence: EventEvidence) -> str:
+    error = evidence.detector["event_ece"].mean
+    if math.isnan(error):
+        return "  ECE of the scores is not known: no held-out event scores 0.1 or more"
+    return (
+        f"  ECE of the scores {error:.3f}; a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} "
+        "with as many events"
+    )
 
 
 def event_note(
@@ -110,7 +124,7 @@ def event_card(
         "pretrain_overlap": overlap,
         "reader": setting.reader,
         "finetune": config.finetune.model_dump(mode="json"),
-        "cv": config.cv.model_dump(mode="json"),
+        "cv": config.cv.model_dump(mode="json", include={"folds", "repeats", "seeds"}),
         "seed": evidence.seeds[0][0],
         "evidence": evidence.gate_figures(),
         "headline": evidence.headline(),
@@ -146,13 +160,29 @@ def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -
             f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, although "
             "Student's t widens them. Label windows that are further apart."
         )
+    if alone := _classes_in_one_group(evidence.labels):
+        out.append(
+            f"All events of {', '.join(alone)} lie in one group of overlapping windows, so no net both learns the class "
+            "and is scored on it. Label events of the class in windows further apart."
+        )
+    if evidence.scored_on == QUERY_WINDOWS:
+        out.append(
+            "A query chose every window, so the scores do not say how good a scan is. Look at windows drawn at random "
+            "as well: then only they are scored."
+        )
     if evidence.scored_on == RANDOM_WINDOWS:
         out.append("Only the windows drawn at random are scored. Windows that a query chose teach the detector only.")
     low = {name: one.mean for name, one in evidence.recall().items() if not one.mean >= floor}
     if low:
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in low.items())
+        shown = ", ".join(f"{name} {'not known' if math.isnan(v) else f'{v:.2f}'}" for name, v in low.items())
         out.append(f"Class collapse: recall {shown}, below {floor:g}. Label more events of the class.")
     return out
+
+
+def _classes_in_one_group(labels: EventLabels) -> list[str]:
+    """Return the classes whose events lie in a single group of windows that share bars."""
+    group_E = overlap_groups(labels, across_instruments=True)[labels.window]
+    return [name for k, name in enumerate(labels.classes) if len(np.unique(group_E[labels.label == k])) == 1]
 
 
 def described(setting: EventSetting) -> str:
@@ -167,7 +197,8 @@ def _rows(evidence: EventEvidence) -> list[tuple[str, ...]]:
     rows = []
     for name, row in evidence.table.items():
         gain = evidence.differences.get(name)
-        scores = (row[metric].text() for metric in ("map", "precision", "recall"))
+        each = (row[metric] for metric in ("map", "precision", "recall"))
+        scores = ("not known" if math.isnan(one.mean) else one.text() for one in each)
         rows.append((EVENT_TITLES[name], *scores, gain.text("+") if gain else ""))
     return rows
 
@@ -177,4 +208,7 @@ def _windows(evidence: EventEvidence) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in labels.counts().items())
     scored = "" if evidence.scored_on != RANDOM_WINDOWS else f" ({evidence.scored_on} are scored)"
     times = f"{repeats} repeat{'s' if repeats > 1 else ''}"
-    return f"{len(labels)} windows looked at{scored}, events: {counts}; {times}"
+    edge = ""
+    if num := evidence.num_in_margin:
+        edge = f"; {num} labelled event{'s are' if num > 1 else ' is'} not scored, in a margin of the window"
+    return f"{len(labels)} windows looked at{scored}, events: {counts}{edge}; {times}"

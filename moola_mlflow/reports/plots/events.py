@@ -38,16 +38,17 @@ def precision_recall_figure(
 ) -> Figure:
     """Return precision against recall of each method, all classes together, as the score's threshold falls.
 
-    A dot marks the detector, which is the first method, at its threshold. ``which`` says in words which events are
-    scored, ``true`` what the true ones are.
+    A dot marks the detector, which is the first method, at its threshold. If folds have thresholds of their own, it may
+    lie beside the line. ``which`` says in words which events are scored, ``true`` what the true ones are.
     """
     figure = blank_figure(6.4, 5.4)
     ax = figure.subplots()
     for i, (name, scored) in enumerate(methods.items()):
-        precision_E, recall_E, score_E = scored.curve()
+        precision_E, recall_E, _ = scored.curve()
         ax.plot(recall_E, precision_E, label=name, linewidth=2.2 if i == 0 else 1.3)
-        if i == 0 and (above := int((score_E >= threshold).sum())):
-            ax.plot(recall_E[above - 1], precision_E[above - 1], "o", color="black", label=f"threshold {threshold:.2f}")
+        at = scored.scores(threshold)
+        if i == 0 and np.isfinite(at["precision"]):
+            ax.plot(at["recall"], at["precision"], "o", color="black", label=f"threshold {threshold:.2f}")
     ax.set(xlabel=f"recall of {true} events", ylabel="precision of found events", xlim=(0, 1.01), ylim=(0, 1.03))
     ax.set_title(f"Precision and recall, {which}")
     ax.grid(alpha=0.3)
@@ -57,8 +58,9 @@ def precision_recall_figure(
 
 def score_reliability_figure(scored: ScoredEvents, which: str = OUT_OF_FOLD) -> Figure:
     """Return the share of right events against their score: one point for each bin of equal size."""
-    _, _, score_E = scored.curve()
-    right_E = scored.right[scored.right >= 0][np.argsort(-scored.score[scored.right >= 0], kind="stable")]
+    judged = np.flatnonzero(scored.right >= 0)
+    judged = judged[np.argsort(-scored.score[judged], kind="stable")]
+    score_E, right_E = scored.score[judged], scored.right[judged]
     figure = blank_figure(5.6, 5.4)
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", label="score = share of right events")

@@ -12,10 +12,10 @@ from small_events import encoder_of_rules, looked_at
 from moola_mlflow.core import DetectorLimits, FinetuneKeys, make_config
 from moola_mlflow.evaluation.event_evidence import (
     ALL_WINDOWS,
+    QUERY_WINDOWS,
     RANDOM_WINDOWS,
     EventEvidence,
     collect_event_evidence,
-    drawn_at_random,
     error_by_chance,
 )
 from moola_mlflow.evaluation.event_methods import EventSetting, build_event_methods, fit_event_methods
@@ -90,13 +90,45 @@ def test_its_gates_ask_for_map_precision_recall_calibration_and_a_sure_gain(evid
 def test_windows_that_a_query_chose_teach_and_are_not_scored(fits: dict[str, list[EventFit]]) -> None:
     drawn = np.where(np.arange(len(SETTING.labels)) % 2, "uncertain", "random")
     labels = replace(SETTING.labels, drawn=drawn)
-    np.testing.assert_array_equal(drawn_at_random(labels), drawn == "random")
+    np.testing.assert_array_equal(labels.scored_windows(), drawn == "random")
     part = collect_event_evidence(replace(SETTING, labels=labels), fits)
     assert part.scored_on == RANDOM_WINDOWS
     num = sum(part.scored["detector"][0].num_true().values())
     assert num == sum(int(drawn[window] == "random") for window in SETTING.labels.window)
-    assert drawn_at_random(replace(labels, drawn=np.full(len(labels), "top"))).all()
-    assert drawn_at_random(SETTING.labels).all()
+    assert part.num_groups == part.scored["detector"][0].num_blocks == (drawn == "random").sum()
+
+
+def test_without_a_window_drawn_at_random_all_are_scored_and_the_evidence_says_so(
+    fits: dict[str, list[EventFit]],
+) -> None:
+    labels = replace(SETTING.labels, drawn=np.full(len(SETTING.labels), "top"))
+    found = collect_event_evidence(replace(SETTING, labels=labels), fits)
+    assert (found.scored_on, found.num_groups) == (QUERY_WINDOWS, len(labels))
+
+
+def silent(fit: EventFit) -> EventFit:
+    """Return a fit that finds nothing."""
+    held, none = fit.held, np.zeros(0, np.int64)
+    found = held.found.select(none)
+    return replace(fit, held=replace(held, found=found, window=none, matched=none, judged=none.astype(bool)))
+
+
+def test_a_repeat_without_an_event_above_its_threshold_leaves_the_precision_of_the_others(
+    fits: dict[str, list[EventFit]], evidence: EventEvidence
+) -> None:
+    part = collect_event_evidence(SETTING, {"detector": [fits["detector"][0], silent(fits["detector"][1])]})
+    alone = evidence.scored["detector"][0].scores(0.5)
+    assert part.detector["precision"].mean == pytest.approx(alone["precision"], nan_ok=True)
+    assert part.detector["recall"].mean == pytest.approx(alone["recall"] / 2)
+
+
+def test_a_detector_that_finds_nothing_says_so_in_words_and_misses_its_gates(fits: dict[str, list[EventFit]]) -> None:
+    none = collect_event_evidence(SETTING, {"detector": [silent(fit) for fit in fits["detector"]]})
+    assert "no held-out event reaches the threshold" in none.headline()
+    assert "nan" not in none.headline()
+    json.dumps({**none.summary(), **none.gate_figures()}, allow_nan=False)
+    gates = {gate.name: gate for gate in detector_gates(none.gate_figures(), DetectorLimits())}
+    assert not any(gates[name].passed for name in ("map", "precision", "event_ece"))
 
 
 def test_all_windows_are_scored_where_nothing_is_known_of_their_draw(evidence: EventEvidence) -> None:

@@ -157,6 +157,34 @@ def test_nothing_found_scores_nothing() -> None:
     assert np.isnan(found["precision"])
 
 
+def test_without_a_true_event_of_any_class_the_map_is_not_defined() -> None:
+    scored = replace(events(20, num_true=0), right=np.zeros(20, np.int64))
+    assert np.isnan(scored.scores(0.5)["map"])
+
+
+def test_a_resample_without_an_event_above_the_threshold_has_no_precision_and_counts_as_missing_all() -> None:
+    scored = ScoredEvents(
+        np.zeros(2, np.int64), np.array([0.9, 0.3]), np.array([1, 0]), np.array([0, 1]), np.zeros(2, np.int64),
+        np.array([0, 1]), 2, ("only",),
+    )  # fmt: skip
+    weights = np.array([[0.0, 2.0], [1.0, 1.0]])
+    found = {name: statistic(weights) for name, statistic in scored.statistics(0.5).items()}
+    np.testing.assert_array_equal(found["precision"], [np.nan, 1])
+    np.testing.assert_array_equal(found["recall"], [0, 0.5])
+    np.testing.assert_allclose(found["f1"], [0, 2 / 3])
+    assert scored.intervals(0.5, ["precision"])["precision"].lo == 1
+
+
+def test_events_of_several_calibrations_are_ranked_by_their_order_and_have_thresholds_of_their_own() -> None:
+    scored = replace(events(40), score=np.full(40, 0.5))
+    order = np.random.default_rng(3).random(40)
+    ranked = replace(scored, order=order, above=order > 0.7)
+    assert ranked.scores(0.9)["map"] == replace(scored, score=order).scores(0.9)["map"]
+    assert ranked.scores(0.9)["precision"] == replace(scored, score=order).scores(0.7)["precision"]
+    assert ranked.scores(0.9)["event_ece"] == scored.scores(0.9)["event_ece"]
+    np.testing.assert_array_equal(ranked.curve()[0], replace(scored, score=order).curve()[0])
+
+
 @pytest.fixture(scope="module")
 def fit() -> EventFit:
     return fit_event_detector(looked_at(), EventSource(), EventSettings(folds=3), 1)
@@ -171,7 +199,21 @@ def test_out_of_fold_events_are_scored_on_all_windows_or_on_some(fit: EventFit) 
     kept = np.arange(len(labels)) < 30
     some = score_held_out(fit, labels, kept)
     assert sum(some.num_true().values()) == (labels.window < 30).sum()
-    assert some.block.max() < 30
+    assert some.num_blocks == 30, "groups of windows that are not scored are not resampled"
+
+
+def test_out_of_fold_events_have_the_score_and_the_threshold_that_the_other_folds_choose(fit: EventFit) -> None:
+    scored, (score, above) = score_held_out(fit, looked_at()), fit.out_of_fold()
+    np.testing.assert_array_equal(scored.score, score)
+    np.testing.assert_array_equal(scored.order, fit.held.found.score)
+    assert scored.scores(2.0)["recall"] == (above & (fit.held.matched >= 0)).sum() / len(fit.held.true)
+
+
+def test_a_found_event_near_a_labelled_one_in_a_margin_is_neither_right_nor_wrong(fit: EventFit) -> None:
+    wrong = int(np.flatnonzero(fit.held.matched < 0)[0])
+    edge = replace(fit, held=replace(fit.held, in_margin=fit.held.found.select(np.array([wrong]))))
+    assert score_held_out(edge, looked_at()).right[wrong] == LEFT_OUT
+    assert score_held_out(fit, looked_at()).right[wrong] == 0
 
 
 def test_labels_of_windows_are_scored_out_of_fold_with_none_among_them(fit: EventFit) -> None:

@@ -10,9 +10,11 @@ from small_events import encoder_of_rules, looked_at
 
 from moola_mlflow.core import DetectorLimits, FinetuneKeys, make_config
 from moola_mlflow.evaluation import (
+    QUERY_WINDOWS,
     EventEvidence,
     EventSetting,
     Gate,
+    Interval,
     build_event_methods,
     collect_event_evidence,
     detector_gates,
@@ -91,6 +93,45 @@ def test_a_class_below_the_floor_is_named_and_the_windows_that_are_scored_are_na
     assert not any("Class collapse" in text for text in event_doubts(SETTING, evidence, 0.0))
     part = replace(evidence, scored_on="the windows that were drawn at random")
     assert any("Windows that a query chose teach" in text for text in event_doubts(SETTING, part, 0.0))
+
+
+def test_a_query_that_chose_every_window_is_doubted(evidence: EventEvidence) -> None:
+    part = replace(evidence, scored_on=QUERY_WINDOWS)
+    assert any("A query chose every window" in text for text in event_doubts(SETTING, part, 0.0))
+    assert not any("A query" in text for text in event_doubts(SETTING, evidence, 0.0))
+
+
+def test_a_class_with_events_in_a_single_group_of_windows_is_doubted(evidence: EventEvidence) -> None:
+    labels = evidence.labels
+    label = np.zeros_like(labels.label)
+    label[0] = 1
+    doubts = event_doubts(SETTING, replace(evidence, labels=replace(labels, label=label)), 0.0)
+    assert any("All events of retracement lie in one group" in text for text in doubts)
+    assert not any("in one group" in text for text in event_doubts(SETTING, evidence, 0.0))
+
+
+def test_events_in_a_margin_are_counted_in_console_and_note(evidence: EventEvidence) -> None:
+    fit = evidence.fit
+    edge = replace(fit, held=replace(fit.held, in_margin=fit.held.true.select(np.arange(3))))
+    part = replace(evidence, fits={**evidence.fits, "detector": [edge]})
+    said = "3 labelled events are not scored, in a margin of the window"
+    assert said in event_console_lines(part, [])[0]
+    assert said in event_note(SETTING, part, [], "models:/m/1", [])
+    assert part.summary()["events_in_margin"] == 3
+    assert "not scored" not in event_console_lines(evidence, [])[0]
+
+
+def test_figures_that_are_not_known_are_named_in_words(evidence: EventEvidence) -> None:
+    unknown = Interval(np.nan, np.nan, np.nan)
+    detector = {**evidence.detector, "precision": unknown, "event_ece": unknown}
+    table = {**evidence.table, "detector": {**evidence.table["detector"], "precision": unknown}}
+    lines = event_console_lines(replace(evidence, detector=detector, table=table), [])
+    assert "nan" not in " ".join(lines)
+    assert any("no held-out event scores 0.1 or more" in line for line in lines)
+
+
+def test_the_card_has_the_keys_of_cv_that_were_used(evidence: EventEvidence) -> None:
+    assert set(event_card(SETTING, evidence, [], None, "run")["cv"]) == {"folds", "repeats", "seeds"}
 
 
 def test_what_the_detector_reads_is_named() -> None:
