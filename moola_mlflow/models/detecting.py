@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,9 @@ from moola_mlflow.models.events.event_detector import EventDetector
 from moola_mlflow.models.events.event_scan import EventScan, scan_events
 from moola_mlflow.models.files.event_detector import load_any_detector_folder
 from moola_mlflow.models.scanning import scan
+
+EVENT_KEYS = ("detect.min_score", "detect.precision", "detect.max_per_day")
+SPAN_KEYS = ("detect.min_probability", "detect.min_span_score", "detect.margin")
 
 
 def detect(
@@ -43,7 +47,9 @@ def detect(
     stride
         Bars between two windows that are read; None: the command's default.
     min_score
-        Event detectors: least calibrated score of an event; None: the detector's own threshold.
+        Event detectors: least calibrated score of an event; None: the detector's own threshold. For an expected
+        precision, take all events with ``min_score=0.0``: the precision to expect at and above a score is the mean of
+        the scores there.
     max_gap_minutes
         A longer step between two bars ends a segment.
 
@@ -56,7 +62,7 @@ def detect(
     Raises
     ------
     UserError
-        If the bars, the folder or a threshold cannot be used.
+        If the bars, the folder or a threshold cannot be used. A threshold of the other kind of detector is one.
 
     Examples
     --------
@@ -71,11 +77,13 @@ def detect(
     88
     """
     thresholds = {"min_probability": min_probability, "min_span_score": min_span_score, "margin": margin}
-    options = detect_options({**thresholds, "stride": stride, "min_score": min_score})
+    thresholds["min_score"] = min_score
+    options = detect_options({**thresholds, "stride": stride})
     if isinstance(detector, str | Path):
         if str(detector).startswith(("models:/", "runs:/")):
             raise UserError(f"detector '{detector}' is in a store; give moola_mlflow.load_detector('{detector}')")
         detector = load_any_detector_folder(Path(detector))
+    check_thresholds({f"detect.{key}": value for key, value in thresholds.items() if value is not None}, detector)
     if isinstance(bars, pd.DataFrame):
         bars = bars_from_table(bars, detector.length)
     elif isinstance(bars, str | Path):
@@ -94,6 +102,16 @@ def detect(
 def detect_options(given: dict[str, object]) -> DetectConfig:
     """Return thresholds and stride; None stands for the default. Raises: UserError that names what is allowed."""
     return make_config(DetectKeys, {}, {f"detect.{key}": value for key, value in given.items()}).detect
+
+
+def check_thresholds(given: Mapping[str, object], detector: PatternDetector | EventDetector) -> None:
+    """Check that a detector reads the given keys. Raises: UserError for thresholds of the other kind of detector."""
+    is_event = isinstance(detector, EventDetector)
+    own, other = (EVENT_KEYS, SPAN_KEYS) if is_event else (SPAN_KEYS, EVENT_KEYS)
+    for key, value in given.items():
+        if key in other:
+            kind = "event" if is_event else "span"
+            raise UserError(f"{key}={value} has no meaning for {kind} detectors; their keys: {', '.join(own)}")
 
 
 def find_events(bars: Bars, detector: EventDetector, options: DetectConfig, max_gap_minutes: int = 5) -> EventScan:

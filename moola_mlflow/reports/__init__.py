@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.reports.rules_report import RulesReport
     from moola_mlflow.reports.run_report.build import build_report, find_report_subject
-    from moola_mlflow.reports.scan_report import check_scan_keys, report_scan
+    from moola_mlflow.reports.scan_report import report_scan
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -76,7 +76,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "event_version_tags",
         ),
         "plots.events": ("event_figures",),
-        "scan_report": ("check_scan_keys", "report_scan"),
+        "scan_report": ("report_scan",),
         "finetune_results": (
             "collapse_warning",
             "detector_card",

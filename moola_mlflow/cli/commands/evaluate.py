@@ -37,7 +37,8 @@ from moola_mlflow.evaluation import (
     truth_of_rule,
 )
 from moola_mlflow.labels import EventLabels, Rule, find_rule
-from moola_mlflow.reports import SCORE_HEADERS, EvaluateReport, check_scan_keys
+from moola_mlflow.models import check_thresholds
+from moola_mlflow.reports import SCORE_HEADERS, EvaluateReport
 from moola_mlflow.tracking import Artifacts, Run, Tags, read_true_labels, run_name
 
 FILES = (Artifacts.EVALUATION_PAGE, Artifacts.EVALUATION, Artifacts.EVALUATION_TABLE)
@@ -57,7 +58,7 @@ def run(config: EvaluateKeys, preset: str, interrupts: Interrupts, out: str = ""
         outputs = [folder / file for file in FILES] if folder else []
         check_outputs(outputs, KIND, is_true("overwrite", overwrite))
         detector, uri = open_detector(active, config.detect.detector)
-        check_scan_keys(detector, config)
+        check_thresholds(config.given(), detector)
         precision, device = scan_precision(config), place_detector(detector, config)
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
         labels = _labels(active, config, detector.length)

@@ -9,6 +9,7 @@ import pytest
 from small_events import random_event_detector, sample
 
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.models import Detector, PatternDetector
 from moola_mlflow.models.detecting import chosen_threshold, detect, detect_options, find_events
 from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, scan_events
 from moola_mlflow.models.files.event_detector import save_event_detector
@@ -47,3 +48,17 @@ def test_a_threshold_for_a_precision_or_a_count_a_day_keeps_what_was_asked_for()
 def test_two_ways_to_choose_a_threshold_are_refused() -> None:
     with pytest.raises(UserError, match=r"detect.min_score=0.5 and detect.precision=0.8 each choose a threshold"):
         find_events(sample(), DETECTOR, detect_options({"min_score": 0.5, "precision": 0.8}))
+
+
+@pytest.mark.parametrize("given", [{"min_probability": 0.5}, {"min_span_score": 0.0}, {"margin": 5}])
+def test_a_threshold_of_span_detectors_is_refused_for_an_event_detector(given: dict[str, float]) -> None:
+    (key,) = given
+    with pytest.raises(UserError, match=rf"detect.{key}=.* has no meaning for event detectors; their keys: detect"):
+        detect(sample(), DETECTOR, **given)  # type: ignore[arg-type]
+
+
+def test_a_threshold_of_event_detectors_is_refused_for_a_span_detector() -> None:
+    head = Detector("span", num_inputs=56, num_classes=2, lengths=(5, 12)).eval()
+    spans = PatternDetector(head, None, "price_path", ("consolidation", "retracement"), 1.0, card={})
+    with pytest.raises(UserError, match=r"detect.min_score=0.5 has no meaning for span detectors"):
+        detect(sample(), spans, min_score=0.5)
