@@ -17,7 +17,9 @@ from moola_mlflow.evaluation import (
     fit_event_methods,
     gates_summary,
     gates_table,
+    ineffective_event_keys,
     make_event_setting,
+    num_processes,
 )
 from moola_mlflow.models import Encoder, EventFit, save_event_detector
 from moola_mlflow.reports import (
@@ -41,13 +43,8 @@ def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int
     setting = make_event_setting(labels, [encoder for _, encoder in encoders], config)
     overlap, warnings = steps.check_overlap(active, labels, encoders)
     warnings = [*labels.warnings, *warnings]
-    print(
-        f"{len(labels)} windows looked at, events: {labels.counts()}; {config.cv.folds} folds, "
-        f"fits of each method: {len(setting.seeds())}; event detector on the CPU, {workers} processes",
-        flush=True,
-    )
     evidence = _evidence(active, setting, workers, interrupts)
-    warnings += event_doubts(setting, evidence, config.gates.event_recall)
+    warnings += [*event_doubts(setting, evidence, config.gates.event_recall), *ineffective_event_keys(config)]
     gates = detector_gates(evidence.gate_figures(), config.gates)
     _log(active, setting, evidence, gates)
     uri = _register(active, setting, evidence, encoders, overlap, preset, gates_summary(gates))
@@ -64,7 +61,14 @@ def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int
 
 def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Interrupts) -> EventEvidence:
     """Fit all methods on all repeats and score them. Raises: Interrupted if the command was asked to stop."""
-    repeats = [repeat for _, repeat, _ in setting.seeds()]
+    repeats, methods = [repeat for _, repeat, _ in setting.seeds()], build_event_methods(setting)
+    processes = num_processes(workers, len(methods) * len(repeats))
+    print(
+        f"{len(setting.labels)} windows looked at, events: {setting.labels.counts()}; {setting.config.cv.folds} folds, "
+        f"fits of each method: {len(repeats)}; event detector on the CPU, {processes} "
+        f"process{'es' if processes > 1 else ''}",
+        flush=True,
+    )
 
     def log(name: str, number: int, fit: EventFit, seconds: float) -> None:
         active.beat()
@@ -72,7 +76,7 @@ def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Inte
 
     with interrupts.deferred():  # raises at its end what interrupted it
         fits = fit_event_methods(
-            setting, build_event_methods(setting), workers=workers, on_fit=log, should_stop=interrupts.reason,
+            setting, methods, workers=workers, on_fit=log, on_net=active.beat, should_stop=interrupts.reason,
             tuned=is_tuned(setting.config.runtime),
         )  # fmt: skip
     return collect_event_evidence(setting, fits)

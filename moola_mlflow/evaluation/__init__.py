@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         EventSetting,
         build_event_methods,
         fit_event_methods,
+        ineffective_event_keys,
         make_event_setting,
     )
     from moola_mlflow.evaluation.event_scores import (
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from moola_mlflow.evaluation.metrics import ECE_BINS, Predictions, ece, scores
     from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
     from moola_mlflow.evaluation.rule_truth import RuleTruth, true_by_rule
+    from moola_mlflow.evaluation.workers import num_processes
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -117,7 +119,13 @@ __all__, __getattr__, __dir__ = lazy_face(
             "RANDOM_WINDOWS",
             "collect_event_evidence",
         ),
-        "event_methods": ("EventSetting", "build_event_methods", "fit_event_methods", "make_event_setting"),
+        "event_methods": (
+            "EventSetting",
+            "build_event_methods",
+            "fit_event_methods",
+            "ineffective_event_keys",
+            "make_event_setting",
+        ),
         "evidence": (
             "DETECTOR",
             "Evidence",
@@ -159,5 +167,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),
         "rule_truth": ("RuleTruth", "true_by_rule"),
+        "workers": ("num_processes",),
     },
 )

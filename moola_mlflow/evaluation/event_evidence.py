@@ -1,7 +1,7 @@
 """The evidence for an event detector: out-of-fold scores, paired differences, and the headline that they allow.
 
-Each window is read by nets that were fitted without it. Its events have the calibration and the threshold that the other
-folds choose; the detector's own rest on all folds. Repeats are averaged before groups of windows are resampled.
+Each window is read by nets that were fitted without it. Its events have the calibration and the threshold that the
+other folds choose; the detector's own rest on all folds. Repeats are averaged before groups of windows are resampled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from moola_mlflow.core import Metrics
 from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval
-from moola_mlflow.evaluation.event_methods import RANDOM_ENCODER, EventSetting
+from moola_mlflow.evaluation.event_methods import HAND_MADE, RANDOM_ENCODER, EventSetting
 from moola_mlflow.evaluation.event_scores import LEFT_OUT, ScoredEvents, score_held_out
 from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES, classify_gain
 from moola_mlflow.evaluation.metrics import Statistic
@@ -29,6 +29,7 @@ EVENT_TITLES = {
     DETECTOR: "detector",
     RANDOM_ENCODER: "random encoder, same inputs and nets",
     PATH_FEATURES: "path features alone, same nets",
+    HAND_MADE: "path and hand-made features, same nets",
 }
 ALL_WINDOWS, RANDOM_WINDOWS = "all windows looked at", "the windows that were drawn at random"
 QUERY_WINDOWS = "all windows looked at, none of them drawn at random"

@@ -11,11 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from moola_mlflow.core import FinetuneKeys, TrainingError, UserError, mixed_seed
+from moola_mlflow.core import (
+    FinetuneKeys,
+    TrainingError,
+    UserError,
+    make_config,
+    mixed_seed,
+    read_preset,
+    shipped_presets,
+)
 from moola_mlflow.evaluation.crossval import fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES
+from moola_mlflow.evaluation.methods import SAMPLES_OWN, idle_keys
 from moola_mlflow.evaluation.prior_method import has_priors, priors_of
-from moola_mlflow.evaluation.workers import run_tasks
+from moola_mlflow.evaluation.workers import num_processes, run_tasks
 from moola_mlflow.features import FeatureChoice
 from moola_mlflow.labels import EventLabels
 from moola_mlflow.models import (
@@ -32,6 +41,14 @@ from moola_mlflow.models import (
 from moola_mlflow.training import hybrid
 
 RANDOM_ENCODER = "random_encoder"
+HAND_MADE = "hand_made"
+SPANS_OWN = (
+    "finetune.unfreeze_at", "finetune.encoder_lr", "finetune.scratch_lr", "finetune.gamma", "finetune.class_balanced",
+    "finetune.jitter_sigma", "cv.kind", "cv.embargo_bars", "cv.inner_share", "trainer.epochs", "trainer.batch_size",
+    "trainer.patience", "trainer.clip_norm", "optimizer.", "encoder.", "windows.warmup", "gates.f1_macro",
+    "gates.joint_success_at_3", "gates.recall", "gates.ece", "gates.delta_joint_success_at_3",
+)  # fmt: skip
+"""Keys that only span detectors use."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +109,15 @@ class EventMethod:
     settings: EventSettings
     fresh: bool = False
 
-    def run(self, labels: EventLabels, seed: int) -> EventFit:
-        """Fit on the folds of one seed. The same seed gives the same folds to every method."""
+    def run(self, labels: EventLabels, seed: int, on_net: Callable[[int, int], None] | None = None) -> EventFit:
+        """Fit on the folds of one seed. The same seed gives the same folds to every method.
+
+        ``on_net`` is called with the number of nets that are fitted and of all nets.
+        """
         source = self.source
         if self.fresh and source.encoder is not None:
             source = replace(source, encoder=without_priors(fresh_copy(source.encoder, seed)))
-        return fit_event_detector(labels, source, self.settings, seed)
+        return fit_event_detector(labels, source, self.settings, seed, on_fit=on_net)
 
 
 def make_event_setting(labels: EventLabels, encoders: Sequence[Encoder], config: FinetuneKeys) -> EventSetting:
@@ -137,17 +157,34 @@ def make_event_setting(labels: EventLabels, encoders: Sequence[Encoder], config:
 
 
 def build_event_methods(setting: EventSetting) -> list[EventMethod]:
-    """Return the detector, followed by every baseline that reads something else."""
+    """Return the detector, followed by every baseline: other weights of the encoder, and inputs that hold less."""
     settings, encoder = setting.settings, setting.encoder if setting.reads_encoding else None
     own = encoder if encoder is None or setting.reader == "prior" else without_priors(encoder)
     methods = [EventMethod(DETECTOR, EventSource(setting.inputs, own, setting.features), settings)]
-    if encoder is None:
-        return methods
-    random = EventSource(setting.inputs, encoder, setting.features)
-    methods.append(EventMethod(RANDOM_ENCODER, random, settings, fresh=True))
-    hand_made: Inputs = "price_path+features" if setting.features is not None else "price_path"
-    methods.append(EventMethod(PATH_FEATURES, EventSource(hand_made, None, setting.features), settings))
+    if encoder is not None:
+        random = EventSource(setting.inputs, encoder, setting.features)
+        methods.append(EventMethod(RANDOM_ENCODER, random, settings, fresh=True))
+    if encoder is not None and setting.features is not None:
+        methods.append(EventMethod(HAND_MADE, EventSource("price_path+features", None, setting.features), settings))
+    elif encoder is not None or setting.features is not None:
+        methods.append(EventMethod(PATH_FEATURES, EventSource("price_path"), settings))
     return methods
+
+
+def ineffective_event_keys(config: FinetuneKeys) -> list[str]:
+    """Return a warning for each group of given keys that an event detector does not read, with the reason.
+
+    Keys of the shipped preset of fine-tuning serve detectors of both kinds: nobody is warned of them.
+    """
+    usual = make_config(FinetuneKeys, read_preset(shipped_presets()["finetune"]), {}).flat()
+    given = {key: value for key, value in config.given().items() if usual[key] != value}
+    reads_features = "features" in parts_of(config.finetune.inputs)
+    return idle_keys(
+        given,
+        (True, SPANS_OWN, "an event detector has its own recipe, and cv.folds deals its windows by class"),
+        (not reads_features, ("features.",), "finetune.inputs reads no features"),
+        (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
+    )
 
 
 def without_priors(encoder: Encoder) -> Encoder:
@@ -164,13 +201,15 @@ def fit_event_methods(
     *,
     workers: int = 1,
     on_fit: Callable[[str, int, EventFit, float], None] = lambda name, number, fit, seconds: None,
+    on_net: Callable[[], None] = lambda: None,
     should_stop: Callable[[], str | None] = lambda: None,
     tuned: bool = True,
 ) -> dict[str, list[EventFit]]:
     """Fit every method once for each seed and repeat; return the fits of each in this order.
 
-    ``on_fit(method, number of the repeat, fit, seconds)`` is called as fits end. Fits do not depend on ``workers``, the
-    number of processes. After a request to stop, methods that lack a fit are left out.
+    ``on_fit(method, number of the repeat, fit, seconds)`` is called as fits end, and ``on_net()`` after each net that
+    this process fits. Fits do not depend on ``workers``, the number of processes. A request to stop is looked for
+    between nets, and methods that lack a fit are then left out.
     """
     drawn = [seed for _, _, seed in setting.seeds()]
     tasks = [(method, number) for number in range(len(drawn)) for method in range(len(methods))]
@@ -181,8 +220,17 @@ def fit_event_methods(
         out[method][number] = result[0]
         on_fit(methods[method].name, number, *result)
 
+    def between_nets(done: int, of: int) -> None:
+        on_net()
+        if done < of and should_stop():
+            raise _Stopped
+
+    inline = num_processes(workers, len(tasks)) == 1
+    context = (list(methods), setting.labels, drawn, between_nets if inline else None)
     try:
-        run_tasks(_run, (list(methods), setting.labels, drawn), tasks, workers, collect, should_stop, tuned)
+        run_tasks(_run, context, tasks, workers, collect, should_stop, tuned)
+    except _Stopped:
+        pass
     except TrainingError:
         if not should_stop():  # otherwise a signal to the whole process group has killed the workers
             raise
@@ -190,8 +238,15 @@ def fit_event_methods(
     return {method.name: [done[i] for i in range(len(drawn))] for method, done in complete if len(done) == len(drawn)}
 
 
-def _run(context: tuple[list[EventMethod], EventLabels, list[int]], task: tuple[int, int]) -> tuple[EventFit, float]:
-    methods, labels, seeds = context
+class _Stopped(Exception):
+    """A request to stop came between two nets."""
+
+
+Context = tuple[list[EventMethod], EventLabels, list[int], Callable[[int, int], None] | None]
+
+
+def _run(context: Context, task: tuple[int, int]) -> tuple[EventFit, float]:
+    methods, labels, seeds, on_net = context
     started = time.perf_counter()
-    fit = methods[task[0]].run(labels, seeds[task[1]])
+    fit = methods[task[0]].run(labels, seeds[task[1]], on_net)
     return fit, time.perf_counter() - started

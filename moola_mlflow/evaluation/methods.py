@@ -5,8 +5,9 @@ Every network baseline reads the detector's inputs and gets the same mirrored wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,14 +130,20 @@ class RandomEncoderMethod:
 
 def ineffective_keys(config: FinetuneKeys) -> list[str]:
     """Return a warning for each group of given keys that have no effect, with the reason."""
-    out, given = [], config.given()
     reads_features = "features" in parts_of(config.finetune.inputs)
     encoders_own = tuple(key for key in ENCODERS_OWN if not (reads_features and key == "features."))
-    for condition, keys, why in (
+    return idle_keys(
+        config.given(),
         (bool(config.finetune.encoder.strip()), encoders_own, "a given encoder has its own"),
         (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
         (config.finetune.freeze, ("finetune.unfreeze_at",), "the encoder is frozen (finetune.freeze)"),
-    ):
+    )
+
+
+def idle_keys(given: Mapping[str, Any], *groups: tuple[bool, tuple[str, ...], str]) -> list[str]:
+    """Return a warning for each group of keys that has given ones and holds: (whether it holds, first letters, why)."""
+    out = []
+    for condition, keys, why in groups:
         idle = [f"{key}={value}" for key, value in given.items() if key.startswith(keys)]
         if condition and idle:
             out.append(f"no effect: {', '.join(idle)}; {why}.")

@@ -41,6 +41,11 @@ _work: Callable[[Any, Any], Any]
 _context: Any
 
 
+def num_processes(workers: int, num_tasks: int) -> int:
+    """Return how many processes work on some tasks; 1 is the calling process itself."""
+    return max(1, min(workers, num_tasks))
+
+
 def run_tasks(
     work: Callable[[Any, Any], Any],
     context: Any,
@@ -58,7 +63,7 @@ def run_tasks(
 
     Raises: what ``work`` raises; TrainingError if a worker dies.
     """
-    if workers <= 1 or len(tasks) <= 1:
+    if num_processes(workers, len(tasks)) == 1:
         for i, task in enumerate(tasks):
             if should_stop():
                 return

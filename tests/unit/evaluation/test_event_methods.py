@@ -9,13 +9,15 @@ import pytest
 from small_events import encoder_of_rules, labels_of, looked_at
 from small_models import small_encoder
 
-from moola_mlflow.core import FinetuneKeys, make_config
+from moola_mlflow.core import FinetuneKeys, make_config, read_preset, shipped_presets
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.evaluation.event_evidence import EVENT_TITLES
 from moola_mlflow.evaluation.event_methods import (
     EventMethod,
     EventSetting,
     build_event_methods,
     fit_event_methods,
+    ineffective_event_keys,
     make_event_setting,
     without_priors,
 )
@@ -46,6 +48,31 @@ def test_an_encoder_of_rules_is_read_by_prior_readers_beside_path_features() -> 
     methods = build_event_methods(setting)
     assert [method.name for method in methods] == ["detector", "random_encoder", "path_features"]
     assert [method.source.inputs for method in methods] == ["both", "both", "price_path"]
+
+
+def test_hand_made_features_are_compared_with_less_and_named() -> None:
+    alone = make_event_setting(looked_at(), [], config(finetune__inputs="price_path+features"))
+    methods = build_event_methods(alone)
+    assert [(method.name, method.source.inputs) for method in methods] == [
+        ("detector", "price_path+features"), ("path_features", "price_path")
+    ]  # fmt: skip
+    both = make_event_setting(looked_at(), [encoder_of_rules()], config(finetune__inputs="both+features"))
+    last = build_event_methods(both)[-1]
+    assert (last.name, last.source.inputs) == ("hand_made", "price_path+features")
+    assert EVENT_TITLES[last.name] == "path and hand-made features, same nets"
+
+
+def test_a_key_that_an_event_detector_does_not_read_is_named() -> None:
+    assert ineffective_event_keys(make_config(FinetuneKeys, read_preset(shipped_presets()["finetune"]), {})) == []
+    said = ineffective_event_keys(
+        config(cv__kind="time", cv__embargo_bars=30, trainer__epochs=9, finetune__gamma=2, cv__folds=3, trainer__seed=5)
+    )
+    keys = "finetune.gamma=2.0, cv.kind=time, cv.embargo_bars=30, trainer.epochs=9"
+    assert len(said) == 1
+    assert said[0].startswith(f"no effect: {keys}; an event detector has its own recipe")
+    assert "features.set=relativity10" in " ".join(ineffective_event_keys(config(features__set="relativity10")))
+    read = config(features__set="relativity10", finetune__inputs="price_path+features")
+    assert ineffective_event_keys(read) == []
 
 
 def test_the_reader_head_reads_the_same_encoding_with_nets() -> None:
@@ -81,6 +108,17 @@ def test_fits_do_not_depend_on_the_number_of_processes_and_come_in_the_order_of_
 def test_after_a_request_to_stop_methods_that_lack_a_fit_are_left_out() -> None:
     setting = make_event_setting(looked_at(30), [], config())
     assert fit_event_methods(setting, quick(build_event_methods(setting)), should_stop=lambda: "SIGINT") == {}
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_request_to_stop_is_seen_between_the_nets_of_a_fit_in_this_process(workers: int) -> None:
+    setting = make_event_setting(looked_at(30), [], config())
+    nets = list[int]()
+    done = fit_event_methods(
+        setting, quick(build_event_methods(setting)), workers=workers, on_net=lambda: nets.append(1),
+        should_stop=lambda: "SIGINT" if len(nets) >= 2 else None,
+    )  # fmt: skip
+    assert (done, len(nets)) == ({}, 2)
 
 
 def test_heads_of_rules_are_taken_off_a_copy_alone() -> None:
