@@ -162,8 +162,8 @@ def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -
         )
     if alone := _classes_in_one_group(evidence.labels):
         out.append(
-            f"All events of {', '.join(alone)} lie in one group of overlapping windows, so no net both learns the class "
-            "and is scored on it. Label events of the class in windows further apart."
+            f"All events of {', '.join(alone)} lie in one group of overlapping windows, so no net both learns the "
+            "class and is scored on it. Label events of the class in windows further apart."
         )
     if evidence.scored_on == QUERY_WINDOWS:
         out.append(
