@@ -19,6 +19,7 @@ from hypothesis import settings
 from paths import REAL_DATA
 
 LONGEST = (
+    "e2e/pretrain/test_killed_anywhere.py",
     "docs/test_docs_commands.py",
     "e2e/sweep/test_sweep.py",
     "e2e/main/test_tour_command.py",
@@ -39,6 +40,15 @@ LONGEST = (
 # A shared machine stalls for seconds; no test asserts on time.
 settings.register_profile("moola", deadline=None)
 settings.load_profile("moola")
+
+
+@pytest.fixture(autouse=True)
+def _no_experiment_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the experiment that MLflow wrote into this process's environment: a command would take it for the user's.
+
+    ``mlflow.set_experiment`` writes it there.
+    """
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -112,7 +112,10 @@ def _read_parquet(path: Path, config: BarsConfig) -> _Source:
 
     def sample(name: str) -> list[str]:
         check_parquet(path)
-        return [str(cell) for cell in pq.read_table(path, columns=[name])[name].slice(0, 20).to_pylist()]
+        try:
+            return [str(cell) for cell in pq.read_table(path, columns=[name])[name].slice(0, 20).to_pylist()]
+        except (OverflowError, ValueError):  # a time that Python cannot write
+            return []
 
     columns = find_columns(schema.names, str(path), sample, config.columns, config.resample is not None)
     used = list(dict.fromkeys(name for names in columns.values() for name in names))

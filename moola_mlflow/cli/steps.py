@@ -172,8 +172,11 @@ def load_event_labels(run: Run, config: FinetuneKeys) -> EventLabels:
 
 
 def asks_for_events(config: FinetuneKeys) -> bool:
-    """Return whether an event detector is to be fitted: asked for, or the labels hold what no span detector learns."""
-    if config.finetune.head != "auto":
+    """Return whether an event detector is to be fitted: asked for, or the labels hold what no span detector learns.
+
+    An event detector reads frozen encodings. So ``auto`` never stands for one where the encoder is trained too.
+    """
+    if config.finetune.head != "auto" or not config.finetune.freeze:
         return config.finetune.head == "event"
     if config.labels.path == "sample":
         return config.labels.rejects

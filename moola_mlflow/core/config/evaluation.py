@@ -34,7 +34,8 @@ class FinetuneConfig(GivenEncoderConfig):
     frozen and has heads of rules, and finetune.inputs and finetune.head do not ask for a head."""
     head: str = "auto"
     """event: several events a window or none; span: one span in each window; pooled: the mean over the steps, as
-    published; auto: event if the labels have windows without an event or with several, span otherwise."""
+    published; auto: event if the labels have windows without an event or with several and the encoder stays frozen,
+    span otherwise."""
     precision: float = Field(0.8, gt=0, lt=1)
     """Precision that the threshold of an event detector is chosen for, on the windows that its folds held out."""
     head_lr: float | None = Field(None, gt=0, le=1e6)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -349,3 +351,13 @@ def _only_users_errors(content: bytes, suffix: str, **keys: object) -> None:
         path.write_bytes(content)
         with contextlib.suppress(UserError):  # bars may come out as well
             read(path, **keys)
+
+
+def test_a_column_of_times_that_python_cannot_write_is_refused_in_words(tmp_path: Path) -> None:
+    columns = {
+        "when": pa.array([2**62] * 3, pa.timestamp("us")),
+        **{n: [1.0] * 3 for n in ("open", "high", "low", "close")},
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no time column"):
+        read_bars(BarsConfig(path=str(tmp_path / "a.parquet")))
