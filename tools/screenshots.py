@@ -38,7 +38,7 @@ SLIDE_MS = 1_500
 COLOURS = 64
 STORE_OF_ITS_OWN = (
     "features",
-    "pretrain --config configs/path.yaml --epochs 8",
+    "pretrain --config configs/rules.yaml --trainer.steps none --epochs 12",
     "finetune --encoder models:/moola-encoder@candidate --folds 3 --epochs 8",
     "sweep --base configs/smoke.yaml --n_trials 6 --trainer.epochs 2 --bars.sample_bars 20000",
     "promote --model moola-encoder",
