@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from documented import (
     OWN_FILES,
@@ -100,6 +101,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dirty = bars.reset_index()
     dirty.loc[700, "high"] = dirty.loc[700, "low"] - 1
     dirty.to_csv(folder / "dirty.csv", index=False)
+    seconds = bars.reset_index(drop=True).head(3000)
+    seconds.insert(0, "time", pd.date_range("2024-03-04T14:30Z", periods=len(seconds), freq="5s"))
+    seconds.to_csv(folder / "trades.csv", index=False)
     for line in (
         "moola pretrain --config configs/path.yaml",
         "moola pretrain --config configs/path.yaml --seed 18",
