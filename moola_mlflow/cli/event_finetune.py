@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from moola_mlflow.cli import steps
-from moola_mlflow.core import FinetuneKeys, GateError, Interrupts, is_tuned
+from moola_mlflow.cli.concluding import conclude, register_detector
+from moola_mlflow.core import FinetuneKeys, Interrupts, is_tuned
 from moola_mlflow.evaluation import (
     EventEvidence,
     EventSetting,
@@ -21,6 +22,7 @@ from moola_mlflow.evaluation import (
     make_event_setting,
     num_processes,
 )
+from moola_mlflow.labels import EventLabels
 from moola_mlflow.models import Encoder, EventFit, save_event_detector
 from moola_mlflow.reports import (
     event_card,
@@ -34,10 +36,12 @@ from moola_mlflow.reports import (
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, load_encoders
 
 
-def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int, interrupts: Interrupts) -> None:
+def finetune_events(
+    active: Run, config: FinetuneKeys, labels: EventLabels, preset: str, workers: int, interrupts: Interrupts
+) -> None:
     """Fit an event detector and every baseline, score them out of fold, and register the detector."""
     started = time.perf_counter()
-    labels = steps.load_event_labels(active, config)
+    steps.log_event_labels(active, labels)
     encoders = load_encoders(config.finetune.encoder)
     steps.log_encoders(active, encoders)
     setting = make_event_setting(labels, [encoder for _, encoder in encoders], config)
@@ -49,14 +53,8 @@ def finetune_events(active: Run, config: FinetuneKeys, preset: str, workers: int
     _log(active, setting, evidence, gates)
     uri = _register(active, setting, evidence, encoders, overlap, preset, gates_summary(gates))
     active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
-    if warnings:
-        active.tags({Tags.WARNINGS: " ".join(warnings)})
-    active.note(event_note(setting, evidence, gates, uri, warnings))
-    for text in warnings:
-        print(f"Warning: {text}", flush=True)
-    print("\n".join([*event_console_lines(evidence, gates), f"Detector: {uri}"]), flush=True)
-    if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
-        raise GateError(f"gates {gates_summary(gates)}; everything is logged, the detector is {uri}")
+    note = event_note(setting, evidence, gates, uri, warnings)
+    conclude(active, note, warnings, event_console_lines(evidence, gates), gates, config.gates.mode, uri)
 
 
 def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Interrupts) -> EventEvidence:
@@ -105,12 +103,6 @@ def _register(
 ) -> str:
     """Save and register the detector of the first repeat: the average of the nets of all folds. Return its URI."""
     card = event_card(setting, evidence, encoders, overlap, active.id)
-    detector, folder = evidence.fit.detector, active.folder / Artifacts.DETECTOR
-    save_event_detector(detector.with_card(card), folder)
-    active.artifact(folder, Artifacts.DETECTOR)
-    name = setting.config.registry.name
-    if name == "none":
-        return f"runs:/{active.id}/detector"
+    save_event_detector(evidence.fit.detector.with_card(card), active.folder / Artifacts.DETECTOR)
     tags = event_version_tags(setting, evidence, preset, gates)
-    version = active.register("detector", name, folder, tags)
-    return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"
+    return register_detector(active, setting.config.registry.name, tags)

@@ -60,10 +60,10 @@ def _load(uri: str) -> Detector:
 
 def place_detector(detector: Detector, config: DetectKeys) -> str:
     """Move the detector to its device. It computes there as it does when served: in fp32, without TF32."""
-    import torch  # takes seconds: a detector that the store lacks is refused before
-
     if isinstance(detector, EventDetector):
         return "cpu"  # its nets are small, and the maps are averaged there
+    import torch  # takes seconds: a detector that the store lacks is refused before
+
     device = pick_device(config.runtime.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     detector.head.to(device)

@@ -163,24 +163,25 @@ def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
     return labels
 
 
-def load_event_labels(run: Run, config: FinetuneKeys) -> EventLabels:
-    """Read the windows looked at of a run, with the events in each, and log them as its input."""
+def labels_with_events(config: FinetuneKeys) -> EventLabels | None:
+    """Read the labels of an event detector; None if a span detector is to be fitted.
+
+    An event detector is asked for, or the labels hold what no span detector learns. It reads frozen encodings. So
+    ``auto`` never stands for one where the encoder is trained too.
+    """
+    head = config.finetune.head
+    if head != "event" and (head != "auto" or not config.finetune.freeze):
+        return None
+    if head == "auto" and config.labels.path == "sample" and not config.labels.rejects:
+        return None
     labels = read_input_events(config)
+    return labels if head == "event" or (labels.events_per_window() != 1).any() else None
+
+
+def log_event_labels(run: Run, labels: EventLabels) -> None:
+    """Log the windows looked at, with the events in each, as the input of a run."""
     _log_labels(run, labels)
     run.metrics({Metrics.LABELS_USED: len(labels), Metrics.LABELS_EVENTS: labels.num_events})
-    return labels
-
-
-def asks_for_events(config: FinetuneKeys) -> bool:
-    """Return whether an event detector is to be fitted: asked for, or the labels hold what no span detector learns.
-
-    An event detector reads frozen encodings. So ``auto`` never stands for one where the encoder is trained too.
-    """
-    if config.finetune.head != "auto" or not config.finetune.freeze:
-        return config.finetune.head == "event"
-    if config.labels.path == "sample":
-        return config.labels.rejects
-    return bool((read_input_events(config).events_per_window() != 1).any())
 
 
 def _log_labels(run: Run, labels: LabelledSet | EventLabels) -> None:

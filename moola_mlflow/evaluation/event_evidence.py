@@ -146,7 +146,8 @@ class EventEvidence:
             text = f"mAP {found} out of fold; no held-out event reaches the threshold"
         else:
             text = (
-                f"mAP {found} out of fold; at the threshold {at:.2f} precision {precision:.2f} and recall {recall:.2f}"
+                f"mAP {found} out of fold; at the threshold of each fold, precision {precision:.2f} and recall "
+                f"{recall:.2f} (the detector's own is {at:.2f})"
             )
         if self.best_baseline is None:
             return f"No pre-training in this detector, and no baseline that reads less: {text}."

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.concluding import conclude, register_detector
 from moola_mlflow.cli.event_finetune import finetune_events
 from moola_mlflow.cli.tracked_crossval import cross_validate_tracked
 from moola_mlflow.core import (
     FinetuneKeys,
-    GateError,
     Interrupts,
     configure_allocator,
     configure_threads,
@@ -59,8 +59,8 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
         workers = (config.cv.workers or usable_cores()) if device.type == "cpu" else 1
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.WORKERS: workers})
         active.tags({Tags.ALLOCATOR: allocator})
-        if steps.asks_for_events(config):
-            return finetune_events(active, config, preset, workers, interrupts)
+        if (events := steps.labels_with_events(config)) is not None:
+            return finetune_events(active, config, events, preset, workers, interrupts)
         labels = steps.load_labels(active, config)
         folds = plan_folds(labels, config.cv, seeds)  # refuses sets that are too small before an encoder is fetched
         encoders = load_encoders(config.finetune.encoder)
@@ -86,14 +86,8 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
         active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
         tags = {Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()}
         active.tags({**tags, Tags.DELTA_INPUTS: setting.baseline_inputs})
-        if warnings:
-            active.tags({Tags.WARNINGS: " ".join(warnings)})
-        active.note(finetune_note(setting, evidence, gates, uri, warnings))
-        for text in warnings:
-            print(f"Warning: {text}", flush=True)
-        print("\n".join([*finetune_console_lines(evidence, gates), f"Detector: {uri}"]), flush=True)
-        if config.gates.mode == "strict" and not all(gate.passed for gate in gates):
-            raise GateError(f"gates {gates_summary(gates)}; everything is logged, the detector is {uri}")
+        note = finetune_note(setting, evidence, gates, uri, warnings)
+        conclude(active, note, warnings, finetune_console_lines(evidence, gates), gates, config.gates.mode, uri)
 
 
 def _log(active: Run, config: FinetuneKeys, evidence: Evidence) -> None:
@@ -114,12 +108,6 @@ def _refit(
         head.cpu(), encoder.cpu() if encoder is not None else None, setting.inputs,
         setting.labels.classes, evidence.temperature(), card, setting.features,
     )  # fmt: skip
-    folder = active.folder / Artifacts.DETECTOR
-    save_detector(detector, folder)
-    active.artifact(folder, Artifacts.DETECTOR)
-    name = setting.config.registry.name
-    if name == "none":
-        return f"runs:/{active.id}/detector"
+    save_detector(detector, active.folder / Artifacts.DETECTOR)
     tags = detector_version_tags(setting, evidence, preset, gates)
-    version = active.register("detector", name, folder, tags)
-    return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"
+    return register_detector(active, setting.config.registry.name, tags)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,21 @@ def save_detector(detector: PatternDetector, folder: Path) -> None:
     (folder / DETECTOR_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def readable_detector(path: Path) -> Iterator[None]:
+    """Turn errors of a detector's files into messages. Raises: UserError for a file that is absent or broken."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as e:
+        raise UserError(
+            f"'{path}' is not a detector folder: it lacks {Path(e.filename or ENCODER_WEIGHTS).name}"
+        ) from None
+    except (*BROKEN_FILE_ERRORS, RuntimeError) as e:
+        raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
+
+
 def load_detector_folder(path: Path) -> PatternDetector:
     """Return the detector in a folder, in evaluation mode.
 
@@ -68,7 +85,7 @@ def load_detector_folder(path: Path) -> PatternDetector:
     card = read_detector_card(path / DETECTOR_CARD)
     if detector_kind(card) != SPAN_KIND:
         raise UserError(f"'{path}' holds an event detector; load_event_detector_folder reads it")
-    try:
+    with readable_detector(path):
         architecture = card["architecture"]
         encoders = read_encoders(path, int(architecture["num_encoders"]))
         low, high = architecture["lengths"]
@@ -84,14 +101,6 @@ def load_detector_folder(path: Path) -> PatternDetector:
             head.eval(), joined_encoders(encoders), card["inputs"], classes, float(card["temperature"]), card,
             read_feature_choice(card.get("features")),
         )  # fmt: skip
-    except UserError:
-        raise
-    except FileNotFoundError as e:
-        raise UserError(
-            f"'{path}' is not a detector folder: it lacks {Path(e.filename or ENCODER_WEIGHTS).name}"
-        ) from None
-    except (*BROKEN_FILE_ERRORS, RuntimeError) as e:
-        raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
 
 
 def read_detector_card(path: Path) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from moola_mlflow.models.files.detector import (
     read_detector_card,
     read_encoders,
     read_feature_choice,
+    readable_detector,
 )
-from moola_mlflow.models.files.encoder import BROKEN_FILE_ERRORS, ENCODER_WEIGHTS, save_encoder
+from moola_mlflow.models.files.encoder import ENCODER_WEIGHTS, save_encoder
 from moola_mlflow.models.heads import parts_of
 
 PRESENCE = "prior"
@@ -86,7 +87,7 @@ def load_event_detector_folder(path: Path) -> EventDetector:
     card = read_detector_card(path / DETECTOR_CARD)
     if detector_kind(card) != EVENT_KIND:
         raise UserError(f"'{path}' holds a span detector, which cannot say that a window has no event")
-    try:
+    with readable_detector(path):
         architecture = card["architecture"]
         encoders = read_encoders(path, int(architecture["num_encoders"]))
         classes = tuple(str(name) for name in card["classes"])
@@ -99,14 +100,6 @@ def load_event_detector_folder(path: Path) -> EventDetector:
             parts, joined_encoders(encoders), card["inputs"], classes, float(card["temperature"]), calibration,
             float(card["threshold"]), card, read_feature_choice(card.get("features")),
         )  # fmt: skip
-    except UserError:
-        raise
-    except FileNotFoundError as e:
-        raise UserError(
-            f"'{path}' is not a detector folder: it lacks {Path(e.filename or ENCODER_WEIGHTS).name}"
-        ) from None
-    except (*BROKEN_FILE_ERRORS, RuntimeError) as e:
-        raise UserError(f"'{path}' is not a readable detector folder: {' '.join(repr(e).split())}") from e
 
 
 def load_any_detector_folder(path: Path) -> PatternDetector | EventDetector:
