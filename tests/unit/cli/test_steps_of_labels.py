@@ -15,7 +15,8 @@ from moola_mlflow.labels import write_labels
 
 @pytest.mark.parametrize(("rejects", "wanted"), [(False, False), (True, True)])
 def test_sample_labels_ask_for_events_if_rejects_are_kept(rejects: bool, wanted: bool) -> None:
-    assert steps.asks_for_events(make_config(FinetuneKeys, {}, {"labels.rejects": rejects})) is wanted
+    found = steps.labels_with_events(make_config(FinetuneKeys, {}, {"labels.rejects": rejects}))
+    assert (found is not None) is wanted
 
 
 def test_a_file_asks_for_events_if_a_window_has_not_exactly_one(tmp_path: Path) -> None:
@@ -23,4 +24,11 @@ def test_a_file_asks_for_events_if_a_window_has_not_exactly_one(tmp_path: Path) 
     write_labels(some_events(), tmp_path / "events.parquet")
     for name, wanted in (("spans", False), ("events", True)):
         config = make_config(FinetuneKeys, {}, {"labels.path": str(tmp_path / f"{name}.parquet")})
-        assert steps.asks_for_events(config) is wanted
+        assert (steps.labels_with_events(config) is not None) is wanted
+
+
+def test_an_encoder_that_is_trained_asks_for_spans_unless_events_are_named(tmp_path: Path) -> None:
+    write_labels(some_events(), tmp_path / "events.parquet")
+    keys = {"labels.path": str(tmp_path / "events.parquet"), "finetune.freeze": False}
+    assert steps.labels_with_events(make_config(FinetuneKeys, {}, keys)) is None
+    assert steps.labels_with_events(make_config(FinetuneKeys, {}, {**keys, "finetune.head": "event"})) is not None
