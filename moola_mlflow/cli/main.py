@@ -60,8 +60,7 @@ def run_cli(argv: Sequence[str] | None = None, interrupts: Interrupts | None = N
         return _run(words, interrupts or Interrupts())
     except Interrupted as e:
         _print_error(f"interrupted by {e}")
-        if is_launched():  # if the launcher's run was not adopted yet, nobody else sets it to KILLED
-            _record(words[0], e)
+        _record(words[0], e)  # if the launcher's run was not adopted yet, nobody else sets it to KILLED
         return e.exit_code
     except UserError as e:
         if process_rank():  # the first process has the same error and must record it before torchrun ends all
@@ -140,8 +139,8 @@ def _check_single_process(name: str) -> None:
 
 
 def _record(command: str, error: BaseException) -> None:
-    """Record a command that ended before its run began. The launcher's run, or a new one, shows the reason."""
-    if process_rank():  # the first process records it
+    """Record in the launcher's run why a command ended before it adopted that run. Without a launcher there is none."""
+    if process_rank() or not is_launched():  # the first process records it
         return
     prepare_environment()
     from moola_mlflow.tracking import record_failure  # mlflow takes seconds to import

@@ -45,6 +45,7 @@ class Tags:
     DETECTOR = "moola.detector"
     TRUTH = "moola.truth"
     RESUMED = "moola.resumed"
+    REFUSED = "moola.refused"
     FORKED_FROM = "moola.forked_from"
     DRIFT = "moola.drift"
     OFFLINE = "moola.offline"

@@ -20,6 +20,7 @@ from moola_mlflow.core import (
     UserError,
     environment_text,
     git_diff,
+    is_launched,
     markdown_lines,
     markdown_text,
     printable,
@@ -29,7 +30,7 @@ from moola_mlflow.core import (
 from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.tracking import ui
 from moola_mlflow.tracking.delivery import MAX_NOTE, Delivery, copy_into
-from moola_mlflow.tracking.names import Artifacts, Tags
+from moola_mlflow.tracking.names import Artifacts, Metrics, Tags
 from moola_mlflow.tracking.plain_json import to_json, without_nan
 from moola_mlflow.tracking.session import WORK_OFFLINE, RunSession
 from moola_mlflow.tracking.store import first_line, shown_uri
@@ -44,7 +45,8 @@ class Run:
     """One MLflow run as a context manager, with a folder of its own on disk.
 
     Make one with :meth:`start`, :meth:`resume` or :meth:`join`. Leaving the context sets the status: FINISHED, KILLED
-    after an interruption, else FAILED with the error in the run's note. A server that does not answer never stops the
+    after an interruption, else FAILED with the error in the run's note. A run that was refused (:class:`UserError`) before
+    it had results goes to the store's bin, so that typing errors do not fill MLflow's table. A server that does not answer never stops the
     command: the run's folder keeps what the server lacks.
     """
 
@@ -53,6 +55,7 @@ class Run:
         self._session = session
         self._waiting: list[tuple[Callable[[], Figure], str]] = []
         self._note = ""
+        self._has_results = False
 
     @classmethod
     def start(
@@ -139,14 +142,24 @@ class Run:
             self.finish("KILLED", f"Interrupted ({str(error) or 'SIGINT'}).")
         elif isinstance(error, UserError | TrainingError | GateError):
             reason = markdown_lines(printable(str(error)))  # it may quote any symbol or label
-            self.finish("FAILED", f"**Failed:** {reason}" + (f"\n\n{self._note}" if self._note else ""))
+            refused = isinstance(error, UserError) and not self._has_results
+            self.finish("FAILED", f"**Failed:** {reason}" + (f"\n\n{self._note}" if self._note else ""), refused)
         else:
             self.finish("FAILED", f"**Failed:** {type(error).__name__}: {markdown_text(first_line(error))}")
 
-    def finish(self, status: str, note: str | None = None) -> None:
-        """Set the final status and, if given, the note. A store that fails now is reported, not raised."""
+    def finish(self, status: str, note: str | None = None, refused: bool = False) -> None:
+        """Set the final status and, if given, the note. A store that fails now is reported, not raised.
+
+        ``refused``: the input was refused, so there is nothing to keep. The run goes to the store's bin. A run that the
+        launcher made stays FAILED, with a tag.
+        """
         with undisturbed():
+            if refused:
+                self._session.mark_refused()
             lines = self._session.end(status, note)
+            if refused and self._session.discard():
+                print(f"Run {self.id} is removed, because its input was refused", flush=True)
+                return
         print("\n".join([self.address(), *lines]), flush=True)
 
     def _check_not_deleted(self) -> None:
@@ -191,6 +204,7 @@ class Run:
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics in one batch: on SQLite each call costs tens of milliseconds, whatever it carries."""
         figures = {key: float(value) for key, value in metrics.items()}
+        self._has_results |= any(key.startswith(Metrics.TRAIN) for key in figures)
         self._session.write({"kind": "metrics", "step": step, "metrics": figures})
 
     def steps(self, metric: str) -> set[int]:
@@ -226,6 +240,7 @@ class Run:
         The child is made, filled and ended together, so that an interruption leaves none RUNNING. It started
         ``seconds`` ago.
         """
+        self._has_results = True
         record = {"kind": "child", "key": uuid.uuid4().hex, "name": name, "seconds": seconds}
         record |= {"tags": _texts(tags), "params": _texts(params or {}), "series": list(series), "final": dict(final)}
         self._session.write(without_nan(record))
@@ -265,6 +280,7 @@ class Run:
 
     def _file(self, name: str, write: Callable[[Path], object], tables: Sequence[str] = ()) -> None:
         """Log an artifact that ``write`` makes where it waits for the store."""
+        self._has_results |= name not in (Artifacts.CONFIG, Artifacts.ENVIRONMENT, Artifacts.GIT_DIFF)
         key = self.delivery.add_files(name, write)
         event = {"kind": "artifacts", "key": key, "names": [name]}
         self._session.write({**event, "tables": list(tables)} if tables else event)
@@ -275,6 +291,7 @@ class Run:
         Returns the version. It is empty if the store does not take the model now: ``moola sync`` then registers it.
         Raises: UserError if the name holds models of another kind.
         """
+        self._has_results = True
         key = self.delivery.add_files(kind, lambda place: copy_into(place, folder))
         self._session.write({"kind": "register", "key": key, "model": kind, "name": name, "tags": _texts(tags)})
         self.delivery.flush()
@@ -285,13 +302,15 @@ class Run:
 
 
 def record_failure(stage: str, error: BaseException) -> None:
-    """Make a run that says how a command failed before its own run began."""
+    """Have the launcher's run say how a command failed before its own run began. Without a launcher no run is made."""
+    if not is_launched():
+        return
     run = Run.start(stage, run_name(stage, "invalid", 0), offline=False, quiet=True)
     run.__exit__(type(error), error, None)
 
 
 def with_failure_recorded(stage: str, step: Callable[[], T]) -> T:
-    """Do a step that comes before the run begins. If it fails, make a run that says why."""
+    """Do a step that comes before the run begins. If it fails, the launcher's run says why."""
     try:
         return step()
     except UserError as e:

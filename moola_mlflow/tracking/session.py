@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import time
 import uuid
@@ -58,6 +59,7 @@ class RunSession:
     """Whether the run is the one that the launcher made."""
     _joined = False
     """Whether the run is another process's."""
+    _resumed = False
     _lock: IO[str] | None = None
     _system_metrics: SystemMetrics | None = None
 
@@ -69,7 +71,7 @@ class RunSession:
 
         Raises: UserError if the store does not work, or the run to resume is not there or in use.
         """
-        self._adopted = is_launched() and not resume
+        self._adopted, self._resumed = is_launched() and not resume, bool(resume)
         launcher_run = os.environ.get("MLFLOW_RUN_ID", "")  # MLflow removes it, even if it then fails
         begin: dict[str, Any] = {"kind": "begin", "show": True}
         stored, problem = None, ""
@@ -197,6 +199,27 @@ class RunSession:
         for error in self.delivery.state.refused:
             print(f"moola: the store refused a part of run {self.id}: {first_line(error)}", file=sys.stderr)
         return [] if complete else [_how_to_sync(self.folder)]
+
+    def mark_refused(self) -> None:
+        """Tag a run that began with this command: its input was refused."""
+        if self.delivery is not None and not (self._joined or self._resumed):
+            event = {"kind": "tags", "tags": {Tags.REFUSED: "true"}}
+            self._try("FAILED", lambda: self.write(event, send=False))
+
+    def discard(self) -> bool:
+        """Move a run that has ended to the store's bin, and remove its folder. Return whether that was done.
+
+        A run that this process did not make stays, and one whose store does not answer.
+        """
+        if self._adopted or self._joined or self._resumed or self.delivery is None or self.delivery.state.pending:
+            return False
+        if run_id := self.delivery.state.run_id:
+            try:
+                self.client.delete_run(run_id)
+            except STORE_FAILURES:
+                return False
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return True
 
     def _try(self, status: str, step: Callable[[], Any]) -> Any:
         try:

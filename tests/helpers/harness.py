@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 from empty_store import copy_empty_store
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from paths import ROOT
 from screenshots import find_browser
 from warm_process import run_python, start_python
@@ -72,10 +72,21 @@ class Store:
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(self.uri, self.uri)
 
-    def runs(self) -> list[Run]:
+    def runs(self, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
         """All runs, the newest first."""
         experiments = [e.experiment_id for e in self.client.search_experiments()]
-        return list(self.client.search_runs(experiments, order_by=["attributes.start_time DESC"]))
+        return list(self.client.search_runs(experiments, "", view, order_by=["attributes.start_time DESC"]))
+
+    def newest(self) -> Run:
+        """The newest run, in the bin or not."""
+        return self.runs(ViewType.ALL)[0]
+
+    def refused(self) -> list[Run]:
+        """The runs in the bin, the newest first: their input was refused."""
+        found = self.runs(ViewType.DELETED_ONLY)
+        assert all((run.info.status, run.data.tags["moola.refused"]) == ("FAILED", "true") for run in found)
+        assert not any((self.folder / ".moola/runs" / run.info.run_id).exists() for run in found)
+        return found
 
     def artifact(self, run: Run, name: str) -> Path:
         return Path(

@@ -138,6 +138,8 @@ BAD = {
     "windows without bodies": ({"labels": "dead.parquet"}, "feature quality: body_pct: non-zero in 0.00%"),
     "own bars": ({"labels.sample_seed": "1"}, "is also bars.sample_seed", "change one of the two"),
 }
+KEPT = ("windows without bodies",)
+"""Cases whose run stays: it has a report on the features, which shows what is wrong."""
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -148,11 +150,9 @@ def test_bad_input_ends_with_2_and_one_message_before_anything_is_fitted(store: 
     assert (done.code, "Traceback" in done.err) == (2, False)
     said = [line for line in done.err.splitlines() if line.startswith("moola: ")]
     assert len(said) == 1
-    run = parents(store)[0]
-    assert len(store.runs()) == before + 1  # no fold
-    assert run.info.status == "FAILED"
+    kept = case in KEPT
+    assert len(store.runs()) == before + kept  # no fold
     for message in messages:
         assert message in said[0]
-        assert message in note_of(run)
+        assert not kept or message in note_of(parents(store)[0])
     assert store.client.search_model_versions("name = 'moola-detector'") == []
-    assert not any(name.startswith("cv/") for name in run.data.metrics)

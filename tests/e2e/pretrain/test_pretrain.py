@@ -294,14 +294,14 @@ def test_a_preset_alone_decides_and_a_short_parameter_beats_a_dotted_key(tmp_pat
     # An impossible share stops the run after its configuration is logged: what was resolved is the point here.
     stop = {"bars.sample_bars": "150", "config": str(ROOT / "configs" / "jade10.yaml")}
     assert store.run("pretrain", stop, launcher).returncode == (1 if launcher else 2)
-    config = store.config(store.runs()[0])
+    config = store.config(store.newest())
     assert (config["trainer"]["epochs"], config["trainer"]["batch_size"], config["features"]["set"]) == (
         50,
         1024,
         "relativity10",
     )
     store.run("pretrain", {**stop, "trainer.epochs": "7", "epochs": "3", "trainer.batch_size": "8"}, launcher)
-    config = store.config(store.runs()[0])
+    config = store.config(store.newest())
     assert (config["trainer"]["epochs"], config["trainer"]["batch_size"]) == (3, 8)
 
 
@@ -316,15 +316,20 @@ BAD = {
 
 @pytest.mark.parametrize("launcher", [False, True], ids=["moola", "mlflow run"])
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_ends_with_one_message_and_a_failed_run(tmp_path: Path, case: str, launcher: bool) -> None:
+def test_bad_input_ends_with_one_message_and_no_run_but_the_launchers(
+    tmp_path: Path, case: str, launcher: bool
+) -> None:
     parameters, message = BAD[case]
     store = Store(tmp_path)
     done = store.run("pretrain", {"config": SMOKE, **parameters}, launcher)
     assert done.returncode == (1 if launcher else 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr.split("moola:")[0]
+    if not launcher:
+        assert store.runs() == []
+        return
     (run,) = store.runs()
-    assert run.info.status == "FAILED"
+    assert (run.info.status, run.data.tags["moola.refused"]) == ("FAILED", "true")
     assert message in note_of(run)
     assert "train/loss" not in run.data.metrics
 

@@ -100,12 +100,11 @@ def test_ctrl_c_and_resume_under_the_launcher_go_on_with_the_same_run(store: Sto
     assert steps == list(range(37))
 
 
-def test_a_run_that_is_not_there_is_refused_and_recorded(store: Store) -> None:
+def test_a_run_that_is_not_there_is_refused_and_leaves_none(store: Store) -> None:
     refused = store.run("pretrain", {**SMALL, "resume": "1" * 32})
     assert refused.returncode == 2
     assert "Continue a run where it was trained" in refused.stderr
-    (run,) = store.runs()
-    assert run.info.status == "FAILED"
+    assert store.runs() == []
 
 
 @pytest.mark.slow

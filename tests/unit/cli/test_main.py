@@ -118,6 +118,7 @@ def test_a_mistake_on_the_line_is_code_2_and_recorded_once_by_the_first_process(
     recorded: list[str] = []
     monkeypatch.setattr("moola_mlflow.tracking.record_failure", lambda name, error: recorded.append(name))
     monkeypatch.setattr(main, "FIRST_PROCESS_S", 0)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "1" * 32)
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         assert main.run_cli(["features", "--bars.sample_bars", "many"]) == 2
@@ -129,6 +130,7 @@ def test_a_failure_that_cannot_be_recorded_is_told_before_the_mistake(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "1" * 32)
     monkeypatch.setattr("moola_mlflow.tracking.record_failure", raising(UserError("the store is gone")))
     assert main.run_cli(["features", "--bars.sample_bars", "many"]) == 2
     first, last = capsys.readouterr().err.splitlines()

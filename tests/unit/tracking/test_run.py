@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from mlflow.entities import Run as StoredRun
+from mlflow.entities import ViewType
 
 from moola_mlflow.core import GateError, Interrupted, PretrainKeys, TrainingError, UserError, make_config
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, with_failure_recorded
@@ -32,8 +33,8 @@ def launched(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, name:
     return str(made)
 
 
-def all_runs(client: mlflow.MlflowClient) -> list[StoredRun]:
-    return list(client.search_runs([one.experiment_id for one in client.search_experiments()]))
+def all_runs(client: mlflow.MlflowClient, view: int = ViewType.ACTIVE_ONLY) -> list[StoredRun]:
+    return list(client.search_runs([one.experiment_id for one in client.search_experiments()], "", view))
 
 
 def interrupt(run: Run) -> None:
@@ -203,10 +204,16 @@ def test_a_picture_for_later_is_drawn_when_there_is_time(client: mlflow.MlflowCl
     assert [file.path for file in client.list_artifacts(run.id, "figures")] == ["figures/late.png"]
 
 
-def test_a_failure_before_the_run_begins_leaves_a_run_that_says_why(client: mlflow.MlflowClient) -> None:
+def test_a_failure_before_the_run_begins_is_the_launchers_note_and_makes_no_run_without_a_launcher(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse() -> None:
         raise UserError("resume=x: no such run")
 
+    with pytest.raises(UserError, match="no such run"):
+        with_failure_recorded("pretrain", refuse)
+    assert all_runs(client, ViewType.ALL) == []
+    launched(client, monkeypatch, "a")
     with pytest.raises(UserError, match="no such run"):
         with_failure_recorded("pretrain", refuse)
     (stored,) = all_runs(client)
@@ -234,3 +241,40 @@ def test_a_command_that_cannot_work_without_its_store_gets_the_stores_error(
     with pytest.raises(mlflow.MlflowException, match="Invalid value"), Run.start("promote", "strict") as run:
         run.metrics({"no?name": 1.0})
     assert client.get_run(run.id).info.status == "FAILED"
+
+
+def test_a_run_whose_input_is_refused_goes_to_the_bin_and_one_with_results_stays(
+    client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError), Run.start("data", "refused") as refused:
+        refused.metrics({Metrics.LABELS_USED: 8})
+        raise UserError("labels: too few")
+    assert all_runs(client) == []
+    stored = client.get_run(refused.id)
+    assert (stored.info.lifecycle_stage, stored.info.status) == ("deleted", "FAILED")
+    assert (stored.data.tags[Tags.REFUSED], stored.data.tags[Tags.NOTE]) == ("true", "**Failed:** labels: too few")
+    assert not refused.folder.exists()
+    assert f"Run {refused.id} is removed, because its input was refused" in capsys.readouterr().out
+    with pytest.raises(UserError), Run.start("data", "shown") as shown:
+        shown.json({"zero": 1.0}, Artifacts.QUALITY)
+        raise UserError("feature quality: all are zero")
+    (stored,) = all_runs(client)
+    assert (stored.info.run_id, stored.info.status, Tags.REFUSED in stored.data.tags) == (shown.id, "FAILED", False)
+
+
+def test_a_run_of_the_launcher_or_one_that_goes_on_stays_if_the_input_is_refused(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = launched(client, monkeypatch, "a")
+    with pytest.raises(UserError), Run.start("data", "a"):
+        raise UserError("no such file")
+    assert client.get_run(made).info.lifecycle_stage == "active"
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    first = Run.start("pretrain", "first")
+    interrupt(first)
+    with pytest.raises(UserError), Run.resume(first.id, "pretrain", "first") as again:
+        raise UserError("other bars")
+    stored = client.get_run(again.id)
+    assert (stored.info.lifecycle_stage, stored.info.status) == ("active", "FAILED")
+    assert Tags.REFUSED not in stored.data.tags
+    assert again.folder.exists()
