@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import MINUTE_NS
 from moola_mlflow.core import Metrics, metric_name
 from moola_mlflow.evaluation.bars_truth import BarsTruth
 from moola_mlflow.evaluation.bootstrap import Interval
@@ -118,8 +117,8 @@ class BarsEvidence:
         names, num = instrument_names(bars), len(missed)
         start, end = np.r_[events.start, true.start[missed]], np.r_[events.end, true.end[missed]]
         known = np.full(len(start), np.datetime64("NaT", "ns"))
-        if self.found.known is not None:
-            known[: len(events)] = (bars.time_ns[self.found.known] + MINUTE_NS).view("datetime64[ns]")
+        if self.found.known_ns is not None:
+            known[: len(events)] = self.found.known_ns.view("datetime64[ns]")
         columns = {
             "instrument": np.array([names[key] for key in bars.instrument[start].tolist()], dtype=object),
             "start": _utc(bars.time_ns[start].view("datetime64[ns]")),

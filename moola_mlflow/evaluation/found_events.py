@@ -28,14 +28,14 @@ from moola_mlflow.windows import Windows
 class FoundEvents:
     """The events that a detector found in bars, and the threshold at which it reports them.
 
-    Shapes: events over the E events, whose starts and ends are rows of the bars; known int64 [E], the row of the bar at
-    whose end an event is known, None for a span detector, which does not say.
+    Shapes: events over the E events, whose starts and ends are rows of the bars; known_ns int64 [E], when an event is
+    known, None for a span detector, which does not say.
     """
 
     windows: Windows
     classes: tuple[str, ...]
     events: EventTable
-    known: np.ndarray | None
+    known_ns: np.ndarray | None
     threshold: float
 
     @property
@@ -66,7 +66,7 @@ def find_at_any_score(
     if isinstance(detector, EventDetector):
         every = scan_events(bars, detector, 0.0, options.stride, max_gap_minutes, precision, on_windows)
         threshold = chosen_threshold(every, detector, options)
-        return FoundEvents(every.windows, detector.classes, every.events, every.known, threshold)
+        return FoundEvents(every.windows, detector.classes, every.events, every.known_ns, threshold)
     # Hits go from the most to the least probable, so a lower one never removes one above the threshold.
     all_scores = options.model_copy(update={"min_probability": 0.0})
     hits = scan(bars, detector, all_scores, max_gap_minutes, on_windows, precision)

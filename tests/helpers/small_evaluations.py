@@ -21,7 +21,8 @@ def table(rows: list[tuple[int, int, int, float]]) -> EventTable:
 
 def found(rows: list[tuple[int, int, int, float]], threshold: float = 0.5, known: bool = True) -> FoundEvents:
     windows, events = make_windows(sample(6000, 43), 105, 21), table(rows)
-    return FoundEvents(windows, CLASSES, events, np.minimum(events.end + 30, 5999) if known else None, threshold)
+    known_ns = windows.bars.time_ns[np.minimum(events.end + 30, 5999)] if known else None
+    return FoundEvents(windows, CLASSES, events, known_ns, threshold)
 
 
 def truth(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.events.event_detector import EventDetector, EventFound
     from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, EVENT_STRIDE, EventScan, scan_events
     from moola_mlflow.models.events.fitting import EventSettings
+    from moola_mlflow.models.events.live import LateBarError, LiveEvent, LiveScan
     from moola_mlflow.models.events.matching import EventTable, match_events, near_any
     from moola_mlflow.models.events.unlabelled import Unlabelled
 
@@ -21,6 +22,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "event_detector": ("EventDetector", "EventFound"),
         "event_scan": ("EVENT_COLUMNS", "EVENT_STRIDE", "EventScan", "scan_events"),
         "fitting": ("EventSettings",),
+        "live": ("LateBarError", "LiveEvent", "LiveScan"),
         "matching": ("EventTable", "match_events", "near_any"),
         "unlabelled": ("Unlabelled",),
     },

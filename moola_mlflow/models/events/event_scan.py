@@ -11,37 +11,39 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import Bars
+from moola_mlflow.bars import MINUTE_NS, Bars, segments
 from moola_mlflow.core import UserError
 from moola_mlflow.models.detector import CHUNK
 from moola_mlflow.models.events.belief import MASS
 from moola_mlflow.models.events.event_detector import EventDetector
 from moola_mlflow.models.events.matching import EventTable
-from moola_mlflow.models.events.peaks import MARGIN, MeanMaps, events_of, known_rows
+from moola_mlflow.models.events.peaks import MARGIN, MeanMaps, events_of, first_open, known_rows, may_change
 from moola_mlflow.models.scanning import instrument_names
 from moola_mlflow.windows import Windows, make_windows
 
-MINUTE_NS = 60_000_000_000
 DAY_NS = 86_400_000_000_000
 EVENT_STRIDE = 21
-EVENT_COLUMNS = ("instrument", "start", "end", "label", "score", "known_at", "num_windows")
+EVENT_COLUMNS = ("instrument", "start", "end", "label", "score", "known_at", "num_windows", "final")
 """Columns of the table of events. ``start`` and ``end`` are starts of bars: of the event's first and last one.
-``known_at`` is the end of the last bar that the detector read for the event, the first moment at which it is known."""
+``known_at`` is the first moment at which no later bar can change the event. An event that is not ``final`` lies so near
+to the end of the bars that later bars may change or remove it; its ``known_at`` is then the end of the last bar."""
 
 
 @dataclass(frozen=True)
 class EventScan:
     """The events that a detector found in bars, in order of time within each instrument.
 
-    Shapes: events over the E events, whose starts and ends are rows of the bars and whose scores are calibrated; known
-    int64 [E], the row of the bar at whose end an event is known; support int64 [E], the windows that hold its peak;
-    probability float32 [C, L], the calibrated map of each class, 0 where no window was read.
+    Shapes: events over the E events, whose starts and ends are rows of the bars and whose scores are calibrated;
+    known_ns int64 [E], when an event is known; final bool [E], whether later bars cannot change it; support int64 [E],
+    the windows that hold its peak; probability float32 [C, L], the calibrated map of each class, 0 where no window was
+    read. Units: ns since 1970 UTC.
     """
 
     windows: Windows
     classes: tuple[str, ...]
     events: EventTable
-    known: np.ndarray
+    known_ns: np.ndarray
+    final: np.ndarray
     support: np.ndarray
     probability: np.ndarray
     threshold: float
@@ -50,8 +52,8 @@ class EventScan:
         """Return the events at or above a calibrated score."""
         kept = np.flatnonzero(self.events.score >= threshold)
         return replace(
-            self, events=self.events.select(kept), known=self.known[kept], support=self.support[kept],
-            threshold=threshold,
+            self, events=self.events.select(kept), known_ns=self.known_ns[kept], final=self.final[kept],
+            support=self.support[kept], threshold=threshold,
         )  # fmt: skip
 
     def threshold_for_precision(self, precision: float) -> float:
@@ -80,8 +82,9 @@ class EventScan:
             "end": _utc(bars.time_ns[events.end]),
             "label": np.array(self.classes, dtype=object)[events.label],
             "score": events.score,
-            "known_at": _utc(bars.time_ns[self.known] + MINUTE_NS),
+            "known_at": _utc(self.known_ns),
             "num_windows": self.support,
+            "final": self.final,
         }
         return pd.DataFrame(columns, columns=list(EVENT_COLUMNS))
 
@@ -102,11 +105,7 @@ def scan_events(
 
     Raises: UserError if no window fits, or if the stride leaves bars that no window reads.
     """
-    inner = detector.length - 2 * MARGIN
-    if not 1 <= stride <= inner:
-        raise UserError(
-            f"detect.stride={stride}; an event detector uses the middle {inner} bars of each window: give 1 to {inner}"
-        )
+    check_stride(stride, detector.length)
     # No further window at a segment's end: it would go when more bars come, and take what it found with it.
     windows = make_windows(bars, detector.length, stride, max_gap_minutes)
     maps = MeanMaps(len(detector.classes), len(bars))
@@ -115,20 +114,42 @@ def scan_events(
         maps.add(detector.read(windows.gather(index), precision).maps, windows.starts[index])
         if on_windows is not None:
             on_windows(lo + len(index), len(windows))
-    return found_in(maps, windows, detector, detector.threshold if threshold is None else threshold)
+    every = _every_event(maps, windows, detector, stride, max_gap_minutes)
+    return every.at(detector.threshold if threshold is None else threshold)
 
 
-def found_in(maps: MeanMaps, windows: Windows, detector: EventDetector, threshold: float) -> EventScan:
-    """Return the events of averaged maps at or above a calibrated score."""
-    mean_3CL = maps.mean()
-    every, peak = events_of(mean_3CL)
-    known = known_rows(mean_3CL, maps.known, every, peak)
-    score = detector.calibration.apply(every.score)
-    kept = np.flatnonzero(score >= threshold)
-    events = EventTable(every.label[kept], every.start[kept], every.end[kept], score[kept])
-    probability = np.where(maps.count > 0, detector.calibration.apply(mean_3CL[MASS]), 0.0).astype(np.float32)
-    support = maps.count[peak[kept]]
-    return EventScan(windows, detector.classes, events, known[kept], support, probability, threshold)
+def check_stride(stride: int, length: int) -> None:
+    """Check that windows of a length, a stride apart, read every bar. Raises: UserError."""
+    inner = length - 2 * MARGIN
+    if not 1 <= stride <= inner:
+        raise UserError(
+            f"detect.stride={stride}; an event detector uses the middle {inner} bars of each window: give 1 to {inner}"
+        )
+
+
+def _every_event(
+    maps: MeanMaps, windows: Windows, detector: EventDetector, stride: int, max_gap_minutes: int
+) -> EventScan:
+    """Return the events of averaged maps, whatever their score.
+
+    An event near the end of a segment depends on bars that further windows would hold. It is known once no bar can
+    come: when the longest gap that a segment may have has passed.
+    """
+    bars, mean_3CL, apply = windows.bars, maps.mean(), detector.calibration.apply
+    found, peak = events_of(mean_3CL)
+    of_segment, open_L = segments(bars, max_gap_minutes), np.zeros(len(bars), bool)
+    for first, end in of_segment.tolist():
+        open_L[first + first_open(end - first, windows.length, stride) : end] = True
+    waits = may_change(mean_3CL, open_L, found, peak)
+    last = of_segment[np.searchsorted(of_segment[:, 0], peak, side="right") - 1, 1] - 1
+    ended = bars.time_ns[last] + max_gap_minutes * MINUTE_NS < bars.time_ns.max(initial=0)
+    known = np.where(waits, last, known_rows(mean_3CL, maps.known, found, peak))
+    known_ns = bars.time_ns[known] + MINUTE_NS * (1 + max_gap_minutes * (waits & ended))
+    events = replace(found, score=apply(found.score))
+    probability = np.where(maps.count > 0, apply(mean_3CL[MASS]), 0.0).astype(np.float32)
+    return EventScan(
+        windows, detector.classes, events, known_ns, ~waits | ended, maps.count[peak], probability, 0.0
+    )  # fmt: skip
 
 
 def _utc(time_ns: np.ndarray) -> pd.DatetimeIndex:

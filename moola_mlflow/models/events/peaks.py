@@ -35,7 +35,9 @@ class MeanMaps:
         """Add windows that begin at different bars. Shapes: float [N, 3, C, T], int64 [N]."""
         num_steps = maps_N3CT.shape[-1]
         step_N3CT = np.moveaxis(maps_N3CT, 0, -1)
-        for step in range(MARGIN, num_steps - MARGIN):
+        # Backwards, so that every bar adds its windows in order of time: a live scan, which adds them one by one, then
+        # has the same sums.
+        for step in reversed(range(MARGIN, num_steps - MARGIN)):
             bars = starts_N + step
             self.total[:, :, bars] += step_N3CT[:, :, step]
             self.count[bars] += 1
@@ -87,6 +89,21 @@ def known_rows(maps_3CL: np.ndarray, known_L: np.ndarray, found: EventTable, pea
                 a, b = np.searchsorted(peak_E[own], (other - RADIUS, other + RADIUS + 1))
                 known_E[i] = max(known_E[i], known_E[own[a:b]].max())
     return known_E
+
+
+def may_change(maps_3CL: np.ndarray, open_L: np.ndarray, found: EventTable, peak_E: np.ndarray) -> np.ndarray:
+    """Return whether an event depends on a bar whose map may still change. Shapes: bool [L], peaks [E] -> bool [E]."""
+    return known_rows(maps_3CL, open_L.astype(np.int64), found, peak_E) > 0
+
+
+def first_open(num_bars: int, length: int, stride: int) -> int:
+    """Return the first bar of a segment whose map further windows of the segment would change.
+
+    >>> first_open(104, 105, 21), first_open(105, 105, 21), first_open(126, 105, 21)
+    (20, 41, 62)
+    """
+    num_windows = max((num_bars - length) // stride + 1, 0)
+    return num_windows * stride + MARGIN
 
 
 def window_events(maps_N3CT: np.ndarray) -> tuple[EventTable, np.ndarray]:

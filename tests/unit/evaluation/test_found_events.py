@@ -17,7 +17,7 @@ def test_every_peak_of_an_event_detector_is_there_with_the_threshold_that_is_ask
     detector = random_event_detector()
     found, every = find_at_any_score(BARS, detector, DetectConfig()), scan_events(BARS, detector, 0.0)
     np.testing.assert_array_equal(found.events.score, every.events.score)
-    np.testing.assert_array_equal(found.known, every.known)
+    np.testing.assert_array_equal(found.known_ns, every.known_ns)
     assert found.threshold == detector.threshold
     level = float(np.median(every.events.score))
     some = find_at_any_score(BARS, detector, DetectConfig(min_score=level))
@@ -29,7 +29,7 @@ def test_every_hit_of_a_span_detector_is_there_and_those_it_reports_are_those_of
     detector = small_detector("price_path")
     options = DetectConfig(min_probability=0.55, min_span_score=0.0)
     found, hits = find_at_any_score(BARS, detector, options), scan(BARS, detector, options)
-    assert found.known is None
+    assert found.known_ns is None
     assert found.classes == detector.classes
     assert found.threshold == 0.55
     assert 0 < found.above.sum() < len(found.events)

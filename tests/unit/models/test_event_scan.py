@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_events import looked_at, random_event_detector, sample
 
@@ -14,6 +15,12 @@ from moola_mlflow.models.events.cross_fit import EventSource, fit_event_detector
 from moola_mlflow.models.events.event_detector import EventDetector
 from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, EventScan, scan_events
 from moola_mlflow.models.events.fitting import EventSettings
+
+MINUTE_NS = 60_000_000_000
+
+
+def _utc(time_ns: int) -> pd.Timestamp:
+    return pd.Timestamp(int(time_ns), tz="UTC")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +68,27 @@ def test_no_event_lies_in_two_segments_and_no_map_outside_of_the_windows(bars: B
 
 
 def test_events_are_known_before_the_last_bar_that_could_change_them(found: EventScan) -> None:
-    wait = found.known - found.events.end
-    assert (wait > 0).all()
-    assert np.median(wait) < 105
+    wait = found.known_ns - found.windows.bars.time_ns[found.events.end]
+    assert (wait > MINUTE_NS).all()
+    assert np.median(wait) < 106 * MINUTE_NS
+
+
+def test_an_event_that_a_further_window_would_change_waits_until_no_bar_can_continue_the_segment() -> None:
+    detector = random_event_detector()
+    bars = replace(sample(), index=None).rows(slice(0, 500))
+    clock = bars.time_ns[0] + MINUTE_NS * (np.arange(500) + 60 * (np.arange(500) >= 250))
+    bars = replace(bars, time_ns=clock)
+    table = scan_events(bars, detector, 0.0).table()
+    first, last = (table[table["start"] < _utc(clock[250])], table[table["start"] >= _utc(clock[250])])
+    assert first["final"].all()
+    waited = first["known_at"] > _utc(clock[249] + MINUTE_NS)
+    assert waited.any()
+    assert (first["known_at"][waited] == _utc(clock[249] + 6 * MINUTE_NS)).all(), "the longest gap is 5 minutes"
+    assert not last["final"].all()
+    assert (last["known_at"][~last["final"]] == _utc(clock[-1] + MINUTE_NS)).all()
+    # Without the second segment, nobody knows that the first one has ended.
+    alone = scan_events(bars.head(250), detector, 0.0).table()
+    assert alone["final"].tolist() == (~waited).tolist()
 
 
 def test_two_instruments_do_not_share_events(detector: EventDetector, bars: Bars, found: EventScan) -> None:
@@ -94,6 +119,7 @@ def test_what_is_known_at_a_time_is_found_by_a_scan_of_the_bars_up_to_then() -> 
     whole = scan_events(sample().head(1500), detector, 0.0).table()
     for num in (983, 991, 1040):
         early = scan_events(sample().head(num), detector, 0.0).table()
+        assert not early["final"].all()
         known = whole[whole["known_at"] <= early["known_at"].max()]
         both = known.merge(early, on=columns, how="left", suffixes=("", "_early"))
         assert len(both) > 10
