@@ -1,0 +1,38 @@
+// Review: what is under review, in words, and what the label becomes when it is accepted or corrected.
+
+const WORDS = {
+  label: { kind: "label in doubt", accept: "Keep the label", reject: "Take the prediction" },
+  miss: { kind: "missed event", accept: "Keep the label", reject: "Nothing here" },
+  "false hit": { kind: "false hit", accept: "Take the prediction", reject: "Keep as it was" },
+  hit: { kind: "hit", accept: "Take the prediction", reject: "Nothing here" },
+};
+
+export function wordsOf({ kind, predicted }) {
+  return kind === "label" && !predicted.length ? { ...WORDS.label, reject: "Nothing here" } : WORDS[kind];
+}
+
+function apart(events, others) {
+  return events.filter((event) => !others.some((other) => event.start <= other.end && other.start <= event.end));
+}
+
+function withPredicted({ given, predicted }) {
+  return [...predicted, ...apart(given, predicted)];
+}
+
+// The events that the page sends with "accept". For "reject" the server knows them.
+export function accepted(review) {
+  return review.kind === "hit" || review.kind === "false hit" ? withPredicted(review) : review.given;
+}
+
+// The events that a correction starts from.
+export function toCorrect(review) {
+  return review.predicted.length ? withPredicted(review) : review.given;
+}
+
+export function shownOf(review) {
+  const score = (event) => (event.score === undefined ? "" : ` ${event.score.toFixed(2)}`);
+  return {
+    given: review.given.map((event) => ({ ...event, text: `given: ${event.label}` })),
+    predicted: review.predicted.map((event) => ({ ...event, text: `predicted: ${event.label}${score(event)}` })),
+  };
+}
