@@ -104,7 +104,7 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
     def track(event: TrainingEvent) -> None:
         if isinstance(event, WentBack):
             active.json(event.error.diagnosis, Artifacts.DIAGNOSIS)
-            active.tags({Tags.NAN_RETRY: f"epoch {event.epoch} again at {event.lr_scale:g} of the learning rate"})
+            active.tags({Tags.NAN_RETRY: f"epoch {event.epoch + 1} again at {event.lr_scale:g} of the learning rate"})
         if isinstance(event, MemoryRanOut):
             active.tags({Tags.MICRO_BATCH: event.micro_batch})
         if not isinstance(event, EpochEnded):
@@ -116,7 +116,7 @@ def fit_tracked(active: Run, trainer: Trainer, figures_every: int, interrupts: I
         if event.epoch % figures_every == 0 or event.epoch == event.epochs - 1:
             from moola_mlflow.reports import reconstruction_figure
 
-            names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch}"
+            names, title = trainer.model.objective.targets, f"validation windows, epoch {event.epoch + 1}"
             picture = reconstruction_figure(*trainer.evaluation.reconstruct(NUM_PICTURED), names, title)
             active.figure(picture, f"{Artifacts.RECONSTRUCTION_FIGURE}{event.epoch:03d}.png")
 

@@ -153,6 +153,7 @@ class Evidence:
             "joint_success_at_3": self.detector["joint_success_at_3"].mean,
             "recall": {name: interval.mean for name, interval in self.recall().items()},
             "ece": self.detector["ece"].mean,
+            "ece_if_calibrated": self.ece_if_calibrated,
             "delta_joint_success_at_3": delta._asdict() if delta else None,
             "delta_against": against,
             "delta_same_inputs": self.same_inputs,

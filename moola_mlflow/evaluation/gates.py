@@ -28,6 +28,7 @@ OVER_OTHER_INPUTS = "over the networks without pre-training, which read an encod
 EVENT = "event"
 """Kind of the evidence of an event detector."""
 PRECISION_ABOUT = "too many of the events at or above its threshold are wrong"
+ECE_OF_WINDOWS = "a limit that knows what a perfectly calibrated detector has on as many windows"
 ECE_ABOUT = "whose limit counts from what a perfectly calibrated detector has with as many events"
 NO_MAP_GAIN = "no sure gain in mAP over the best baseline, path features included"
 
@@ -99,6 +100,9 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
     about = OVER_OTHER_INPUTS if evidence.get("delta_same_inputs") is False else ""
     why = IS_BASELINE if is_baseline else f"no sure gain {about}" if about else NO_GAIN
     by_class = _mapping(evidence.get("recall")) or {"every class": None}
+    # Sampling noise and true miscalibration add as squares: the limit holds for the latter, whatever the windows.
+    chance = _number(evidence.get("ece_if_calibrated"))
+    limit, known = (config.ece, "") if math.isnan(chance) else (math.hypot(config.ece, chance), ECE_OF_WINDOWS)
     return [
         Gate("f1_macro", _number(evidence.get("f1_macro")), config.f1_macro, ">="),
         Gate("joint_success_at_3", _number(evidence.get("joint_success_at_3")), config.joint_success_at_3, ">="),
@@ -106,7 +110,7 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
             Gate(f"recall/{label}", _number(value), config.recall, ">=", "the class collapsed")
             for label, value in by_class.items()
         ),
-        Gate("ece", _number(evidence.get("ece")), config.ece, "<"),
+        Gate("ece", _number(evidence.get("ece")), limit, "<", about=known),
         Gate(GAIN, _number(gain.get("lo")), config.delta_joint_success_at_3, ">", why, about),
         Gate("identity", float(identity) if isinstance(identity, bool) else math.nan, 0.0, "=", COPIES_INPUT),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.core import PACKAGES, markdown_code, markdown_table, markdown_text
+from moola_mlflow.core import PACKAGES, FinetuneKeys, markdown_code, markdown_table, markdown_text
 from moola_mlflow.evaluation import (
     EVENT_TITLES,
     FEW_GROUPS,
@@ -29,6 +29,7 @@ from moola_mlflow.reports.finetune_results import (
     described_labels,
     inputs_version_tags,
 )
+from moola_mlflow.reports.next_commands import promote_command
 from moola_mlflow.tracking import VersionTags
 
 HEADER = ("method", "mAP", "precision", "recall", "detector minus method, mAP")
@@ -86,16 +87,16 @@ def event_note(
         f"{markdown_text(_windows(evidence))}. Brackets are 95 % intervals over {evidence.num_groups} groups of "
         f"overlapping windows. {FOLD_NETS}{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
         f"Detector: events, {markdown_text(described(setting))}. Labels {markdown_code(labels.path)}, encoder "
-        f"{markdown_code(setting.config.finetune.encoder or 'none')}.\n\n{event_next_step(gates, uri)}\n"
+        f"{markdown_code(setting.config.finetune.encoder or 'none')}.\n\n"
+        f"{event_next_step(gates, uri, setting.config)}\n"
     )
 
 
-def event_next_step(gates: Sequence[Gate], uri: str) -> str:
+def event_next_step(gates: Sequence[Gate], uri: str, config: FinetuneKeys) -> str:
     """Return what to do next: promote if every gate is met, otherwise what helps against the missed ones."""
-    model, _, version = uri.removeprefix("models:/").partition("/")
     missed = [gate.name for gate in gates if not gate.passed]
     if not missed and uri.startswith("models:/"):
-        return f"Next: `mlflow run . -e promote -P model={model} -P version={version}`"
+        return f"Next: {markdown_code(promote_command(uri, config.model_dump(mode='json')))}"
     if not missed:
         return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
     gain = "give an encoder of configs/rules.yaml, or use path features alone (`-P finetune.inputs=price_path`)"

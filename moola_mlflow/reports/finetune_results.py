@@ -23,12 +23,15 @@ from moola_mlflow.evaluation import (
 from moola_mlflow.features import FeatureChoice
 from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
+from moola_mlflow.reports.next_commands import promote_command
 from moola_mlflow.tracking import Metrics, Tags, VersionTags
 
 WEAK_LABELS_TEXT = (
     "The labels are WEAK: a rule made them from prices. The scores say how well the detector imitates the rule, "
     "nothing more."
 )
+
+TEMPERATURE_HARMS = ", so temperature made it worse"
 
 
 def fold_line(fold: NestedFold, found: Mapping[str, float]) -> str:
@@ -82,8 +85,9 @@ def finetune_console_lines(evidence: Evidence, gates: Sequence[Gate]) -> list[st
         lines.append(f"  {evidence.title(name):<{wide}}  {f1:<22}  {joint:<22}  {beyond}".rstrip())
     ece = evidence.detector["ece"].mean
     lines.append(
-        f"  ECE {evidence.ece_before:.3f} before, {ece:.3f} after temperature {evidence.temperature():.2f}; a "
-        f"perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} on so many windows"
+        f"  ECE {evidence.ece_before:.3f} before, {ece:.3f} after temperature {evidence.temperature():.2f}"
+        f"{_made_worse(evidence)}; a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} on so "
+        "many windows"
     )
     lines += [f"  {'met   ' if gate.passed else 'MISSED'}  {gate.text()}" for gate in gates]
     return [*lines, evidence.headline()]
@@ -108,23 +112,26 @@ def finetune_note(
     return (
         f"**{evidence.headline()}**\n\n"
         f"F1 {d['f1_macro'].text()}, Joint@3 {d['joint_success_at_3'].text()}, ECE {d['ece'].mean:.3f} out of "
-        f"fold. {passed}\n\n"
+        f"fold ({evidence.ece_before:.3f} before temperature{_made_worse(evidence)}). {passed}\n\n"
         f"{table}\n\n"
         f"{len(labels)} windows ({markdown_text(_counts(labels))}), {_folds(evidence)}, purged. Brackets are "
         f"95 % intervals over {evidence.num_groups} groups of overlapping windows."
         f"{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
         f"Detector: {_described(setting)}. Labels {markdown_code(labels.path)}, "
         f"encoder {markdown_code(config.finetune.encoder or 'none')}.\n\n"
-        f"{next_step(evidence, gates, uri)}\n"
+        f"{next_step(evidence, gates, uri, config)}\n"
     )
 
 
-def next_step(evidence: Evidence, gates: Sequence[Gate], uri: str) -> str:
+def _made_worse(evidence: Evidence) -> str:
+    return TEMPERATURE_HARMS if evidence.detector["ece"].mean > evidence.ece_before else ""
+
+
+def next_step(evidence: Evidence, gates: Sequence[Gate], uri: str, config: FinetuneKeys) -> str:
     """Return what to do next: promote if every gate is met, otherwise what helps against the missed ones."""
-    model, _, version = uri.removeprefix("models:/").partition("/")
     missed = [gate.name for gate in gates if not gate.passed]
     if not missed and uri.startswith("models:/"):
-        return f"Next: `mlflow run . -e promote -P model={model} -P version={version}`"
+        return f"Next: {markdown_code(promote_command(uri, config.model_dump(mode='json')))}"
     if not missed:
         return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
     cures = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import math
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from moola_mlflow.bars import Bars, utc
-from moola_mlflow.core import PACKAGES, BarsConfig, TrainingKeys, markdown_code
+from moola_mlflow.core import PACKAGES, TrainingKeys, markdown_code
 from moola_mlflow.evaluation import (
     Gate,
     ProbeScores,
@@ -26,11 +25,9 @@ from moola_mlflow.evaluation import (
     published_levels,
 )
 from moola_mlflow.models import Encoder, describe_encoder, describe_training
+from moola_mlflow.reports.next_commands import better_encoder_command, finetune_command
 from moola_mlflow.tracking import Metrics, VersionTags
 from moola_mlflow.training import Trainer
-
-RECOMMENDED = "configs/rules.yaml"
-"""The preset whose encoders give better detectors than the price-path features."""
 
 
 @dataclass(frozen=True)
@@ -246,39 +243,18 @@ def pretrain_note(results: Results, preset: str, uri: str, checked: Sequence[Gat
 def _next(config: TrainingKeys, uri: str, passed: bool) -> str:
     if passed:
         python = markdown_code(f"moola_mlflow.load_encoder({uri!r})")
-        return f"Next: {markdown_code(launcher_command('finetune', {'encoder': uri}))}, or in Python {python}"
+        return f"Next: {markdown_code(finetune_command(uri, config.model_dump(mode='json')))}, or in Python {python}"
     trainer, why = config.trainer, ""
     longer: dict[str, Any] = {}
     if config.objective.name == "rules":
         why = " (train longer, or on more bars)"
         longer = {"trainer.steps": 2 * trainer.steps} if trainer.steps else train_longer(trainer.epochs)
-    return f"Next{why}: {markdown_code(better_encoder_command(config.bars.model_dump(mode='json'), longer))}"
+    return f"Next{why}: {markdown_code(better_encoder_command(config.model_dump(mode='json'), longer))}"
 
 
 def train_longer(epochs: int) -> dict[str, Any]:
     """Return the keys that train a preset for twice as many epochs, whatever it counts in."""
     return {"trainer.steps": "none", "epochs": 2 * epochs}
-
-
-def better_encoder_command(bars: Mapping[str, Any], further: Mapping[str, Any]) -> str:
-    """Return the command that may make a better encoder on the same bars: the recommended preset and further keys.
-
-    ``bars`` is section ``bars`` of the run's configuration.
-    """
-    return launcher_command("pretrain", {"config": RECOMMENDED, **further, **bars_parameters(bars)})
-
-
-def bars_parameters(bars: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a run's bars that differ from the defaults."""
-    usual = BarsConfig().model_dump(mode="json")
-    other = {key: bars[key] for key in usual if key in bars and bars[key] != usual[key]}
-    return {"bars" if key == "path" else f"bars.{key}": value for key, value in other.items()}
-
-
-def launcher_command(entry: str, parameters: Mapping[str, Any]) -> str:
-    """Return the command that runs an entry point. Values are quoted for the shell."""
-    pairs = (f"-P {key}={shlex.quote(str(value))}" for key, value in parameters.items())
-    return " ".join([f"mlflow run . -e {entry}", *pairs])
 
 
 def _levels(results: Results) -> str:

@@ -67,7 +67,7 @@ class Reporter:
         self.run.metrics({**metrics, self.target: value, Metrics.SWEEP_EPOCH_VALUE: value}, step)
         self.trial.report(value, step)
         if self.trial.should_prune():
-            raise TrialPruned(f"stopped at epoch {step}: other trials are better")
+            raise TrialPruned(f"stopped at epoch {step + 1}: other trials are better")
 
 
 class TrialObjective(Protocol):

@@ -45,9 +45,9 @@ class Run:
     """One MLflow run as a context manager, with a folder of its own on disk.
 
     Make one with :meth:`start`, :meth:`resume` or :meth:`join`. Leaving the context sets the status: FINISHED, KILLED
-    after an interruption, else FAILED with the error in the run's note. A run that was refused (:class:`UserError`) before
-    it had results goes to the store's bin, so that typing errors do not fill MLflow's table. A server that does not answer never stops the
-    command: the run's folder keeps what the server lacks.
+    after an interruption, else FAILED with the error in the run's note. A run that was refused (:class:`UserError`)
+    before it had results goes to the store's bin, so that typing errors do not fill MLflow's table. A server that does
+    not answer never stops the command: the run's folder keeps what the server lacks.
     """
 
     def __init__(self, session: RunSession) -> None:

@@ -233,8 +233,8 @@ class _Fit:
             total += float(loss.detach()) * len(index_B)
         if not math.isfinite(total):
             raise TrainingError(
-                f"fine-tuning's loss is {total} in epoch {epoch}; try a lower optimizer.lr (or finetune.head_lr) than "
-                f"{settings.lr:g}, and look for inputs that are not finite"
+                f"fine-tuning's loss is {total} in epoch {epoch + 1}; try a lower optimizer.lr (or finetune.head_lr) "
+                f"than {settings.lr:g}, and look for inputs that are not finite"
             )
         return total / len(fit_M)
 

@@ -122,7 +122,10 @@ def plain(value: Any) -> Any:
 
 
 def in_words(diagnosis: dict[str, Any], steps: int, times: tuple[str, str], advice: str) -> str:
-    """Return a diagnosis in one sentence; ``steps`` are those of an epoch, ``times`` the batch's first and last."""
+    """Return a diagnosis in one sentence, which counts epochs and steps from 1.
+
+    ``steps`` are those of an epoch, ``times`` the batch's first and last.
+    """
     named = ", ".join(
         f"{row['name']} {float(row['largest_z']):.3g}"
         + (f" ({row['not_finite']} not finite)" if row["not_finite"] else "")
@@ -132,7 +135,7 @@ def in_words(diagnosis: dict[str, Any], steps: int, times: tuple[str, str], advi
     broken = [row["starts"] for row in diagnosis["windows"] if not row["input_is_finite"]]
     inputs = f"; input that is no number in the windows starting {', '.join(broken[:NUM_NAMED])}" if broken else ""
     return (
-        f"loss is {diagnosis['loss']}{norm} at epoch {diagnosis['epoch']}, step {diagnosis['step']} of {steps} "
+        f"loss is {diagnosis['loss']}{norm} at epoch {diagnosis['epoch'] + 1}, step {diagnosis['step'] + 1} of {steps} "
         f"(batch of {diagnosis['windows_in_batch']} windows starting {times[0]} to {times[1]} UTC){inputs}; largest "
         f"|z| of the input: {named}; {advice}"
     )

@@ -249,7 +249,7 @@ class Trainer:
         huber = metrics[Metrics.VAL_HUBER]
         if not math.isfinite(huber):
             raise NumbersWrong(
-                f"{Metrics.VAL_HUBER} is {huber} after epoch {progress.epoch}, the training loss was finite; lower "
+                f"{Metrics.VAL_HUBER} is {huber} after epoch {progress.epoch + 1}, the training loss was finite; lower "
                 "optimizer.lr or set runtime.precision=fp32; the checkpoints of earlier epochs are kept",
                 {"epoch": progress.epoch, "step": progress.step, "scores": scores},
             )

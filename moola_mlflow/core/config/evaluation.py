@@ -23,7 +23,7 @@ class FinetuneConfig(GivenEncoderConfig):
     freeze: bool = True
     """Whether the given encoder stays frozen (phase 1) or is trained too (phase 2)."""
     unfreeze_at: int = Field(0, ge=0)
-    """Epoch at which the encoder is unfrozen in phase 2; until then only the head trains."""
+    """Epochs of phase 2 in which the head trains alone; then the encoder is unfrozen and trains too."""
     inputs: Literal[
         "auto", "encoding", "price_path", "both", "encoding+features", "price_path+features", "both+features"
     ] = "auto"
@@ -145,7 +145,8 @@ class DetectorLimits(Section):
     recall: float = 0.30
     """Detector: least recall of every class; below it the detector ignores a class."""
     ece: float = 0.10
-    """Detector: calibration error, out of fold and after temperature scaling, must be below this."""
+    """Detector: calibration error, out of fold and after temperature scaling, must be below this. Of few windows, even
+    a perfectly calibrated detector has an error e: the limit is then the root of the sum of both squares."""
     delta_joint_success_at_3: float = 0.0
     """Detector: the lower end of the interval of its gain over networks without pre-training must be above this."""
     map: float = 0.50

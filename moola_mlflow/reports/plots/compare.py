@@ -27,7 +27,8 @@ def overlay_figure(
 ) -> Figure:
     """Return all curves in one picture: one colour a run, one line style a metric.
 
-    ``curves`` holds the values by epoch for each metric, each run and each part of the run (one, or its folds).
+    ``curves`` holds the values by epoch, from 0, for each metric, each run and each part of the run (one, or its
+    folds).
     """
     figure = blank_figure(9, 4.6)
     ax = figure.subplots()
@@ -36,7 +37,8 @@ def overlay_figure(
             for k, part in enumerate(parts):
                 label = f"{literal(name, 36)}  {metric}" if k == 0 else None
                 thin = len(parts) > 1
-                ax.plot(list(part), list(part.values()), color=color, linestyle=style, marker="" if thin else ".",
+                epochs = [step + 1 for step in part]  # counted from 1, as on the console
+                ax.plot(epochs, list(part.values()), color=color, linestyle=style, marker="" if thin else ".",
                         linewidth=0.8 if thin else 1.6, alpha=0.55 if thin else 1, label=label)  # fmt: skip
     ax.set(title=title, xlabel="epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

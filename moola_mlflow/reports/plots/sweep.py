@@ -116,7 +116,7 @@ def trial_curves_figure(trials: Sequence[Tried], target: str, best: int) -> Figu
         style: dict[str, Any] = {"color": "0.7", "linestyle": ":" if trial.pruned else "-", "linewidth": 1}
         if trial.number == best:
             style = {"color": "tab:red", "linewidth": 2, "label": f"trial {best}, the best"}
-        ax.plot(steps, [trial.curve[step] for step in steps], marker=".", **style)
+        ax.plot([step + 1 for step in steps], [trial.curve[step] for step in steps], marker=".", **style)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _done(figure, ax, "curves of all trials; dotted ones were pruned", "epoch", target)
 

@@ -13,9 +13,12 @@ from moola_mlflow.reports.plots.figure import blank_figure
 
 
 def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
-    """Return losses, Huber and skill by epoch, with a line at the best epoch."""
+    """Return losses, Huber and skill by epoch, with a line at the best epoch.
+
+    ``best_epoch`` counts from 0, as the steps of metrics do. Pictures, console and notes count epochs from 1.
+    """
     figure = blank_figure(13, 4)
-    epochs = np.arange(len(history))
+    epochs = np.arange(1, len(history) + 1)
     panels = [
         ("loss", [Metrics.TRAIN_LOSS, Metrics.VAL_LOSS, Metrics.VAL_LOSS_PROFILED]),
         ("Huber", [Metrics.VAL_HUBER]),
@@ -24,8 +27,8 @@ def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figur
     for ax, (title, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in names:
             ax.plot(epochs, [row[name] for row in history], marker=".", label=name)
-        ax.axvline(best_epoch, color="grey", linestyle=":", label="best epoch")
-        ax.set(title=title, xlabel="epoch, from 0")
+        ax.axvline(best_epoch + 1, color="grey", linestyle=":", label="best epoch")
+        ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
         ax.legend()
@@ -36,8 +39,8 @@ def lr_figure(history: Sequence[dict[str, float]]) -> Figure:
     """Return the learning rate by epoch."""
     figure = blank_figure(7, 3.5)
     ax = figure.subplots()
-    ax.plot([row["lr"] for row in history], marker=".")
-    ax.set(title="learning rate at the end of each epoch", xlabel="epoch, from 0", ylim=(0, None))
+    ax.plot(np.arange(1, len(history) + 1), [row["lr"] for row in history], marker=".")
+    ax.set(title="learning rate at the end of each epoch", xlabel="epoch", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     return figure

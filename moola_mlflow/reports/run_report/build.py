@@ -10,6 +10,7 @@ from moola_mlflow.core import UserError
 from moola_mlflow.evaluation import COPIES_INPUT, Interval
 from moola_mlflow.reports.document import Block, Code, Document, Heading, Items, Mono, Notice, Para, Strong, Text
 from moola_mlflow.reports.finetune_results import WEAK_LABELS_TEXT
+from moola_mlflow.reports.next_commands import finetune_command
 from moola_mlflow.reports.paired import pair
 from moola_mlflow.reports.run_report import conclusions, pretraining, tuning
 from moola_mlflow.reports.run_report.conclusions import Conclusion
@@ -87,7 +88,7 @@ def build_report(subject: Subject) -> Document:
     last = [t for _, t in sorted(reported, key=lambda one: (one[0].run.info.start_time, one[0].id))]
     version = run.version()
     uri = version or f"runs:/{run.id}/encoder"
-    command = f"mlflow run . -e finetune -P encoder={uri}"
+    like = next((t.config for _, t in reversed(pairs) if t.done), p.config)
     document = Document(f"Report: {run.name}")
     events = [pair for pair in pairs if pair[1].kind == EVENT and pair[1].done][-1:]
     newest = sorted([*reported, *events], key=lambda one: (one[0].run.info.start_time, one[0].id))
@@ -95,8 +96,8 @@ def build_report(subject: Subject) -> Document:
     document.add(Notice(Strong(sentence.text), _kind(sentence)), *_notices(run, p, subject, pairs))
     document.add(*pretraining.configuration(run, version), *pretraining.results(run, p))
     document.add(*pretraining.training_time(run, p), *pretraining.checkpoint(run, p, uri))
-    document.add(*tuning.phase("frozen", pairs, command))
-    document.add(*tuning.phase("unfrozen", pairs, f"{command} -P config=configs/phase2.yaml"))
+    document.add(*tuning.phase("frozen", pairs, command := finetune_command(uri, like)))
+    document.add(*tuning.phase("unfrozen", pairs, finetune_command(uri, like, "unfrozen")))
     document.add(*event_section(pairs))
     document.add(*tuning.impact(pairs, command), *tuning.classes_and_pointers(pairs, command))
     document.add(Heading("Conclusions"), *_conclusions("Pre-training", conclusions.of_pretraining(p)))
@@ -104,7 +105,7 @@ def build_report(subject: Subject) -> Document:
         document.add(*_conclusions(tuning.SECTIONS[tuned.kind][0], conclusions.of_tuning(tuned)))
     difference = _phases([one for one, t in reported if t.done])
     document.add(*_conclusions("Phase 2 against phase 1", conclusions.of_phases(difference)))
-    detectors = [made for one, t in reported if _promotable(t) and (made := one.version())]
+    detectors = {made: t.config for one, t in reported if _promotable(t) and (made := one.version())}
     steps = next_steps(run.id, uri, p, [t for _, t in pairs], detectors)
     document.add(Heading("Next steps"))
     for step in steps:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moola_mlflow.evaluation import FEW_GROUPS, OTHER_INPUT_TITLES, PATH_FEATURES, TITLES, Interval
+from moola_mlflow.reports.finetune_results import TEMPERATURE_HARMS
 from moola_mlflow.reports.run_report.facts import FINISHED, GateRow, Pretrained, Tuned
 
 IDENTITY = (
@@ -175,6 +176,7 @@ def _calibration(t: Tuned) -> list[Conclusion]:
     figures = f"ECE {gate.value:.3f}"
     if t.ece_before is not None:
         figures += f", {t.ece_before:.3f} before temperature"
+        figures += TEMPERATURE_HARMS if gate.value > t.ece_before else ""
     perfect = ""
     if t.ece_if_calibrated is not None:
         perfect = f" A perfectly calibrated detector averages {t.ece_if_calibrated:.3f} on so many windows."

@@ -74,8 +74,8 @@ class Pretrained:
     gates: Sequence[GateRow] = ()
     sample: bool = False
     """Whether its bars are the embedded synthetic sample."""
-    bars: Mapping[str, Any] = field(default_factory=dict)
-    """Section ``bars`` of its configuration."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Its configuration, section by section."""
 
     @classmethod
     def of(cls, run: RunRecord) -> Pretrained:
@@ -111,7 +111,7 @@ class Pretrained:
                    if (v := number(metrics.get(f"{Metrics.PROBE}{k}"))) is not None},
             gates=gate_rows(run.json(Artifacts.GATES)) if done else (),
             sample=(run.config.get("bars") or {}).get("path") == "sample",
-            bars=run.config.get("bars") or {},
+            config=run.config,
         )  # fmt: skip
 
     def levels(self) -> dict[str, str]:
@@ -151,6 +151,8 @@ class Tuned:
     gates: Sequence[GateRow] = ()
     others: int = 0
     """Number of encoders that it reads in addition to the reported one."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Its configuration, section by section."""
 
     @property
     def done(self) -> bool:
@@ -190,6 +192,7 @@ class Tuned:
             warnings=run.tags.get(Tags.WARNINGS, ""),
             gates=gate_rows(run.json(Artifacts.GATES)),
             others=max(len(card.get("encoders") or []) - 1, 0),
+            config=run.config,
         )
 
     def least_sure(self) -> tuple[str, Interval] | None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from moola_mlflow.reports.pretrain_results import (
+from moola_mlflow.core import PretrainKeys
+from moola_mlflow.reports.next_commands import (
     RECOMMENDED,
-    bars_parameters,
+    TRAINED,
     better_encoder_command,
+    carried,
+    finetune_command,
     launcher_command,
-    train_longer,
+    promote_command,
+    repeat_command,
 )
+from moola_mlflow.reports.pretrain_results import train_longer
 from moola_mlflow.reports.run_report.facts import FINISHED, Pretrained, Tuned
 from moola_mlflow.tracking import RUNS, resume_command
 
+STONES = "configs/stones.yaml"
+"""The preset of `pretrain` where none is named."""
 PHASES = {"frozen": "Phase 1 (frozen encoder)", "unfrozen": "Phase 2 (unfrozen encoder)"}
 
 
@@ -28,37 +35,42 @@ class Step:
 
 
 def next_steps(
-    run_id: str, encoder: str, p: Pretrained, tunings: Sequence[Tuned], detectors: Sequence[str]
+    run_id: str, encoder: str, p: Pretrained, tunings: Sequence[Tuned], detectors: Mapping[str, Any]
 ) -> list[Step]:
     """Return the next commands, the most urgent first.
 
-    ``encoder`` is the URI of the encoder. ``detectors`` are the URIs of registered versions that meet their gates.
+    ``encoder`` is the URI of the encoder. ``detectors``: the configuration of each fine-tuning that has registered a
+    version that meets its gates, by the URI of the version.
     """
     if not p.done:
         return [_complete(run_id, p)]
-    encoder = shlex.quote(encoder)  # a registered model may have any name
-    finetune = f"mlflow run . -e finetune -P encoder={encoder}"
-    steps = [*_better_encoder(p)]
     done = [tuned for tuned in tunings if tuned.done]
-    for kind, preset in (("frozen", ""), ("unfrozen", " -P config=configs/phase2.yaml")):
-        if not any(tuned.kind == kind for tuned in done):
-            steps.append(Step(f"{PHASES[kind]} has no results yet.", f"{finetune}{preset}"))
-    for uri in detectors:
-        model, _, version = uri.removeprefix("models:/").rpartition("/")
-        promote = f"mlflow run . -e promote -P model={shlex.quote(model)} -P version={version}"
-        steps.append(Step("The detector meets its gates. Promote it.", promote))
-    if any((over := t.least_sure()) and over[1].lo <= 0 <= over[1].hi and t.kind != "price_path" for t in done):
+    like = done[-1].config if done else p.config
+    steps = [*_better_encoder(p)]
+    steps += [
+        Step(f"{PHASES[kind]} has no results yet.", finetune_command(encoder, like, kind))
+        for kind in PHASES
+        if not any(tuned.kind == kind for tuned in done)
+    ]
+    steps += [
+        Step("The detector meets its gates. Promote it.", promote_command(uri, made)) for uri, made in detectors.items()
+    ]
+    unsure = [t for t in done if t.kind in PHASES and (gain := t.least_sure()) and gain[1].lo <= 0 <= gain[1].hi]
+    if unsure:
         why = "No gain is sure. Repeats make the figures steadier, more labels make the intervals narrower."
-        steps.append(Step(why, f"{finetune} -P repeats=5"))
-    if any(tuned.weak for tuned in done):
+        steps.append(Step(why, repeat_command(encoder, unsure[-1].config, unsure[-1].kind, repeats=5)))
+    weak = [t for t in done if t.weak and t.kind in PHASES]
+    if weak:
         why = "A rule made the labels. Only labels by people show what the detector is worth."
-        steps.append(Step(why, f"{finetune} -P labels=my_labels.parquet"))
+        config = {name: section for name, section in weak[-1].config.items() if name != "labels"}
+        steps.append(Step(why, repeat_command(encoder, config, weak[-1].kind, labels="my_labels.parquet")))
+    project = carried(p.config, PretrainKeys, ("project",))
     if p.sample:
-        own = f"mlflow run . -e pretrain -P config={RECOMMENDED} -P bars=my_bars.parquet"
+        own = launcher_command("pretrain", {"config": RECOMMENDED, "bars": "my_bars.parquet", **project})
         steps.append(Step("The bars are synthetic. Train on your own bars.", own))
     if len(done) > 1:
         ids = ",".join(tuned.run_id for tuned in done[-4:])
-        steps.append(Step("Compare the fine-tunings.", f"mlflow run . -e compare -P run_ids={ids}"))
+        steps.append(Step("Compare the fine-tunings.", launcher_command("compare", {"run_ids": ids, **project})))
     return steps
 
 
@@ -74,15 +86,15 @@ def _complete(run_id: str, p: Pretrained) -> Step:
         return Step("The run's artifacts are lost. Check the store.", "moola doctor")
     if p.epochs_run:
         return Step("Continue where the training stopped.", resume_command(RUNS / run_id))
-    return Step("Train again.", launcher_command("pretrain", bars_parameters(p.bars)))
+    return Step("Train again.", launcher_command("pretrain", carried(p.config, PretrainKeys, TRAINED, STONES)))
 
 
 def _better_encoder(p: Pretrained) -> list[Step]:
     missed = any(gate is not None and not gate.passed for gate in map(p.gate, ("probe_r2_gain", "few_shot_gain")))
     if p.identity or (missed and p.objective != "rules"):
         why = f"The encoder adds too little. Pre-train one with {RECOMMENDED}."
-        return [Step(why, better_encoder_command(p.bars, {}))]
+        return [Step(why, better_encoder_command(p.config, {}))]
     if missed and p.epochs_planned:
         why = "The encoder misses the gate of fresh rules. Train longer, or on more bars."
-        return [Step(why, better_encoder_command(p.bars, train_longer(p.epochs_planned)))]
+        return [Step(why, better_encoder_command(p.config, train_longer(p.epochs_planned)))]
     return []

@@ -81,7 +81,8 @@ def _setup(run: RunRecord, t: Tuned) -> Table:
     tune, cv, trainer, optimizer = (config.get(name) or {} for name in ("finetune", "cv", "trainer", "optimizer"))
     rates = f"lr {optimizer.get('lr')}" + (f", head {tune['head_lr']}" if tune.get("head_lr") else "")
     if t.kind == "unfrozen":
-        rates += f", encoder {tune.get('encoder_lr') or optimizer.get('lr')} from epoch {tune.get('unfreeze_at', 0)} on"
+        first = (tune.get("unfreeze_at") or 0) + 1
+        rates += f", encoder {tune.get('encoder_lr') or optimizer.get('lr')} from epoch {first} on"
     seeds = cv.get("seeds") or [trainer.get("seed")]
     rows: list[tuple[Text, ...]] = [
         ("run", (Mono(run.id), f" {run.name}")),

@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from small_evidence import FOLDS, KEYS, LABELS, SKILL, evidence, outcomes
 
-from moola_mlflow.core import CvConfig, GateLimits
+from moola_mlflow.core import CvConfig, FinetuneKeys, GateLimits
 from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.evaluation.crossval import FoldOutcome
 from moola_mlflow.evaluation.evidence import DETECTOR, OTHER_INPUT_TITLES, TITLES, Evidence, collect_evidence
@@ -217,7 +217,9 @@ def test_a_gain_over_networks_that_read_an_encoding_instead_is_told_as_such_wher
         assert any(line.startswith(f"  {title} ") for line in lines)
         assert not any(TITLES[name] in line for line in lines)
     assert f"against the best baseline ({OTHER_INPUT_TITLES['random_encoder']})" in found.headline()
-    assert "compare other inputs and heads" in next_step(found, [replace(gain, value=-1.0)], "models:/d/3")
+    assert "compare other inputs and heads" in next_step(
+        found, [replace(gain, value=-1.0)], "models:/d/3", FinetuneKeys()
+    )
 
 
 def test_the_gate_looks_at_the_network_that_the_gain_is_least_sure_over(weighed: Evidence) -> None:

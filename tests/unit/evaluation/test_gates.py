@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from small_models import GOOD_EVIDENCE, small_encoder
 
 from moola_mlflow.core import GateLimits
 from moola_mlflow.evaluation.gates import (
+    ECE_OF_WINDOWS,
     GAIN,
     RELATIONS,
     Gate,
@@ -26,6 +28,7 @@ from moola_mlflow.evaluation.gates import (
     missed_gates,
     published_levels,
 )
+from moola_mlflow.evaluation.metrics import ece, ece_if_calibrated
 
 CONFIG, CARD = GateLimits(), small_encoder().card
 PUBLISHED = {"name": "masked", "hide_masked": False}
@@ -265,6 +268,30 @@ def test_the_table_is_plain_json_and_the_markdown_marks_what_is_missed() -> None
     lines = gates_markdown(gates).splitlines()
     assert "| ece | missing | < 0.10 | **no** |" in lines
     assert "| joint_success_at_3 | 0.52 | >= 0.40 | yes |" in lines
+
+
+@pytest.mark.parametrize(
+    ("num", "bias", "least", "most"),
+    [(91, 0.0, 0.95, 1.0), (91, 0.2, 0.0, 0.12), (500, 0.0, 1.0, 1.0), (500, 0.15, 0.0, 0.03)],
+)
+def test_the_gate_of_calibration_knows_how_many_windows_there_are(
+    num: int, bias: float, least: float, most: float
+) -> None:
+    """Confidences are spread evenly over 0.50 to 0.98, and too high by ``bias``."""
+    rng, met = np.random.default_rng(3), []
+    for _ in range(300):
+        sure = rng.uniform(0.5, 0.98, num)
+        probability = np.stack([sure, 1 - sure], 1)
+        error = ece((rng.random(num) >= sure - bias).astype(int), probability)
+        by_chance = ece_if_calibrated(probability[None], draws=30)
+        gates = detector_gates({**GOOD_EVIDENCE, "ece": error, "ece_if_calibrated": by_chance}, CONFIG)
+        met.append(next(gate.passed for gate in gates if gate.name == "ece"))
+    assert least <= np.mean(met) <= most
+
+
+def test_a_met_gate_of_calibration_says_what_its_limit_knows() -> None:
+    gates = detector_gates({**GOOD_EVIDENCE, "ece": 0.12, "ece_if_calibrated": 0.075}, CONFIG)
+    assert gate_reasons(gates) == [f"ece 0.12 < 0.125, {ECE_OF_WINDOWS}"]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,9 @@ def test_a_collapsed_class_and_uncalibrated_probabilities_are_named_with_their_f
     gates = (GateRow("recall/a", 0.1, ">=", 0.3, False), GateRow("ece", 0.2, "<", 0.1, False))
     said = texts(conclusions.of_tuning(tuned((0.1, 0.2), (0.1, 0.2), gates=gates, ece_before=0.25)))
     assert "Class 'a' has collapsed: recall 0.100 [0.000, 0.200]." in said
-    assert "ECE 0.200, 0.250 before temperature" in said
+    assert "ECE 0.200, 0.250 before temperature; the gate" in said
+    said = texts(conclusions.of_tuning(tuned((0.1, 0.2), (0.1, 0.2), gates=gates, ece_before=0.15)))
+    assert "ECE 0.200, 0.150 before temperature, so temperature made it worse; the gate" in said
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,11 @@ def test_the_note_begins_with_the_headline_and_ends_with_the_next_command(eviden
 
 
 def test_missed_gates_lead_to_what_helps() -> None:
-    few = event_next_step([Gate("map", 0.1, 0.5, ">=")], "models:/m/1")
-    gain = event_next_step([Gate("delta_map_lo", -0.1, 0.0, ">")], "models:/m/1")
+    few = event_next_step([Gate("map", 0.1, 0.5, ">=")], "models:/m/1", FinetuneKeys())
+    gain = event_next_step([Gate("delta_map_lo", -0.1, 0.0, ">")], "models:/m/1", FinetuneKeys())
     assert "look at more windows" in few
     assert "configs/rules.yaml" in gain
-    assert "not registered" in event_next_step([], "runs:/1/detector")
+    assert "not registered" in event_next_step([], "runs:/1/detector", FinetuneKeys())
 
 
 def test_card_and_tags_hold_the_evidence_and_the_origin_of_the_labels(evidence: EventEvidence) -> None:

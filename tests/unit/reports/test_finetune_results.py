@@ -92,13 +92,29 @@ def test_the_note_begins_with_the_headline_and_ends_with_what_to_do(weighed: Evi
     gates = detector_gates(weighed.gate_figures(False), GateLimits())
     text = note(weighed, gates, "look out")
     assert text.startswith(f"**{weighed.headline()}**\n\nF1 {weighed.detector['f1_macro'].mean:.3f} [")
-    assert text.rstrip().endswith(next_step(weighed, gates, "models:/d/3"))
+    assert text.rstrip().endswith(next_step(weighed, gates, "models:/d/3", setting().config))
     assert "30 windows (" in text
     assert "3 folds x 2 repeats x 2 seeds, purged." in text
     assert f"{WEAK_LABELS_TEXT}\n\nWarning: look out\n\n" in text
     assert WEAK_LABELS_TEXT not in note(replace(weighed, labels=replace(LABELS, weak=False)), gates)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == [f"| {weighed.title(name)}" for name in weighed.table]
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_that_temperature_made_it_worse_is_said_in_the_note_and_on_the_console(weighed: Evidence, worse: bool) -> None:
+    after = weighed.detector["ece"].mean
+    found = replace(weighed, ece_before=after - 0.01 if worse else after + 0.01)
+    before = f"{found.ece_before:.3f}"
+    end = ", so temperature made it worse" if worse else ""
+    assert f"ECE {after:.3f} out of fold ({before} before temperature{end})." in note(found, [GOOD])
+    (line,) = (line for line in finetune_console_lines(found, [GOOD]) if "ECE" in line)
+    assert f"after temperature {found.temperature():.2f}{end}; a perfectly" in line
+
+
+def test_the_command_that_promotes_carries_the_project_and_the_limits_of_the_run(weighed: Evidence) -> None:
+    text = note(weighed, [GOOD], **{"project.name": "nq", "gates.recall": "0.2"})
+    assert "Next: `mlflow run . -e promote -P model=d -P version=3 -P project=nq -P gates.recall=0.2`" in text
 
 
 def test_names_in_the_note_stay_text(weighed: Evidence) -> None:
@@ -128,6 +144,6 @@ def test_promotion_is_offered_where_every_gate_is_met(
     weighed: Evidence, missed: tuple[str, ...], uri: str, said: str
 ) -> None:
     gates = [GOOD, *(Gate(name, 0.0, 1.0, ">=") for name in missed)]
-    text = next_step(weighed, gates, uri)
+    text = next_step(weighed, gates, uri, setting().config)
     assert said in text
     assert ("-e promote" in text) == (not missed and uri.startswith("models:/"))

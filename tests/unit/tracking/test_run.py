@@ -246,8 +246,9 @@ def test_a_command_that_cannot_work_without_its_store_gets_the_stores_error(
 def test_a_run_whose_input_is_refused_goes_to_the_bin_and_one_with_results_stays(
     client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError), Run.start("data", "refused") as refused:
-        refused.metrics({Metrics.LABELS_USED: 8})
+    refused = Run.start("data", "refused")
+    refused.metrics({Metrics.LABELS_USED: 8})
+    with pytest.raises(UserError), refused:
         raise UserError("labels: too few")
     assert all_runs(client) == []
     stored = client.get_run(refused.id)
@@ -255,8 +256,9 @@ def test_a_run_whose_input_is_refused_goes_to_the_bin_and_one_with_results_stays
     assert (stored.data.tags[Tags.REFUSED], stored.data.tags[Tags.NOTE]) == ("true", "**Failed:** labels: too few")
     assert not refused.folder.exists()
     assert f"Run {refused.id} is removed, because its input was refused" in capsys.readouterr().out
-    with pytest.raises(UserError), Run.start("data", "shown") as shown:
-        shown.json({"zero": 1.0}, Artifacts.QUALITY)
+    shown = Run.start("data", "shown")
+    shown.json({"zero": 1.0}, Artifacts.QUALITY)
+    with pytest.raises(UserError), shown:
         raise UserError("feature quality: all are zero")
     (stored,) = all_runs(client)
     assert (stored.info.run_id, stored.info.status, Tags.REFUSED in stored.data.tags) == (shown.id, "FAILED", False)

@@ -42,7 +42,7 @@ def spoil(trainer: Trainer, window: int, feature: int, when: Callable[[], bool])
 
 def test_a_rate_beyond_reason_stops_with_a_diagnosis_that_is_json(windows: Windows, tmp_path: Path) -> None:
     trainer = make_trainer(windows, tmp_path, **{"optimizer.lr": 1e6, "schedule.warmup_epochs": 0})
-    with pytest.raises(NumbersWrong, match=r"epoch 0, step \d+ of \d+.*lower optimizer.lr \(now 1e\+06\)") as caught:
+    with pytest.raises(NumbersWrong, match=r"epoch 1, step \d+ of \d+.*lower optimizer.lr \(now 1e\+06\)") as caught:
         trainer.fit()
     found = json.loads(json.dumps(caught.value.diagnosis, allow_nan=False))
     assert found["epoch"] == 0

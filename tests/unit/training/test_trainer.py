@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_the_batch_and_the_features
     with torch.no_grad():
         trainer.model.encoder.layers[0].weight_ih_l0[0, 0] = math.nan
     with pytest.raises(
-        TrainingError, match=r"epoch 0, step 0 of \d+ \(batch of 16 windows starting 20.*largest \|z\|.*lower"
+        TrainingError, match=r"epoch 1, step 1 of \d+ \(batch of 16 windows starting 20.*largest \|z\|.*lower"
     ):
         trainer.fit()
 

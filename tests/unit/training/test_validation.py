@@ -222,7 +222,7 @@ def test_a_validation_that_is_no_number_never_becomes_the_best(windows: Windows,
         return honest(part) | ({"huber": math.nan} if len(calls) == 2 else {})
 
     trainer.evaluation.scores = broken  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match="val/huber is nan after epoch 1"):
+    with pytest.raises(TrainingError, match="val/huber is nan after epoch 2"):
         trainer.fit()
     assert checkpoint.load_checkpoint(tmp_path / checkpoint.BEST_CHECKPOINT)["epoch"] == 0
 
