@@ -24,6 +24,8 @@ SHORT = {
     "gates": "gates.mode",
     "detector": "detect.detector",
     "resume": "tracking.resume",
+    "annotator": "annotate.annotator",
+    "port": "annotate.port",
     "n_trials": "sweep.n_trials",
     "workers": "sweep.workers",
     "study": "sweep.study",
@@ -169,6 +171,18 @@ ENTRY_POINTS = {
             "runs:/ID, or `sample`.",
             "bars": "Bars that a CSV, Label Studio or batches point into; parquet needs none.",
         },
+    ),
+    "annotate": EntryPoint(
+        "label windows by eye on a local page, ordered by what helps the detector most",
+        ("bars", "labels", "detector", "annotator", "port", "project", "config"),
+        (
+            "moola annotate --bars bars.parquet --bars.instrument front --labels my_labels.parquet",
+            "moola annotate --bars bars.parquet --labels my_labels.parquet --annotate.classes flag,wedge,squeeze",
+            "moola annotate --bars bars.parquet --labels my_labels.parquet --annotator ann --port 0",
+            "moola annotate --bars bars.parquet --labels my_labels.parquet --annotate.review true",
+            "mlflow run . -e annotate -P bars=bars.parquet -P labels=my_labels.parquet",
+        ),
+        meanings={"bars": "Bars of any form that data reads: a file, a folder, a glob, a bar store, or `sample`."},
     ),
     "pretrain": EntryPoint(
         "train an encoder on bars and register it",

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.core.config.annotate import AnnotateConfig
     from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig
     from moola_mlflow.core.config.base import CommandKeys, Section, current_name
     from moola_mlflow.core.config.commands import (
         COMMANDS,
+        AnnotateKeys,
         DataKeys,
         DetectKeys,
         EvaluateKeys,
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "config.annotate": ("AnnotateConfig",),
         "config.bars": (
             "BarsConfig",
             "SampleBarsConfig",
@@ -130,6 +133,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "config.commands": (
             "COMMANDS",
+            "AnnotateKeys",
             "DataKeys",
             "DetectKeys",
             "EvaluateKeys",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from moola_mlflow.labels.columns import NONE
     from moola_mlflow.labels.event_labels import EventLabels, events_sha256
     from moola_mlflow.labels.forms.any_form import WRITTEN, read_any_labels, write_any_labels
+    from moola_mlflow.labels.joining import join_labels
     from moola_mlflow.labels.label_files import labels_target, read_event_labels, read_labels, write_labels
     from moola_mlflow.labels.labelled_set import LabelledSet
     from moola_mlflow.labels.overlap import overlap_groups
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         sample_events,
         sample_labels,
     )
+    from moola_mlflow.labels.window_names import instrument_of_rows, window_ids
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -46,6 +48,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "columns": ("NONE",),
         "event_labels": ("EventLabels", "events_sha256"),
         "forms.any_form": ("WRITTEN", "read_any_labels", "write_any_labels"),
+        "joining": ("join_labels",),
         "label_files": ("labels_target", "read_event_labels", "read_labels", "write_labels"),
         "labelled_set": ("LabelledSet",),
         "overlap": ("overlap_groups",),
@@ -75,5 +78,6 @@ __all__, __getattr__, __dir__ = lazy_face(
             "sample_events",
             "sample_labels",
         ),
+        "window_names": ("instrument_of_rows", "window_ids"),
     },
 )

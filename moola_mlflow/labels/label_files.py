@@ -100,7 +100,7 @@ def read_event_labels(path: str | Path, length: int = LENGTH, duplicates: str = 
     return join_labels(parts, path, duplicates) if len(parts) > 1 else parts[0]
 
 
-def write_labels(labels: LabelledSet | EventLabels, path: str | Path) -> None:
+def write_labels(labels: LabelledSet | EventLabels, path: str | Path, *, backup: bool = True) -> None:
     """Write labelled windows as parquet, the whole file or nothing. The file says whether a rule made them, and which.
 
     Parameters
@@ -109,6 +109,8 @@ def write_labels(labels: LabelledSet | EventLabels, path: str | Path) -> None:
         Windows with their events, or a labelled set of one event each.
     path
         A file that ends in ``.parquet`` or ``.pq``. One that is there is replaced.
+    backup
+        Whether a file that is replaced is kept as ``NAME.bak``, unless there is such a file.
 
     Returns
     -------
@@ -153,7 +155,7 @@ def write_labels(labels: LabelledSet | EventLabels, path: str | Path) -> None:
     # Also as a column: pandas drops the metadata when it writes the file again.
     columns |= {"weak": np.full(num, events.weak), "features": features_of(events.ohlc[window_R])}
     notes = {"weak": events.weak, "rule": events.rule, "bars_sha256": events.bars_sha256}
-    write_table(pa.table(columns), notes, path)
+    write_table(pa.table(columns), notes, path, backup)
 
 
 def labels_target(out: str | Path) -> Path:

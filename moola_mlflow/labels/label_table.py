@@ -103,7 +103,7 @@ def features_of(ohlc_RT4: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(np.arange(0, num * length + 1, length, dtype=np.int32), bars)
 
 
-def write_table(table: pa.Table, notes: dict[str, Any], path: Path) -> None:
+def write_table(table: pa.Table, notes: dict[str, Any], path: Path, backup: bool = True) -> None:
     """Write a table as parquet, the whole file or nothing. A file that it replaces is kept as ``NAME.bak``, once.
 
     Raises: UserError if the folder cannot be written to.
@@ -111,7 +111,8 @@ def write_table(table: pa.Table, notes: dict[str, Any], path: Path) -> None:
     table = table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        keep_backup(path)
+        if backup:
+            keep_backup(path)
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
     except OSError as e:

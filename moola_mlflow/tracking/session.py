@@ -40,7 +40,7 @@ from moola_mlflow.tracking.system_metrics import SAMPLED_COMMANDS, SystemMetrics
 
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """Name that MLflow gives a run without one, such as `gifted-fox-12`."""
-WORK_OFFLINE = ("data", "features", "label", "pretrain", "finetune")
+WORK_OFFLINE = ("data", "features", "label", "annotate", "pretrain", "finetune")
 """Commands that can work while the store does not answer. The others are about what the store holds."""
 KILLED_LIMIT_S = 3.0
 """An interrupted run ends within five seconds. What is not sent by then stays in the run's folder."""

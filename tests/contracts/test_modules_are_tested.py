@@ -18,6 +18,7 @@ SUITES = {
 }
 """Folders of a registry: its suite tries each file of the folder."""
 DECLARE = {
+    "core/config/annotate.py",
     "core/config/bars.py",
     "core/config/evaluation.py",
     "core/config/features.py",

@@ -21,6 +21,7 @@ ENTRY_POINTS = {
     "features": {"project", "bars", "features"},
     "label": {"project", "bars", "n", "out", "overwrite", "seed"},
     "labels": {"project", "labels", "bars", "out", "overwrite"},
+    "annotate": {"project", "bars", "labels", "detector", "annotator", "port"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
         *("register", "project"),

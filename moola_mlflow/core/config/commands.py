@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from moola_mlflow.core.config.annotate import (
+    AnnotateConfig,
+    AnnotatedLabelsConfig,
+    GivenDetectorConfig,
+)
 from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig, SampleLengthConfig
 from moola_mlflow.core.config.base import CommandKeys
 from moola_mlflow.core.config.evaluation import (
@@ -232,6 +237,17 @@ class EvaluateKeys(DetectKeys):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
 
 
+class AnnotateKeys(TrackedKeys):
+    """The keys of annotate."""
+
+    bars: BarsConfig = Field(default_factory=BarsConfig)
+    labels: AnnotatedLabelsConfig = Field(default_factory=AnnotatedLabelsConfig)
+    detect: GivenDetectorConfig = Field(default_factory=GivenDetectorConfig)
+    annotate: AnnotateConfig = Field(default_factory=AnnotateConfig)
+    windows: WindowLengthConfig = Field(default_factory=WindowLengthConfig)
+    tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
+
+
 COMMANDS: dict[str, type[CommandKeys]] = {
     "main": TourKeys,
     "data": DataKeys,
@@ -239,6 +255,7 @@ COMMANDS: dict[str, type[CommandKeys]] = {
     "rules": RulesKeys,
     "label": LabelKeys,
     "labels": LabelsKeys,
+    "annotate": AnnotateKeys,
     "pretrain": PretrainKeys,
     "finetune": FinetuneKeys,
     "sweep of pretrain": PretrainSweepKeys,

@@ -157,7 +157,7 @@ def test_a_key_has_one_type_one_default_and_one_meaning_whatever_command_reads_i
     for keys in COMMANDS.values():
         for key, field in dotted_keys(keys).items():
             said = (field.annotation, repr(field), keys().flat()[key])
-            assert found.setdefault(key, said) == said or key in ("sweep.stage", "labels.path")
+            assert found.setdefault(key, said) == said or key in ("sweep.stage", "labels.path", "detect.detector")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
