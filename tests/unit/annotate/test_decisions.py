@@ -75,8 +75,8 @@ def test_a_skipped_window_has_no_events_and_a_long_time_is_a_day() -> None:
 
 def test_a_decision_is_the_same_after_it_was_json() -> None:
     made = Decision(
-        "ES-1", "ES", 17, "ann", 3, "label", (MarkedEvent("flag", 3, 9),), "A", "note", 2.5, "2026-01-01T00:00:00Z", "human",
-        "random", False, True, (MarkedEvent("wedge", 1, 2),),
+        "ES-1", "ES", 17, "ann", 3, "label", (MarkedEvent("flag", 3, 9),), "A", "note", 2.5, "2026-01-01T00:00:00Z",
+        "human", "random", False, True, (MarkedEvent("wedge", 1, 2),),
     )  # fmt: skip
     assert Decision.from_json(made.as_json()) == made
     assert made.is_kept

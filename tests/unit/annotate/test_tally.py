@@ -11,8 +11,8 @@ from moola_mlflow.annotate.decisions import Decision, MarkedEvent
 from moola_mlflow.annotate.tally import SessionTally
 
 ONE = Decision(
-    "w", "ES", 1, "ann", 1, "label", (MarkedEvent("flag", 3, 9),), "", "", 6.0, "2026-01-01T00:00:00Z", "human", "random",
-    False, False,
+    "w", "ES", 1, "ann", 1, "label", (MarkedEvent("flag", 3, 9),), "", "", 6.0, "2026-01-01T00:00:00Z", "human",
+    "random", False, False,
 )  # fmt: skip
 NOTHING = replace(ONE, events=(), drawn="uncertain")
 SKIPPED = replace(ONE, action="skip", events=())
