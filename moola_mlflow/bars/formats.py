@@ -85,9 +85,9 @@ def from_frame(frame: pd.DataFrame, name: str) -> RawBars:
     return from_table(table, find_columns(table.column_names, name), name)
 
 
-def from_table(table: pa.Table, columns: Roles, name: str) -> RawBars:
+def from_table(table: pa.Table, columns: Roles, name: str, config: BarsConfig | None = None) -> RawBars:
     """Return the bars of an Arrow table in memory, with the rules of a file."""
-    return _normalise(_Source(Path(name), table, columns), BarsConfig())
+    return _normalise(_Source(Path(name), table, columns), config or BarsConfig())
 
 
 def _read(path: Path, config: BarsConfig) -> _Source:

@@ -34,8 +34,10 @@ SHORT = {
 }
 """Short parameters and the dotted keys they stand for."""
 
-ALSO_CALLED = {"label.rule": "labels.rule", "label.rejects": "labels.rejects"}
+ALSO_CALLED = {"label.rule": "labels.rule", "label.rejects": "labels.rejects", "follow": "detect.follow"}
 """Keys of the command line that have a second spelling."""
+FLAGS = ("follow",)
+"""Parameters that may stand without a value: they then mean true."""
 PRESET = "A preset: a YAML file of sections and keys."
 
 
@@ -257,6 +259,8 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
         (
             "moola detect --bars bars.parquet --bars.instrument front --detector models:/moola-detector@champion",
             "moola detect --bars bars.parquet --detect.min_probability 0.9 --out found",
+            "moola detect --bars live.csv --follow  # print events as bars are appended to a file",
+            "moola detect --bars - --follow --detect.lines json  # or come from standard input",
         ),
         own={
             "out": Argument(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moola_mlflow.cli.entry_points import ALSO_CALLED, ENTRY_POINTS, SHORT, EntryPoint
+from moola_mlflow.cli.entry_points import ALSO_CALLED, ENTRY_POINTS, FLAGS, SHORT, EntryPoint
 from moola_mlflow.core import (
     COMMANDS,
     CommandKeys,
@@ -136,9 +136,12 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
             raise UserError(f"'{word}' is not a parameter; write --key value, for example --epochs 20")
         key, equals, value = word[2:].partition("=")
         if not equals:
-            if not rest or (rest[0].startswith("--") and not _is_number(rest[0])):
+            if rest and (not rest[0].startswith("--") or _is_number(rest[0])):
+                value = rest.pop(0)
+            elif key in FLAGS:
+                value = "true"
+            else:
                 raise UserError(f"parameter '--{key}' has no value; write --{key} VALUE")
-            value = rest.pop(0)
         pairs[key.replace("-", "_")] = value
     return pairs
 

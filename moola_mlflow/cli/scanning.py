@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from moola_mlflow.core import DetectKeys, UserError, pick_device
+from moola_mlflow.core import ScanKeys, UserError, pick_device
 from moola_mlflow.models import EventDetector, PatternDetector
 from moola_mlflow.tracking import (
     CANDIDATE,
@@ -58,7 +58,7 @@ def _load(uri: str) -> Detector:
     return load_detector(uri)
 
 
-def place_detector(detector: Detector, config: DetectKeys) -> str:
+def place_detector(detector: Detector, config: ScanKeys) -> str:
     """Move the detector to its device. It computes there as it does when served: in fp32, without TF32."""
     if isinstance(detector, EventDetector):
         return "cpu"  # its nets are small, and the maps are averaged there
@@ -72,7 +72,7 @@ def place_detector(detector: Detector, config: DetectKeys) -> str:
     return str(device)
 
 
-def scan_precision(config: DetectKeys) -> str:
+def scan_precision(config: ScanKeys) -> str:
     """Return fp32, in which the detector was calibrated and is served, unless the user asks for bf16."""
     if config.runtime.precision == "fp16":
         raise UserError("runtime.precision='fp16': a scan computes in fp32 (auto) or in bf16, which is faster")

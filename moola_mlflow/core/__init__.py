@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         PromoteKeys,
         RulesKeys,
         RunKeys,
+        ScanKeys,
         SweepKeys,
         TourKeys,
         TrainingKeys,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.core.config.features import FeaturesConfig
     from moola_mlflow.core.config.labels import LabelsConfig, ShownLabelsConfig, TrueLabelsConfig, WeakLabelsConfig
-    from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, ObjectiveConfig
+    from moola_mlflow.core.config.models import DetectConfig, EncoderConfig, FollowConfig, ObjectiveConfig
     from moola_mlflow.core.config.presets import find_preset, merge_presets, read_preset, shipped_presets
     from moola_mlflow.core.config.project import EXPERIMENT_ID, model_name, project_names
     from moola_mlflow.core.config.resolve import (
@@ -148,6 +149,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "PromoteKeys",
             "RulesKeys",
             "RunKeys",
+            "ScanKeys",
             "SweepKeys",
             "TourKeys",
             "TrainingKeys",
@@ -169,6 +171,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "config.models": (
             "DetectConfig",
             "EncoderConfig",
+            "FollowConfig",
             "ObjectiveConfig",
         ),
         "config.project": ("EXPERIMENT_ID", "model_name", "project_names"),

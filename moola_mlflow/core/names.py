@@ -132,6 +132,8 @@ class Metrics:
     DETECT_SECONDS = "detect/seconds"
     DETECT_WINDOWS_PER_SECOND = "detect/windows_per_second"
     DETECT_BARS_PER_SECOND = "detect/bars_per_second"
+    DETECT_LINES_SKIPPED = "detect/lines_skipped"
+    DETECT_SLOWEST_BAR_MS = "detect/slowest_bar_ms"
     HITS = "hits/"
     GATE = "gate/"
     TOUR_SECONDS = "tour/seconds"

@@ -84,6 +84,7 @@ NOT_RUN = {
     r"/sweep\.md: .* -P storage=postgresql:": "needs a PostgreSQL server: test_sweep_servers.py starts one",
     r"detect\.md: .* --register worth-": "trains what a benchmark reads; their like is run for other pages",
     r"detect\.md: .* --detect\.(precision|max_per_day|min_score) ": "needs an event detector: test_finetune_events.py",
+    r"detect\.md: .* --follow( |$)": "needs an event detector, and lines that come: test_follow.py",
     r"bar-files\.md: moola data ": "reads a file of the reader's: test_forms.py reads one of each form",
     r"/pretrain\.md: .* --resume (new:)?<run id>": "needs an interrupted run: test_resume_command.py makes some",
     r"first-detector\.md: moola data --bars sample": "replaces the reader's file: test_docs_commands.py tries it",

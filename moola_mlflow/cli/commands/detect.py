@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.following import STANDARD_INPUT, Followed, follow_bars
 from moola_mlflow.cli.scanning import open_detector, place_detector, results_folder, scan_precision, show_windows
 from moola_mlflow.core import (
     DetectKeys,
@@ -25,9 +29,21 @@ KIND = "detections"
 
 
 def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
-    """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``."""
+    """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``.
+
+    With ``detect.follow`` bars are read as they come. If events are printed as JSON, nothing else is on standard
+    output.
+    """
+    options, events_to = config.detect, sys.stdout
+    quiet = options.follow and options.lines == "json"
+    with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
+        _run(config, interrupts, out, overwrite, events_to)
+
+
+def _run(config: DetectKeys, interrupts: Interrupts, out: str, overwrite: str, events_to: TextIO) -> None:
     allocator = configure_allocator(config.runtime)
-    name = run_name("detect", Path(config.bars.path).stem, 0, config.project.name)
+    source = "stdin" if config.bars.path == STANDARD_INPUT else Path(config.bars.path).stem
+    name = run_name("detect", source, 0, config.project.name)
     with Run.start("detect", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out or "none"})
@@ -38,23 +54,53 @@ def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", 
         detector, uri = open_detector(active, config.detect.detector)
         precision, device = scan_precision(config), place_detector(detector, config)
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
-        bars = steps.load_bars(active, config.bars, detector.length, "detect")
-        started = time.perf_counter()
-        found = report_scan(bars, detector, uri, config, precision, show_windows(active))
-        seconds = time.perf_counter() - started
-        for place in [active.folder, *([folder] if folder else [])]:
-            _write(found, place)
-        note_outputs(outputs, KIND)
-        for file in (TABLE, PAGE):
-            active.artifact(active.folder / file)
-        active.figure(found.figure(), Artifacts.DETECTIONS_FIGURE)
-        active.metrics(found.metrics(seconds))
-        active.note(found.note(seconds))
-        for text in found.cautions():
-            print(f"Note: {text}", flush=True)
-        where = f"{folder / PAGE} and {folder / TABLE}" if folder else f"{PAGE} and {TABLE} of the run"
-        speed = f"{len(found.scan.windows) / seconds:,.0f} windows/s, {len(bars) / seconds:,.0f} bars/s"
-        print(f"{found.scanned()}\n{found.summary()} -> {where}\n{speed}", flush=True)
+        if config.detect.follow:
+            followed = follow_bars(active, config, detector, precision, interrupts, events_to)
+            _log_followed(active, config, followed, uri, precision, folder)
+        else:
+            bars = steps.load_bars(active, config.bars, detector.length, "detect")
+            started = time.perf_counter()
+            found = report_scan(bars, detector, uri, config, precision, show_windows(active))
+            _log(active, found, time.perf_counter() - started, folder)
+        note_outputs([path for path in outputs if path.exists()], KIND)
+
+
+def _log_followed(
+    active: Run, config: DetectKeys, followed: Followed, uri: str, precision: str, folder: Path | None
+) -> None:
+    """Scan the bars that came: the same events, and those that are not final yet. Raises: UserError of the source."""
+    step, detector = len(followed.seen), followed.live.detector
+    active.metrics(followed.metrics(), step=step)
+    print(followed.summary(), flush=True)
+    if not followed.live.num_windows:
+        active.note(f"{step:,} bars came. An event detector needs {detector.length} bars without a gap.\n")
+    else:
+        name = "standard input" if config.bars.path == STANDARD_INPUT else config.bars.path
+        bars = followed.seen.bars(name)
+        active.bars(bars, "detect")
+        found = report_scan(bars, detector, uri, config, precision, lambda done, of: None)
+        _log(active, found, followed.seconds, folder, step)
+    if followed.refusal is not None:
+        raise followed.refusal
+
+
+def _log(
+    active: Run, found: DetectionsReport | EventDetectionsReport, seconds: float, folder: Path | None, step: int = 0
+) -> None:
+    """Log table, page, picture, metrics and note, and copy the first two to the folder."""
+    for place in [active.folder, *([folder] if folder else [])]:
+        _write(found, place)
+    for file in (TABLE, PAGE):
+        active.artifact(active.folder / file)
+    active.figure(found.figure(), Artifacts.DETECTIONS_FIGURE)
+    active.metrics(found.metrics(seconds), step=step)
+    active.note(found.note(seconds))
+    for text in found.cautions():
+        print(f"Note: {text}", flush=True)
+    where = f"{folder / PAGE} and {folder / TABLE}" if folder else f"{PAGE} and {TABLE} of the run"
+    windows = found.scan.windows
+    speed = f"{len(windows) / seconds:,.0f} windows/s, {len(windows.bars) / seconds:,.0f} bars/s"
+    print(f"{found.scanned()}\n{found.summary()} -> {where}\n{speed}", flush=True)
 
 
 def _write(found: DetectionsReport | EventDetectionsReport, folder: Path) -> None:

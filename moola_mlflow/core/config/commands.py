@@ -31,6 +31,7 @@ from moola_mlflow.core.config.models import (
     DrawnRulesConfig,
     EncoderConfig,
     EncoderSizeConfig,
+    FollowConfig,
     ObjectiveConfig,
 )
 from moola_mlflow.core.config.sweep import SweepConfig
@@ -220,8 +221,8 @@ class PromoteKeys(TrackedKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class DetectKeys(TrackedKeys):
-    """The keys of detect."""
+class ScanKeys(TrackedKeys):
+    """The keys of every command that scans bars with a detector."""
 
     bars: BarsConfig = Field(default_factory=BarsConfig)
     detect: DetectConfig = Field(default_factory=DetectConfig)
@@ -230,7 +231,13 @@ class DetectKeys(TrackedKeys):
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
 
-class EvaluateKeys(DetectKeys):
+class DetectKeys(ScanKeys):
+    """The keys of detect."""
+
+    detect: FollowConfig = Field(default_factory=FollowConfig)
+
+
+class EvaluateKeys(ScanKeys):
     """The keys of evaluate."""
 
     labels: TrueLabelsConfig = Field(default_factory=TrueLabelsConfig)

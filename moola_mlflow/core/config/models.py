@@ -99,3 +99,15 @@ class DetectConfig(Section):
     """Event detectors: choose the threshold for at most this many events a day on average."""
     top: int = Field(50, ge=0, le=1000)
     """Charts on the page, of the most probable hits or events."""
+
+
+class FollowConfig(DetectConfig):
+    """The detector that scans the bars, and which of its hits are kept."""
+
+    follow: bool = False
+    """Event detectors: follow bars that come one by one, from a file that grows or, with bars=-, from standard input,
+    and print each event once it is final. Ctrl-C ends the run."""
+    lines: Literal["table", "json"] = "table"
+    """How an event is printed while bars are followed: a line to read, or a JSON object."""
+    idle_s: float | None = Field(None, ge=0)
+    """End after so many seconds without a new line of the file that is followed; none: go on until Ctrl-C."""
