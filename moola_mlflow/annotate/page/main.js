@@ -126,20 +126,25 @@ function explain(error) {
   else throw error;
 }
 
+function hold(now) {
+  busy = now;
+  $("work").setAttribute("aria-busy", String(now));
+}
+
 async function alone(act) {
   if (busy) return;
-  busy = true;
+  hold(true);
   try {
     await act();
   } catch (error) {
     explain(error);
   } finally {
-    busy = false;
+    hold(false);
   }
 }
 
-function painted() {
-  return new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+function measure(start) {
+  requestAnimationFrame(() => setTimeout(() => performance.measure(NEXT_CHART, { start, end: performance.now() })));
 }
 
 function send(action, events) {
@@ -160,8 +165,7 @@ function send(action, events) {
       say(words.DECIDED_ELSEWHERE, true);
       return;
     }
-    await painted();
-    performance.measure(NEXT_CHART, { start, end: performance.now() });
+    measure(start);
   });
 }
 
@@ -272,7 +276,7 @@ const actions = {
   select: (index) => change(marks.select(state, index === state.selected ? -1 : index)),
   discard: (index) => change(marks.removed(state, index)),
   span: (first, last) => change(marks.withEvent(state, first, last)),
-  drag: (index, edge, bar) => change(marks.edgeTo(state, index, edge, bar)),
+  drag: (...given) => change(marks.edgeTo(state, ...given)),
   bar: (bar, index) => {
     if (index !== null && state.mark === null) change(marks.select(state, index));
     else if (bar >= 0 && bar < state.length) change(marks.markAt(state, bar));
@@ -306,7 +310,7 @@ const panelActs = {
 const overlay = new Overlay($("overlay"), {
   hover: showReadout,
   span: (first, last) => run("span", first, last),
-  edge: (index, edge, bar) => run("drag", index, edge, bar),
+  edge: (...given) => run("drag", ...given),
   bar: (bar, index) => run("bar", bar, index),
 });
 
@@ -355,10 +359,10 @@ function nameTheme() {
   $("theme").textContent = theme() === "dark" ? "Light" : "Dark";
 }
 
-async function start() {
+function start() {
   nameTheme();
   listen();
-  try {
+  return alone(async () => {
     session = await api.session();
     document.title = `annotate ${session.instrument ?? ""}`;
     $("bars").textContent = session.bars;
@@ -367,9 +371,7 @@ async function start() {
     buildPanel(session.classes, panelActs);
     fillHelp($("keys"), session.review);
     await open(await api.currentWindow());
-  } catch (error) {
-    explain(error);
-  }
+  });
 }
 
 start();

@@ -10,7 +10,7 @@ function element(kind, className, text) {
 }
 
 export class Overlay {
-  // act: {bar(bar, pressed), span(first, last), edge(index, edge, bar), select(index), hover(bar or null)}
+  // act: {bar(bar, index of a pressed event or null), span(first, last), edge(index, edge, bar, goesOn), hover(bar or null)}
   constructor(place, act) {
     this.place = place;
     this.act = act;
@@ -42,8 +42,14 @@ export class Overlay {
     if (!this.press) return;
     this.press.dragged ||= Math.abs(event.clientX - this.press.x) > DRAG;
     if (!this.press.dragged) return;
-    if (this.press.edge) this.act.edge(Number(this.press.index), this.press.edge, bar);
+    if (this.press.edge) this.pull(this.press, bar);
     else this.band(this.press.bar, bar);
+  }
+
+  pull(press, bar) {
+    if (bar === press.bar) return;
+    this.act.edge(Number(press.index), press.edge, bar, press.pulled ?? false);
+    Object.assign(press, { bar, pulled: true });
   }
 
   lifted(event) {

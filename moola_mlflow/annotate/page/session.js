@@ -74,13 +74,15 @@ export function withEvents(state, events) {
   return edited(state, { events: taken, mark: null, selected: taken.length - 1, edge: "end" });
 }
 
-export function edgeTo(state, index, edge, bar) {
+// A drag is one step to undo: its later moves go on with the first one.
+export function edgeTo(state, index, edge, bar, goesOn = false) {
   const event = state.events[index];
   const low = edge === "start" ? (state.events[index - 1]?.end ?? -1) + 1 : event.start + 1;
   const high = edge === "end" ? (state.events[index + 1]?.start ?? state.length) - 1 : event.end - 1;
   const moved = { ...event, [edge]: Math.min(high, Math.max(low, bar)) };
   if (moved[edge] === event[edge]) return { ...state, selected: index, edge };
-  return edited(state, { events: state.events.with(index, moved), selected: index, edge });
+  const change = { events: state.events.with(index, moved), selected: index, edge };
+  return goesOn ? { ...state, ...change } : edited(state, change);
 }
 
 export function otherEdge(state) {
