@@ -8,7 +8,14 @@
     embeddings = moola.embed(encoder, windows.gather([0, 1, 2]))
     labels = moola.labels_from_spans(bars, spans)  # spans: start, end and label of your events
     moola.write_labels(labels, "labels.parquet")
-    hits = moola.detect(bars, moola.load_detector("models:/moola-detector@candidate"))
+    hits = moola.scan(bars, moola.load_detector("models:/moola-detector@candidate"))
+
+The commands are functions too, with MLflow or without it:
+
+    trained = moola.pretrain("bars.parquet", config="rules", track=False)
+    tuned = moola.finetune("labels.parquet", encoder=trained, track=False)
+    found = moola.detect("bars.parquet", tuned, track=False)
+    found.table, found.plot()
 
 The names below are loaded on first use, so that importing the package costs nothing: neither torch nor MLflow is
 loaded before a name that needs it. ``features`` and ``windows`` are modules.
@@ -20,12 +27,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moola_mlflow.api import detect, evaluate, finetune, label, pretrain
     from moola_mlflow.bars import Bars, read_bars
     from moola_mlflow.core import BarsConfig
     from moola_mlflow.features import compute_features
     from moola_mlflow.labels import labels_from_spans, write_labels
     from moola_mlflow.labels import read_event_labels as read_labels
-    from moola_mlflow.models import detect, embed
+    from moola_mlflow.models import detect as scan
+    from moola_mlflow.models import embed
     from moola_mlflow.sweep import load_study
     from moola_mlflow.tracking import load_detector, load_encoder
     from moola_mlflow.windows import Windows, make_windows
@@ -39,14 +48,19 @@ __all__ = [
     "compute_features",
     "detect",
     "embed",
+    "evaluate",
     "features",
+    "finetune",
+    "label",
     "labels_from_spans",
     "load_detector",
     "load_encoder",
     "load_study",
     "make_windows",
+    "pretrain",
     "read_bars",
     "read_labels",
+    "scan",
     "windows",
     "write_labels",
 ]
@@ -56,15 +70,20 @@ _HOME = {
     "BarsConfig": "core",
     "Windows": "windows",
     "compute_features": "features",
-    "detect": "models",
+    "detect": "api",
     "embed": "models",
+    "evaluate": "api",
+    "finetune": "api",
+    "label": "api",
     "labels_from_spans": "labels",
     "load_detector": "tracking",
     "load_encoder": "tracking",
     "load_study": "sweep",
     "make_windows": "windows",
+    "pretrain": "api",
     "read_bars": "bars",
     "read_labels": "labels:read_event_labels",
+    "scan": "models:detect",
     "write_labels": "labels",
 }
 """The room of each name, and after a colon its name there if that differs."""

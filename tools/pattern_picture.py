@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="moola-picture-") as scratch:
         detector = Path(arguments[0]) if arguments else fit(Path(scratch))
         bars = moola.read_bars(moola.BarsConfig(path="sample", **NEW_BARS))
-        hits = moola.detect(bars, str(detector))
+        hits = moola.scan(bars, str(detector))
     PICTURE.write_text(picture(bars, best(hits)), encoding="utf-8")
     print(f"wrote {PICTURE.relative_to(ROOT)}")
 

@@ -8,7 +8,7 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.bars.checks import price_fault
-    from moola_mlflow.bars.clocks import clock_hint
+    from moola_mlflow.bars.clocks import clock_hint, market_zone
     from moola_mlflow.bars.column_names import PRICES
     from moola_mlflow.bars.columns import take_rows, take_runs
     from moola_mlflow.bars.from_pandas import bars_from_table
@@ -28,7 +28,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "checks": ("price_fault",),
-        "clocks": ("clock_hint",),
+        "clocks": ("clock_hint", "market_zone"),
         "column_names": ("PRICES",),
         "columns": ("take_rows", "take_runs"),
         "from_pandas": ("bars_from_table",),

@@ -74,6 +74,20 @@ def clock_hint(time_ns: np.ndarray, instrument: np.ndarray, zone: str) -> str | 
     return None
 
 
+def market_zone(time_ns: np.ndarray, instrument: np.ndarray) -> str:
+    """Return the clock of the market whose hours the sessions have, or UTC if there are none such.
+
+    Shapes: time_ns, instrument [N].
+    """
+    runs = find_segments(time_ns, instrument, PAUSE_MINUTES)
+    if len(runs) < MIN_SESSIONS:
+        return "UTC"
+    first, last = take_rows(time_ns, runs[:, 0]), take_rows(time_ns, runs[:, 1] - 1)
+    of_towns = (market for market in MARKETS if "+" not in market.zone)
+    fits = (m.zone for m in of_towns if _share(_clock(first, m.zone), _clock(last, m.zone), m) >= MIN_SHARE)
+    return next(fits, "UTC")
+
+
 def _clock(time_ns: np.ndarray, zone: str) -> np.ndarray:
     """Return the minute of the day that a clock shows. Shapes: [N]."""
     iana, shift = read_zone(zone)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from moola_mlflow.core import GateError
-from moola_mlflow.evaluation import Gate, all_gates_passed, gates_summary
+from moola_mlflow.evaluation import EventEvidence, Evidence, Gate, all_gates_passed, gates_summary
+from moola_mlflow.reports import FinetuneResult, result_fields
 from moola_mlflow.tracking import Artifacts, Run, Tags
 
 
@@ -14,9 +15,20 @@ def register_detector(active: Run, name: str, tags: Mapping[str, str]) -> str:
     folder = active.folder / Artifacts.DETECTOR
     active.artifact(folder, Artifacts.DETECTOR)
     if name == "none":
-        return f"runs:/{active.id}/detector"
+        return active.uri(Artifacts.DETECTOR)
     version = active.register("detector", name, folder, dict(tags))
     return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"
+
+
+def local_model(active: Run, uri: str, artifact: str) -> str:
+    """Return the registered version of a model, or the model's folder if nothing was registered."""
+    return uri if uri.startswith("models:/") else str(active.folder / artifact)
+
+
+def finetuned(active: Run, evidence: Evidence | EventEvidence, uri: str) -> FinetuneResult:
+    """Return what a fine-tuning gives to its caller."""
+    detector = local_model(active, uri, Artifacts.DETECTOR)
+    return FinetuneResult(**result_fields(active), detector=detector, headline=evidence.headline(), evidence=evidence)
 
 
 def conclude(

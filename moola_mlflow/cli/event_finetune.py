@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from moola_mlflow.cli import steps
-from moola_mlflow.cli.concluding import conclude, register_detector
+from moola_mlflow.cli.concluding import conclude, finetuned, register_detector
 from moola_mlflow.core import FinetuneKeys, Interrupts, is_tuned
 from moola_mlflow.evaluation import (
     EventEvidence,
@@ -25,6 +25,7 @@ from moola_mlflow.evaluation import (
 from moola_mlflow.labels import EventLabels
 from moola_mlflow.models import Encoder, EventFit, save_event_detector
 from moola_mlflow.reports import (
+    FinetuneResult,
     event_card,
     event_console_lines,
     event_doubts,
@@ -38,7 +39,7 @@ from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, load_encoders
 
 def finetune_events(
     active: Run, config: FinetuneKeys, labels: EventLabels, preset: str, workers: int, interrupts: Interrupts
-) -> None:
+) -> FinetuneResult:
     """Fit an event detector and every baseline, score them out of fold, and register the detector."""
     started = time.perf_counter()
     steps.log_event_labels(active, labels)
@@ -55,6 +56,7 @@ def finetune_events(
     active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
     note = event_note(setting, evidence, gates, uri, warnings)
     conclude(active, note, warnings, event_console_lines(evidence, gates), gates, config.gates.mode, uri)
+    return finetuned(active, evidence, uri)
 
 
 def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Interrupts) -> EventEvidence:

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import numpy as np
 
-from moola_mlflow.bars import BadLine, GrowingFile, LineReader, LiveBar, SeenBars, LineStream
+from moola_mlflow.bars import BadLine, GrowingFile, LineReader, LineStream, LiveBar, SeenBars
 from moola_mlflow.core import DetectKeys, Interrupted, Interrupts, UserError
 from moola_mlflow.models import EventDetector, LateBarError, LiveEvent, LiveScan, PatternDetector, check_thresholds
 from moola_mlflow.tracking import Metrics, Run

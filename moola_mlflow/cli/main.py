@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
@@ -18,11 +17,9 @@ from moola_mlflow.core import (
     GateError,
     Interrupted,
     Interrupts,
-    RuntimeConfig,
     TrainingError,
     UserError,
     is_launched,
-    is_tuned,
     num_processes,
     prepare_environment,
     printable,
@@ -112,20 +109,18 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
         from moola_mlflow.cli.presets import presets_text
 
         return _show(presets_text(words[1:]))
+    from moola_mlflow.cli.calling import run_parsed
     from moola_mlflow.cli.parser import check_command, parse
 
     name = words[0]
     check_command(name)
     try:
-        config, preset, arguments = parse(name, words[1:])
+        parsed = parse(name, words[1:])
         _check_single_process(name)
     except UserError as e:
         _record(name, e)
         raise
-    runtime = getattr(config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
-    prepare_environment(runtime.threads, is_tuned(runtime))
-    command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
-    command.run(config, preset, interrupts, **arguments)
+    run_parsed(name, parsed, interrupts)
     return 0
 
 

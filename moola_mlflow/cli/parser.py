@@ -57,7 +57,16 @@ def parse(name: str, words: Sequence[str]) -> Parsed:
     entry = ENTRY_POINTS[name]
     if entry.lone and words and not words[0].startswith("--"):
         words = [f"--{entry.lone}", *words]
-    given = {ALSO_CALLED.get(key, key): value for key, value in _pairs(words).items() if value != ""}
+    return settle(name, _pairs(words))
+
+
+def settle(name: str, values: Mapping[str, Any]) -> Parsed:
+    """Return what a command runs with, from short parameters, dotted keys and its own arguments.
+
+    An empty text and None are unset. Raises: UserError as ``parse`` does.
+    """
+    entry = ENTRY_POINTS[name]
+    given = {ALSO_CALLED.get(key, key): value for key, value in values.items() if value not in ("", None)}
     # Names are checked before any file is read. A sweep's keys depend on its presets, and are checked again below.
     dotted = [key for keys in configurations_of(name) for key in dotted_keys(keys)]
     _check_parameters(name, given, [*entry.parameters, *dotted])
@@ -105,9 +114,9 @@ def _readers(name: str, key: str) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _presets(entry: EntryPoint, given: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+def _presets(entry: EntryPoint, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the keys of a command's presets, merged, and the file that the run is named after."""
-    named = given.get("config") or entry.config
+    named = str(given.get("config") or entry.config)
     path = str(find_preset(named)) if named else ""
     preset = read_preset(path) if path else {}
     if entry.underlay and path:

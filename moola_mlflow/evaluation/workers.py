@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -95,7 +96,7 @@ def _collect(
     on_result: Callable[[int, Any], None],
     should_stop: Callable[[], str | None],
 ) -> None:
-    with _interrupts_blocked():  # the first submission starts the workers
+    with _interrupts_blocked(), _without_main():  # the first submission starts the workers
         waiting: dict[Future[Any], int] = {pool.submit(_run_task, task): i for i, task in enumerate(tasks)}
     while waiting and not should_stop():
         done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
@@ -114,6 +115,24 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start workers that do not run the caller's script again. Their work is a function of a module.
+
+    ``multiprocessing`` would import the script in each of them, and a script that fine-tunes at its top level would
+    then fine-tune there.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), main.__dict__.pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
 
 
 def _write_context(context: Any, folder: Path) -> str:

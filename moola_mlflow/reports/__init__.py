@@ -8,6 +8,14 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.reports.bars_report import BarsReport
+    from moola_mlflow.reports.command_results import (
+        DetectResult,
+        EvaluateResult,
+        FinetuneResult,
+        LabelResult,
+        PretrainResult,
+        result_fields,
+    )
     from moola_mlflow.reports.compare import build_comparison, find_compared_runs
     from moola_mlflow.reports.detections import DetectionsReport
     from moola_mlflow.reports.document import output_folder
@@ -74,6 +82,14 @@ __all__, __getattr__, __dir__ = lazy_face(
             "event_fit_line",
             "event_note",
             "event_version_tags",
+        ),
+        "command_results": (
+            "DetectResult",
+            "EvaluateResult",
+            "FinetuneResult",
+            "LabelResult",
+            "PretrainResult",
+            "result_fields",
         ),
         "plots.events": ("event_figures",),
         "scan_report": ("report_scan",),

@@ -17,6 +17,8 @@ from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_ga
 from moola_mlflow.models import EventDetector, PatternDetector, Scan, members_of
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
 from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
+from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture
+from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Metrics
 
 NO_EMPTY_CLASS = (
@@ -153,6 +155,17 @@ class DetectionsReport:
         document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(checked))
         charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
         return document.html("charts.html", counts=counts, charts=charts, charts_title=charts_title)
+
+    def pictures(self) -> tuple[WindowPicture, ...]:
+        """Return the windows of the best hits, the most probable first."""
+        return tuple(self._picture(int(self.scan.kept[row]), hit) for row, hit in self.best().iterrows())  # type: ignore[call-overload]
+
+    def _picture(self, window: int, hit: pd.Series) -> WindowPicture:
+        windows, name = self.scan.windows, str(hit["label"])
+        ends = int(hit["expansion_start"]), int(hit["expansion_end"])
+        span = ShownSpan(*ends, name, class_color(self.detector.classes, name))
+        title = f"{name}, {hit['probability']:.1%}, {hit['instrument']}, {_when(hit)} UTC"
+        return picture_of(windows.bars, int(windows.starts[window]), windows.length, title, [span])
 
     def figure(self) -> Figure:
         """Return the picture of the prices with every hit, and of the probabilities of all windows."""

@@ -15,6 +15,8 @@ from moola_mlflow.models import EventDetector, EventScan, chosen_threshold
 from moola_mlflow.reports.detections import WEAK, Chart, gate_table, known_bars, origin_rows
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
 from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
+from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture
+from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Metrics
 
 KNOWN_AT = (
@@ -158,6 +160,24 @@ class EventDetectionsReport:
         charts = [self._chart(int(row)) for row in best.index]
         return document.html("charts.html", counts=counts, charts=charts, charts_title=charts_title)
 
+    def pictures(self) -> tuple[WindowPicture, ...]:
+        """Return the windows of the best events, the highest score first."""
+        return tuple(self._picture(int(row)) for row in self.best().index)
+
+    def _picture(self, row: int) -> WindowPicture:
+        windows, event = self.scan.windows, self.table.loc[row]
+        first, name = self._first_row(row), str(event["label"])
+        ends = int(self.scan.events.start[row]) - first, int(self.scan.events.end[row]) - first
+        span = ShownSpan(*ends, name, class_color(self.detector.classes, name))
+        when = f"{event['start']:%Y-%m-%d %H:%M} to {event['end']:%H:%M}, known at {event['known_at']:%H:%M} UTC"
+        title = f"{name}, score {event['score']:.3f}, {event['instrument']}, {when}"
+        return picture_of(windows.bars, first, windows.length, title, [span])
+
+    def _first_row(self, row: int) -> int:
+        """Return the first row of the window that was read with an event nearest to its middle."""
+        starts, length = self.scan.windows.starts, self.scan.windows.length
+        return int(starts[np.abs(starts + length / 2 - self.scan.events.centre[row]).argmin()])
+
     def figure(self) -> Figure:
         """Return the picture of the prices with every event, and a histogram of the scores of all peaks."""
         bars, events = self.scan.windows.bars, self.scan.events
@@ -173,8 +193,7 @@ class EventDetectionsReport:
 
     def _chart(self, row: int) -> Chart:
         windows, event, events = self.scan.windows, self.table.loc[row], self.scan.events
-        # Show the window that was read with the event nearest to its middle.
-        first = int(windows.starts[np.abs(windows.starts + windows.length / 2 - events.centre[row]).argmin()])
+        first = self._first_row(row)
         rows = slice(first, first + windows.length)
         span = (int(events.start[row]) - first, int(events.end[row]) - first)
         label = self.detector.classes[int(events.label[row])]

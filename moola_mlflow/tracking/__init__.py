@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         is_outage,
         shown_uri,
     )
+    from moola_mlflow.tracking.storeless import untracked
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -105,5 +106,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "run_folder": ("DIED", "RUNS", "check_run_folder_free", "hold_run_folder", "resume_command"),
         "run_reader": ("RunRecord", "encoder_sources", "read_run", "search_runs", "tunings_of"),
         "store": ("STORE_FAILURES", "active_run", "check_run", "find_run", "first_line", "is_outage", "shown_uri"),
+        "storeless": ("untracked",),
     },
 )

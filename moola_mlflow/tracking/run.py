@@ -34,6 +34,7 @@ from moola_mlflow.tracking.names import Artifacts, Metrics, Tags
 from moola_mlflow.tracking.plain_json import to_json, without_nan
 from moola_mlflow.tracking.session import WORK_OFFLINE, RunSession
 from moola_mlflow.tracking.store import first_line, shown_uri
+from moola_mlflow.tracking.storeless import new_session
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,8 @@ class Run:
         self._waiting: list[tuple[Callable[[], Figure], str]] = []
         self._note = ""
         self._has_results = False
+        self._metrics: dict[str, float] = {}
+        self._names: list[str] = []
 
     @classmethod
     def start(
@@ -88,7 +91,7 @@ class Run:
 
     @classmethod
     def _open(cls, begin: Callable[[RunSession], None], quiet: bool = False) -> Run:
-        run = cls(RunSession())
+        run = cls(new_session())
         try:
             with undisturbed():
                 begin(run._session)
@@ -111,6 +114,29 @@ class Run:
         return self._session.folder
 
     @property
+    def tracked(self) -> bool:
+        """Whether a store knows the run, or will. If not, its files are in its folder under their artifacts' names."""
+        return self._session.tracked
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """The last value of every metric that this process logged."""
+        return dict(self._metrics)
+
+    @property
+    def noted(self) -> str:
+        """The note that was set last, empty without one."""
+        return self._note
+
+    def paths(self) -> dict[str, Path]:
+        """Return the artifacts that are on disk, in the run's folder, by their names."""
+        return {name: self.folder / name for name in self._names if (self.folder / name).exists()}
+
+    def uri(self, artifact: str) -> str:
+        """Return the address of an artifact: of the run, or its path if no store knows the run."""
+        return f"runs:/{self.id}/{artifact}" if self.tracked else str(self.folder / artifact)
+
+    @property
     def client(self) -> mlflow.MlflowClient:
         """The client of the run's store."""
         return self._session.client
@@ -127,7 +153,9 @@ class Run:
         return self._session.delivery
 
     def address(self) -> str:
-        """Return the run's id and, if the store has it, its address in MLflow's UI."""
+        """Return the run's id and, if the store has it, its address in MLflow's UI; untracked: its folder."""
+        if not self.tracked:
+            return f"Folder {self.folder}"
         shown = f": {ui.run_address(self.experiment_id, self.id)}" if self.experiment_id else ""
         return f"Run {self.id}{shown}"
 
@@ -205,6 +233,7 @@ class Run:
         """Log metrics in one batch: on SQLite each call costs tens of milliseconds, whatever it carries."""
         figures = {key: float(value) for key, value in metrics.items()}
         self._has_results |= any(key.startswith(Metrics.TRAIN) for key in figures)
+        self._metrics |= figures
         self._session.write({"kind": "metrics", "step": step, "metrics": figures})
 
     def steps(self, metric: str) -> set[int]:
@@ -282,6 +311,7 @@ class Run:
         """Log an artifact that ``write`` makes where it waits for the store."""
         self._has_results |= name not in (Artifacts.CONFIG, Artifacts.ENVIRONMENT, Artifacts.GIT_DIFF)
         key = self.delivery.add_files(name, write)
+        self._names += [name] if name not in self._names else []
         event = {"kind": "artifacts", "key": key, "names": [name]}
         self._session.write({**event, "tables": list(tables)} if tables else event)
 

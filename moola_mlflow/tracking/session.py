@@ -49,6 +49,8 @@ KILLED_LIMIT_S = 3.0
 class RunSession:
     """Opens a run, keeps it open, and ends it."""
 
+    tracked = True
+    """Whether a store knows the run, or will."""
     id = ""
     experiment_id = ""
     client: mlflow.MlflowClient

@@ -58,6 +58,7 @@ ELSEWHERE = {
     "core/config/presets.py": "unit/core/test_config.py",
     "core/config/project.py": "unit/cli/test_parser.py",
     "core/config/resolve.py": "unit/core/test_config.py",
+    "reports/command_results.py": "unit/api/test_verbs.py",
     "labels/columns.py": "unit/labels/test_label_files.py",
     "cli/scanning.py": "e2e/detect/test_detect.py",
     "labels/forms/batches.py": "unit/labels/test_annotation_batches.py",

@@ -144,14 +144,14 @@ def test_bars_features_and_windows_need_neither_torch_nor_mlflow(code: str) -> N
 
 
 def test_detections_and_embeddings_need_no_mlflow() -> None:
-    assert "torch" in loaded("moola.detect")
-    assert loaded("moola.detect; moola.embed") & {"mlflow", "optuna"} == set()
+    assert "torch" in loaded("moola.scan")
+    assert loaded("moola.scan; moola.embed") & {"mlflow", "optuna"} == set()
 
 
 def test_every_name_of_the_library_is_there_documented_and_typed() -> None:
     import moola_mlflow as moola
 
-    promised = {"load_encoder", "load_detector", "read_bars", "features", "windows", "detect", "load_study"}
+    promised = {"load_encoder", "load_detector", "read_bars", "features", "windows", "detect", "load_study", "scan"}
     assert promised <= set(moola.__all__) <= set(dir(moola))
     source = Path(moola.__file__).read_text(encoding="utf-8")
     for name in moola.__all__:

@@ -14,7 +14,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_the_picture_shows_the_most_probable_patterns_of_each_class_with_their_spans() -> None:
     bars = moola.read_bars(moola.BarsConfig(path="sample", sample_bars=20_000, sample_seed=7))
-    hits = moola.detect(bars, small_detector("price_path"), min_probability=0, min_span_score=0)
+    hits = moola.scan(bars, small_detector("price_path"), min_probability=0, min_span_score=0)
     shown = pattern_picture.best(hits)
     assert set(shown["label"]) <= set(CLASSES)
     for name, group in shown.groupby("label"):

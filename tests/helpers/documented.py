@@ -95,7 +95,10 @@ NOT_RUN = {
 PYTHON_BY = {
     **dict.fromkeys(["README.md", "docs/how-to/pretrain.md"], "test_readme.py"),
     **dict.fromkeys(["docs/reference/bars.md", "docs/explanation/sample.md"], "test_docs_commands.py"),
-    **dict.fromkeys(["docs/how-to/detect.md", "docs/how-to/promote.md", *OWN_FILES], "test_docs_commands.py"),
+    **dict.fromkeys(
+        ["docs/how-to/detect.md", "docs/how-to/promote.md", "docs/how-to/python.md", *OWN_FILES],
+        "test_docs_commands.py",
+    ),
     "docs/how-to/bring-labels.md": "test_docs_commands.py",
     "docs/reference/labels.md": "test_weak.py",
     "docs/explanation/events.md": "test_event_page.py",

@@ -21,26 +21,30 @@ from moola_mlflow.core import (
     is_true,
     note_outputs,
 )
-from moola_mlflow.reports import DetectionsReport, EventDetectionsReport, report_scan
+from moola_mlflow.reports import DetectionsReport, DetectResult, EventDetectionsReport, report_scan, result_fields
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
 
 TABLE, PAGE = Artifacts.DETECTIONS_TABLE, Artifacts.DETECTIONS_PAGE
 KIND = "detections"
 
 
-def run(config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
+def run(
+    config: DetectKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false"
+) -> DetectResult | None:
     """Slide a detector over bars, log what it finds as a table, a page and a picture; copy the first two to ``out``.
 
-    With ``detect.follow`` bars are read as they come. If events are printed as JSON, nothing else is on standard
-    output.
+    With ``detect.follow`` bars are read as they come, and the result is None if too few came. If events are printed as
+    JSON, nothing else is on standard output.
     """
     options, events_to = config.detect, sys.stdout
     quiet = options.follow and options.lines == "json"
     with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
-        _run(config, interrupts, out, overwrite, events_to)
+        return _run(config, interrupts, out, overwrite, events_to)
 
 
-def _run(config: DetectKeys, interrupts: Interrupts, out: str, overwrite: str, events_to: TextIO) -> None:
+def _run(
+    config: DetectKeys, interrupts: Interrupts, out: str, overwrite: str, events_to: TextIO
+) -> DetectResult | None:
     allocator = configure_allocator(config.runtime)
     source = "stdin" if config.bars.path == STANDARD_INPUT else Path(config.bars.path).stem
     name = run_name("detect", source, 0, config.project.name)
@@ -56,19 +60,23 @@ def _run(config: DetectKeys, interrupts: Interrupts, out: str, overwrite: str, e
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
         if config.detect.follow:
             followed = follow_bars(active, config, detector, precision, interrupts, events_to)
-            _log_followed(active, config, followed, uri, precision, folder)
+            found = _log_followed(active, config, followed, uri, precision, folder)
         else:
             bars = steps.load_bars(active, config.bars, detector.length, "detect")
             started = time.perf_counter()
             found = report_scan(bars, detector, uri, config, precision, show_windows(active))
             _log(active, found, time.perf_counter() - started, folder)
         note_outputs([path for path in outputs if path.exists()], KIND)
+    if found is None:
+        return None
+    return DetectResult(**result_fields(active), table=found.table, pictures=found.pictures())
 
 
 def _log_followed(
     active: Run, config: DetectKeys, followed: Followed, uri: str, precision: str, folder: Path | None
-) -> None:
+) -> DetectionsReport | EventDetectionsReport | None:
     """Scan the bars that came: the same events, and those that are not final yet. Raises: UserError of the source."""
+    found = None
     step, detector = len(followed.seen), followed.live.detector
     active.metrics(followed.metrics(), step=step)
     print(followed.summary(), flush=True)
@@ -82,6 +90,7 @@ def _log_followed(
         _log(active, found, followed.seconds, folder, step)
     if followed.refusal is not None:
         raise followed.refusal
+    return found
 
 
 def _log(

@@ -38,14 +38,16 @@ from moola_mlflow.evaluation import (
 )
 from moola_mlflow.labels import EventLabels, Rule, find_rule
 from moola_mlflow.models import check_thresholds
-from moola_mlflow.reports import SCORE_HEADERS, EvaluateReport
+from moola_mlflow.reports import SCORE_HEADERS, EvaluateReport, EvaluateResult, result_fields
 from moola_mlflow.tracking import Artifacts, Run, Tags, read_true_labels, run_name
 
 FILES = (Artifacts.EVALUATION_PAGE, Artifacts.EVALUATION, Artifacts.EVALUATION_TABLE)
 KIND = "evaluation"
 
 
-def run(config: EvaluateKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false") -> None:
+def run(
+    config: EvaluateKeys, preset: str, interrupts: Interrupts, out: str = "", overwrite: str = "false"
+) -> EvaluateResult:
     """Scan bars with a detector, judge its events, and log scores, a table and a page; copy the files to ``out``."""
     allocator = configure_allocator(config.runtime)
     name = run_name("evaluate", Path(config.bars.path).stem, 0, config.project.name)
@@ -83,6 +85,8 @@ def run(config: EvaluateKeys, preset: str, interrupts: Interrupts, out: str = ""
             active.tags({Tags.WARNINGS: " ".join(report.warnings)})
         active.note(report.note(active.id))
         _print(report, active.id, f"{folder / FILES[0]}" if folder else f"{FILES[0]} of the run")
+    table, headline = evidence.table(), evidence.headline()
+    return EvaluateResult(**result_fields(active), headline=headline, table=table, evidence=evidence)
 
 
 def _check_truth_keys(config: EvaluateKeys) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from moola_mlflow.cli import steps
-from moola_mlflow.cli.concluding import conclude, register_detector
+from moola_mlflow.cli.concluding import conclude, finetuned, register_detector
 from moola_mlflow.cli.event_finetune import finetune_events
 from moola_mlflow.cli.tracked_crossval import cross_validate_tracked
 from moola_mlflow.core import (
@@ -32,6 +32,7 @@ from moola_mlflow.evaluation import (
 )
 from moola_mlflow.models import PatternDetector, save_detector
 from moola_mlflow.reports import (
+    FinetuneResult,
     collapse_warning,
     detector_card,
     detector_version_tags,
@@ -44,7 +45,7 @@ from moola_mlflow.reports import (
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, check_registry_kind, load_encoders, run_name
 
 
-def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
+def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> FinetuneResult:
     """Cross-validate a detector and its baselines, fit it again on all labels, and register it with its evidence."""
     started = time.perf_counter()
     tuned, allocator = is_tuned(config.runtime), configure_allocator(config.runtime)
@@ -88,6 +89,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> None:
         active.tags({**tags, Tags.DELTA_INPUTS: setting.baseline_inputs})
         note = finetune_note(setting, evidence, gates, uri, warnings)
         conclude(active, note, warnings, finetune_console_lines(evidence, gates), gates, config.gates.mode, uri)
+    return finetuned(active, evidence, uri)
 
 
 def _log(active: Run, config: FinetuneKeys, evidence: Evidence) -> None:

@@ -17,6 +17,7 @@ from moola_mlflow.labels import (
     sample_bars,
     write_labels,
 )
+from moola_mlflow.reports import LabelResult, result_fields
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, run_name
 
 KIND = "labels by a rule"
@@ -32,7 +33,7 @@ def run(
     interrupts: Interrupts,
     out: str = "out/labels.parquet",
     overwrite: str = "false",
-) -> None:
+) -> LabelResult:
     """Label windows of bars, log the result, and write the labelled set as parquet."""
     seed = config.trainer.seed
     name = run_name("label", Path(config.bars.path).stem, seed, config.project.name)
@@ -52,7 +53,8 @@ def run(
         patterns = find_patterns(bars, seed, length, gap, options.overlap, options.rule, options.rejects)
         labels = (choose_events if options.rejects else choose_labels)(patterns, options.n, seed)
         write_labels(labels, path)
-        note_outputs([path], KIND)
+        if active.tracked:  # else the file is in a folder of its own
+            note_outputs([path], KIND)
         active.metrics(_metrics(patterns, labels))
         active.tags({Tags.LABELS_SHA256: labels.sha256})
         if labels.warnings:
@@ -61,6 +63,7 @@ def run(
         active.table(events.rows(), Artifacts.LABELS_TABLE)
         active.artifact(path)
         _tell(active, config, patterns, labels, path)
+    return LabelResult(**result_fields(active), labels=events, path=path)
 
 
 def _metrics(patterns: Patterns, labels: LabelledSet | EventLabels) -> dict[str, float]:

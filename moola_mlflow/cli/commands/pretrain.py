@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pandas as pd
+
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.concluding import local_model
 from moola_mlflow.cli.tracked_training import fit_tracked, follow, go_on
 from moola_mlflow.core import (
     GateError,
@@ -19,7 +22,15 @@ from moola_mlflow.core import (
 )
 from moola_mlflow.evaluation import all_gates_passed, encoder_gates, frozen_copy, gates_summary, gates_table
 from moola_mlflow.models import BEST_CHECKPOINT, Checkpointer, about_training, load_checkpoint, save_encoder
-from moola_mlflow.reports import Results, encoder_card, encoder_version_tags, pretrain_note, score_encoder
+from moola_mlflow.reports import (
+    PretrainResult,
+    Results,
+    encoder_card,
+    encoder_version_tags,
+    pretrain_note,
+    result_fields,
+    score_encoder,
+)
 from moola_mlflow.tracking import Artifacts, ResumePoint, Run, Tags, find_resume_point, run_name, with_failure_recorded
 from moola_mlflow.training import (
     build_trainer,
@@ -32,13 +43,16 @@ from moola_mlflow.training import (
 )
 
 
-def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
-    """Train an encoder on bars, score it on the held-out split, log everything and register a version."""
+def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> PretrainResult | None:
+    """Train an encoder on bars, score it on the held-out split, log everything and register a version.
+
+    A process that follows the first one of several returns None.
+    """
     started = time.perf_counter()
     allocator = configure_allocator(config.runtime)
     if process_rank():
         follow(config, interrupts)
-        return
+        return None
     name = run_name("pretrain", preset, config.trainer.seed, config.project.name)
     point = with_failure_recorded("pretrain", lambda: find_resume_point(config))
     with _open(config, name, point) as active:
@@ -91,7 +105,7 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         model.encoder.task_heads = model.objective.task_heads()
         save_encoder(model.encoder, card, active.folder / Artifacts.ENCODER)
         active.artifact(active.folder / Artifacts.ENCODER, Artifacts.ENCODER)
-        uri, registered = f"runs:/{active.id}/encoder", "not registered"
+        uri, registered = active.uri(Artifacts.ENCODER), "not registered"
         if config.registry.name != "none":
             tags = encoder_version_tags(card, preset, results, checked)
             version = active.register("encoder", config.registry.name, active.folder / "encoder", tags)
@@ -104,6 +118,10 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> None:
         print(f"Test: {results.headline()}\nGates {outcome}\nEncoder: {registered}", flush=True)
         if config.gates.mode == "strict" and not all_gates_passed(checked):
             raise GateError(f"gates {outcome}. The run is logged whole ({registered}); gates.mode is strict")
+    encoder = local_model(active, uri, Artifacts.ENCODER)
+    return PretrainResult(
+        **result_fields(active), encoder=encoder, best_epoch=results.best_epoch, history=pd.DataFrame(results.history)
+    )
 
 
 def _open(config: PretrainKeys, name: str, point: ResumePoint | None) -> Run:

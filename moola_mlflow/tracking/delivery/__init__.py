@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moola_mlflow.tracking.delivery.delivery import (
         NO_LIMIT,
         Delivery,
+        DeliveryState,
         DirectDelivery,
         JournalDelivery,
         SendPolicy,
@@ -42,7 +43,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "catch_up": ("describe_lines", "send_missing"),
-        "delivery": ("Delivery", "DirectDelivery", "JournalDelivery", "NO_LIMIT", "SendPolicy"),
+        "delivery": ("Delivery", "DeliveryState", "DirectDelivery", "JournalDelivery", "NO_LIMIT", "SendPolicy"),
         "files": ("copy_into",),
         "journal": ("JOURNAL_FILE", "append_status", "damaged_lines", "lacks_status", "logged_steps", "read_history"),
         "replay": ("MAX_NOTE",),

@@ -19,7 +19,7 @@ from moola_mlflow.tracking.delivery.replay import Replayer
 from moola_mlflow.tracking.delivery.sent import Sent
 from moola_mlflow.tracking.store import shown_uri
 
-NO_LIMIT = float("inf")
+NO_LIMIT: float = float("inf")
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,17 @@ def checked_waiting_folder(folder: Path, key: str) -> Path:
 
 
 def copy_into(place: Path, source: Path) -> None:
-    """Copy a file, or all files of a folder. Later changes of the source do not change what is sent.
+    """Copy a file, or all files of a folder, unless it is there.
 
-    A checkpoint is large and only ever replaced, never written into: it is linked where the disk can do that.
+    Later changes of the source do not change what is sent. A checkpoint is large and only ever
+    replaced, never written into: it is linked where the disk can do that.
     """
     for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
         if path.is_dir():
             continue
         target = place / path.relative_to(source) if source.is_dir() else place
+        if target.exists() and target.samefile(path):  # a run without a store keeps files where it makes them
+            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() or not (path.suffix == ".pt" and _linked(path, target)):
             shutil.copyfile(path, target)

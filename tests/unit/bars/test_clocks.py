@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moola_mlflow.bars.clocks import clock_hint
+from moola_mlflow.bars.clocks import clock_hint, market_zone
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.bars.times import localise
 
@@ -66,3 +66,15 @@ def test_days_and_nights_without_a_break_and_the_sample_say_nothing() -> None:
     assert hint(np.arange(20_000, dtype=np.int64) * 60_000_000_000) is None
     sample = pd.DatetimeIndex(generate_bars(40_000, 1).index).as_unit("ns").asi8
     assert hint(sample) is None
+
+
+@pytest.mark.parametrize(("zone", "begins", "ends"), MARKETS)
+def test_the_hours_of_sessions_tell_the_clock_of_the_exchange(zone: str, begins: str, ends: str) -> None:
+    time_ns = sessions(zone, begins, ends)
+    same_hours = {"17:00": "America/New_York", "09:00": "Europe/London"}  # the hours of two towns may be one session
+    assert market_zone(time_ns, np.zeros(len(time_ns), np.int64)) == same_hours.get(begins, zone)
+
+
+def test_a_few_bars_are_shown_in_utc() -> None:
+    time_ns = sessions("America/New_York", "09:30", "16:00", days=1)
+    assert market_zone(time_ns, np.zeros(len(time_ns), np.int64)) == "UTC"

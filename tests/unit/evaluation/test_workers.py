@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -145,3 +146,20 @@ def test_a_worker_that_dies_before_it_reads_does_not_hang_its_parent() -> None:
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "refused: a worker process died" in done.stdout, done.stderr[-2000:]
+
+
+def test_a_script_needs_no_guard_because_workers_do_not_run_it_again(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from math_work import double\n"
+        "from moola_mlflow.evaluation.workers import run_tasks\n"
+        "print('top level')\n"
+        "found = {}\n"
+        "run_tasks(double, None, [1, 2, 3], 2, found.__setitem__)\n"
+        "print(sorted(found.items()), __file__)\n"
+    )
+    (tmp_path / "math_work.py").write_text("def double(context, task):\n    return 2 * task\n")
+    environment = {**os.environ, "PYTHONPATH": f"{PYTHONPATH}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["top level", f"[(0, 2), (1, 4), (2, 6)] {script}"]
