@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from moola_mlflow import __version__
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, overview
 from moola_mlflow.core import (
+    CommandKeys,
     GateError,
     Interrupted,
     Interrupts,
@@ -30,6 +31,11 @@ FIRST_PROCESS_S = 60
 """Seconds that the other processes of a training give the first one to record what is wrong."""
 SHARED = ("pretrain",)
 """Commands that several processes started by torchrun work on together."""
+
+READERS = ("promote", "report", "compare")
+"""Commands about what the store holds."""
+IN_STORE = ("models:/", "runs:/")
+"""Beginnings of the names of what a store holds."""
 
 
 def run_cli(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
@@ -117,6 +123,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
     try:
         parsed = parse(name, words[1:])
         _check_single_process(name)
+        _check_store(name, config)
     except UserError as e:
         _record(name, e)
         raise
@@ -131,6 +138,16 @@ def _check_single_process(name: str) -> None:
             f"'{name}' was started as {count} processes (WORLD_SIZE={count}), and each would do all of it; allowed as "
             f"several: {', '.join(SHARED)}; start moola {name} once, without torchrun"
         )
+
+
+def _check_store(name: str, config: CommandKeys) -> None:
+    """Refuse a command that looks up what an MLflow store holds, where there is no store. Raises: UserError."""
+    named = [f"{key}='{value}'" for key, value in config.flat().items() if str(value).startswith(IN_STORE)]
+    if not is_launched() and (named or name in READERS):
+        prepare_environment()
+        from moola_mlflow.tracking import need_store  # mlflow takes seconds to import
+
+        need_store(named[0] if named else f"what '{name}' reads")
 
 
 def _record(command: str, error: BaseException) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.core.checkout import git_commit, git_diff
     from moola_mlflow.core.config.annotate import AnnotateConfig
     from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig
     from moola_mlflow.core.config.base import CommandKeys, Section, current_name
@@ -103,7 +104,6 @@ if TYPE_CHECKING:
         configure_allocator,
         configure_threads,
         environment_text,
-        git_diff,
         is_launched,
         is_tuned,
         mixed_seed,
@@ -228,6 +228,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "names": ("Metrics",),
         "outputs": ("check_outputs", "is_true", "keep_backup", "note_outputs"),
         "plugins": ("find_plugins",),
+        "checkout": ("git_commit", "git_diff"),
         "runtime": (
             "DRAWS",
             "DROPOUT",
@@ -242,7 +243,6 @@ __all__, __getattr__, __dir__ = lazy_face(
             "configure_allocator",
             "configure_threads",
             "environment_text",
-            "git_diff",
             "is_launched",
             "is_tuned",
             "mixed_seed",

@@ -9,9 +9,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moola_mlflow.core.errors import UserError
@@ -225,17 +223,3 @@ def environment_text() -> str:
     lines = [f"python {sys.version.split()[0]}", f"platform {platform.platform()}", f"cores {usable_cores()}"]
     lines += [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
     return "\n".join(lines) + "\n"
-
-
-def git_diff() -> str:
-    """Return the uncommitted changes of the checkout that holds this package, empty without changes or checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        shown = subprocess.run(
-            ["git", "-C", str(root), "diff", "HEAD"], capture_output=True, text=True, errors="replace", timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return shown.stdout if shown.returncode == 0 else ""

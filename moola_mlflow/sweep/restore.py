@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from moola_mlflow.core import UserError
 from moola_mlflow.sweep import trial_runs
 from moola_mlflow.sweep.space import Space
-from moola_mlflow.tracking import Metrics, Tags, first_line, shown_uri
+from moola_mlflow.tracking import Metrics, Tags, first_line, need_store, shown_uri
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def load_study(run_id: str) -> optuna.Study:
     Traceback (most recent call last):
     moola_mlflow.core.errors.UserError: no run 'no-such-run' in ...
     """
+    need_store(f"run '{run_id}'")
     recorded = read_recorded_study(mlflow.MlflowClient(), run_id)
     name = recorded.run.data.tags[Tags.STUDY]
     study = optuna.create_study(study_name=name, direction=StudyDirection[recorded.direction.upper()])

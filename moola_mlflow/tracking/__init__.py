@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.tracking.addresses import need_store
     from moola_mlflow.tracking.artifact_places import no_local_artifacts
     from moola_mlflow.tracking.delivery import JOURNAL_FILE, MAX_NOTE, SENT_FILE, Sent, count_unsent, send_missing
     from moola_mlflow.tracking.label_inputs import (
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "addresses": ("need_store",),
         "artifact_places": ("no_local_artifacts",),
         "delivery": ("JOURNAL_FILE", "MAX_NOTE", "SENT_FILE", "Sent", "count_unsent", "send_missing"),
         "label_inputs": (

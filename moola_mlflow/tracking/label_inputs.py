@@ -22,6 +22,7 @@ from moola_mlflow.labels import (
     sample_events,
     sample_labels,
 )
+from moola_mlflow.tracking.addresses import need_store
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.registry.models import without_progress_bar
 from moola_mlflow.tracking.store import shown_uri
@@ -80,6 +81,7 @@ def local_labels(options: LabelsConfig | TrueLabelsConfig) -> Iterator[str]:
 
 
 def _fetched(uri: str, scratch: Path) -> Path:
+    need_store(f"labels.path='{uri}'")
     run_id, _, within = uri.removeprefix(RUN).partition("/")
     try:
         with no_local_artifacts():

@@ -16,7 +16,7 @@ import mlflow
 from mlflow.entities import Run as StoredRun
 from mlflow.tracking.context import registry as context
 
-from moola_mlflow.core import UserError, is_launched
+from moola_mlflow.core import UserError, git_commit, is_launched
 from moola_mlflow.tracking import origin, run_folder
 from moola_mlflow.tracking.delivery import (
     JOURNAL_FILE,
@@ -103,8 +103,8 @@ class RunSession:
             self.write({"kind": "handover", "run_id": launcher_run})
         if not problem:
             close_stale_runs()
-        tag = origin.tag_of(self.folder)
-        self.write({"kind": "tags", "tags": {Tags.STAGE: stage, **({Tags.FOLDER: tag} if tag else {})}})
+        found = {Tags.FOLDER: origin.tag_of(self.folder), Tags.COMMIT: git_commit()}
+        self.write({"kind": "tags", "tags": {Tags.STAGE: stage, **{key: tag for key, tag in found.items() if tag}}})
         self.beat()
         if stage in SAMPLED_COMMANDS and self.delivery is not None:
             self._system_metrics = SystemMetrics(self.delivery, self.folder)

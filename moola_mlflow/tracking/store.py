@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as SqlTimeout
 from sqlalchemy.pool import NullPool
 
 from moola_mlflow.core import DEFAULT_PROJECT, EXPERIMENT_ID, UserError, conceal_secrets, printable
+from moola_mlflow.tracking.addresses import check_address, store_file
 
 try:
     import fcntl
@@ -39,6 +40,8 @@ WRONG_ADDRESS = re.compile(
     r"(?i)authentication failed|does not exist|no pg_hba|access denied|unknown database|no password"
 )
 """What a database says of an address that waiting does not correct."""
+TLS = re.compile(r"\[SSL[^\]\n]{0,100}\] ([^(\n']{1,200})")
+"""The reason in the error of a TLS connection."""
 PROBE_S = 5
 SQLITE = b"SQLite format 3\0"
 """First bytes of a SQLite file; a new one may be empty."""
@@ -64,7 +67,9 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
 
     Raises: UserError that says what is wrong with the store and what to do; Outage if a server does not answer.
     """
-    uri = mlflow.get_tracking_uri()
+    uri, given = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_RUN_ID", "") if adopt else ""
+    if (path := store_file(uri)) and given and not path.exists():
+        raise UserError(_stale_id(given, uri, f"there is no store at {path}"))
     path = _prepare(uri, experiment)
     try:
         with _sqlite_lock(path):
@@ -78,6 +83,8 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
                 mlflow.set_experiment(experiment)
             return mlflow.start_run(run_name=name)
     except STORE_FAILURES as e:
+        if given and ("not found" in first_line(e) or "deleted" in first_line(e)):
+            raise UserError(_stale_id(given, uri, first_line(e))) from e
         raise _wrong(uri, experiment, e, run_id) from e
 
 
@@ -205,7 +212,8 @@ def _prepare(uri: str, experiment: str = "") -> Path | None:
     Raises: UserError and Outage as above.
     """
     hide_passwords(uri)
-    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    check_address(uri)
+    path = store_file(uri)
     if path:
         _check_sqlite(uri, path)
     try:
@@ -278,17 +286,38 @@ def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None 
             f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}. Set "
             f"MLFLOW_TRACKING_URI to its store, restore it, or continue in a new run with resume=new:{resumed}"
         )
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id and "not found" in text:
-        return f"MLFLOW_RUN_ID names a run that the store '{uri}' does not have: {text}; unset it or correct it"
     if "deleted" in text:
         return f"experiment '{experiment}': {text}; restore it, or set tracking.experiment to another"
     if isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE":
         return f"the store '{uri}' refuses the run: {text}; correct tracking.experiment (now '{experiment[:80]}')"
+    if fault := _tls_fault(error):
+        return (
+            f"TLS with the tracking server '{uri}' failed: {fault}. If it speaks plain http, write http://; if it has "
+            "a certificate of your own, name that in MLFLOW_TRACKING_SERVER_CERT_PATH"
+        )
+    if "failed with error code 404" in str(error):
+        return f"'{uri}' answers, but not as an MLflow server (HTTP 404); correct MLFLOW_TRACKING_URI"
     return (
         f"the tracking store '{uri}' does not work: {text}; start its server, or correct MLFLOW_TRACKING_URI "
         "(sqlite:///mlflow.db is the default)"
     )
+
+
+def _stale_id(run_id: str, uri: str, why: str) -> str:
+    return (
+        f"MLFLOW_RUN_ID={run_id[:80]} names no run of the store '{printable(uri)}': {why}; unset MLFLOW_RUN_ID, or set "
+        "MLFLOW_TRACKING_URI to the run's store"
+    )
+
+
+def _tls_fault(error: BaseException | None) -> str:
+    """Return what TLS found wrong, empty if the cause is another."""
+    while error is not None:
+        if isinstance(error, requests.exceptions.SSLError):
+            found = TLS.search(str(error))
+            return found[1].strip() if found else "the certificate or the protocol is wrong"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def first_line(error: BaseException) -> str:

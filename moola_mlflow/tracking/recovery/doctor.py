@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 
 from moola_mlflow.core import UserError
 from moola_mlflow.tracking import origin, run_folder
+from moola_mlflow.tracking.addresses import store_file
 from moola_mlflow.tracking.delivery import (
     Sent,
     count_unsent,
@@ -63,6 +64,11 @@ def examine_store() -> Iterator[Check]:
     """Yield what is found in the environment and the store. Without a store that answers, stop there."""
     yield from _environment()
     yield _disk()
+    path = store_file(mlflow.get_tracking_uri())
+    if path is not None and not path.exists():
+        yield Check(f"no store at {path} yet: the first command that has a run makes it")
+        yield from _folders_of_runs()
+        return
     try:
         runs = _runs()
     except STORE_FAILURES as e:

@@ -27,6 +27,7 @@ from moola_mlflow.models import (
     load_from_path,
 )
 from moola_mlflow.tracking import ui
+from moola_mlflow.tracking.addresses import need_store
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.registry.lineage import model_id_of
@@ -285,6 +286,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
                 f"runs:/<run id>/{kind}{others}"
             )
         return path
+    need_store(f"{kind} '{uri}'")
     _check_alias(uri)
     try:
         with without_progress_bar(), no_local_artifacts():

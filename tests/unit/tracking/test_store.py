@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import re
 import sqlite3
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -14,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from moola_mlflow.cli import main
-from moola_mlflow.core import printable
+from moola_mlflow.core import UserError, printable
 from moola_mlflow.tracking import store
 from moola_mlflow.tracking.delivery import Sent
 from moola_mlflow.tracking.delivery.refusals import is_refusal
@@ -140,3 +147,69 @@ def test_the_experiment_of_the_environment_is_taken_unless_another_is_named(
                 assert active.experiment_id == expected
     with Run.start("label", "a", "moola") as active:  # MLflow has set the variable itself, to `other`
         assert client.get_experiment(active.experiment_id).name == "moola"
+
+
+class Plain(http.server.BaseHTTPRequestHandler):
+    """A web server that is no MLflow."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def plain_server(context: ssl.SSLContext | None = None) -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def refusal_of(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri(uri)
+    with pytest.raises(UserError) as caught:
+        store.open_run("a", "b", adopt=False)
+    return str(caught.value)
+
+
+def test_a_server_that_speaks_plain_http_or_is_no_mlflow_is_named_as_such(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plain_server() as port:
+        said = refusal_of(f"https://127.0.0.1:{port}", monkeypatch)
+        assert re.search(r"TLS with the tracking server .* failed: .*\. If it speaks plain http, write http://", said)
+        assert "answers, but not as an MLflow server" in refusal_of(f"http://127.0.0.1:{port}", monkeypatch)
+
+
+def test_a_certificate_that_nobody_knows_is_named_as_such(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("cert.pem", "key.pem")
+    with plain_server(context) as port:
+        said = refusal_of(f"https://localhost:{port}", monkeypatch)
+    assert "failed: certificate verify failed: self" in said
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in said
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_id_of_the_environment_that_no_run_has_is_named_and_makes_no_store(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    if not there:
+        (workdir / "mlflow.db").unlink()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(UserError, match=r"MLFLOW_RUN_ID=0{32} names no run of the store .*; unset MLFLOW_RUN_ID"):
+        Run.start("data", "a")
+    assert (workdir / "mlflow.db").exists() == there
