@@ -123,7 +123,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
     try:
         parsed = parse(name, words[1:])
         _check_single_process(name)
-        _check_store(name, config)
+        _check_store(name, parsed.config)
     except UserError as e:
         _record(name, e)
         raise
@@ -141,7 +141,7 @@ def _check_single_process(name: str) -> None:
 
 
 def _check_store(name: str, config: CommandKeys) -> None:
-    """Refuse a command that looks up what an MLflow store holds, where there is no store. Raises: UserError."""
+    """If there is no store, refuse a command that looks up what one holds. Raises: UserError."""
     named = [f"{key}='{value}'" for key, value in config.flat().items() if str(value).startswith(IN_STORE)]
     if not is_launched() and (named or name in READERS):
         prepare_environment()

@@ -21,7 +21,7 @@ DATABASES = {
 }
 """Databases that MLflow knows, and what to do if the driver of one is missing."""
 ALLOW_FILES = "MLFLOW_ALLOW_FILE_STORE"
-"""MLflow's own variable: whoever sets it to true may use a store of files."""
+"""MLflow's own variable: a store of files is allowed if it is true."""
 SQLITE = "sqlite:///"
 HOST = re.compile(r"[\w.-]+(:\d+(/.*)?|/.*)?")
 """An address without a scheme: a host with a port or a path."""
@@ -52,7 +52,7 @@ def check_address(uri: str) -> None:
 
 
 def need_store(wanted: str) -> None:
-    """Refuse to look something up where there is no store: MLflow would make an empty one. Raises: UserError."""
+    """Refuse to look something up if there is no store: MLflow would make an empty one. Raises: UserError."""
     path = store_file(mlflow.get_tracking_uri())
     if path is not None and not path.exists():
         raise UserError(
