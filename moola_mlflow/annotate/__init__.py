@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from moola_mlflow.annotate.app import build_app
     from moola_mlflow.annotate.server import PageServer
     from moola_mlflow.annotate.session import AnnotateSession
+    from moola_mlflow.annotate.summary import annotate_metrics, annotate_note
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -17,5 +18,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "app": ("build_app",),
         "server": ("PageServer",),
         "session": ("AnnotateSession",),
+        "summary": ("annotate_metrics", "annotate_note"),
     },
 )

@@ -1,6 +1,6 @@
 """All decisions about the windows of a labels file: who decided which window, and which decision is its label.
 
-The first annotator of a window gives its label. Others who look at it only measure agreement.
+The first annotator of a window gives its label. Others who look at it only measure agreement, unless they review it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Decided:
     """The windows of these labels: row of the first bar, and place in the labels."""
     by_annotator: dict[str, dict[int, Decision]] = field(default_factory=dict)
     first: dict[int, str] = field(default_factory=dict)
-    """The annotator who decided each window first."""
+    """The annotator whose decision gives each window's label."""
+    reviewed: set[int] = field(default_factory=set)
+    """Windows whose label was reviewed, changed or not."""
 
     @classmethod
     def of(cls, earlier: EventLabels | None, candidates: Candidates, lines: Sequence[dict[str, Any]]) -> Decided:
@@ -59,9 +61,15 @@ class Decided:
 
     def add(self, row: int, decision: Decision) -> Decision | None:
         """Record a decision and return the one that it replaces."""
+        if decision.source == "corrected":
+            self.reviewed.add(row)
+        if decision.action == "pass":
+            return None
         own = self.by_annotator.setdefault(decision.annotator, {})
         old = own.pop(row, None)  # so that the last one decided is the last one of the dictionary
         own[row] = decision
+        if decision.source == "corrected":
+            self.first[row] = decision.annotator
         self.first.setdefault(row, decision.annotator)
         return old
 

@@ -79,7 +79,7 @@ class Decision:
     number: int
     """Count of this annotator's windows, from 1."""
     action: str
-    """label or skip; a skipped window has no label."""
+    """label; skip: the window has no label; pass: a label was reviewed and stays as it is."""
     events: tuple[MarkedEvent, ...]
     grade: str
     notes: str

@@ -17,6 +17,7 @@ from moola_mlflow.annotate.candidates import Candidates
 from moola_mlflow.annotate.decided import Decided
 from moola_mlflow.annotate.decisions import Decision, Given, MarkedEvent, RefusedDecision
 from moola_mlflow.annotate.journal import DecisionJournal
+from moola_mlflow.annotate.review import HIT
 from moola_mlflow.annotate.suggestions import Suggestions
 from moola_mlflow.annotate.tally import SessionTally
 from moola_mlflow.annotate.window_queue import LISTED, NextWindow, WindowQueue
@@ -163,14 +164,15 @@ class Desk:
 
     def _current(self) -> Shown | None:
         if self._shown is None:
-            draw = self.queue.draw(len(self.mine), self.mine, self.decided)
+            seen = self.decided.reviewed if self.config.review else self.mine
+            draw = self.queue.draw(len(seen), seen, self.decided)
             if draw is None:
                 return None
-            suggestion = None
+            suggestion = None  # of a review, what was predicted is a part of it
             if self.config.suggestions and not draw.blind and not self.config.review:
                 suggestion = self.suggestions.of(draw.row)
             review = self.review.get(draw.row)
-            self._shown = Shown(draw, len(self.mine) + 1, self._ticket(draw.row), suggestion, review)
+            self._shown = Shown(draw, len(seen) + 1, self._ticket(draw.row), suggestion, review)
         return self._shown
 
     def _ticket(self, row: int) -> str:
@@ -205,8 +207,10 @@ class Desk:
         before = self.decided.events_before(row)
         if action in ("accept", "reject"):
             events, action = self._judged(shown, given), "label"
-        if action == "skip" and before is not None and shown.decided is not None and shown.decided.action == "label":
-            events, action = before, "label"  # a label that was there is never lost
+        if action == "skip" and shown.review is not None and shown.review["kind"] != HIT:
+            action = "pass"
+            if shown.decided is not None and before is not None:  # it was changed: give it back
+                events, action = before, "label"
         (name,), (instrument,) = self.candidates.names([row]), self.candidates.instruments([row])
         start_ns, _ = self.candidates.times([row])
         return Decision(

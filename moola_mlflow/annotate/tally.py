@@ -33,7 +33,7 @@ class SessionTally:
         self.seconds += new.seconds
 
     def _count(self, one: Decision, sign: int) -> None:
-        if one.action == "skip":
+        if one.action in ("skip", "pass"):
             self.skipped += sign
             return
         self.looked_at += sign

@@ -60,7 +60,7 @@ class WindowQueue:
 
         ``mine``: rows that this annotator has decided. ``anybody``: rows that somebody has decided.
         """
-        if self.config.order == "list":
+        if self.config.order == "list" or self.config.review:
             return self._first("listed", self.listed, mine.__contains__, NextWindow(-1, LISTED, False))
         for kind in self._kinds(number):
             if found := kind(mine, anybody):

@@ -28,6 +28,7 @@ from moola_mlflow.tracking import (
     Metrics,
     Run,
     Tags,
+    find_annotate_run,
     log_model_inputs,
     read_input_events,
     read_input_labels,
@@ -182,6 +183,9 @@ def log_event_labels(run: Run, labels: EventLabels) -> None:
     """Log the windows looked at, with the events in each, as the input of a run."""
     _log_labels(run, labels)
     run.metrics({Metrics.LABELS_USED: len(labels), Metrics.LABELS_EVENTS: labels.num_events})
+    if made_by := find_annotate_run(run.client, labels.sha256):
+        run.tags({Tags.ANNOTATE_RUN_ID: made_by})
+        print(f"Labels of run {made_by} of annotate", flush=True)
 
 
 def _log_labels(run: Run, labels: LabelledSet | EventLabels) -> None:

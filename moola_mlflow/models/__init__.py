@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         match_events,
         near_any,
         scan_events,
+        window_events,
     )
     from moola_mlflow.models.files.checkpoint import (
         BEST_CHECKPOINT,
@@ -103,6 +104,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "match_events",
             "near_any",
             "scan_events",
+            "window_events",
         ),
         "files.checkpoint": (
             "BEST_CHECKPOINT",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moola_mlflow.tracking.artifact_places import no_local_artifacts
     from moola_mlflow.tracking.delivery import JOURNAL_FILE, MAX_NOTE, SENT_FILE, Sent, count_unsent, send_missing
     from moola_mlflow.tracking.label_inputs import (
+        find_annotate_run,
         local_labels,
         read_input_events,
         read_input_labels,
@@ -68,6 +69,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "artifact_places": ("no_local_artifacts",),
         "delivery": ("JOURNAL_FILE", "MAX_NOTE", "SENT_FILE", "Sent", "count_unsent", "send_missing"),
         "label_inputs": (
+            "find_annotate_run",
             "local_labels",
             "read_input_events",
             "read_input_labels",

@@ -24,8 +24,9 @@ from moola_mlflow.labels import (
 )
 from moola_mlflow.tracking.addresses import need_store
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
+from moola_mlflow.tracking.names import Tags
 from moola_mlflow.tracking.registry.models import without_progress_bar
-from moola_mlflow.tracking.store import shown_uri
+from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
 
 RUN = "runs:/"
 
@@ -65,6 +66,17 @@ def read_shown_labels(config: LabelsKeys, load_bars: Callable[[], Bars]) -> Even
         return read_input_events(config)
     with local_labels(options) as path:
         return replace(read_any_labels(path, config, load_bars), path=options.path)
+
+
+def find_annotate_run(client: mlflow.MlflowClient, labels_sha256: str) -> str:
+    """Return the newest run of `annotate` that ended with labels of this hash, '' if there is none to be found."""
+    asked = f"tags.`{Tags.LABELS_SHA256}` = '{labels_sha256}' and tags.`{Tags.STAGE}` = 'annotate'"
+    try:
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, asked, max_results=1, order_by=["attributes.start_time DESC"])
+    except STORE_FAILURES:
+        return ""
+    return str(found[0].info.run_id) if found else ""
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Tags:
     ENCODER_MODEL_ID = "moola.encoder_model_id"
     DETECTOR = "moola.detector"
     TRUTH = "moola.truth"
+    ANNOTATE_RUN_ID = "moola.annotate_run_id"
+    ANNOTATOR = "moola.annotator"
     RESUMED = "moola.resumed"
     REFUSED = "moola.refused"
     FORKED_FROM = "moola.forked_from"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.events.fitting import EventSettings
     from moola_mlflow.models.events.live import LateBarError, LiveEvent, LiveScan
     from moola_mlflow.models.events.matching import EventTable, match_events, near_any
+    from moola_mlflow.models.events.peaks import window_events
     from moola_mlflow.models.events.unlabelled import Unlabelled
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -24,6 +25,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "fitting": ("EventSettings",),
         "live": ("LateBarError", "LiveEvent", "LiveScan"),
         "matching": ("EventTable", "match_events", "near_any"),
+        "peaks": ("window_events",),
         "unlabelled": ("Unlabelled",),
     },
 )
