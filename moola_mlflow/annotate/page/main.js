@@ -57,9 +57,10 @@ function refresh() {
   overlay.show({ state, toneOf, ghosts: ghosts(), given: shown.review ? shownOf(shown.review).given : [] });
   showPanel(state, session.classes, shown.bars.time, panelActs);
   $("save").disabled = !state.events.length || state.mark !== null;
+  $("accept").classList.toggle("main", !state.events.length);
   $("suggestion").setAttribute("aria-pressed", String(ghostsOn));
   showReadout(null);
-  say(words.hint(state, shown.bars.time));
+  say(words.hint(state, shown.bars.time, shown.review));
 }
 
 async function drawChart() {
@@ -81,7 +82,6 @@ function showHead() {
   $("kind").textContent = kindOf(shown);
   $("kind").title = shown.blind ? "Shown without a suggestion, so that scores stay unbiased" : "";
   $("review").hidden = !shown.review;
-  for (const one of document.querySelectorAll(".review-only")) one.hidden = !shown.review;
   if (shown.review) {
     $("review-text").textContent = shown.review.text;
     $("accept").lastElementChild.textContent = wordsOf(shown.review).accept;

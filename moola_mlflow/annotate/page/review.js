@@ -2,13 +2,13 @@
 
 const WORDS = {
   label: { kind: "label in doubt", accept: "Keep the label", reject: "Take the prediction" },
-  miss: { kind: "missed event", accept: "Keep the label", reject: "Nothing here" },
+  miss: { kind: "missed event", accept: "Keep the label", reject: "Reject: nothing here" },
   "false hit": { kind: "false hit", accept: "Take the prediction", reject: "Keep as it was" },
-  hit: { kind: "hit", accept: "Take the prediction", reject: "Nothing here" },
+  hit: { kind: "hit", accept: "Take the prediction", reject: "Reject: nothing here" },
 };
 
 export function wordsOf({ kind, predicted }) {
-  return kind === "label" && !predicted.length ? { ...WORDS.label, reject: "Nothing here" } : WORDS[kind];
+  return kind === "label" && !predicted.length ? { ...WORDS.label, reject: "Reject: nothing here" } : WORDS[kind];
 }
 
 function apart(events, others) {

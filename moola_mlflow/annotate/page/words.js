@@ -2,7 +2,7 @@
 import { clock } from "./chart.js";
 import { spanText } from "./panel.js";
 
-export function hint(state, times) {
+export function hint(state, times, review) {
   const event = state.events[state.selected];
   if (state.mark !== null) {
     return `First bar ${clock(times[state.mark])}. Go to the last bar and press Space, or the number of a class. Esc drops the mark.`;
@@ -12,6 +12,7 @@ export function hint(state, times) {
     return `${event.label}, ${spanText(event, times)}. ← → move its ${edge} bar, e takes the other edge, Space goes on to another event.`;
   }
   if (state.events.length) return "Enter saves and shows the next window. Space marks another event.";
+  if (review) return "Solid: the label as it is. Dashed: the prediction. a accepts, c takes it as your marks to correct, r rejects.";
   return "Drag over a pattern, or move with ← → and mark its first and last bar with Space. n: nothing here.";
 }
 
