@@ -128,6 +128,12 @@ def serving(result: dict[str, Any]) -> Rows:
         yield f"served: {what}, p50 and p99", f"{took}; {row['requests_per_second']} requests/s{failed}"
 
 
+def annotate_page(result: dict[str, Any]) -> Rows:
+    row = result["row"]
+    figures = f"{row['p50_ms']:.1f} and {row['p95_ms']:.1f} ms, {row['windows']} windows"
+    yield "page of annotate: a decision to the next chart, p50 and p95", figures
+
+
 def pruning(result: dict[str, Any]) -> Rows:
     for key, what, form in (
         ("saved", "epochs of a sweep that pruning saves", ".1%"),
@@ -152,7 +158,8 @@ def sweep(result: dict[str, Any]) -> Rows:
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "peers": peers, "roofline": roofline, "five_years": five_years, "startup": seconds, "finetune": seconds,
     "features": features, "ingest": ingest, "tracking": tracking, "processes": processes, "scale": scale,
-    "sweep": sweep, "pruning": pruning, "detect_speed": detect_speed, "serving": serving, "newcomer": newcomer,
+    "sweep": sweep, "pruning": pruning, "detect_speed": detect_speed, "serving": serving,
+    "annotate_page": annotate_page, "newcomer": newcomer,
 }  # fmt: skip
 """Names of results, in the table's order."""
 

@@ -52,6 +52,10 @@ QUOTED: dict[tuple[str, ...], tuple[str, Sequence[tuple[str, int, str]]]] = {
             *(("served: 1 window, p50 and p99", place, "1") for place in (0, 1)),
         ],
     ),
+    ("annotate_page",): (
+        "# and # ms",
+        [("page of annotate: a decision to the next chart, p50 and p95", place, "1") for place in (0, 1)],
+    ),
     ("scale",): (
         "# million/s, # GiB",
         [("100,000,000 bars from parquet to a store", 0, "1"), ("100,000,000 bars from parquet to a store", 1, "1024")],
@@ -124,6 +128,7 @@ RESULTS: dict[str, dict[str, Any]] = {
             "1,000 windows": {"requests": 9, "failed": 9, "p50_ms": None, "p99_ms": None, "requests_per_second": 0.1},
         },
     },
+    "annotate_page": {"machine": HERE, "row": {"windows": 200, "p50_ms": 60.2, "p95_ms": 113.6, "largest_ms": 190.0}},
     "newcomer": {
         "machine": HERE, "smoke": False, "cache": False, "seconds": {"git clone": 0.2, "make setup": 84.0},
         "total": 211.0,
@@ -164,6 +169,7 @@ def test_every_result_has_its_rows_with_median_spread_and_machine(tmp_path: Path
     assert found["scan, detector without an encoder"][0].startswith("8,000 windows")
     assert found["served: 1 window, p50 and p99"] == ("24.53 and 28.58 ms; 40.6 requests/s", "B")
     assert found["served: 1,000 windows, p50 and p99"][0] == "no answer; 0.1 requests/s; 9 of 9 failed"
+    assert found["page of annotate: a decision to the next chart, p50 and p95"][0] == "60.2 and 113.6 ms, 200 windows"
     assert found["fresh clone to a trained run's page in a browser"][0].startswith("3.5 minutes, once")
     assert "\n- A: x86_64, 4 cores, torch 2.13.0\n- B: Some CPU, 2 cores, python 3.11.7, torch 2.13.0" in text
     assert text.endswith("\n- C: x86_64, cores not recorded")

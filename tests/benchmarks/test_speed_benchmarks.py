@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import browser_path
 from paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -64,3 +65,11 @@ def test_the_cost_of_rules_is_the_share_of_a_step_that_is_not_the_encoder(tmp_pa
         assert run["share_with_update"] == pytest.approx(1 - run["encoder_s"] / run["step_s"])
         assert run["windows_per_cpu_s"] > 0
     assert min(run["share"] for run in result["runs"]) <= result["share"] <= max(run["share"] for run in result["runs"])
+
+
+def test_the_page_of_annotate_says_how_long_a_decision_takes_to_the_next_chart(tmp_path: Path) -> None:
+    browser_path()
+    said, result = smoke("annotate_page", tmp_path / "a.json")
+    assert "| p50 ms | p95 ms |" in said.replace("windows | ", "")
+    assert result["smoke"]
+    assert 0 < result["row"]["p50_ms"] <= result["row"]["p95_ms"] <= result["row"]["largest_ms"]

@@ -17,7 +17,7 @@ export const KEYS = [
   ["Decide", "note", "t", "write a note; Esc or Enter returns to the chart"],
   ["Show", "suggestion", "h", "show or hide the suggestion"],
   ["Show", "take", "a", "take the suggestion as your events, then change or save them"],
-  ["Show", "before after", ", .", "show bars before or after the window; the file records it"],
+  ["Show", "before after", ", .", "show bars before or after the window; this is recorded"],
   ["Show", "theme", "d", "light or dark"],
   ["Show", "help", "?", "these keys"],
   ["Show", "finish", "q", "finish the session"],

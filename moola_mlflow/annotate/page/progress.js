@@ -32,6 +32,7 @@ export function showProgress(progress, classes) {
   pair(figures, "Seconds each", progress.seconds_per_window ? progress.seconds_per_window.toFixed(1) : "–");
   if (progress.agreement) {
     pair(figures, "Kappa", progress.agreement.kappa?.toFixed(2) ?? "–");
+    pair(figures, "Spans agree", progress.agreement.spans == null ? "–" : `${Math.round(100 * progress.agreement.spans)} %`);
     pair(figures, "Shared", progress.agreement.windows);
   }
   showTally(progress.by_class, classes);

@@ -30,7 +30,7 @@ export function toCorrect(review) {
 }
 
 export function shownOf(review) {
-  const score = (event) => (event.score === undefined ? "" : ` ${event.score.toFixed(2)}`);
+  const score = (event) => (typeof event.score === "number" ? ` ${event.score.toFixed(2)}` : "");
   return {
     given: review.given.map((event) => ({ ...event, text: `given: ${event.label}` })),
     predicted: review.predicted.map((event) => ({ ...event, text: `predicted: ${event.label}${score(event)}` })),
