@@ -104,10 +104,16 @@ def keys() -> Iterator[str]:
         for key in (key for key in defaults if key.split(".")[0] == section):
             shown = f"`{key}`" + (f" (`{short[key]}`)" if key in short else "")
             readers = dict.fromkeys("sweep" if " of " in reader else reader for reader in readers_of(key))
-            allowed, meaning = text(allowed_values(fields[key])), text(fields[key].description or "")
+            allowed, meaning = _range(allowed_values(fields[key])), text(fields[key].description or "")
             rows.append((shown, allowed, code(defaults[key]), ", ".join(readers), meaning))
         heads = ("key", "type and range", "default", "read by", "meaning")
         yield f"### Section {section}\n\n{title}.\n\n" + table(heads, rows)
+
+
+def _range(allowed: str) -> str:
+    """Return what a key takes as it may stand in a cell; a pattern is code, for its brackets would be a link."""
+    words, matches, pattern = allowed.partition("matches ")
+    return f"{words}{matches}{code(pattern)}" if matches else text(allowed)
 
 
 CONFIGURATIONS = [COMMANDS["pretrain"], COMMANDS["finetune"], *COMMANDS.values()]
