@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moola_mlflow.labels import labels_from_spans, write_labels
     from moola_mlflow.labels import read_event_labels as read_labels
     from moola_mlflow.models import detect as scan
-    from moola_mlflow.models import embed
+    from moola_mlflow.models import embed, event_signals
     from moola_mlflow.sweep import load_study
     from moola_mlflow.tracking import load_detector, load_encoder
     from moola_mlflow.windows import Windows, make_windows
@@ -49,6 +49,7 @@ __all__ = [
     "detect",
     "embed",
     "evaluate",
+    "event_signals",
     "features",
     "finetune",
     "label",
@@ -75,6 +76,7 @@ _HOME = {
     "evaluate": "api",
     "finetune": "api",
     "label": "api",
+    "event_signals": "models",
     "labels_from_spans": "labels",
     "load_detector": "tracking",
     "load_encoder": "tracking",

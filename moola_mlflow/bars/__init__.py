@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moola_mlflow.bars.stamps import stamp_warning
     from moola_mlflow.bars.store import CARD, is_store, names_store
     from moola_mlflow.bars.summary import bars_per_day, rolls, summarise_bars
-    from moola_mlflow.bars.times import MINUTE_NS, localise, parse_times, utc
+    from moola_mlflow.bars.times import MINUTE_NS, localise, parse_times, trade_date, utc
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -42,6 +42,6 @@ __all__, __getattr__, __dir__ = lazy_face(
         "stamps": ("stamp_warning",),
         "store": ("CARD", "is_store", "names_store"),
         "summary": ("bars_per_day", "rolls", "summarise_bars"),
-        "times": ("MINUTE_NS", "localise", "parse_times", "utc"),
+        "times": ("MINUTE_NS", "localise", "parse_times", "trade_date", "utc"),
     },
 )

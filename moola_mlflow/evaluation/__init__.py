@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.evaluation.after_events import AFTER_COLUMNS, AfterEvents, events_with_moves, follow_events
     from moola_mlflow.evaluation.bars_evidence import (
         BARS_COLUMNS,
         BarsEvidence,
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "after_events": ("AFTER_COLUMNS", "AfterEvents", "events_with_moves", "follow_events"),
         "bars_evidence": ("BARS_COLUMNS", "BarsEvidence", "collect_bars_evidence", "interval_text"),
         "bars_truth": ("BarsTruth", "truth_of_rule"),
         "found_events": ("FoundEvents", "find_at_any_score"),

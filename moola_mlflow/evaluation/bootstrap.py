@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,27 @@ def bootstrap_interval(
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
     """
     return _intervals({"": statistic}, groups, resamples, seed, level)[""]
+
+
+def bootstrap_many(
+    statistics: Callable[[np.ndarray], np.ndarray],
+    num_groups: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> np.ndarray:
+    """Return many statistics at once, each with its interval, as :func:`bootstrap_interval` does.
+
+    ``statistics`` takes weights [R, G], one column a group, and returns [R, K]: NaN where one is not defined.
+
+    Shapes: float64 [3, K]: the statistics, and the lower and the upper ends.
+    """
+    drawn = np.concatenate([statistics(w_RG) for w_RG in _resampled(np.arange(num_groups), resamples, seed)])
+    mean_K = statistics(np.ones((1, num_groups)))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of statistics that no resample defines
+        ends_2K = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.stack([mean_K, *(mean_K + _widening(num_groups, level) * (ends_2K - mean_K))])
 
 
 def intervals(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from moola_mlflow.reports.document import Document, Heading, Notice, Para, Stron
 from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture
 from moola_mlflow.reports.window_pictures import picture_of
-from moola_mlflow.tracking import Metrics
+from moola_mlflow.tracking import Artifacts, Metrics
 
 NO_EMPTY_CLASS = (
     "The detector names one of its classes in every window, also in one without a pattern. It learned from windows "
@@ -166,6 +167,14 @@ class DetectionsReport:
         span = ShownSpan(*ends, name, class_color(self.detector.classes, name))
         title = f"{name}, {hit['probability']:.1%}, {hit['instrument']}, {_when(hit)} UTC"
         return picture_of(windows.bars, int(windows.starts[window]), windows.length, title, [span])
+
+    def files(self) -> dict[str, Callable[[Path], object]]:
+        """Return what writes each further file of the results: there is none."""
+        return {}
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the pictures of the run by their names."""
+        return {Artifacts.DETECTIONS_FIGURE: self.figure()}
 
     def figure(self) -> Figure:
         """Return the picture of the prices with every hit, and of the probabilities of all windows."""

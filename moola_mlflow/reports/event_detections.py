@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
-from moola_mlflow.evaluation import Gate, detector_gates, missed_gates
-from moola_mlflow.models import EventDetector, EventScan, chosen_threshold
+from moola_mlflow.evaluation import (
+    AfterEvents,
+    Gate,
+    detector_gates,
+    events_with_moves,
+    follow_events,
+    missed_gates,
+)
+from moola_mlflow.models import EventDetector, EventScan, chosen_threshold, event_signals, instrument_names
+from moola_mlflow.reports.after_events import after_blocks
 from moola_mlflow.reports.detections import WEAK, Chart, gate_table, known_bars, origin_rows
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
+from moola_mlflow.reports.plots.after_events import after_figure
 from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture
 from moola_mlflow.reports.window_pictures import picture_of
-from moola_mlflow.tracking import Metrics
+from moola_mlflow.tracking import Artifacts, Metrics
 
 KNOWN_AT = (
     "The detector also reads the bars after an event, so nobody can know the event before known_at. In a backtest, use "
@@ -122,6 +133,37 @@ class EventDetectionsReport:
         return [*weak, KNOWN_AT, EXPECTED, *self._known_bars]
 
     @cached_property
+    def after(self) -> AfterEvents:
+        """What follows the events, and random moments."""
+        return follow_events(self.scan, self.config.bars.max_gap_minutes, self.config.detect.clock)
+
+    def files(self) -> dict[str, Callable[[Path], object]]:
+        """Return what writes each further file of the results, by its name."""
+        scan, gap = self.scan, self.config.bars.max_gap_minutes
+        out: dict[str, Callable[[Path], object]] = {
+            Artifacts.EVENTS_TABLE: lambda path: events_with_moves(scan, gap).to_parquet(path, index=False),
+            Artifacts.AFTER_EVENTS: lambda path: self.after.table.to_csv(path, index=False),
+        }
+        if self.config.detect.signals:
+            out[Artifacts.SIGNALS] = lambda path: self._signals().to_parquet(path)
+        return out
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the pictures of the run by their names."""
+        figures = {Artifacts.DETECTIONS_FIGURE: self.figure()}
+        if len(self.after.table):
+            figures[Artifacts.AFTER_EVENTS_FIGURE] = after_figure(self.after.table, self.after.classes)
+        return figures
+
+    def _signals(self) -> pd.DataFrame:
+        """Return the signals of all instruments, one behind another."""
+        bars = self.scan.windows.bars
+        if (np.diff(bars.time_ns) > 0).all():
+            return event_signals(bars, self.table)
+        names = instrument_names(bars).values()
+        return pd.concat([event_signals(bars, self.table, name).assign(instrument=name) for name in names])
+
+    @cached_property
     def _known_bars(self) -> list[str]:
         return known_bars(self.detector, self.scan.windows.bars)
 
@@ -135,7 +177,8 @@ class EventDetectionsReport:
             f"**{markdown_text(self.summary())}.**\n\n{markdown_text(self.scanned())}\n\n{cautions}\n\n"
             f"Detector {markdown_code(self.uri)}: {markdown_text(headline)} ({passed}). Bars "
             f"{markdown_code(self.config.bars.path)}. {len(self.scan.windows) / seconds:,.0f} windows a second.\n\n"
-            "Open the artifacts `detections.html` (charts of the best events) and `detections.parquet` (all events).\n"
+            "Open the artifacts `detections.html` (charts of the best events, and what follows events), "
+            "`events.parquet` (all events, with the first bar that one may trade) and `after_events.csv`.\n"
         )
 
     def html(self) -> str:
@@ -155,6 +198,7 @@ class EventDetectionsReport:
             document.add(Notice(f"The detector misses {len(missed)} of its {len(checked)} gates, listed below.", "bad"))
         document.add(*(Notice(text, "warn") for text in self.cautions()), Para(self.scanned()), Heading(charts_title))
         document.add(*([Heading("Table"), _event_table(best)] if len(best) else [Para(NO_EVENT)]))
+        document.add(*after_blocks(self.after))
         rows = origin_rows(self.detector, self.config.bars.path, self.scan.windows.bars)
         document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(checked))
         charts = [self._chart(int(row)) for row in best.index]

@@ -162,6 +162,10 @@ class Artifacts:
     DETECTIONS_TABLE = "detections.parquet"
     DETECTIONS_PAGE = "detections.html"
     DETECTIONS_FIGURE = "figures/detections.png"
+    EVENTS_TABLE = "events.parquet"
+    AFTER_EVENTS = "after_events.csv"
+    AFTER_EVENTS_FIGURE = "figures/after_events.png"
+    SIGNALS = "signals.parquet"
 
     # Evaluation on bars.
     EVALUATION = "evaluation.json"

@@ -25,6 +25,8 @@ from moola_mlflow.reports import DetectionsReport, DetectResult, EventDetections
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
 
 TABLE, PAGE = Artifacts.DETECTIONS_TABLE, Artifacts.DETECTIONS_PAGE
+FURTHER = (Artifacts.EVENTS_TABLE, Artifacts.AFTER_EVENTS, Artifacts.SIGNALS)
+"""Files that only the results of event detectors have."""
 KIND = "detections"
 
 
@@ -53,7 +55,7 @@ def _run(
         active.params({"out": out or "none"})
         configure_threads(config.runtime)
         folder = results_folder(out, TABLE, PAGE)
-        outputs = [folder / file for file in (TABLE, PAGE)] if folder else []
+        outputs = [folder / file for file in (TABLE, PAGE, *FURTHER)] if folder else []
         check_outputs(outputs, KIND, is_true("overwrite", overwrite))
         detector, uri = open_detector(active, config.detect.detector)
         precision, device = scan_precision(config), place_detector(detector, config)
@@ -99,9 +101,10 @@ def _log(
     """Log table, page, picture, metrics and note, and copy the first two to the folder."""
     for place in [active.folder, *([folder] if folder else [])]:
         _write(found, place)
-    for file in (TABLE, PAGE):
+    for file in (TABLE, PAGE, *found.files()):
         active.artifact(active.folder / file)
-    active.figure(found.figure(), Artifacts.DETECTIONS_FIGURE)
+    for name, figure in found.figures().items():
+        active.figure(figure, name)
     active.metrics(found.metrics(seconds), step=step)
     active.note(found.note(seconds))
     for text in found.cautions():
@@ -117,5 +120,7 @@ def _write(found: DetectionsReport | EventDetectionsReport, folder: Path) -> Non
         folder.mkdir(parents=True, exist_ok=True)
         found.table.to_parquet(folder / TABLE, index=False)
         (folder / PAGE).write_text(found.html(), encoding="utf-8")
+        for name, write in found.files().items():
+            write(folder / name)
     except OSError as e:
         raise UserError(f"out='{folder}' cannot be written: {e}; give a folder you may write to") from e

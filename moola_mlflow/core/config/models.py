@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -109,5 +110,18 @@ class FollowConfig(DetectConfig):
     and print each event once it is final. Ctrl-C ends the run."""
     lines: Literal["table", "json"] = "table"
     """How an event is printed while bars are followed: a line to read, or a JSON object."""
+    clock: str = "America/New_York"
+    """Event detectors: clock of the hours by which the page tells what follows events, an IANA name."""
+    signals: bool = False
+    """Event detectors: also write signals.parquet, the bars with columns that say when events are known."""
     idle_s: float | None = Field(None, ge=0)
     """End after so many seconds without a new line of the file that is followed; none: go on until Ctrl-C."""
+
+    @field_validator("clock")
+    @classmethod
+    def _known_clock(cls, value: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+            raise ValueError("give an IANA name such as America/Chicago or UTC") from None
+        return value

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.events.live import LateBarError, LiveEvent, LiveScan
     from moola_mlflow.models.events.matching import EventTable, match_events, near_any
     from moola_mlflow.models.events.peaks import window_events
+    from moola_mlflow.models.events.signals import event_signals
     from moola_mlflow.models.events.unlabelled import Unlabelled
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -26,6 +27,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "live": ("LateBarError", "LiveEvent", "LiveScan"),
         "matching": ("EventTable", "match_events", "near_any"),
         "peaks": ("window_events",),
+        "signals": ("event_signals",),
         "unlabelled": ("Unlabelled",),
     },
 )

@@ -99,6 +99,18 @@ def test_detect_writes_events_and_says_what_to_expect_at_the_threshold(tuned: Tu
     assert "Expected there: precision" in done.out
     page = (store.folder / "found" / "detections.html").read_text(encoding="utf-8")
     assert page.count("<svg") == min(50, len(table))
+    events = pd.read_parquet(store.folder / "found" / "events.parquet")
+    assert len(events) == len(table)
+    assert (events["tradable_at"].dropna() >= events.loc[events["tradable_at"].notna(), "known_at"]).all()
+    after = pd.read_csv(store.folder / "found" / "after_events.csv")
+    assert set(after["bars"]) == {5, 10, 20, 60}
+    assert "It is not a backtest" in page
+    assert not (store.folder / "found" / "signals.parquet").exists()
+    signals = command(store, "detect", **given, detect__precision="0.5", detect__signals="true")
+    assert signals.code == 0, signals.err
+    assert pd.read_parquet(store.folder / "found" / "signals.parquet").filter(like="entry_").any(axis=None)
+    names = {file.path for file in store.client.list_artifacts(newest(store, signals).info.run_id)}
+    assert {"events.parquet", "after_events.csv", "signals.parquet"} <= names
     other = command(store, "detect", **given, detect__min_probability="0.5")
     assert other.code == 2
     assert "detect.min_probability=0.5 has no meaning for event detectors" in other.err
