@@ -65,13 +65,19 @@ def find_parent_run(study: str) -> str:
 
 
 def join_study(
-    config: SweepKeys, space: Space, coordination: Coordination, name: str, active: Run | None
+    config: SweepKeys,
+    space: Space,
+    coordination: Coordination,
+    name: str,
+    active: Run | None,
+    data_sha256: str = "",
 ) -> JoinedStudy:
     """Find a study and its run, rebuild whichever of the two is missing, and fill the queue.
 
-    ``active`` becomes the sweep's run if there is none yet. Nothing that exists is changed before all checks passed.
+    ``active`` becomes the sweep's run if there is none yet. ``data_sha256``: of the bars or labels that trials read.
+    A range of numbers may be wider than before. Nothing that exists is changed before all checks passed.
 
-    Raises: UserError if the study has another search space or configuration.
+    Raises: UserError if the study has another search space or configuration, or other bars or labels.
     """
     client = mlflow.MlflowClient()
     with coordination.exclusive(name):
@@ -90,14 +96,20 @@ def join_study(
                 raise UserError(f"the run of sweep.study='{name}' was deleted a moment ago; start again")
             parent = active.id
             _begin(config, space, name, active)
+            if data_sha256:
+                active.tags({Tags.DATA_SHA256: data_sha256})
         else:
             recorded = restore.read_recorded_study(client, parent)
             _check_same(config, space, recorded)
+            _check_data(recorded, data_sha256)
             if study is None or _is_behind(study, recorded):
                 _check_not_coordinated(recorded, name)
                 if study is not None:
                     optuna.delete_study(study_name=name, storage=coordination.rdb)
                 study, done, repeated = None, recorded.trials, recorded.to_repeat()
+            if recorded.space != space:
+                client.set_tag(parent, Tags.SPACE, _space_text(space))
+                client.set_tag(parent, Tags.SWEEP_SHA256, _digest(config))
         if study is None:
             study = optuna.create_study(study_name=name, storage=coordination.rdb, direction=config.sweep.direction)
             study.add_trials(done)
@@ -111,11 +123,7 @@ def join_study(
 
 
 def _begin(config: SweepKeys, space: Space, name: str, active: Run) -> None:
-    text = space.to_json()
-    if len(text) > MAX_SPACE:
-        raise UserError(
-            f"sweep.space: its description has {len(text)} characters, allowed {MAX_SPACE}; search fewer keys"
-        )
+    text = _space_text(space)
     active.tags(
         {
             Tags.SPACE: text,
@@ -125,6 +133,26 @@ def _begin(config: SweepKeys, space: Space, name: str, active: Run) -> None:
         }
     )
     active.tags({Tags.STUDY: name})  # last, because other commands find the sweep by it
+
+
+def _space_text(space: Space) -> str:
+    text = space.to_json()
+    if len(text) > MAX_SPACE:
+        raise UserError(
+            f"sweep.space: its description has {len(text)} characters, allowed {MAX_SPACE}; search fewer keys"
+        )
+    return text
+
+
+def _check_data(recorded: RecordedStudy, now: str) -> None:
+    """Refuse other bars or labels: values of the target do not compare across them. Raises: UserError."""
+    then = recorded.run.data.tags.get(Tags.DATA_SHA256, "")
+    if now and then and now != then:
+        raise UserError(
+            f"sweep.study='{recorded.run.data.tags[Tags.STUDY]}' searched on data with SHA-256 {then[:12]}..., and "
+            f"this command reads data with {now[:12]}...: the file has changed, or is another; name another study, or "
+            "give the data that it began with"
+        )
 
 
 def _fixed(config: SweepKeys) -> dict[str, Any]:
@@ -144,12 +172,13 @@ def _check_same(config: SweepKeys, space: Space, recorded: RecordedStudy) -> Non
     if tags.get(Tags.SWEEP_SHA256) == _digest(config):
         return
     cure = "give this one another name, or the configuration that the study began with"
-    if recorded.space.to_json() != space.to_json():
+    wider = recorded.space != space and space.widens(recorded.space)
+    if recorded.space != space and not wider:
         keys = {*recorded.space.distributions, *space.distributions}
         other = sorted(k for k in keys if recorded.space.distributions.get(k) != space.distributions.get(k))
         raise UserError(
             f"sweep.study='{name}' exists with another search space: {', '.join(other) or 'its conditions'} "
-            f"differ{'s' if len(other) == 1 else ''}; {cure}"
+            f"differ{'s' if len(other) == 1 else ''}; {cure}. A range of numbers may only become wider"
         )
     try:
         text = mlflow.artifacts.load_text(f"runs:/{recorded.run.info.run_id}/{Artifacts.CONFIG}")
@@ -157,6 +186,9 @@ def _check_same(config: SweepKeys, space: Space, recorded: RecordedStudy) -> Non
     except (*STORE_FAILURES, ValueError):
         then = {}
     now = _fixed(config)
+    if wider:
+        then.pop("sweep.space", None)
+        now.pop("sweep.space")
     if then == now:  # an early version hashed other names, or the keys of every command
         return
     other = [f"{key} was {then[key]}, is {now[key]}" for key in now if key in then and then[key] != now[key]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import random
 import warnings
@@ -44,10 +45,12 @@ class TrialQueue:
         client: mlflow.MlflowClient,
     ) -> None:
         self.study, self.coordination, self.sweep, self.client = study, coordination, sweep, client
-        self.grid: list[Params] | None = None
-        if sweep.sampler == "grid":
-            self.grid = space.grid()
-            random.Random(sweep.seed).shuffle(self.grid)
+        self.space = space
+        self.is_grid = sweep.sampler == "grid"
+        self.points = space.grid() if self.is_grid else space.points()
+        """Every point of a grid, or of another space with few points; None if they are too many to count."""
+        if self.points is not None:
+            random.Random(sweep.seed).shuffle(self.points)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._repeat_dead = RetryHeartbeatStaleTrialCallback(max_retry=sweep.max_retries)
@@ -71,7 +74,7 @@ class TrialQueue:
         found = self.counts()
         num_open = found[TrialState.RUNNING] + found[TrialState.WAITING]
         enough = sum(found[state] for state in ENDED_WELL) >= self.sweep.n_trials
-        return enough or (self.grid is not None and not num_open)
+        return enough or (self.points is not None and not num_open)
 
     def others_running(self) -> bool:
         """Return whether another process works on a trial and is not known to be dead."""
@@ -99,12 +102,43 @@ class TrialQueue:
         return self.trials() if points or repeated else trials
 
     def _next(self, trials: Sequence[FrozenTrial]) -> list[Params]:
-        """Return the point to try next: empty if the sampler draws it, none if a grid is exhausted."""
-        if self.grid is None:
+        """Return the point to try next: empty if the sampler draws it, none if every point has been tried."""
+        if self.points is None:
             return [{}]
-        # A failed trial without a reason is repeated by itself. All other trials have used up their point.
-        used = [t for t in trials if t.state != TrialState.FAIL or "reason" in t.user_attrs]
-        return [point for point in self.grid if not any(_has_point(trial, point) for trial in used)][:1]
+        untried = self._untried(trials)
+        return untried[:1] if self.is_grid else [{}] if untried else []
+
+    def _untried(self, trials: Sequence[FrozenTrial]) -> list[Params]:
+        """Return the points that no trial has used up. A failed one that is repeated by itself has not."""
+        used = [t for t in trials if t.state != TrialState.FAIL or "reason" in t.user_attrs or self._is_given_up(t)]
+        return [point for point in self.points or [] if not any(_has_point(trial, point) for trial in used)]
+
+    def _is_given_up(self, trial: FrozenTrial) -> bool:
+        """Return whether a failed trial's workers died so often that it is not repeated."""
+        return len(trial.system_attrs.get("retry_history", [])) >= self.sweep.max_retries
+
+    def draw_new(self, claimed: FrozenTrial) -> None:
+        """Fix the values of a claimed trial if the space has few points: one that was tried is not tried again.
+
+        The sampler draws first. If its point was tried, or another worker tries it now, a point at random is taken.
+        """
+        if self.points is None or claimed.system_attrs.get("fixed_params"):
+            return
+        with self.exclusive():
+            others = [trial for trial in self.trials() if trial.number != claimed.number]
+            untried = self._untried(others)
+            if not untried:
+                return
+            drawn = self._drawn(others)
+            any_point = random.Random(f"{self.sweep.seed} {claimed.number}").choice(untried)
+            point = next((point for point in untried if _is_close(point, drawn)), any_point)
+            self.coordination.rdb.set_trial_system_attr(claimed._trial_id, "fixed_params", point)
+
+    def _drawn(self, others: Sequence[FrozenTrial]) -> Params:
+        """Return what the sampler draws, in a copy of the study in memory."""
+        copied = optuna.create_study(direction=self.study.direction, sampler=self.study.sampler)
+        copied.add_trials([trial for trial in others if trial.state in ENDED_WELL])
+        return self.space.suggest(copied.ask())
 
     def claim(self) -> FrozenTrial | None:
         """Take the waiting trial with the lowest number and record a heartbeat. Return None if no trial waits.
@@ -145,12 +179,23 @@ class TrialQueue:
             self.study.tell(trial, state=TrialState.FAIL)
             self.fill()
 
+    def _given_up(self, trial: FrozenTrial) -> str:
+        num_died = len(trial.system_attrs.get("retry_history", [])) + 1
+        return f"its worker died, {num_died} times in all (sweep.max_retries={self.sweep.max_retries}); it is given up"
+
     def _check_failures(self, trials: Sequence[FrozenTrial]) -> None:
-        failed = [trial for trial in trials if trial.state == TrialState.FAIL and "reason" in trial.user_attrs]
-        if len(failed) > self.sweep.max_failures:
+        again = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+        reasons = {
+            trial.number: trial.user_attrs.get("reason") or self._given_up(trial)
+            for trial in trials
+            if trial.state == TrialState.FAIL
+            and ("reason" in trial.user_attrs or (self._is_given_up(trial) and trial.number not in again))
+        }
+        if len(reasons) > self.sweep.max_failures:
+            last = max(reasons)
             raise TrainingError(
-                f"{len(failed)} trials failed by themselves, sweep.max_failures allows {self.sweep.max_failures}. The "
-                f"last one, trial {failed[-1].number} with {failed[-1].params}: {failed[-1].user_attrs['reason']}"
+                f"{len(reasons)} trials failed by themselves, sweep.max_failures allows {self.sweep.max_failures}. The "
+                f"last one, trial {last} with {trials[last].params}: {reasons[last]}"
             )
 
     def _fail_dead(self) -> list[FrozenTrial]:
@@ -178,14 +223,25 @@ class TrialQueue:
     def _replace_dead(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """End the run of a dead trial, and repeat the trial."""
         if run_id := trial.user_attrs.get("run_id"):
+            end = TrialEnd(TrialState.FAIL, DIED_NOTE, retry=True)
+            if self._is_given_up(trial):
+                end = TrialEnd(TrialState.FAIL, reason=self._given_up(trial))
             with contextlib.suppress(*STORE_FAILURES):  # the process that ends the sweep tries again
-                end_run(self.client, run_id, TrialEnd(TrialState.FAIL, DIED_NOTE, retry=True))
+                end_run(self.client, run_id, end)
         self._repeat(self._repeat_dead, trial)
 
     def _repeat(self, callback: RetryHeartbeatStaleTrialCallback, trial: FrozenTrial) -> None:
         fresh = copy.deepcopy(trial)
         fresh.user_attrs = {}  # run and worker belong to the failed trial
         callback(self.study, fresh)
+
+
+def _is_close(point: Params, drawn: Params) -> bool:
+    """Return whether two points are the same, but for the last digits of a float that was reached by steps."""
+    return point.keys() == drawn.keys() and all(
+        math.isclose(value, drawn[key], rel_tol=1e-9) if isinstance(value, float) else value == drawn[key]
+        for key, value in point.items()
+    )
 
 
 def _has_point(trial: FrozenTrial, point: Params) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ HUBER_SCALE = ("bars.", "features.", "windows.", "split.", "objective.")
 """Keys that define the targets and windows of the validation Huber: its values do not compare across them."""
 FEW_SHOT_SCALE = ("bars.", "windows.", "split.", "objective.name", "objective.family")
 """Keys that define the windows and the fresh rules of the few-shot loss."""
+MAX_POINTS = 2000
+"""Most points of a space whose points are counted, so that none is tried twice."""
 Params = dict[str, Any]
 """Values by dotted keys."""
 
@@ -108,6 +111,23 @@ class Space:
                 points.append(point)
         return points
 
+    def points(self, most: int = MAX_POINTS) -> list[Params] | None:
+        """Return every combination of values; None if there are more than ``most``, or infinitely many."""
+        try:
+            sizes = [len(list(_values(key, one))) for key, one in self.distributions.items() if _is_small(one, most)]
+        except UserError:
+            return None
+        if len(sizes) < len(self.distributions) or math.prod(sizes) > most:
+            return None
+        return self.grid()
+
+    def widens(self, other: Space) -> bool:
+        """Return whether this space holds all of another one, and differs from it only by wider ranges of numbers."""
+        same = list(self.distributions) == list(other.distributions)
+        if not same or (self.conditions, self.fixed) != (other.conditions, other.fixed):
+            return False
+        return all(_widens(one, other.distributions[key]) for key, one in self.distributions.items())
+
     def check_point(self, point: Params) -> None:
         """Refuse a point that is outside the space. Raises: UserError."""
         for key, value in point.items():
@@ -163,6 +183,26 @@ class Space:
                     trial_config(config, {**needed, key: value})
                 except UserError as e:
                     raise UserError(f"sweep.space, {key} at {value}: {e}") from None
+
+
+def _is_small(one: BaseDistribution, most: int) -> bool:
+    if isinstance(one, CategoricalDistribution):
+        return True
+    step = getattr(one, "step", None)
+    return bool(step) and not getattr(one, "log", False) and (one.high - one.low) / step < most  # type: ignore[attr-defined]
+
+
+def _widens(now: BaseDistribution, then: BaseDistribution) -> bool:
+    if now == then:
+        return True
+    if type(now) is not type(then) or isinstance(now, CategoricalDistribution):
+        return False
+    assert isinstance(now, IntDistribution | FloatDistribution)
+    assert isinstance(then, IntDistribution | FloatDistribution)
+    if (now.log, now.step) != (then.log, then.step) or now.low > then.low or now.high < then.high:
+        return False
+    shift = (then.low - now.low) / now.step if now.step and not now.log else 0.0
+    return math.isclose(shift, round(shift), abs_tol=1e-9)  # a value of before must be a value now
 
 
 def _current(value: object) -> object:

@@ -119,6 +119,7 @@ class Worker:
     def _start(self, claimed: FrozenTrial) -> tuple[optuna.Trial, TrialRun]:
         queue, study = self.queue, self.queue.study
         study.sampler = build_sampler(self.config.sweep, claimed.number)
+        queue.draw_new(claimed)
         trial = optuna.Trial(study, claimed._trial_id)
         repeated = claimed.system_attrs.get("retry_history", [])
         tags = {Tags.RETRY_OF: repeated[-1]} if repeated else {}

@@ -100,7 +100,8 @@ def _prepare(
     coordination = Coordination(url, config.sweep.heartbeat_s, config.sweep.grace_s)
     configure_threads(config.runtime)
     objective = build_objective(config)  # before any trial: a wrong base is refused once, here
-    return space, coordination, objective, join_study(config, space, coordination, study, active)
+    joined = join_study(config, space, coordination, study, active, _data_sha256(objective))
+    return space, coordination, objective, joined
 
 
 def _work(
@@ -134,6 +135,12 @@ def _log_input(parent: Run, objective: TrialObjective) -> None:
         parent.bars(objective.bars, "training")
     elif isinstance(objective, FinetuneTrials):
         parent.labels(objective.labels, "finetune")
+
+
+def _data_sha256(objective: TrialObjective) -> str:
+    if isinstance(objective, PretrainTrials):
+        return objective.bars.sha256
+    return objective.labels.sha256 if isinstance(objective, FinetuneTrials) else ""
 
 
 def _say(line: str) -> None:

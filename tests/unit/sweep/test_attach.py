@@ -17,12 +17,14 @@ from moola_mlflow.core import SweepKeys
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.core.signals import Interrupts
 from moola_mlflow.sweep import attach
-from moola_mlflow.sweep.attach import SweepHeartbeat
+from moola_mlflow.sweep.attach import SweepHeartbeat, join_study
 from moola_mlflow.sweep.storage import Coordination
 from moola_mlflow.sweep.trial_runs import TrialRun
 from moola_mlflow.sweep.worker import Reporter, TrialOutcome
 from moola_mlflow.tracking import Run, Tags
 from moola_mlflow.tracking.recovery import heartbeat
+
+RANGE = {"optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}}
 
 
 def test_a_command_that_joins_leaves_a_run_alone_whose_trial_has_not_heard_of_it_yet(workdir: Path) -> None:
@@ -102,3 +104,30 @@ def test_whoever_works_says_that_the_sweep_is_running(workdir: Path, monkeypatch
         deadline = time.monotonic() + 30
         while queue.client.get_run(run_id).info.status != "RUNNING":
             assert time.monotonic() < deadline
+
+
+def joined_again(space: dict, sha256: str = "") -> None:
+    bench = Bench(configured(n_trials=2, space=space))
+    join_study(bench.config, bench.space, bench.coordination, bench.config.sweep.study, None, sha256)
+
+
+def test_a_study_knows_the_data_that_it_searched_on_and_refuses_other_data(workdir: Path) -> None:
+    bench = Bench(configured(n_trials=2, space=RANGE))
+    with Run.start("sweep", "bench") as run:
+        join_study(bench.config, bench.space, bench.coordination, bench.config.sweep.study, run, "a" * 64)
+    joined_again(RANGE, "a" * 64)
+    with pytest.raises(UserError, match=r"searched on data with SHA-256 a{12}\.\.\., and this command .* b{12}"):
+        joined_again(RANGE, "b" * 64)
+
+
+def test_a_range_of_a_study_may_be_widened_and_not_narrowed(workdir: Path) -> None:
+    bench = Bench(configured(n_trials=2, space=RANGE))
+    with Run.start("sweep", "bench") as run:
+        run.config(bench.config)
+        queue = join_study(bench.config, bench.space, bench.coordination, bench.config.sweep.study, run).queue
+    wider = {"optimizer.lr": {**RANGE["optimizer.lr"], "high": 0.5}}
+    joined_again(wider)
+    assert '"high": 0.5' in queue.client.get_run(run.id).data.tags[Tags.SPACE]
+    joined_again(wider)
+    with pytest.raises(UserError, match=r"another search space: optimizer.lr differs.* may only become wider"):
+        joined_again(RANGE)

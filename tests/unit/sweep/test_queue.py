@@ -13,6 +13,7 @@ from small_studies import Bench, configured, in_hand_elsewhere
 
 from moola_mlflow.core import TrainingError
 from moola_mlflow.sweep.queue import COUNTED, TrialQueue
+from moola_mlflow.sweep.worker import TrialOutcome
 from moola_mlflow.tracking import Run, Tags, host_name
 
 NO_PID = 2**22 + 1
@@ -166,3 +167,50 @@ def test_two_workers_never_claim_one_trial(make, workdir: Path) -> None:
     assert [trial.number for trial in claimed if trial is not None] == list(range(6))
     with Run.start("sweep", "idle"):
         assert (queue.claim(), other.claim()) == (None, None)
+
+
+POINTS = {"trainer.batch_size": [16, 32], "encoder.hidden": {"low": 4, "high": 8, "step": 4}}
+"""A space of four points."""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_point_of_a_space_with_few_points_is_tried_twice_and_then_it_is_done(workdir: Path, sampler: str) -> None:
+    bench = Bench(configured(space=POINTS, n_trials=30, sampler=sampler))
+    queue, _ = bench.sweep(lambda config, report: TrialOutcome(config.encoder.hidden, seconds=1.0))
+    assert states(queue) == ["COMPLETE"] * 4
+    assert len({tuple(sorted(trial.params.items())) for trial in queue.trials()}) == 4
+    assert queue.is_done()
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_point_that_kills_its_workers_is_given_up_with_a_reason_and_others_are_tried(make, sampler: str) -> None:
+    queue = make(n_trials=4, max_retries=1, space=POINTS, sampler=sampler)
+    runs = []
+    for _ in range(2):  # each time the worker dies
+        claimed = queue.claim()
+        assert claimed is not None
+        queue.study.sampler = optuna.samplers.RandomSampler(seed=1)
+        queue.draw_new(claimed)
+        trial = optuna.Trial(queue.study, claimed._trial_id)
+        queue.space.suggest(trial)
+        runs.append(queue.client.create_run("0").info.run_id)
+        trial.set_user_attr("run_id", runs[-1])
+        trial.set_user_attr("worker", [host_name(), NO_PID])
+    killer = queue.trials()[0].params
+    claimed = queue.claim()
+    assert claimed is not None
+    assert queue.trials()[1].params == killer
+    assert "retry_history" not in claimed.system_attrs
+    assert killer not in queue._untried(queue.trials())
+    tags = [queue.client.get_run(run).data.tags for run in runs]
+    assert tags[0][Tags.RETRY] == "true"
+    assert Tags.RETRY not in tags[1]
+    assert tags[1][Tags.REASON].startswith("its worker died, 2 times in all (sweep.max_retries=1)")
+
+
+def test_points_that_are_given_up_count_as_failures(make) -> None:
+    queue = make(n_trials=4, max_retries=0, max_failures=0, space=POINTS, sampler="grid")
+    claimed = queue.claim()
+    queue.study.tell(claimed.number, state=TrialState.FAIL)
+    with pytest.raises(TrainingError, match=r"1 trials failed by themselves.*its worker died, 1 times in all"):
+        queue.claim()

@@ -97,3 +97,31 @@ def test_a_trials_configuration_is_the_base_with_its_values() -> None:
 def test_a_grid_needs_countable_keys() -> None:
     with pytest.raises(UserError, match=r"sweep.sampler=grid: optimizer.lr needs choices"):
         space(LR).grid()
+
+
+def test_a_space_of_few_points_counts_them_and_any_other_does_not() -> None:
+    steps = {"encoder.dropout": {"low": 0.0, "high": 0.4, "step": 0.1}, "encoder.hidden": {"low": 4, "high": 8}}
+    points = space(steps).points()
+    assert points is not None
+    assert len(points) == 25
+    assert space(steps).points(24) is None
+    assert space({**steps, **LR}).points() is None
+    assert space({"encoder.hidden": {"low": 1, "high": 60_000}}).points() is None
+    assert space({"encoder.hidden": {"low": 1, "high": 64, "log": True}}).points() is None
+
+
+@pytest.mark.parametrize(
+    ("wider", "expected"),
+    [
+        ({"low": 4, "high": 32, "step": 4}, True),
+        ({"low": 4, "high": 16, "step": 4}, True),
+        ({"low": 2, "high": 16, "step": 2}, False),
+        ({"low": 2, "high": 18, "step": 4}, False),
+        ({"low": 8, "high": 32, "step": 4}, False),
+        ({"choices": [4, 8, 12, 16, 20]}, False),
+    ],
+)
+def test_a_range_of_numbers_may_become_wider_if_it_keeps_every_value(wider: dict, expected: bool) -> None:
+    then = space({**LR, "encoder.hidden": {"low": 4, "high": 16, "step": 4}})
+    assert space({**LR, "encoder.hidden": wider}).widens(then) is expected
+    assert not space({"encoder.hidden": wider}).widens(then)
