@@ -38,6 +38,7 @@ class AnnotateSession:
     desk: Desk
     file: LabelsFile
     refits: Refits
+    _agreed: tuple[int, dict[str, Any] | None] = (-1, None)
 
     @classmethod
     def open(cls, config: AnnotateKeys, bars: Bars, detector_classes: tuple[str, ...] = ()) -> AnnotateSession:
@@ -69,7 +70,7 @@ class AnnotateSession:
         desk.curve = [[line["at"], line["map"]] for line in journal.lines if line.get("map") is not None]
         desk.on_decision = session._decided
         desk.refit_state = lambda: session.refits.state
-        desk.agreement = lambda: agreement_of(decided.by_annotator) if len(decided.by_annotator) > 1 else None
+        desk.agreement = session._agreement
         said = {"annotator": options.annotator, "classes": classes, "bars_sha256": bars.sha256}
         journal.append("session", {**said, "length": config.windows.length})
         return session
@@ -147,6 +148,13 @@ class AnnotateSession:
             if learned.map is not None:
                 desk.curve.append([at, learned.map])
             desk.journal.append("refit", {"at": at, "map": learned.map})
+
+    def _agreement(self) -> dict[str, Any] | None:
+        """Return the agreement of the annotators, computed once for each decision."""
+        decided, num = self.desk.decided, self.desk.num_decisions
+        if len(decided.by_annotator) > 1 and self._agreed[0] != num:
+            self._agreed = num, agreement_of(decided.by_annotator)
+        return self._agreed[1]
 
     def _decided(self) -> None:
         self.file.changed()

@@ -73,3 +73,11 @@ def test_the_page_of_annotate_says_how_long_a_decision_takes_to_the_next_chart(t
     assert "| p50 ms | p95 ms |" in said.replace("windows | ", "")
     assert result["smoke"]
     assert 0 < result["row"]["p50_ms"] <= result["row"]["p95_ms"] <= result["row"]["largest_ms"]
+
+
+def test_the_server_of_annotate_answers_decisions_and_ends_well(tmp_path: Path) -> None:
+    said, result = smoke("annotate_server", tmp_path / "a.json")
+    assert "p99_ms" in said
+    assert result["exit_code"] == 0
+    assert set(result["lines"]) == {"open", "p99", "memory"}
+    assert set(result["open_s"]) == {"parquet", "store"}
