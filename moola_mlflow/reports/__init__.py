@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.reports.compare import build_comparison, find_compared_runs
     from moola_mlflow.reports.detections import DetectionsReport
-    from moola_mlflow.reports.document import output_folder
+    from moola_mlflow.reports.document import Document, Heading, Para, output_folder
     from moola_mlflow.reports.evaluate_report import SCORE_HEADERS, EvaluateReport
     from moola_mlflow.reports.event_detections import EventDetectionsReport
     from moola_mlflow.reports.event_results import (
@@ -43,17 +43,8 @@ if TYPE_CHECKING:
     from moola_mlflow.reports.labels_report import CLASS_HEADERS, LabelsReport
     from moola_mlflow.reports.plots.events import event_figures
     from moola_mlflow.reports.plots.finetuning import evidence_figures
+    from moola_mlflow.reports.plots.interactive import curves_chart
     from moola_mlflow.reports.plots.quality import quality_figure
-    from moola_mlflow.reports.plots.sweep import (
-        Scale,
-        Tried,
-        history_figure,
-        importance_figure,
-        parallel_figure,
-        pareto_figure,
-        slice_figure,
-        trial_curves_figure,
-    )
     from moola_mlflow.reports.plots.training import curves_figure, lr_figure, reconstruction_figure
     from moola_mlflow.reports.pretrain_results import (
         Results,
@@ -65,6 +56,7 @@ if TYPE_CHECKING:
     from moola_mlflow.reports.rules_report import RulesReport
     from moola_mlflow.reports.run_report.build import build_report, find_report_subject
     from moola_mlflow.reports.scan_report import report_scan
+    from moola_mlflow.reports.touchable import Plot, touch_page
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -72,7 +64,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "bars_report": ("BarsReport",),
         "compare": ("build_comparison", "find_compared_runs"),
         "detections": ("DetectionsReport",),
-        "document": ("output_folder",),
+        "document": ("Document", "Heading", "Para", "output_folder"),
         "evaluate_report": ("SCORE_HEADERS", "EvaluateReport"),
         "event_detections": ("EventDetectionsReport",),
         "event_results": (
@@ -93,6 +85,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "plots.events": ("event_figures",),
         "scan_report": ("report_scan",),
+        "touchable": ("Plot", "touch_page"),
         "finetune_results": (
             "collapse_warning",
             "detector_card",
@@ -107,16 +100,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "labels_report": ("CLASS_HEADERS", "LabelsReport"),
         "plots.finetuning": ("evidence_figures",),
         "plots.quality": ("quality_figure",),
-        "plots.sweep": (
-            "Scale",
-            "Tried",
-            "history_figure",
-            "importance_figure",
-            "parallel_figure",
-            "pareto_figure",
-            "slice_figure",
-            "trial_curves_figure",
-        ),
+        "plots.interactive": ("curves_chart",),
         "plots.training": ("curves_figure", "lr_figure", "reconstruction_figure"),
         "pretrain_results": ("Results", "encoder_card", "encoder_version_tags", "pretrain_note", "score_encoder"),
         "rules_report": ("RulesReport",),

@@ -25,7 +25,10 @@ from moola_mlflow.evaluation import (
     published_levels,
 )
 from moola_mlflow.models import Encoder, describe_encoder, describe_training
+from moola_mlflow.reports.document import Document, Heading
 from moola_mlflow.reports.next_commands import better_encoder_command, finetune_command
+from moola_mlflow.reports.plots.interactive import curves_chart
+from moola_mlflow.reports.touchable import Plot, touch_page
 from moola_mlflow.tracking import Metrics, VersionTags
 from moola_mlflow.training import Trainer
 
@@ -104,6 +107,13 @@ class Results:
             "config": self.config.model_dump(mode="json"),
             "seed": self.config.trainer.seed,
         }
+
+    def curves_page(self, title: str) -> str:
+        """Return a page of the curves that one can touch."""
+        document = Document(title)
+        document.add(Heading("Curves"))
+        caption = "Drag to zoom, double-click to go back, click a name to hide its curve."
+        return touch_page(document, [Plot("Curves", curves_chart(self.history, self.best_epoch), caption)])
 
     def headline(self) -> str:
         """Return the test scores in one line."""

@@ -16,21 +16,12 @@ import optuna
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from moola_mlflow.core import SweepKeys, markdown_code
 from moola_mlflow.models import ENCODER_CARD
-from moola_mlflow.reports import (
-    Scale,
-    Tried,
-    history_figure,
-    importance_figure,
-    parallel_figure,
-    pareto_figure,
-    slice_figure,
-    trial_curves_figure,
-)
+from moola_mlflow.reports import Document, Heading, Para, touch_page
+from moola_mlflow.sweep.charts import study_plots
 from moola_mlflow.sweep.space import Space, trial_config
 from moola_mlflow.sweep.trial_runs import KEPT_ENCODER
 from moola_mlflow.tracking import (
@@ -84,7 +75,7 @@ def summarise_study(parent: Run, study: optuna.Study, space: Space, config: Swee
         return
     best, front = study.best_trial, pareto_front(complete, config.sweep.direction)
     results = StudyResults(study, config, space, ended, counts, best, front, importances(study))
-    _log_figures(parent, results)
+    parent.text(study_page(results), Artifacts.SWEEP_PAGE)
     parent.metrics({Metrics.SWEEP_BEST_VALUE: float(best.value or 0.0), Metrics.SWEEP_BEST_TRIAL: best.number})
     parent.tags({f"{Tags.BEST}{key}": value for key, value in best.params.items()} | {Tags.BEST_TRIAL: best.number})
     parent.json({"trials": front, "importance": results.importance}, Artifacts.PARETO)
@@ -151,34 +142,14 @@ def importances(study: optuna.Study) -> dict[str, float]:
             return {}
 
 
-def scales(space: Space) -> dict[str, Scale]:
-    """Return the scale on which pictures show each searched key."""
-    return {
-        key: Scale(choices=one.choices) if isinstance(one, CategoricalDistribution) else Scale(log=one.log)  # type: ignore[attr-defined]
-        for key, one in space.distributions.items()
-    }
-
-
-def _log_figures(parent: Run, results: StudyResults) -> None:
-    target, direction = results.config.sweep.target, results.config.sweep.direction
-    axes = scales(results.space)
-    tried = [
-        Tried(t.number, t.state == TrialState.PRUNED, float(t.value), t.user_attrs.get("seconds"), t.params,
-              t.intermediate_values)
-        for t in results.ended if t.value is not None
-    ]  # fmt: skip
-    figures = {
-        "history": history_figure(tried, target, direction),
-        "slice": slice_figure(tried, axes, target),
-        "parallel_coordinates": parallel_figure(tried, axes, target, direction),
-        "pareto": pareto_figure(tried, results.front, target),
-    }
-    if results.importance:
-        figures["importance"] = importance_figure(results.importance, target)
-    if any(t.curve for t in tried):
-        figures["curves"] = trial_curves_figure(tried, target, results.best.number)
-    for name, figure in figures.items():
-        parent.figure(figure, f"{Artifacts.FIGURES}{name}.png")
+def study_page(results: StudyResults) -> str:
+    """Return the page of charts of a study."""
+    target, study = results.config.sweep.target, results.study
+    plots = study_plots(study, results.space, target, results.front, results.importance)
+    document = Document(f"Sweep: {study.study_name}")
+    document.add(Para(f"Best: trial {results.best.number}, {target} {results.best.value:.5g}."))
+    document.add(*(Heading(plot.section) for plot in plots))
+    return touch_page(document, plots, [(f"{number:,}", name) for name, number in results.counts.items() if number])
 
 
 def log_best_config(parent: Run, results: StudyResults, full_epochs: int) -> Path:

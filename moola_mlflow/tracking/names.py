@@ -148,6 +148,7 @@ class Artifacts:
     TRAINING_RESULTS = "training_results.json"
     SKILL = "skill.json"
     DIAGNOSIS = "diagnosis.json"
+    CURVES_PAGE = "curves.html"
     LOSS_CURVES_FIGURE = "figures/loss_curves.png"
     LEARNING_RATE_FIGURE = "figures/learning_rate.png"
     RECONSTRUCTION_FIGURE = "figures/reconstruction_epoch_"
@@ -176,4 +177,5 @@ class Artifacts:
     TRIALS = "trials.json"
     BEST_CONFIG = "best_config.yaml"
     PARETO = "pareto.json"
+    SWEEP_PAGE = "sweep.html"
     VERSION_TAGS = "version_tags.json"

@@ -73,7 +73,6 @@ ELSEWHERE = {
     "reports/plots/compare.py": "unit/reports/test_compare.py",
     "reports/plots/figure.py": "unit/reports/test_compare.py",
     "reports/plots/quality.py": "unit/features/test_quality.py",
-    "reports/plots/sweep.py": "unit/sweep/test_summary.py",
     "reports/scan_report.py": "e2e/finetune/test_finetune_events.py",
     "reports/run_report/pretraining.py": "e2e/report/test_report_command.py",
     "serving/detector.py": "e2e/serve/test_serving.py",

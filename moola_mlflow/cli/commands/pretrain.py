@@ -136,5 +136,6 @@ def _log_results(active: Run, results: Results) -> None:
     active.metrics(results.metrics())
     active.json(results.skills(), Artifacts.SKILL)
     active.json(results.published(), Artifacts.TRAINING_RESULTS)
+    active.text(results.curves_page(f"Training: {active.id or active.folder.name}"), Artifacts.CURVES_PAGE)
     active.figure(curves_figure(results.history, results.best_epoch), Artifacts.LOSS_CURVES_FIGURE)
     active.figure(lr_figure(results.history), Artifacts.LEARNING_RATE_FIGURE)

@@ -5,6 +5,7 @@ Shape legend: T bars of a window.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,18 +64,21 @@ def local_times(time_ns: np.ndarray, zone: str) -> np.ndarray:
 
 
 def curves_chart(history: Sequence[Mapping[str, float]], best_epoch: int) -> go.Figure:
-    """Return losses, Huber, skill and learning rate by epoch, with a line at the best epoch."""
+    """Return losses, Huber, skill and learning rate by epoch, with a line at the best epoch.
+
+    ``best_epoch`` counts from 0, the chart from 1.
+    """
     figure = make_subplots(1, len(PANELS), subplot_titles=list(PANELS), horizontal_spacing=0.06)
-    epochs = list(range(len(history)))
+    epochs = list(range(1, len(history) + 1))
     for column, names in enumerate(PANELS.values(), 1):
         for name in names:
             values = [row.get(name) for row in history]
             hover = "epoch %{x}<br>%{y:.6g}<extra>" + name + "</extra>"
             line = go.Scatter(x=epochs, y=values, name=name, mode="lines+markers", hovertemplate=hover)
             figure.add_trace(line, row=1, col=column)
-    figure.add_vline(x=best_epoch, line={"dash": "dot", "color": "grey"})
-    figure.update_xaxes(title="epoch, from 0", tickformat="d")
-    return _styled(figure, f"Training: the best epoch is {best_epoch}", 420)
+    figure.add_vline(x=best_epoch + 1, line={"dash": "dot", "color": "grey"})
+    figure.update_xaxes(title="epoch", tickformat="d")
+    return _styled(figure, f"Training: the best epoch is {best_epoch + 1}", 420)
 
 
 def scores_chart(scores: Mapping[str, Interval], title: str, axis: str) -> go.Figure:
@@ -155,9 +159,15 @@ def _around(one: WindowPicture) -> dict[str, Any]:
             {"type": "rect", "xref": "x", "yref": "paper", "x0": left, "x1": right, "y0": 0, "y1": 1,
              "fillcolor": span.color, "opacity": 0.22, "line": {"width": 0}, "layer": "below"}
         )  # fmt: skip
-        notes.append({"x": left, "y": 1, "xref": "x", "yref": "paper", "text": span.name, "showarrow": False,
-                      "xanchor": "left", "yanchor": "bottom", "font": {"color": span.color}})  # fmt: skip
-    return {"title.text": one.title, "shapes": shapes, "annotations": notes, "xaxis.title.text": f"time, {one.zone}"}
+        # plotly reads some tags in texts.
+        notes.append(
+            {"x": left, "y": 1, "xref": "x", "yref": "paper", "text": html.escape(span.name), "showarrow": False,
+             "xanchor": "left", "yanchor": "bottom", "font": {"color": span.color}}
+        )  # fmt: skip
+    return {
+        "title.text": html.escape(one.title), "shapes": shapes, "annotations": notes,
+        "xaxis.title.text": f"time, {one.zone}", "xaxis.autorange": True, "yaxis.autorange": True,
+    }  # fmt: skip
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:

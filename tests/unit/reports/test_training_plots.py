@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from moola_mlflow.reports.plots.compare import overlay_figure
-from moola_mlflow.reports.plots.sweep import Tried, trial_curves_figure
 from moola_mlflow.reports.plots.training import curves_figure, lr_figure
 
 ROW = {"train/loss": 0.3, "val/loss": 0.2, "val/loss_profiled": 0.2, "val/huber": 0.1, "val/skill": 0.4, "lr": 1e-3}
@@ -19,8 +18,6 @@ def test_curves_begin_at_epoch_1_and_mark_the_best_epoch_as_the_note_counts_it()
     assert list(ax.get_lines()[0].get_xdata()) == [1, 2, 3]
 
 
-def test_curves_of_several_runs_and_of_trials_begin_at_epoch_1_too() -> None:
+def test_curves_of_several_runs_begin_at_epoch_1_too() -> None:
     (ax,) = overlay_figure(["A"], {"loss": [[{0: 0.5, 1: 0.4}]]}, "loss").axes
-    assert list(ax.get_lines()[0].get_xdata()) == [1, 2]
-    (ax,) = trial_curves_figure([Tried(0, False, 0.4, None, {}, {0: 0.5, 1: 0.4})], "loss", 0).axes
     assert list(ax.get_lines()[0].get_xdata()) == [1, 2]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from small_studies import Bench, configured, fails_in
 
+from moola_mlflow.reports.touchable import MAX_BYTES
 from moola_mlflow.sweep.summary import importances, pareto_front, study_console_lines, summarise_study
 from moola_mlflow.sweep.worker import Reporter
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags
@@ -113,7 +114,7 @@ def test_the_best_trial_every_trial_and_the_next_command_are_on_the_run(
     assert f"load_study('{run_id}')" in note
     assert lines[0].startswith(f"Best of 5 complete, 0 pruned, 1 fail: trial {best.number}, val/huber")
     assert lines[1].startswith("At full length: mlflow run . -e pretrain -P config=.moola/runs/")
-    figures = {file.path for file in client.list_artifacts(run_id, "figures")}
-    assert {
-        f"figures/{name}.png" for name in ("history", "slice", "parallel_coordinates", "pareto", "curves")
-    } <= figures
+    page = artifact(Artifacts.SWEEP_PAGE)
+    assert len(page.encode()) < MAX_BYTES
+    shown = json.loads(page.split('id="figures">')[1].split("</script>")[0])
+    assert len(shown) == 6 - (not importances(study))

@@ -1,0 +1,86 @@
+"""A page with charts is one file below 6 MB that fetches nothing, and names in its data cannot run."""
+
+from __future__ import annotations
+
+import json
+import os
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from screenshots import find_browser
+
+from moola_mlflow.reports.document import Document, Heading
+from moola_mlflow.reports.plots.interactive import WindowPicture, windows_chart
+from moola_mlflow.reports.touchable import MAX_BYTES, Plot, touch_page
+
+EVIL = "</script><script>document.title='run'</script><b>bold</b>"
+
+
+def window(k: int) -> WindowPicture:
+    times = np.datetime64("2024-07-01T09:30", "ns") + np.arange(105) * np.timedelta64(1, "m")
+    close = 5000 + np.cumsum(np.random.default_rng(k).normal(size=105))
+    ohlc = np.stack([close, close + 1, close - 1, close + 0.5], 1)
+    return WindowPicture(f"window {k} {EVIL}", ohlc, times, "America/Chicago")
+
+
+def page(num: int = 3) -> str:
+    document = Document(f"Charts {EVIL}")
+    document.add(Heading("Misses"), Heading("Curves"))
+    plots = [Plot("Misses", windows_chart([window(k) for k in range(num)]), EVIL), Plot("Curves", windows_chart([]))]
+    return touch_page(document, plots, [("3", "misses")])
+
+
+def test_the_page_is_small_enough_and_its_data_are_read_back_whole() -> None:
+    text = page(60)
+    assert len(text.encode()) < MAX_BYTES
+    figures = json.loads(text.split('id="figures">')[1].split("</script>")[0])
+    assert len(figures["plot-0"]["layout"]["sliders"][0]["steps"]) == 60
+    assert figures["plot-1"]["layout"]["annotations"][0]["text"] == "nothing to show"
+
+
+def test_only_the_scripts_of_the_page_may_run() -> None:
+    text = page()
+    policy = unescape(text.split('http-equiv="Content-Security-Policy" content="')[1].split('"')[0])
+    assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2]
+    assert EVIL not in text
+
+
+@pytest.mark.slow
+def test_a_browser_draws_the_charts_without_a_network_and_steps_by_key_and_button(tmp_path: Path) -> None:
+    browser = find_browser()
+    if browser is None:
+        assert "CI" not in os.environ, "CI has a browser"
+        pytest.skip("needs Chromium")
+    from playwright.sync_api import sync_playwright
+
+    (tmp_path / "page.html").write_text(page(), encoding="utf-8")
+    said: list[str] = []
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        tab = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page()
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto((tmp_path / "page.html").as_uri())
+        tab.wait_for_selector("#plot-0 .plotly .xtick")
+
+        def shown() -> str:
+            return str(tab.evaluate("document.querySelector('#plot-0').layout.title.text"))
+
+        assert shown().startswith("window 0")
+        tab.keyboard.press("n")
+        tab.wait_for_function("document.querySelector('#plot-0').layout.title.text.startsWith('window 1')")
+        tab.click("button[data-step='1']")
+        tab.wait_for_function("document.querySelector('#plot-0').layout.title.text.startsWith('window 2')")
+        tab.keyboard.press("ArrowRight")  # the last one stays
+        tab.keyboard.press("p")
+        tab.wait_for_function("document.querySelector('#plot-0').layout.title.text.startsWith('window 1')")
+        assert tab.title() != "run"
+        close = tab.evaluate("document.querySelector('#plot-0').data[0].close[0]")
+        assert close == pytest.approx(window(1).ohlc[0, 3])
+    assert said == []
+    assert [url for url in asked if not url.startswith("file:")] == []
