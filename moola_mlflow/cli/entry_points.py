@@ -201,16 +201,18 @@ ENTRY_POINTS = {
         "cross-validate a detector on labelled windows beside its baselines, and register it",
         (
             *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats"),
-            *("seed", "seeds", "device", "register", "project", "gates"),
+            *("seed", "seeds", "bars", "device", "register", "project", "gates"),
         ),
         (
             "moola finetune --labels labels.parquet --encoder models:/moola-encoder@candidate --repeats 3",
             "moola finetune --labels labels.parquet --finetune.inputs price_path  # path features alone, no encoder",
             "moola finetune --labels labels.parquet --encoder models:/moola-encoder/3 --config configs/phase2.yaml",
+            "moola finetune --labels positives.parquet --bars bars.parquet --finetune.unlabelled bars",
         ),
         config="configs/finetune.yaml",
         meanings={
             "config": f"{PRESET} It lies over configs/finetune.yaml.",
+            "bars": "Bars that windows without labels are drawn from (finetune.unlabelled=bars); other runs read none.",
             "seed": "Seed of folds, weights, mirroring and batches where `seeds` is not set; of the final fit always.",
         },
         underlay=True,

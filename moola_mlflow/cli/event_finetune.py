@@ -45,11 +45,13 @@ def finetune_events(
     steps.log_event_labels(active, labels)
     encoders = load_encoders(config.finetune.encoder)
     steps.log_encoders(active, encoders)
-    setting = make_event_setting(labels, [encoder for _, encoder in encoders], config)
+    unlabelled = steps.load_unlabelled(active, config, labels)
+    setting = make_event_setting(labels, [encoder for _, encoder in encoders], config, unlabelled)
     overlap, warnings = steps.check_overlap(active, labels, encoders)
     warnings = [*labels.warnings, *warnings]
     evidence = _evidence(active, setting, workers, interrupts)
-    warnings += [*event_doubts(setting, evidence, config.gates.event_recall), *ineffective_event_keys(config)]
+    idle = ineffective_event_keys(config, labels.counts()["none"] > 0)
+    warnings += [*event_doubts(setting, evidence, config.gates.event_recall), *idle]
     gates = detector_gates(evidence.gate_figures(), config.gates)
     _log(active, setting, evidence, gates)
     uri = _register(active, setting, evidence, encoders, overlap, preset, gates_summary(gates))

@@ -10,6 +10,7 @@ import numpy as np
 
 from moola_mlflow.bars import Bars, clock_hint, read_bars, stamp_warning
 from moola_mlflow.core import BarsConfig, FinetuneKeys, TrainingKeys, UserError
+from moola_mlflow.evaluation import UnlabelledWindows, draw_unlabelled
 from moola_mlflow.features import (
     FeatureChoice,
     Hybrid,
@@ -167,16 +168,27 @@ def load_labels(run: Run, config: FinetuneKeys) -> LabelledSet:
 def labels_with_events(config: FinetuneKeys) -> EventLabels | None:
     """Read the labels of an event detector; None if a span detector is to be fitted.
 
-    An event detector is asked for, or the labels hold what no span detector learns. It reads frozen encodings. So
+    An event detector is asked for (by its name, or by unlabelled windows), or the labels hold what no span detector
+    learns. It reads frozen encodings. So
     ``auto`` never stands for one where the encoder is trained too.
     """
     head = config.finetune.head
     if head != "event" and (head != "auto" or not config.finetune.freeze):
         return None
-    if head == "auto" and config.labels.path == "sample" and not config.labels.rejects:
+    asked = head == "event" or config.finetune.unlabelled == "bars"
+    if not asked and config.labels.path == "sample" and not config.labels.rejects:
         return None
     labels = read_input_events(config)
-    return labels if head == "event" or (labels.events_per_window() != 1).any() else None
+    return labels if asked or (labels.events_per_window() != 1).any() else None
+
+
+def load_unlabelled(run: Run, config: FinetuneKeys, labels: EventLabels) -> UnlabelledWindows | None:
+    """Draw the windows that nobody looked at from bars, and log these as an input; None if none are asked for."""
+    if config.finetune.unlabelled == "none":
+        return None
+    found = draw_unlabelled(load_bars(run, config.bars, labels.ohlc.shape[1], "unlabelled"), labels, config)
+    print(f"Unlabelled: {found.said()}", flush=True)
+    return found
 
 
 def log_event_labels(run: Run, labels: EventLabels) -> None:

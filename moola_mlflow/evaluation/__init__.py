@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from moola_mlflow.evaluation.metrics import ECE_BINS, Predictions, ece, scores
     from moola_mlflow.evaluation.probing import ProbeScores, frozen_copy, probe
     from moola_mlflow.evaluation.rule_truth import RuleTruth, true_by_rule
+    from moola_mlflow.evaluation.unlabelled_windows import UnlabelledWindows, draw_unlabelled
     from moola_mlflow.evaluation.workers import num_processes
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -169,6 +170,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),
         "rule_truth": ("RuleTruth", "true_by_rule"),
+        "unlabelled_windows": ("UnlabelledWindows", "draw_unlabelled"),
         "workers": ("num_processes",),
     },
 )

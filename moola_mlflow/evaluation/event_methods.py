@@ -24,6 +24,7 @@ from moola_mlflow.evaluation.crossval import fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES
 from moola_mlflow.evaluation.methods import SAMPLES_OWN, idle_keys
 from moola_mlflow.evaluation.prior_method import has_priors, priors_of
+from moola_mlflow.evaluation.unlabelled_windows import UnlabelledWindows
 from moola_mlflow.evaluation.workers import num_processes, run_tasks
 from moola_mlflow.features import FeatureChoice
 from moola_mlflow.labels import EventLabels
@@ -34,6 +35,7 @@ from moola_mlflow.models import (
     EventSettings,
     EventSource,
     Inputs,
+    Unlabelled,
     fit_event_detector,
     members_of,
     parts_of,
@@ -49,18 +51,21 @@ SPANS_OWN = (
     "gates.joint_success_at_3", "gates.recall", "gates.ece", "gates.delta_joint_success_at_3",
 )  # fmt: skip
 """Keys that only span detectors use."""
+UNLABELLED_OWN = ("finetune.unlabelled_windows", "finetune.base_rate")
+"""Keys that only windows without labels use."""
 
 
 @dataclass(frozen=True)
 class EventSetting:
     """Labels, encoder and configuration of one fine-tuning of an event detector.
 
-    ``encoder`` is None without pre-training.
+    ``encoder`` is None without pre-training, ``unlabelled`` without windows that nobody looked at.
     """
 
     labels: EventLabels
     encoder: Encoder | None
     config: FinetuneKeys
+    unlabelled: UnlabelledWindows | None = None
 
     @property
     def inputs(self) -> Inputs:
@@ -78,6 +83,8 @@ class EventSetting:
     @property
     def reader(self) -> str:
         """What reads the encodings: ``prior`` or ``head``."""
+        if self.unlabelled is not None and self.unlabelled.windows.base_rate is not None:
+            return "head"  # only joint nets learn from unlabelled windows at a base rate
         fits = self.reads_encoding and has_priors(self.encoder)
         return "prior" if self.config.finetune.reader != "head" and fits else "head"
 
@@ -108,6 +115,8 @@ class EventMethod:
     source: EventSource
     settings: EventSettings
     fresh: bool = False
+    unlabelled: Unlabelled | None = None
+    """Windows that nobody looked at. Every method learns from the same ones."""
 
     def run(self, labels: EventLabels, seed: int, on_net: Callable[[int, int], None] | None = None) -> EventFit:
         """Fit on the folds of one seed. The same seed gives the same folds to every method.
@@ -117,10 +126,15 @@ class EventMethod:
         source = self.source
         if self.fresh and source.encoder is not None:
             source = replace(source, encoder=without_priors(fresh_copy(source.encoder, seed)))
-        return fit_event_detector(labels, source, self.settings, seed, on_fit=on_net)
+        return fit_event_detector(labels, source, self.settings, seed, on_fit=on_net, unlabelled=self.unlabelled)
 
 
-def make_event_setting(labels: EventLabels, encoders: Sequence[Encoder], config: FinetuneKeys) -> EventSetting:
+def make_event_setting(
+    labels: EventLabels,
+    encoders: Sequence[Encoder],
+    config: FinetuneKeys,
+    unlabelled: UnlabelledWindows | None = None,
+) -> EventSetting:
     """Return a checked setting.
 
     Raises: UserError for encoders of another window length, for an encoder that is to be trained, for inputs that need
@@ -139,7 +153,7 @@ def make_event_setting(labels: EventLabels, encoders: Sequence[Encoder], config:
             "freeze_encoder=true, or finetune.head=span"
         )
     pretrained = None if not encoders else encoders[0] if len(encoders) == 1 else Ensemble(encoders)
-    setting = EventSetting(labels, pretrained, config)
+    setting = EventSetting(labels, pretrained, config, unlabelled)
     if setting.reads_encoding and pretrained is None:
         raise UserError(
             f"finetune.inputs={setting.inputs} reads an encoding and no encoder is given; give encoder=, or "
@@ -168,22 +182,28 @@ def build_event_methods(setting: EventSetting) -> list[EventMethod]:
         methods.append(EventMethod(HAND_MADE, EventSource("price_path+features", None, setting.features), settings))
     elif encoder is not None or setting.features is not None:
         methods.append(EventMethod(PATH_FEATURES, EventSource("price_path"), settings))
+    if setting.unlabelled is not None:
+        methods = [replace(method, unlabelled=setting.unlabelled.windows) for method in methods]
     return methods
 
 
-def ineffective_event_keys(config: FinetuneKeys) -> list[str]:
+def ineffective_event_keys(config: FinetuneKeys, has_rejects: bool = False) -> list[str]:
     """Return a warning for each group of given keys that an event detector does not read, with the reason.
 
+    ``has_rejects``: whether the labels hold windows without an event.
     Keys of the shipped preset of fine-tuning serve detectors of both kinds: nobody is warned of them.
     """
     usual = make_config(FinetuneKeys, read_preset(shipped_presets()["finetune"]), {}).flat()
     given = {key: value for key, value in config.given().items() if usual[key] != value}
     reads_features = "features" in parts_of(config.finetune.inputs)
+    draws = config.finetune.unlabelled == "bars"
     return idle_keys(
         given,
         (True, SPANS_OWN, "an event detector has its own recipe, and cv.folds deals its windows by class"),
         (not reads_features, ("features.",), "finetune.inputs reads no features"),
-        (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
+        (config.labels.path != "sample" and not draws, SAMPLES_OWN, "the labels come from a file"),
+        (not draws, UNLABELLED_OWN, "finetune.unlabelled is not bars"),
+        (draws and has_rejects, ("finetune.base_rate",), "the labels hold windows without an event"),
     )
 
 

@@ -136,6 +136,7 @@ def ineffective_keys(config: FinetuneKeys) -> list[str]:
         config.given(),
         (bool(config.finetune.encoder.strip()), encoders_own, "a given encoder has its own"),
         (config.labels.path != "sample", SAMPLES_OWN, "the labels come from a file"),
+        (True, ("finetune.unlabelled", "finetune.base_rate"), "only an event detector (finetune.head=event) reads it"),
         (config.finetune.freeze, ("finetune.unfreeze_at",), "the encoder is frozen (finetune.freeze)"),
     )
 

@@ -184,7 +184,7 @@ def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
             f"labels.sample_seed={seed} is also bars.sample_seed: the detector would be judged on the bars that "
             "its encoder was trained on; change one of the two"
         )
-    return BarsConfig.model_validate({**bars.model_dump(), "path": "sample", "sample_seed": seed})
+    return BarsConfig(sample_bars=bars.sample_bars, sample_seed=seed, max_gap_minutes=bars.max_gap_minutes)
 
 
 def sample_labels(config: FinetuneKeys | LabelsKeys, n: int, seed: int) -> LabelledSet:

@@ -86,8 +86,8 @@ def event_note(
         f"**{markdown_text(evidence.headline())}** {passed}\n\n{table}\n\n"
         f"{markdown_text(_windows(evidence))}. Brackets are 95 % intervals over {evidence.num_groups} groups of "
         f"overlapping windows. {FOLD_NETS}{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
-        f"Detector: events, {markdown_text(described(setting))}. Labels {markdown_code(labels.path)}, encoder "
-        f"{markdown_code(setting.config.finetune.encoder or 'none')}.\n\n"
+        f"Detector: events, {markdown_text(described(setting))}.{_unlabelled(setting)} Labels "
+        f"{markdown_code(labels.path)}, encoder {markdown_code(setting.config.finetune.encoder or 'none')}.\n\n"
         f"{event_next_step(gates, uri, setting.config)}\n"
     )
 
@@ -124,6 +124,7 @@ def event_card(
         "encoders": described_encoders(encoders),
         "pretrain_overlap": overlap,
         "reader": setting.reader,
+        "unlabelled": None if setting.unlabelled is None else setting.unlabelled.described(),
         "finetune": config.finetune.model_dump(mode="json"),
         "cv": config.cv.model_dump(mode="json", include={"folds", "repeats", "seeds"}),
         "seed": evidence.seeds[0][0],
@@ -151,7 +152,13 @@ def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -
     out, counts = [], evidence.labels.counts()
     if setting.encoder is not None and not setting.reads_encoding:
         out.append(f"finetune.inputs={setting.inputs} reads no encoder, so the given encoder is not used.")
-    if counts["none"] == 0:
+    positives = setting.unlabelled is not None and counts["none"] == 0
+    if positives:
+        out.append(
+            "No window is labelled none, so no figure here says how often the detector finds an event where there is "
+            "none: precision and mAP are too high. Look at windows drawn at random to know it."
+        )
+    elif counts["none"] == 0:
         out.append(
             "No window is labelled none, so the detector has not learned to say that nothing is there. Keep the "
             "windows that you looked at and rejected as rows with label none."
@@ -192,6 +199,10 @@ def described(setting: EventSetting) -> str:
         return f"no encoder, inputs `{setting.inputs}`"
     reader = "prior reader with a presence model" if setting.reader == "prior" else "nets"
     return f"frozen encoder, {reader}, inputs `{setting.inputs}`"
+
+
+def _unlabelled(setting: EventSetting) -> str:
+    return "" if setting.unlabelled is None else f" {markdown_text(setting.unlabelled.said())}"
 
 
 def _rows(evidence: EventEvidence) -> list[tuple[str, ...]]:

@@ -24,7 +24,7 @@ ENTRY_POINTS = {
     "annotate": {"project", "bars", "labels", "detector", "annotator", "port"},
     "finetune": {
         *("labels", "config", "encoder", "freeze_encoder", "epochs", "batch_size", "lr", "folds", "repeats", "seed"),
-        *("register", "project"),
+        *("bars", "register", "project"),
     },
     "sweep": {"project", "config", "base", "n_trials", "workers", "study", "storage"},
     "detect": {"project", "bars", "detector", "out", "overwrite"},

@@ -12,7 +12,7 @@ from moola_mlflow.core.config.annotate import (
     AnnotatedLabelsConfig,
     GivenDetectorConfig,
 )
-from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig, SampleLengthConfig
+from moola_mlflow.core.config.bars import BarsConfig, SampleLengthConfig
 from moola_mlflow.core.config.base import CommandKeys
 from moola_mlflow.core.config.evaluation import (
     CvConfig,
@@ -174,7 +174,7 @@ class FinetuneKeys(TrackedKeys):
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     features: FeaturesConfig = Field(default_factory=FeaturesConfig)
     windows: LabelledWindowsConfig = Field(default_factory=LabelledWindowsConfig)
-    bars: SampleBarsConfig = Field(default_factory=SampleBarsConfig)
+    bars: BarsConfig = Field(default_factory=BarsConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
     registry: RegistryConfig = Field(default_factory=RegistryConfig)
     gates: DetectorGatesConfig = Field(default_factory=DetectorGatesConfig)

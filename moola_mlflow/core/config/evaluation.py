@@ -38,6 +38,13 @@ class FinetuneConfig(GivenEncoderConfig):
     span otherwise."""
     precision: float = Field(0.8, gt=0, lt=1)
     """Precision that the threshold of an event detector is chosen for, on the windows that its folds held out."""
+    unlabelled: Literal["none", "bars"] = "none"
+    """bars: an event detector also learns from windows of bars.path that nobody looked at. If the labels hold windows
+    without an event, by self-training; if they hold none, by positive-unlabelled learning with the base rate."""
+    unlabelled_windows: int = Field(700, ge=50, lt=2**20)
+    """Windows without labels that are drawn from the bars, at most."""
+    base_rate: float = Field(0.4, gt=0, lt=1)
+    """Share of windows that hold an event, assumed if no label says that a window holds none."""
     head_lr: float | None = Field(None, gt=0, le=1e6)
     """Learning rate of the head; none: optimizer.lr."""
     encoder_lr: float | None = Field(None, gt=0, le=1e6)

@@ -157,3 +157,30 @@ def test_the_launcher_fits_an_event_detector_too(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "windows looked at" in done.stdout
     assert store.client.get_model_version("moola-detector", "1")
+
+
+def test_positives_alone_and_bars_give_a_detector_that_knows_none_and_says_what_was_assumed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    labels = looked_at(60)
+    write_labels(labels.select(np.flatnonzero(labels.events_per_window() == 1)), store.folder / "positives.parquet")
+    bars = sample()
+    table = pd.DataFrame(bars.ohlc, columns=["open", "high", "low", "close"])
+    table.insert(0, "time", pd.to_datetime(bars.time_ns, utc=True))
+    table.to_parquet(store.folder / "bars.parquet")
+    given = {"labels": "positives.parquet", "finetune__unlabelled": "bars", "finetune__unlabelled_windows": "200"}
+    refused = command(store, "finetune", **given, **SMALL)
+    assert refused.code == 2
+    assert "give --bars FILE" in refused.err
+    done = command(store, "finetune", **given, bars="bars.parquet", **SMALL, finetune__base_rate="0.3")
+    assert done.code == 0, done.err
+    run = newest(store, done)
+    assert "Assumed: 30% of windows hold an event (finetune.base_rate)" in done.out
+    assert "positive-unlabelled learning" in run.data.tags[NOTE]
+    assert "precision and mAP are too high" in run.data.tags[NOTE]
+    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"positives.parquet", "bars.parquet"}
+    mlflow.set_tracking_uri(store.uri)
+    detector = moola_mlflow.load_detector("models:/moola-detector/1")
+    assert detector.card["unlabelled"]["step"] == "positive-unlabelled"
+    assert detector.card["unlabelled"]["base_rate"] == 0.3
+    found = detector.predict(labels.ohlc)
+    assert 0 < (found.label == "none").mean() < 1
