@@ -19,10 +19,10 @@ LOOK_S = 2.0
 
 def run(config: AnnotateKeys, preset: str, interrupts: Interrupts) -> None:
     """Serve the page until Finish or Ctrl-C; log figures by decision and, at the end, the labels file."""
-    labels_target(config.labels.path)  # refused before bars are read
     name = run_name("annotate", Path(config.bars.path).stem, config.annotate.seed, config.project.name)
     with Run.start("annotate", name, config.tracking.experiment) as active:
         active.config(config)
+        labels_target(config.labels.path)  # refused before bars are read
         active.tags({Tags.ANNOTATOR: config.annotate.annotator})
         classes: tuple[str, ...] = ()
         if config.detect.detector:

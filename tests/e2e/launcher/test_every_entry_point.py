@@ -22,8 +22,11 @@ from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.labels.label_files import read_labels
 
-ELSEWHERE = {"main": "test_tour_command.py::test_the_tour_runs_every_command_and_a_second_one_makes_new_versions"}
-"""Entry points that read no bars of the user's; by both launchers they are tried there."""
+ELSEWHERE = {
+    "main": "test_tour_command.py::test_the_tour_runs_every_command_and_a_second_one_makes_new_versions",
+    "annotate": "test_annotate_command.py::test_the_launcher_serves_the_page_too",
+}
+"""Entry points that read no bars of the user's, or that wait for a person; by both launchers they are tried there."""
 LAUNCHERS = ("moola", "mlflow run")
 SMALL = {"config": "configs/smoke.yaml", "encoder.hidden": "4", "epochs": "1"}
 EVERYTHING = {"detect.min_probability": "0", "detect.min_span_score": "0", "detect.margin": "0"}
