@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from moola_mlflow.core import GateError
 from moola_mlflow.evaluation import EventEvidence, Evidence, Gate, all_gates_passed, gates_summary
-from moola_mlflow.reports import FinetuneResult, result_fields
+from moola_mlflow.reports import FinetuneResult, result_fields, waiting_uri
 from moola_mlflow.tracking import Artifacts, Run, Tags
 
 
@@ -17,7 +17,7 @@ def register_detector(active: Run, name: str, tags: Mapping[str, str]) -> str:
     if name == "none":
         return active.uri(Artifacts.DETECTOR)
     version = active.register("detector", name, folder, dict(tags))
-    return f"models:/{name}/{version}" if version else f"{name}, by moola sync {active.folder}"
+    return f"models:/{name}/{version}" if version else waiting_uri(name, active.folder)
 
 
 def local_model(active: Run, uri: str, artifact: str) -> str:

@@ -34,7 +34,7 @@ EXPANSION = re.compile(r"(.+)_exp_\d+")
 """The window_id of a published file that names the k-th event of a window."""
 
 
-def read_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refuse") -> LabelledSet:
+def read_span_labels(path: str | Path, length: int = LENGTH, duplicates: str = "refuse") -> LabelledSet:
     """Read the labelled windows that hold one event each, from a parquet file. Classes are the labels in it.
 
     If the file also holds windows without an event, or with several, those are left out and a warning counts them.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         uses_identity_encoder,
     )
     from moola_mlflow.reports.labels_report import CLASS_HEADERS, LabelsReport
+    from moola_mlflow.reports.next_commands import waiting_uri
     from moola_mlflow.reports.plots.events import event_figures
     from moola_mlflow.reports.plots.finetuning import evidence_figures
     from moola_mlflow.reports.plots.interactive import curves_chart
@@ -83,6 +84,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "PretrainResult",
             "result_fields",
         ),
+        "next_commands": ("waiting_uri",),
         "plots.events": ("event_figures",),
         "scan_report": ("report_scan",),
         "touchable": ("Plot", "touch_page"),

@@ -29,7 +29,7 @@ from moola_mlflow.reports.finetune_results import (
     described_labels,
     inputs_version_tags,
 )
-from moola_mlflow.reports.next_commands import promote_command
+from moola_mlflow.reports.next_commands import promote_command, unregistered_step
 from moola_mlflow.tracking import VersionTags
 
 HEADER = ("method", "mAP", "precision", "recall", "detector minus method, mAP")
@@ -98,7 +98,7 @@ def event_next_step(gates: Sequence[Gate], uri: str, config: FinetuneKeys) -> st
     if not missed and uri.startswith("models:/"):
         return f"Next: {markdown_code(promote_command(uri, config.model_dump(mode='json')))}"
     if not missed:
-        return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
+        return unregistered_step(uri)
     gain = "give an encoder of configs/rules.yaml, or use path features alone (`-P finetune.inputs=price_path`)"
     steps = dict.fromkeys(gain if name.startswith("delta_") else "look at more windows" for name in missed)
     return f"Next, before it can be promoted: {'; '.join(steps)}"

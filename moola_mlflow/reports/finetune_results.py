@@ -23,7 +23,7 @@ from moola_mlflow.evaluation import (
 from moola_mlflow.features import FeatureChoice
 from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
-from moola_mlflow.reports.next_commands import promote_command
+from moola_mlflow.reports.next_commands import promote_command, unregistered_step
 from moola_mlflow.tracking import Metrics, Tags, VersionTags
 
 WEAK_LABELS_TEXT = (
@@ -133,7 +133,7 @@ def next_step(evidence: Evidence, gates: Sequence[Gate], uri: str, config: Finet
     if not missed and uri.startswith("models:/"):
         return f"Next: {markdown_code(promote_command(uri, config.model_dump(mode='json')))}"
     if not missed:
-        return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
+        return unregistered_step(uri)
     cures = {
         "identity": "use an encoder whose objective does not show it the answer (configs/rules.yaml)",
         "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from moola_mlflow.core import (
@@ -15,10 +16,12 @@ from moola_mlflow.core import (
     dotted_keys,
     find_preset,
     make_config,
+    markdown_code,
     project_names,
     read_preset,
 )
 
+WAITING = ", by moola sync "
 RECOMMENDED = "configs/rules.yaml"
 """The preset whose encoders give better detectors than the price-path features."""
 PHASES = {"frozen": "configs/finetune.yaml", "unfrozen": "configs/phase2.yaml"}
@@ -34,6 +37,28 @@ TRAINED = (*DATA, "features", "encoder", "objective", "optimizer", "schedule", "
 """Sections that the same pre-training keeps."""
 TUNED = ("labels", "features", "windows", "bars", "cv", "project", "registry")
 """Sections that any fine-tuning on the same labels keeps."""
+
+
+def waiting_uri(name: str, folder: Path) -> str:
+    """Return what stands for the URI of a version that the store did not take yet.
+
+    >>> waiting_uri("moola-detector", Path(".moola/runs/1"))
+    'moola-detector, by moola sync .moola/runs/1'
+    """
+    return f"{name}{WAITING}{folder}"
+
+
+def unregistered_step(uri: str) -> str:
+    """Return what to do for a detector that meets its gates and has no version.
+
+    >>> unregistered_step("moola-detector, by moola sync .moola/runs/1")
+    'Next: `moola sync .moola/runs/1` registers this detector as soon as the store answers; then promote it'
+    """
+    _, waits, folder = uri.partition(WAITING)
+    if waits:
+        command = markdown_code(f"moola sync {shlex.quote(folder)}")
+        return f"Next: {command} registers this detector as soon as the store answers; then promote it"
+    return "Next: this detector is not registered; run the same command with `-P register=moola-detector`"
 
 
 def launcher_command(entry: str, parameters: Mapping[str, Any]) -> str:

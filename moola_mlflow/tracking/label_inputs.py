@@ -18,7 +18,7 @@ from moola_mlflow.labels import (
     LabelledSet,
     read_any_labels,
     read_event_labels,
-    read_labels,
+    read_span_labels,
     sample_events,
     sample_labels,
 )
@@ -39,7 +39,7 @@ def read_input_labels(config: FinetuneKeys | LabelsKeys) -> LabelledSet:
     if options.path == "sample":
         return sample_labels(config, options.n, options.seed)
     with local_labels(options) as path:
-        return replace(read_labels(path, config.windows.length, options.duplicates), path=options.path)
+        return replace(read_span_labels(path, config.windows.length, options.duplicates), path=options.path)
 
 
 def read_input_events(config: FinetuneKeys | LabelsKeys) -> EventLabels:

@@ -40,7 +40,7 @@ from moola_mlflow.core import (
     read_preset,
 )
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels.label_files import read_labels
+from moola_mlflow.labels.label_files import read_span_labels
 
 ADDRESS_SPACE = 6 * 2**30
 MOST_MORE = 2 * FREE_BYTES
@@ -260,7 +260,7 @@ LABELS = label_table()
 
 @given(st.one_of(mutated([parquet_bytes(LABELS)]), odd_tables(LABELS).map(parquet_bytes)))
 def labels(content: bytes) -> None:
-    attempt(lambda: read_labels(written("labels.parquet", content)))
+    attempt(lambda: read_span_labels(written("labels.parquet", content)))
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------

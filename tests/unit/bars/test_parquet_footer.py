@@ -17,7 +17,7 @@ from moola_mlflow.bars.parquet_footer import Chunk, chunks
 from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels.label_files import read_labels
+from moola_mlflow.labels.label_files import read_span_labels
 
 NUM = 40
 BARS = pa.table(
@@ -71,7 +71,7 @@ def test_a_file_with_an_encrypted_column_is_refused_and_does_not_end_the_process
     with pytest.raises(UserError, match="holds encrypted columns"):
         read_bars(BarsConfig(path=str(path)), 1)
     with pytest.raises(UserError, match="holds encrypted columns"):
-        read_labels(path)
+        read_span_labels(path)
 
 
 def test_a_footer_with_a_flipped_bit_is_refused_and_does_not_end_the_process(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_footer_with_a_flipped_bit_is_refused_and_does_not_end_the_process(tmp
     with pytest.raises(UserError, match=r"cannot be read as parquet .*histogram size mismatch"):
         read_bars(BarsConfig(path=str(path)), 1)
     with pytest.raises(UserError, match=r"cannot be read as parquet: .*histogram size mismatch"):
-        read_labels(path)
+        read_span_labels(path)
 
 
 def footer(path: Path, content: bytes, pages: bytes = b"") -> Path:
@@ -132,7 +132,7 @@ def test_a_column_that_points_past_its_dictionary_is_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"cannot be read as parquet .*out of bounds"):
         read_bars(BarsConfig(path=str(path), instrument="all"), 1)
     with pytest.raises(UserError, match=r"cannot be read as parquet: .*out of bounds"):
-        read_labels(path)
+        read_span_labels(path)
 
 
 def test_a_file_without_rows_has_no_pages(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_footer_that_lies_about_its_pages_is_not_believed(tmp_path: Path, monk
     said = pq.read_metadata(path)
     assert (said.num_rows, said.row_group(0).column(1).total_uncompressed_size) == (10, 100)
     assert [chunk.num_bytes for chunk in chunks(path)] == [chunk.num_bytes for chunk in honest]
-    for read in (lambda: read_bars(BarsConfig(path=str(path)), 1), lambda: read_labels(path)):
+    for read in (lambda: read_bars(BarsConfig(path=str(path)), 1), lambda: read_span_labels(path)):
         with pytest.raises(UserError, match="unpacks to more than"):
             read()
 
@@ -204,4 +204,4 @@ def test_values_that_take_no_bytes_count_as_what_they_unpack_to(
     pq.write_table(pa.table({"features": zeros}), path)
     assert sum(chunk.num_bytes for chunk in chunks(path)) < 10_000
     with pytest.raises(UserError, match="unpacks to more than"):
-        read_labels(path)
+        read_span_labels(path)

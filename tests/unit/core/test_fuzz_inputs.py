@@ -59,13 +59,13 @@ resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
 from moola_mlflow.bars import read_bars
 from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, read_preset
 from moola_mlflow.core import UserError
-from moola_mlflow.labels import read_labels
+from moola_mlflow.labels import read_span_labels
 path = sys.argv[1]
 try:
     if path.endswith(".yaml"):
         make_config(PretrainKeys, read_preset(path), {})
     elif "labels" in path:
-        read_labels(path)
+        read_span_labels(path)
     else:
         read_bars(BarsConfig(path=path, instrument="all"))
 except UserError as e:

@@ -13,7 +13,7 @@ import pytest
 from small_labels import small_labels
 
 from moola_mlflow.core import UserError
-from moola_mlflow.labels import EventLabels, LabelledSet, read_event_labels, read_labels, write_labels
+from moola_mlflow.labels import EventLabels, LabelledSet, read_event_labels, read_span_labels, write_labels
 
 ALL = EventLabels.of(small_labels(num=12, num_classes=3))
 
@@ -38,7 +38,7 @@ def test_the_files_of_a_folder_or_a_glob_are_one_set(tmp_path: Path, where: str)
     assert [labels.classes[k] for k in labels.label] == [ALL.classes[k] for k in ALL.label]
     assert labels.window_id.tolist() == ALL.window_id.tolist()
     assert labels.joined == (f"{tmp_path}/a.parquet: 5 windows", f"{tmp_path}/b.parquet: 7 windows")
-    spans = read_labels(tmp_path / where)
+    spans = read_span_labels(tmp_path / where)
     assert (spans.sha256, spans.joined, spans.warnings) == (labels.sha256, labels.joined, ())
 
 

@@ -15,7 +15,7 @@ import pytest
 from moola_mlflow.bars.reader import Bars, read_bars
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.core.errors import UserError
-from moola_mlflow.labels.label_files import read_labels, write_labels
+from moola_mlflow.labels.label_files import read_span_labels, write_labels
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.weak import weak_labels
 
@@ -41,7 +41,7 @@ def assert_same(one: LabelledSet, other: LabelledSet) -> None:
 def test_what_is_written_is_read_back_equal(labels: LabelledSet, tmp_path: Path, bare: bool) -> None:
     given = replace(labels, start_ns=None, end_ns=None, instrument=None, weak=False, rule="") if bare else labels
     write_labels(given, tmp_path / "new" / "labels.parquet")
-    back = read_labels(tmp_path / "new" / "labels.parquet")
+    back = read_span_labels(tmp_path / "new" / "labels.parquet")
     assert_same(replace(given, sha256=back.sha256), back)
     assert back.path == tmp_path / "new" / "labels.parquet"
     assert (back.sha256 == labels.sha256) is not bare
@@ -73,7 +73,7 @@ def written(frame: pd.DataFrame, folder: Path) -> Path:
 
 
 def test_the_published_ragged_form_is_read_as_the_written_one(labels: LabelledSet, tmp_path: Path) -> None:
-    back = read_labels(written(frame_of(labels), tmp_path))
+    back = read_span_labels(written(frame_of(labels), tmp_path))
     np.testing.assert_array_equal(back.ohlc, labels.ohlc)
     np.testing.assert_array_equal(back.label, labels.label)
     assert (back.start_ns, back.end_ns, back.instrument, back.weak) == (None, None, None, False)
@@ -82,7 +82,7 @@ def test_the_published_ragged_form_is_read_as_the_written_one(labels: LabelledSe
 def test_nested_lists_categories_and_float_pointers_are_read(labels: LabelledSet, tmp_path: Path) -> None:
     frame = frame_of(labels).assign(features=[window.tolist() for window in labels.ohlc])
     frame = frame.astype({"label": "category", "expansion_start": float, "expansion_end": "int32"})
-    back = read_labels(written(frame, tmp_path))
+    back = read_span_labels(written(frame, tmp_path))
     np.testing.assert_array_equal(back.ohlc, labels.ohlc)
     np.testing.assert_array_equal(back.start, labels.start)
     assert back.classes == labels.classes
@@ -91,7 +91,7 @@ def test_nested_lists_categories_and_float_pointers_are_read(labels: LabelledSet
 def test_a_weak_set_stays_weak_when_pandas_rewrites_its_file(labels: LabelledSet, tmp_path: Path) -> None:
     write_labels(labels, tmp_path / "weak.parquet")
     frame = pd.read_parquet(tmp_path / "weak.parquet")
-    back = read_labels(written(frame, tmp_path))
+    back = read_span_labels(written(frame, tmp_path))
     assert back.weak
     assert_same(back, replace(labels, rule="", bars_sha256=""))
 
@@ -104,7 +104,7 @@ def test_times_are_read_in_any_form(labels: LabelledSet, tmp_path: Path, form: s
     for name, time_ns in (("start_time", labels.start_ns), ("end_time", labels.end_ns)):
         stamps = pd.to_datetime(time_ns, utc=form != "clock")
         frame[name] = stamps.strftime("%Y-%m-%d %H:%M") if form == "text" else time_ns if form == "epoch" else stamps
-    back = read_labels(written(frame, tmp_path))
+    back = read_span_labels(written(frame, tmp_path))
     np.testing.assert_array_equal(back.start_ns, labels.start_ns)
     np.testing.assert_array_equal(back.end_ns, labels.end_ns)
 
@@ -112,7 +112,7 @@ def test_times_are_read_in_any_form(labels: LabelledSet, tmp_path: Path, form: s
 def test_any_set_of_class_names_is_taken_from_the_file(labels: LabelledSet, tmp_path: Path) -> None:
     names = ["pause", "breakout", "trap"]
     frame = frame_of(labels).assign(label=[names[i % 3] for i in range(len(labels))])
-    back = read_labels(written(frame, tmp_path))
+    back = read_span_labels(written(frame, tmp_path))
     assert back.classes == ("breakout", "pause", "trap")
     assert back.counts() == {"breakout": 10, "pause": 10, "trap": 10}
 
@@ -256,7 +256,7 @@ BAD_FILES: dict[str, tuple[Any, str]] = {
 def test_a_bad_file_is_refused_by_row_and_cure(labels: LabelledSet, tmp_path: Path, kind: str) -> None:
     change, message = BAD_FILES[kind]
     with pytest.raises(UserError, match=message):
-        read_labels(written(change(frame_of(labels)), tmp_path))
+        read_span_labels(written(change(frame_of(labels)), tmp_path))
 
 
 def test_a_window_may_last_longer_than_its_bars_and_be_stamped_within_its_minutes(
@@ -267,7 +267,7 @@ def test_a_window_may_last_longer_than_its_bars_and_be_stamped_within_its_minute
     frame = frame.assign(
         **{name: pd.to_datetime(frame[name], format="ISO8601", utc=True) for name in ("start_time", "end_time")}
     )
-    assert read_labels(written(frame, tmp_path)).end_ns is not None
+    assert read_span_labels(written(frame, tmp_path)).end_ns is not None
 
 
 LISTS = {
@@ -292,11 +292,11 @@ def test_an_empty_window_or_bar_is_refused_by_row_also_among_lists_of_fixed_size
     table = table.append_column("features", pa.array(windows, LISTS[kind]))
     pq.write_table(table, tmp_path / "labels.parquet", row_group_size=2)
     if empty == "nothing":
-        np.testing.assert_array_equal(read_labels(tmp_path / "labels.parquet").ohlc, labels.ohlc)
+        np.testing.assert_array_equal(read_span_labels(tmp_path / "labels.parquet").ohlc, labels.ohlc)
         return
     said = "features is empty, or one|features holds 0 bars|bar 7 of features .* does not hold 4 prices"
     with pytest.raises(UserError, match=ROW_3 + f"({said})"):
-        read_labels(tmp_path / "labels.parquet")
+        read_span_labels(tmp_path / "labels.parquet")
 
 
 def test_a_doubled_column_is_refused_by_name_and_columns_of_no_use_are_not_read(
@@ -308,13 +308,13 @@ def test_a_doubled_column_is_refused_by_name_and_columns_of_no_use_are_not_read(
     for name in ("label", "features", "weak", "start_time"):
         pq.write_table(table.append_column(name, table[name]), path)
         with pytest.raises(UserError, match=f"has 2 columns '{name}'; allowed: one; keep the right one") as caught:
-            read_labels(path)
+            read_span_labels(path)
         assert "__" not in str(caught.value)
     unfilled = pa.array([None, *[[1.0, 2.0]] * (len(labels) - 1)], pa.list_(pa.float64(), 2))
     for _ in range(2):
         table = table.append_column("embedding", unfilled)
     pq.write_table(table, path)
-    assert_same(labels, read_labels(path))
+    assert_same(labels, read_span_labels(path))
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-7, 1e7, 1e300])
@@ -328,7 +328,7 @@ def test_the_scale_of_prices_is_no_fault_and_neither_are_a_wild_bar_or_equal_twi
         labels, ohlc=ohlc * scale, label=np.where(np.arange(len(labels)) == 1, labels.label[2], labels.label)
     )
     write_labels(twins, tmp_path / "scaled.parquet")
-    np.testing.assert_array_equal(read_labels(tmp_path / "scaled.parquet").ohlc, twins.ohlc)
+    np.testing.assert_array_equal(read_span_labels(tmp_path / "scaled.parquet").ohlc, twins.ohlc)
 
 
 def test_what_is_no_parquet_file_is_refused(labels: LabelledSet, tmp_path: Path) -> None:
@@ -336,11 +336,11 @@ def test_what_is_no_parquet_file_is_refused(labels: LabelledSet, tmp_path: Path)
     (tmp_path / "text.parquet").write_text("window_id,label\n")
     (tmp_path / "empty.parquet").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read as parquet"):
-        read_labels(tmp_path / "text.parquet")
+        read_span_labels(tmp_path / "text.parquet")
     with pytest.raises(UserError, match="cannot be read as parquet"):
-        read_labels(tmp_path / "empty.parquet")
+        read_span_labels(tmp_path / "empty.parquet")
     with pytest.raises(UserError, match=r"no file .*; did you mean '.*labels.parquet'\? 'moola label' makes one"):
-        read_labels(tmp_path / "label.parquet")
+        read_span_labels(tmp_path / "label.parquet")
 
 
 @pytest.mark.parametrize("where", ["a column's name", "a cell"])
@@ -352,7 +352,7 @@ def test_text_that_is_not_utf8_is_refused_in_words(labels: LabelledSet, tmp_path
     assert text in content
     path.write_bytes(content.replace(text, b"\x80" + text[1:]))
     with pytest.raises(UserError, match=r"holds text that is not UTF-8 \(byte 0x80\); write it as UTF-8"):
-        read_labels(path)
+        read_span_labels(path)
 
 
 def test_labels_are_written_whole_or_not_at_all(labels: LabelledSet, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from small_labels import small_labels
 
 from moola_mlflow.core import UserError
-from moola_mlflow.labels import EventLabels, events_sha256, read_event_labels, read_labels, write_labels
+from moola_mlflow.labels import EventLabels, events_sha256, read_event_labels, read_span_labels, write_labels
 
 BASE = small_labels(num=5)
 
@@ -83,7 +83,7 @@ def test_what_is_read_and_written_again_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_file_of_the_first_form_has_one_event_a_window_and_its_hash(tmp_path: Path) -> None:
     write_labels(BASE, tmp_path / "first.parquet")
-    spans, labels = read_labels(tmp_path / "first.parquet"), read_event_labels(tmp_path / "first.parquet")
+    spans, labels = read_span_labels(tmp_path / "first.parquet"), read_event_labels(tmp_path / "first.parquet")
     assert labels.sha256 == spans.sha256 == events_sha256(labels)
     assert labels.events_per_window().tolist() == [1] * 5
     assert (labels.drawn, labels.extra) == (None, None)
@@ -104,7 +104,7 @@ def test_a_file_may_hold_rejected_windows_only(tmp_path: Path) -> None:
 
 
 def test_a_span_detector_reads_the_windows_with_one_event_and_a_warning_counts_the_others(tmp_path: Path) -> None:
-    spans = read_labels(written(frame(), tmp_path))
+    spans = read_span_labels(written(frame(), tmp_path))
     assert spans.window_id.tolist() == ["w2", "w3", "w4"]
     assert spans.warnings == (
         "1 windows without an event and 1 with several were left out: 3 windows with exactly one event are used.",
@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("read", [read_event_labels, read_labels])
+@pytest.mark.parametrize("read", [read_event_labels, read_span_labels])
 def test_rows_that_contradict_are_refused_by_row_and_cure(
     tmp_path: Path, kind: str, read: Callable[[Path], Any]
 ) -> None:

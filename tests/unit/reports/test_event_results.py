@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from moola_mlflow.reports.event_results import (
     event_note,
     event_version_tags,
 )
+from moola_mlflow.reports.next_commands import waiting_uri
 
 QUICK = EventSettings(epochs=1, min_steps=20, folds=2, hidden=8)
 SETTING = EventSetting(looked_at(60), encoder_of_rules(), make_config(FinetuneKeys, {}, {}))
@@ -68,6 +70,8 @@ def test_missed_gates_lead_to_what_helps() -> None:
     assert "look at more windows" in few
     assert "configs/rules.yaml" in gain
     assert "not registered" in event_next_step([], "runs:/1/detector", FinetuneKeys())
+    waits = event_next_step([], waiting_uri("moola-detector", Path("/runs/1")), FinetuneKeys())
+    assert "`moola sync /runs/1` registers this detector" in waits
 
 
 def test_card_and_tags_hold_the_evidence_and_the_origin_of_the_labels(evidence: EventEvidence) -> None:

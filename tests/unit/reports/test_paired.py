@@ -12,7 +12,7 @@ from run_records import FOLDS, record, scored
 from small_labels import small_labels
 
 from moola_mlflow.core import FinetuneKeys, make_config
-from moola_mlflow.labels.label_files import read_labels, write_labels
+from moola_mlflow.labels.label_files import read_span_labels, write_labels
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.overlap import overlap_groups
 from moola_mlflow.reports.paired import DRAWN_BY, Paired, pair
@@ -70,7 +70,7 @@ def labelled(tmp_path: Path) -> tuple[LabelledSet, dict[str, Any]]:
     """Write windows, some of them overlapping, to a file; return them and the configuration that names the file."""
     labels = replace(small_labels(40, times="crowded"), window_id=np.array([f"w{i}" for i in range(40)]))
     write_labels(labels, tmp_path / "labels.parquet")
-    read = read_labels(tmp_path / "labels.parquet")
+    read = read_span_labels(tmp_path / "labels.parquet")
     config = make_config(FinetuneKeys, {}, {"labels.path": str(tmp_path / "labels.parquet")})
     return read, {"config.yaml": config.to_yaml()}
 
