@@ -80,20 +80,39 @@ def label(link: str, num: int, seconds: float = 6.0) -> None:
     for _ in range(num):
         said = {"ticket": window["ticket"], "action": "label", "events": by_rule(window), "seconds": seconds}
         window = ask(link, "/api/decision", said)
+        wait_for_fit(link)
+
+
+def wait_for_fit(link: str) -> None:
+    """Wait for the detector's fit: a person would label a few windows meanwhile."""
     deadline = time.monotonic() + PATIENCE_MS / 1000
     while ask(link, "/api/progress")["refit"]["running"] and time.monotonic() < deadline:
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
-def until_interesting(link: str, limit: int = 60) -> list[dict[str, Any]]:
-    """Label on to a window with an event by the rule and, if the detector suggests any, a suggestion; return the
-    event."""
+def until_suggested(link: str, limit: int = 100) -> list[dict[str, Any]]:
+    """Label on to a window with an event that the detector suggests too; return the event."""
     window = ask(link, "/api/window")
     for _ in range(limit):
-        if (events := by_rule(window)) and (window["suggestion"] or not ask(link, "/api/progress")["refit"]["at"]):
+        events, suggested = by_rule(window), window["suggestion"] or []
+        if events and [one["label"] for one in suggested] == [events[0]["label"]] and _near(events[0], suggested[0]):
             return events
-        window = ask(link, "/api/decision", {"ticket": window["ticket"], "action": "label", "events": by_rule(window)})
-    raise SystemExit(f"no window of {limit} has an event and a suggestion")
+        window = ask(link, "/api/decision", {"ticket": window["ticket"], "action": "label", "events": events})
+    raise SystemExit(f"in no window of {limit} the detector suggests the event of the rule")
+
+
+def until_contradicted(link: str, limit: int = 50) -> None:
+    """Accept labels up to one that the detector sees elsewhere, or as another class."""
+    window = ask(link, "/api/window")
+    for _ in range(limit):
+        if window["review"]["given"] and len(window["review"]["predicted"]) == 1:
+            return
+        window = ask(link, "/api/decision", {"ticket": window["ticket"], "action": "accept"})
+    raise SystemExit(f"none of {limit} labels is contradicted")
+
+
+def _near(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return abs(one["start"] + one["end"] - other["start"] - other["end"]) <= 6
 
 
 @contextmanager
@@ -133,7 +152,7 @@ def take_all(browser: Browser, folder: Path) -> None:
     """Take every picture of the page."""
     with session(folder) as link:
         label(link, NUM_LABELLED)
-        (event,) = until_interesting(link)
+        (event,) = until_suggested(link)
         with opened(browser, link, WIDE, "light") as page:
             mark(page, event)
             save(page, "annotate")
@@ -146,11 +165,10 @@ def take_all(browser: Browser, folder: Path) -> None:
             save(page, "annotate-tablet")
         print(json.dumps(ask(link, "/api/progress")), flush=True)
         ask(link, "/api/finish", {})
-    with (
-        session(folder, f"{SESSION} --annotate.review true") as link,
-        opened(browser, link, WIDE, "light") as page,
-    ):
-        save(page, "annotate-review")
+    with session(folder, f"{SESSION} --annotate.review true") as link:
+        until_contradicted(link)
+        with opened(browser, link, WIDE, "light") as page:
+            save(page, "annotate-review")
 
 
 def main() -> None:

@@ -56,10 +56,12 @@ PREPARED = [
     "docs/how-to/bring-labels.md",
 ]
 """Pages whose commands run in one folder that holds bars, labels and registered versions."""
+ANNOTATE = ("docs/how-to/annotate.md", "docs/tutorials/label-windows.md")
 TUTORIAL, TROUBLESHOOTING = "docs/tutorials/first-detector.md", "docs/how-to/troubleshooting.md"
 RUN_BY = {
     "README.md": "test_readme.py",
     "docs/how-to/sweep.md": "test_sweep_docs.py",
+    **dict.fromkeys(ANNOTATE, "test_annotate_page_docs.py"),
     **dict.fromkeys([TUTORIAL, TROUBLESHOOTING, *OWN_FILES, *PREPARED], "test_docs_commands.py"),
 }
 """Which test runs a page's commands: all of them but those of ``NOT_RUN``."""
@@ -70,6 +72,8 @@ NOT_RUN = {
     r": (ssh|scp) ": "needs a second machine",
     r": export MLFLOW_TRACKING_URI=": "names a server of the reader's; test_outage.py has one of its own",
     r"README\.md: mlflow run \.$": "the tour: test_tour_command.py runs it",
+    r"(README|annotate|label-windows)\.md: (mlflow run \. -e|moola) annotate ": "serves until Finish: "
+    "test_annotate_page_docs.py starts each on these pages, labels windows and finishes",
     r": mlflow ui$": "serves until it is stopped; test_readme.py starts it and asks it",
     r": mlflow server ": "serves until it is stopped; test_outage.py starts it, and stops it",
     r": mlflow models serve ": "serves until it is stopped; test_serving.py starts it and asks it",

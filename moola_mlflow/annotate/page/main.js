@@ -85,7 +85,8 @@ function showHead() {
   if (shown.review) {
     $("review-text").textContent = shown.review.text;
     $("accept").lastElementChild.textContent = wordsOf(shown.review).accept;
-    $("reject").lastElementChild.textContent = wordsOf(shown.review).reject;
+    $("reject").lastElementChild.textContent = wordsOf(shown.review).reject ?? "";
+    $("reject").hidden = !wordsOf(shown.review).reject;
   }
   for (const id of ["suggestion", "take"]) $(id).hidden = !shown.suggestion || Boolean(shown.review);
 }
@@ -241,6 +242,7 @@ function suggested() {
 function review(action) {
   if (!shown.review) return null;
   if (action === "correct") return change(marks.withEvents(state, toCorrect(shown.review)));
+  if (action === "reject" && !wordsOf(shown.review).reject) throw new marks.Notice("There is no label and no prediction to reject.");
   return send(action, action === "accept" ? accepted(shown.review) : []);
 }
 

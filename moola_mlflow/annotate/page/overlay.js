@@ -1,12 +1,24 @@
 // What lies over the chart: marked events, suggestions, the cursor. The mouse and fingers act on it.
 
 const DRAG = 5; // pixels from which on a press is a drag
+const TAG = 215; // pixels that the longest tags are wide
 
 function element(kind, className, text) {
   const made = document.createElement(kind);
   made.className = className;
   if (text !== undefined) made.textContent = text;
   return made;
+}
+
+// A lane for each tag, so that no tag lies on another one.
+function lanesOf(lefts) {
+  const ends = [];
+  return lefts.map((left) => {
+    const free = ends.findIndex((end) => end.every((other) => Math.abs(other - left) > TAG));
+    const lane = free < 0 ? ends.length : free;
+    (ends[lane] ??= []).push(left);
+    return lane;
+  });
 }
 
 export class Overlay {
@@ -98,8 +110,13 @@ export class Overlay {
     const parts = [];
     if (this.plot.low < -1) parts.push(this.lay(element("div", "outside"), this.plot.low + 0.5, -1));
     if (this.plot.high > state.length) parts.push(this.lay(element("div", "outside"), state.length, this.plot.high - 0.5));
-    for (const ghost of given) parts.push(this.span(ghost, "given", toneOf(ghost.label), ghost.text));
-    for (const ghost of ghosts) parts.push(this.span(ghost, "ghost", toneOf(ghost.label), ghost.text));
+    const frames = [...ghosts.map((one) => [one, "ghost"]), ...given.map((one) => [one, "given"])];
+    const lanes = lanesOf(frames.map(([one]) => this.plot.x(one.start)));
+    frames.forEach(([one, className], index) => {
+      const frame = this.span(one, className, toneOf(one.label), one.text);
+      frame.style.setProperty("--lane", lanes[index]);
+      parts.push(frame);
+    });
     state.events.forEach((event, index) => parts.push(this.event(event, index, state, toneOf)));
     if (state.mark !== null) {
       const [first, last] = [Math.min(state.mark, state.cursor), Math.max(state.mark, state.cursor)];

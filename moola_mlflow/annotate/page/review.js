@@ -1,4 +1,5 @@
 // Review: what is under review, in words, and what the label becomes when it is accepted or corrected.
+import { disjoint } from "./session.js";
 
 const WORDS = {
   label: { kind: "label in doubt", accept: "Keep the label", reject: "Take the prediction" },
@@ -7,16 +8,17 @@ const WORDS = {
   hit: { kind: "hit", accept: "Take the prediction", reject: "Reject: nothing here" },
 };
 
-export function wordsOf({ kind, predicted }) {
-  return kind === "label" && !predicted.length ? { ...WORDS.label, reject: "Reject: nothing here" } : WORDS[kind];
+export function wordsOf({ kind, given, predicted }) {
+  if (kind !== "label") return WORDS[kind];
+  const accept = given.length ? "Keep the label" : "Keep: nothing here";
+  // Without a label and without a prediction there is nothing to reject.
+  return { ...WORDS.label, accept, reject: predicted.length ? "Take the prediction" : given.length ? "Reject: nothing here" : null };
 }
 
-function apart(events, others) {
-  return events.filter((event) => !others.some((other) => event.start <= other.end && other.start <= event.end));
-}
-
+// A prediction takes the place of the labels that it shares bars with.
 function withPredicted({ given, predicted }) {
-  return [...predicted, ...apart(given, predicted)];
+  const taken = disjoint(predicted);
+  return disjoint([...taken.map((event) => ({ ...event, score: 2 })), ...given]);
 }
 
 // The events that the page sends with "accept". For "reject" the server knows them.

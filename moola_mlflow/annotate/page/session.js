@@ -69,8 +69,17 @@ export function withEvent(state, first, last, label = state.label) {
   return edited(state, { events, label, mark: null, cursor: event.end, selected: events.indexOf(event), edge: "end" });
 }
 
+// Events that share no bar: of those that do, the one with the highest score.
+export function disjoint(events) {
+  const kept = [];
+  for (const event of [...events].sort((a, b) => (b.score ?? 1) - (a.score ?? 1))) {
+    if (kept.every((other) => event.end < other.start || other.end < event.start)) kept.push(event);
+  }
+  return kept.sort((a, b) => a.start - b.start);
+}
+
 export function withEvents(state, events) {
-  const taken = events.map(({ label, start, end }) => ({ label, start, end })).sort((a, b) => a.start - b.start);
+  const taken = disjoint(events).map(({ label, start, end }) => ({ label, start, end }));
   return edited(state, { events: taken, mark: null, selected: taken.length - 1, edge: "end" });
 }
 
