@@ -98,10 +98,12 @@ def test_other_hosts_origins_and_tokens_are_refused(store: Store) -> None:
 
 @pytest.mark.slow
 def test_the_launcher_serves_the_page_too(store: Store) -> None:
-    with serving(store, launcher=True) as served:
+    mine = store.folder / "mine.parquet"  # the launcher runs commands in the project's folder
+    with serving(store, launcher=True, labels=str(mine)) as served:
         served.client.decide(served.client.window(), ("retracement", 30, 41))
         served.client.ask("/api/finish", {})
         said = served.end()
     assert served.process.returncode == 0, said
     (run,) = store.runs()
     assert (run.info.status, run.data.tags["moola.stage"]) == ("FINISHED", "annotate")
+    assert len(read_event_labels(mine)) == 1
