@@ -57,6 +57,11 @@ class Decided:
                     "bars and windows.length that it was made with, or another labels file"
                 )
             made.add(row, one)
+        if lines and (rest := made.untouched()) is not None:
+            kept = {str(name): i for i, name in enumerate(rest.window_id.tolist())}
+            names = made.earlier.window_id.tolist() if made.earlier is not None else []
+            made.earlier, rows_of = rest, made.earlier_rows
+            made.earlier_rows = {row: kept[names[i]] for row, i in rows_of.items() if names[i] in kept}
         return made
 
     def add(self, row: int, decision: Decision) -> Decision | None:

@@ -5,10 +5,11 @@ The journal is the truth. The file is made from it again after a kill.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import pyarrow as pa
 from moola_mlflow.annotate.candidates import Candidates
 from moola_mlflow.annotate.decisions import Decision
 from moola_mlflow.core import UserError
-from moola_mlflow.labels import EventLabels, join_labels, read_event_labels, write_labels
+from moola_mlflow.labels import EventLabels, join_labels, read_event_labels, write_labels_in_parts
 
 PAUSE_S = 0.5
 """Least time between two writings."""
+PART = 500
+"""Windows that are written at a time."""
 SHARE = 0.05
 """Largest share of the time that is spent on writing: a large file is written less often."""
 
@@ -72,6 +75,22 @@ def with_earlier(labels: EventLabels, earlier: EventLabels | None) -> EventLabel
     return join_labels([earlier, labels], earlier.path, "newest") if len(labels) else earlier
 
 
+def parts_of(
+    decisions: Sequence[tuple[int, Decision]], candidates: Candidates, earlier: EventLabels | None
+) -> Iterator[EventLabels]:
+    """Yield what a labels file holds, part by part, in order of time; all at once if there are earlier labels.
+
+    Their other columns, and those of decisions, are then joined.
+    """
+    sha256 = candidates.bars.sha256
+    if earlier is not None and len(earlier):
+        yield with_earlier(labels_of(decisions, candidates, sha256), earlier)
+        return
+    kept = sorted((pair for pair in decisions if pair[1].action == "label"), key=lambda pair: pair[0])
+    for lo in range(0, len(kept), PART):
+        yield labels_of(kept[lo : lo + PART], candidates, sha256)
+
+
 def read_earlier(path: Path, length: int) -> EventLabels | None:
     """Return the labels that a file holds already, None if there is no file.
 
@@ -92,11 +111,11 @@ def read_earlier(path: Path, length: int) -> EventLabels | None:
 class LabelsFile:
     """Writes the labels file whole, in a thread, some time after each decision.
 
-    ``build`` returns what to write, None for nothing.
+    ``parts`` gives what to write, part by part: memory does not grow with the file.
     """
 
-    def __init__(self, path: Path, build: Callable[[], EventLabels | None]) -> None:
-        self.path, self._build = path, build
+    def __init__(self, path: Path, parts: Callable[[], Iterator[EventLabels]]) -> None:
+        self.path, self._parts = path, parts
         self._backup = path.exists()
         self._is_due, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="moola-labels", daemon=True)
@@ -135,6 +154,6 @@ class LabelsFile:
             self._stopping.wait(max(PAUSE_S, (time.monotonic() - started) / SHARE))
 
     def _write(self) -> None:
-        labels = self._build()
-        if labels is not None and len(labels):
-            write_labels(labels, self.path, backup=self._backup)
+        parts = self._parts()
+        if (first := next(parts, None)) is not None:
+            write_labels_in_parts(itertools.chain([first], parts), self.path, backup=self._backup)

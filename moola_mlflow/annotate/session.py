@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -13,8 +14,8 @@ from moola_mlflow.annotate.candidates import Candidates
 from moola_mlflow.annotate.decided import Decided
 from moola_mlflow.annotate.desk import Desk
 from moola_mlflow.annotate.journal import DecisionJournal
-from moola_mlflow.annotate.labels_file import LabelsFile, labels_of, read_earlier, with_earlier
-from moola_mlflow.annotate.learning import Learned, LearningTask
+from moola_mlflow.annotate.labels_file import LabelsFile, labels_of, parts_of, read_earlier, with_earlier
+from moola_mlflow.annotate.learning import MOST_FITTED, Learned, LearningTask
 from moola_mlflow.annotate.listed import ListedWindows, read_listed
 from moola_mlflow.annotate.refits import Refits
 from moola_mlflow.annotate.review import review_windows
@@ -61,7 +62,7 @@ class AnnotateSession:
             classes = _classes(config, earlier, journal, detector_classes)
             desk = Desk(options, candidates, classes, journal, decided, queue, Suggestions(listed.hits))
             session = cls(
-                config, candidates, desk, LabelsFile(path, lambda: session.labels()),
+                config, candidates, desk, LabelsFile(path, lambda: session.parts()),
                 Refits(lambda: session.make_task(), lambda learned, at: session.take_over(learned, at)),
             )  # fmt: skip
         except BaseException:
@@ -75,12 +76,22 @@ class AnnotateSession:
         journal.append("session", {**said, "length": config.windows.length})
         return session
 
-    def labels(self) -> EventLabels:
-        """Return all labels of the file as they are now: earlier ones and decisions."""
-        decided, bars = self.desk.decided, self.candidates.bars
+    def parts(self) -> Iterator[EventLabels]:
+        """Return all labels of the file as they are now, earlier ones and decisions, part by part."""
+        decided = self.desk.decided
         with self.desk.lock:
             mine, earlier = list(decided.labels()), decided.untouched()
-        return with_earlier(labels_of(mine, self.candidates, bars.sha256), earlier)
+        return parts_of(mine, self.candidates, earlier)
+
+    def labels(self, most: int | None = None) -> EventLabels:
+        """Return all labels of the file as they are now, or a random part of the decisions."""
+        options, decided = self.config.annotate, self.desk.decided
+        with self.desk.lock:
+            mine, earlier = list(decided.labels()), decided.untouched()
+        if most is not None and len(mine) > most:
+            chosen = np.random.default_rng([options.seed, len(mine)]).permutation(len(mine))[:most]
+            mine = [mine[i] for i in chosen.tolist()]
+        return with_earlier(labels_of(mine, self.candidates, self.candidates.bars.sha256), earlier)
 
     def __enter__(self) -> AnnotateSession:
         try:
@@ -119,7 +130,7 @@ class AnnotateSession:
             count = desk.tally.looked_at
             ahead = desk.queue.ahead(desk.decided)
             rest = np.array([*desk.queue.undecided(desk.decided)], np.int64)
-        labels = self.labels()
+        labels = self.labels(None if review else MOST_FITTED)
         chosen = np.random.default_rng([options.seed, count]).permutation(rest)[:MOST_READ]
         rows = np.array([] if review else [*dict.fromkeys([*ahead, *chosen.tolist()])], np.int64)
         first = not len(labels) or not labels.num_events

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from moola_mlflow.labels.event_labels import EventLabels, events_sha256
     from moola_mlflow.labels.forms.any_form import WRITTEN, read_any_labels, write_any_labels
     from moola_mlflow.labels.joining import join_labels
-    from moola_mlflow.labels.label_files import labels_target, read_event_labels, read_span_labels, write_labels
+    from moola_mlflow.labels.label_files import (
+        labels_target,
+        read_event_labels,
+        read_span_labels,
+        write_labels,
+        write_labels_in_parts,
+    )
     from moola_mlflow.labels.labelled_set import LabelledSet
     from moola_mlflow.labels.overlap import overlap_groups
     from moola_mlflow.labels.rules import (
@@ -49,7 +55,13 @@ __all__, __getattr__, __dir__ = lazy_face(
         "event_labels": ("EventLabels", "events_sha256"),
         "forms.any_form": ("WRITTEN", "read_any_labels", "write_any_labels"),
         "joining": ("join_labels",),
-        "label_files": ("labels_target", "read_event_labels", "read_span_labels", "write_labels"),
+        "label_files": (
+            "labels_target",
+            "read_event_labels",
+            "read_span_labels",
+            "write_labels",
+            "write_labels_in_parts",
+        ),
         "labelled_set": ("LabelledSet",),
         "overlap": ("overlap_groups",),
         "rules": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from moola_mlflow.labels.columns import (
 )
 from moola_mlflow.labels.event_labels import NONE, EventLabels, events_sha256
 from moola_mlflow.labels.joining import find_label_files, join_labels
-from moola_mlflow.labels.label_table import LabelTable, features_of, open_table, readable, write_table
+from moola_mlflow.labels.label_table import LabelTable, features_of, open_table, readable, write_tables
 from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
 
 DRAWN = ("random", "uncertain", "top", "listed")
@@ -132,8 +134,25 @@ def write_labels(labels: LabelledSet | EventLabels, path: str | Path, *, backup:
     Traceback (most recent call last):
     moola_mlflow.core.errors.UserError: out='mine.csv'; allowed: a file that ends in .parquet or .pq, ...
     """
-    path = labels_target(path)
     events = EventLabels.of(labels) if isinstance(labels, LabelledSet) else labels
+    write_labels_in_parts([events], path, backup=backup)
+
+
+def write_labels_in_parts(parts: Iterable[EventLabels], path: str | Path, *, backup: bool = True) -> None:
+    """Write windows as one parquet file, part by part: memory holds one part. All parts have the same columns.
+
+    Raises: UserError as ``write_labels`` does; ValueError if there is no part.
+    """
+    path, rest = labels_target(path), iter(parts)
+    first = next(rest, None)
+    if first is None:
+        raise ValueError("there are no labels to write")
+    notes = {"weak": first.weak, "rule": first.rule, "bars_sha256": first.bars_sha256}
+    write_tables((_table_of(part) for part in itertools.chain([first], rest)), notes, path, backup)
+
+
+def _table_of(events: EventLabels) -> pa.Table:
+    """Return a row for each event, and one for each window without an event."""
     window_R, event_R = events.row_window(), events.row_event()
     empty_R = event_R < 0
     num = len(window_R)
@@ -154,8 +173,7 @@ def write_labels(labels: LabelledSet | EventLabels, path: str | Path, *, backup:
         columns |= {name: events.extra[name] for name in events.extra.column_names}
     # Also as a column: pandas drops the metadata when it writes the file again.
     columns |= {"weak": np.full(num, events.weak), "features": features_of(events.ohlc[window_R])}
-    notes = {"weak": events.weak, "rule": events.rule, "bars_sha256": events.bars_sha256}
-    write_table(pa.table(columns), notes, path, backup)
+    return pa.table(columns)
 
 
 def labels_target(out: str | Path) -> Path:

@@ -103,18 +103,20 @@ def features_of(ohlc_RT4: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(np.arange(0, num * length + 1, length, dtype=np.int32), bars)
 
 
-def write_table(table: pa.Table, notes: dict[str, Any], path: Path, backup: bool = True) -> None:
-    """Write a table as parquet, the whole file or nothing. A file that it replaces is kept as ``NAME.bak``, once.
+def write_tables(tables: Iterator[pa.Table], notes: dict[str, Any], path: Path, backup: bool = True) -> None:
+    """Write tables as one parquet file, the whole file or nothing. A file that it replaces is kept once, as NAME.bak.
 
     Raises: UserError if the folder cannot be written to.
     """
-    table = table.replace_schema_metadata({NOTES: json.dumps(notes).encode()})
+    table = next(tables).replace_schema_metadata({NOTES: json.dumps(notes).encode()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if backup:
             keep_backup(path)
-        with replacing(path) as temporary:
-            pq.write_table(table, temporary)
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, table.schema) as writer:
+            writer.write_table(table)
+            for more in tables:
+                writer.write_table(more.cast(table.schema))
     except OSError as e:
         raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from event_files import some_events
 from small_sessions import opened, said, sample
 
+from moola_mlflow.annotate import labels_file
 from moola_mlflow.annotate.labels_file import LabelsFile, read_earlier
 from moola_mlflow.core import UserError
 from moola_mlflow.labels import EventLabels, read_event_labels, write_labels
@@ -92,11 +94,11 @@ def test_a_file_that_is_no_labels_file_is_refused_and_stays(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_written_is_said_and_tried_again(tmp_path: Path) -> None:
     tries: list[int] = []
 
-    def build() -> EventLabels | None:
+    def parts() -> Iterator[EventLabels]:
         tries.append(1)
         raise OSError("no room")
 
-    file = LabelsFile(tmp_path / "mine.parquet", build)
+    file = LabelsFile(tmp_path / "mine.parquet", parts)
     file.start()
     file.changed()
     while len(tries) < 2:
@@ -105,3 +107,20 @@ def test_a_file_that_cannot_be_written_is_said_and_tried_again(tmp_path: Path) -
     assert "no room" in file.problem
     with pytest.raises(OSError, match="no room"):
         file.close()
+
+
+def test_a_file_that_is_written_in_parts_is_the_same_as_one_that_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labels_file, "PART", 3)
+    with opened(tmp_path) as session:
+        window = session.desk.window()
+        for place in range(8):
+            marks = [("retracement", 30, 41)] if place < 4 else []
+            window = session.desk.decide(said(window, *marks, grade="A" if place % 2 else None))
+        whole = session.labels()
+    write_labels(whole, tmp_path / "whole.parquet")
+    mine, other = (read_event_labels(tmp_path / name) for name in ("mine.parquet", "whole.parquet"))
+    assert mine.sha256 == other.sha256
+    assert mine.extra == other.extra
+    assert len(mine) == 8
