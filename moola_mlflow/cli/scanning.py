@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from moola_mlflow.core import ScanKeys, UserError, pick_device
 from moola_mlflow.models import EventDetector, PatternDetector
@@ -19,6 +22,8 @@ from moola_mlflow.tracking import (
 )
 
 MODELS = "models:/"
+MOST_ROWS = 1000
+"""Rows of a table in MLflow's UI, which loads all of them. The parquet file has every row."""
 Detector = PatternDetector | EventDetector
 
 
@@ -30,6 +35,13 @@ def open_detector(active: Run, uri: str) -> tuple[Detector, str]:
     active.tags({Tags.DETECTOR: origin.uri})
     print(f"Detector: {origin.said(uri)}", flush=True)
     return detector, origin.uri
+
+
+def log_best_rows(active: Run, table: pd.DataFrame, score: str, name: str) -> None:
+    """Log the rows of the highest scores as a table that the UI can show, filter and compare between runs."""
+    best = table.sort_values(score, ascending=False, kind="stable").head(MOST_ROWS)
+    if len(best):
+        active.table(json.loads(best.to_json(orient="records", date_format="iso", date_unit="s")), name)
 
 
 def results_folder(out: str, *files: str) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from moola_mlflow.bars import segments, utc
@@ -21,15 +22,27 @@ from moola_mlflow.evaluation import FEW_GROUPS, BarsEvidence, detector_gates, in
 from moola_mlflow.labels import EventLabels
 from moola_mlflow.models import HIT_BARS, EventDetector, EventTable, PatternDetector, instrument_names
 from moola_mlflow.reports.detections import gate_table, known_bars, origin_rows
-from moola_mlflow.reports.document import Document, Heading, Notice, Para, Picture, Table
-from moola_mlflow.reports.labels_report import WindowChart
-from moola_mlflow.reports.plots.candles import Span, class_color, clock, spans_svg
+from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
+from moola_mlflow.reports.plots.candles import class_color, clock
 from moola_mlflow.reports.plots.events import precision_recall_figure, score_reliability_figure
-from moola_mlflow.reports.plots.figure import png_bytes
+from moola_mlflow.reports.plots.interactive import (
+    ShownSpan,
+    WindowPicture,
+    precision_recall_chart,
+    reliability_chart,
+    windows_chart,
+)
+from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
+from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Artifacts, Metrics, to_json
 
 OTHER_COLOR = "#77777f"
 """Shade of events that a chart is not about."""
+CAPTIONS = (
+    "Precision and recall as the threshold falls; the dot is the threshold.",
+    "Share of right events against their score.",
+)
+"""What the page says below its curves."""
 SCORE_HEADERS = ("", "true events", "mAP or AP", "precision", "recall", "F1")
 BY_RULE = "Truth is {source}. The scores say how well the detector repeats the rule, not what its events are worth."
 WEAK = "The labels are WEAK: a rule made them from prices, and nobody has looked at them."
@@ -168,7 +181,7 @@ class EvaluateReport:
 
     def html(self) -> str:
         """Return a page that needs no other file: scores, curves, charts of misses and of false hits."""
-        evidence, top = self.evidence, self.config.detect.top
+        evidence, top = self.evidence, min(self.config.detect.top, MOST_WINDOWS)
         missed, false = evidence.missed, evidence.false_hits
         groups = {
             _title("Misses", missed, top): [self._miss(k) for k in missed[:top].tolist()],
@@ -177,11 +190,12 @@ class EvaluateReport:
         document = Document(f"Evaluation: {self.uri} on {self.config.bars.path}")
         document.add(*(Notice(text, "warn") for text in self.cautions), Para(self.scored()), Heading("Scores"))
         document.add(Table(SCORE_HEADERS, self.score_rows()), Table(["", ""], self.figure_rows()), Heading("Curves"))
-        captions = {
-            "precision_recall": "Precision and recall as the threshold falls; the dot is the threshold.",
-            "reliability": "Share of right events against their score.",
-        }
-        document.add(*(Picture(f"{name}.png", png_bytes(fig), captions[name]) for name, fig in self.figures().items()))
+        which, scored, threshold = "events of a scan", evidence.scored, evidence.found.threshold
+        plots = [
+            Plot("Curves", precision_recall_chart({"detector": scored}, threshold, which), CAPTIONS[0]),
+            Plot("Curves", reliability_chart(scored, which), CAPTIONS[1]),
+            *(Plot(title, windows_chart(pictures)) for title, pictures in groups.items() if pictures),
+        ]
         leads = (
             "True events that the detector does not report, the lowest score first. Grey: what it reports there.",
             "Reported events that are not true, the highest score first. Grey: what is true there.",
@@ -198,7 +212,13 @@ class EvaluateReport:
             *((f"{reported[name]:,}", name) for name in ("right", "wrong")),
             (f"{len(missed):,}", "missed"),
         ]
-        return document.html("groups.html", counts=counts, groups=groups)
+        return touch_page(document, plots, counts)
+
+    def errors(self) -> pd.DataFrame:
+        """Return the rows of the table that are misses, or false hits at or above the threshold."""
+        table = self.evidence.table()
+        rows: pd.DataFrame = table[(table["judged"] == "missed") | (table["above"] & (table["judged"] == "wrong"))]
+        return rows
 
     def write(self, folder: Path) -> None:
         """Write page, summary and table. Raises: UserError if the folder cannot be written to."""
@@ -210,32 +230,30 @@ class EvaluateReport:
         except OSError as e:
             raise UserError(f"out='{folder}' cannot be written: {e}; give a folder you may write to") from e
 
-    def _miss(self, k: int) -> WindowChart:
+    def _miss(self, k: int) -> WindowPicture:
         true, score = self.evidence.truth.true, self.evidence.score_of_true()[k]
         found = self.evidence.found
         said = f"score {score:.3f}" if math.isfinite(score) else "not found at any score"
-        return self._chart(true, k, found.events.select(np.flatnonzero(found.above)), said)
+        return self._picture(true, k, found.events.select(np.flatnonzero(found.above)), said)
 
-    def _false_hit(self, i: int) -> WindowChart:
+    def _false_hit(self, i: int) -> WindowPicture:
         events = self.evidence.found.events
-        return self._chart(events, i, self.evidence.truth.true, f"score {events.score[i]:.3f}")
+        return self._picture(events, i, self.evidence.truth.true, f"score {events.score[i]:.3f}")
 
-    def _chart(self, events: EventTable, k: int, others: EventTable, said: str) -> WindowChart:
-        """Return a chart of the bars around an event, with other events that lie there in grey."""
+    def _picture(self, events: EventTable, k: int, others: EventTable, said: str) -> WindowPicture:
+        """Return the bars around an event, with other events that lie there in grey."""
         bars, classes = self.evidence.found.bars, self.evidence.found.classes
         first, last = self._around(int(events.centre[k]))
         near = np.flatnonzero((others.start > first) & (others.end < last - 1))
         name, start, end = classes[int(events.label[k])], int(events.start[k]), int(events.end[k])
-        color = class_color(classes, name)
-        shades = [Span(int(others.start[i]) - first, int(others.end[i]) - first, OTHER_COLOR) for i in near.tolist()]
-        shades.append(Span(max(start, first) - first, min(end, last - 1) - first, color))
-        there = ", ".join(f"{classes[int(others.label[i])]} at bar {others.start[i] - first}" for i in near.tolist())
+        ends = zip(others.start[near].tolist(), others.end[near].tolist(), others.label[near].tolist(), strict=True)
+        shades = [ShownSpan(lo - first, hi - first, classes[kind], OTHER_COLOR) for lo, hi, kind in ends]
+        shades.append(
+            ShownSpan(max(start, first) - first, min(end, last - 1) - first, name, class_color(classes, name))
+        )
         instrument = instrument_names(bars)[int(bars.instrument[start])]
         when = f"{utc(int(bars.time_ns[start]))} to {clock(int(bars.time_ns[end]))}"
-        more = " · ".join([instrument, said, *([f"there: {there}"] if there else [])])
-        ticks = [clock(time_ns) for time_ns in bars.time_ns[first:last].tolist()]
-        svg = spans_svg(bars.ohlc[first:last], ticks, shades, f"{name}, {instrument}, {when}, {said}")
-        return WindowChart(((name, color),), when, more, svg)
+        return picture_of(bars, first, last - first, f"{name}, {said}, {instrument}, {when}", shades)
 
     def _around(self, centre: int) -> tuple[int, int]:
         """Return the first row and the one after the last of a window around a bar, within its segment."""

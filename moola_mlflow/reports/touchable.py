@@ -21,6 +21,8 @@ from moola_mlflow.reports.page import TEMPLATES
 
 MAX_BYTES = 6_000_000
 """A page stays below this size. plotly's script is 4.8 MB of it."""
+MOST_WINDOWS = 80
+"""Windows of one chart. A page has two such charts at most, and a window takes 6 kB."""
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ class Artifacts:
     BASELINE_PREDICTIONS = "baseline_predictions.json"
     GATES = "gates.json"
     DETECTIONS_TABLE = "detections.parquet"
+    HITS_TABLE = "hits_table.json"
     DETECTIONS_PAGE = "detections.html"
     DETECTIONS_FIGURE = "figures/detections.png"
     EVENTS_TABLE = "events.parquet"
@@ -171,6 +172,7 @@ class Artifacts:
     # Evaluation on bars.
     EVALUATION = "evaluation.json"
     EVALUATION_TABLE = "evaluation.parquet"
+    ERRORS_TABLE = "errors_table.json"
     EVALUATION_PAGE = "evaluation.html"
 
     # A sweep and its trials.

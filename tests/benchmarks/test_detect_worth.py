@@ -12,7 +12,7 @@ import pytest
 from paths import ROOT
 from small_models import small_detector
 
-from moola_mlflow import detect
+from moola_mlflow import scan as detect
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.models.files.detector import save_detector
 

@@ -10,7 +10,14 @@ from typing import TextIO
 
 from moola_mlflow.cli import steps
 from moola_mlflow.cli.following import STANDARD_INPUT, Followed, follow_bars
-from moola_mlflow.cli.scanning import open_detector, place_detector, results_folder, scan_precision, show_windows
+from moola_mlflow.cli.scanning import (
+    log_best_rows,
+    open_detector,
+    place_detector,
+    results_folder,
+    scan_precision,
+    show_windows,
+)
 from moola_mlflow.core import (
     DetectKeys,
     Interrupts,
@@ -103,6 +110,8 @@ def _log(
         _write(found, place)
     for file in (TABLE, PAGE, *found.files()):
         active.artifact(active.folder / file)
+    score = "score" if "score" in found.table else "probability"
+    log_best_rows(active, found.table, score, Artifacts.HITS_TABLE)
     for name, figure in found.figures().items():
         active.figure(figure, name)
     active.metrics(found.metrics(seconds), step=step)

@@ -12,6 +12,7 @@ from moola_mlflow.cli import steps
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.cli.scanning import (
     Detector,
+    log_best_rows,
     open_detector,
     place_detector,
     results_folder,
@@ -78,6 +79,7 @@ def run(
         note_outputs(outputs, KIND)
         for file in FILES:
             active.artifact(active.folder / file)
+        log_best_rows(active, report.errors(), "score", Artifacts.ERRORS_TABLE)
         for title, figure in report.figures().items():
             active.figure(figure, f"{Artifacts.FIGURES}{title}.png")
         active.metrics(report.metrics(time.perf_counter() - started))

@@ -99,7 +99,7 @@ class DetectConfig(Section):
     max_per_day: float | None = Field(None, gt=0)
     """Event detectors: choose the threshold for at most this many events a day on average."""
     top: int = Field(50, ge=0, le=1000)
-    """Charts on the page, of the most probable hits or events."""
+    """Charts on the page, of the most probable hits or events; at most 80 of a kind."""
 
 
 class FollowConfig(DetectConfig):

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from moola_mlflow.evaluation import DETECTOR, EVENT_TITLES, EventEvidence, ScoredEvents
 from moola_mlflow.reports.plots.figure import blank_figure
 from moola_mlflow.reports.plots.finetuning import forest_figure, recall_figure
+from moola_mlflow.reports.plots.interactive import reliability_bins
 
 NEUTRAL = "0.45"
-BINS = 8
 OUT_OF_FOLD = "events out of fold"
 
 
@@ -58,17 +58,13 @@ def precision_recall_figure(
 
 def score_reliability_figure(scored: ScoredEvents, which: str = OUT_OF_FOLD) -> Figure:
     """Return the share of right events against their score: one point for each bin of equal size."""
-    judged = np.flatnonzero(scored.right >= 0)
-    judged = judged[np.argsort(-scored.score[judged], kind="stable")]
-    score_E, right_E = scored.score[judged], scored.right[judged]
+    score_B, right_B, num_B = reliability_bins(scored)
     figure = blank_figure(5.6, 5.4)
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle=":", label="score = share of right events")
-    bins = [part for part in np.array_split(np.arange(len(score_E)), BINS) if len(part)]
-    score_B, right_B = ([x_E[part].mean() for part in bins] for x_E in (score_E, right_E))
     ax.plot(score_B, right_B, marker="o", label="events")
     ax.set(xlabel="calibrated score", ylabel="share of right events", xlim=(0, 1.02), ylim=(0, 1.03))
-    ax.set_title(f"Reliability, {len(score_E):,} {which}")
+    ax.set_title(f"Reliability, {num_B.sum():,} {which}")
     ax.grid(alpha=0.3)
     ax.legend(loc="upper left")
     return figure

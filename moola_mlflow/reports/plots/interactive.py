@@ -28,6 +28,7 @@ PANELS = {
 """The panels of a training's curves, and the metrics in each."""
 HALF_BAR = np.timedelta64(30, "s")
 HOVER = "%{x|%Y-%m-%d %H:%M}<br>open %{open}<br>high %{high}<br>low %{low}<br>close %{close}<extra></extra>"
+BINS = 8
 MAX_POINTS = 2000
 """Points of a curve: more of them do not show on a screen."""
 
@@ -114,6 +115,33 @@ def precision_recall_chart(methods: Mapping[str, ScoredEvents], threshold: float
     figure.update_xaxes(title="recall", range=[0, 1.02])
     figure.update_yaxes(title="precision", range=[0, 1.04])
     return _styled(figure, f"Precision and recall, {which}", 460)
+
+
+def reliability_bins(scored: ScoredEvents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean score, share of right events and number of each bin. Bins hold equally many events.
+
+    Shapes: float64 [B], float64 [B], int64 [B].
+    """
+    judged = np.flatnonzero(scored.right >= 0)
+    judged = judged[np.argsort(-scored.score[judged], kind="stable")]
+    bins = [part for part in np.array_split(judged, BINS) if len(part)]
+    score_B, right_B = (np.array([x[part].mean() for part in bins]) for x in (scored.score, scored.right))
+    return score_B, right_B, np.array([len(part) for part in bins])
+
+
+def reliability_chart(scored: ScoredEvents, which: str) -> go.Figure:
+    """Return the share of right events against their score: one point for each bin of equal size."""
+    score_B, right_B, num_B = reliability_bins(scored)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], name="score = share of right events", mode="lines", hoverinfo="skip",
+        line={"dash": "dot", "color": "grey"},
+    )  # fmt: skip
+    hover = "score %{x:.3f}<br>right %{y:.3f}<br>%{customdata} events<extra></extra>"
+    figure.add_scatter(x=score_B, y=right_B, customdata=num_B, name="events", mode="lines+markers", hovertemplate=hover)
+    figure.update_xaxes(title="calibrated score", range=[0, 1.02])
+    figure.update_yaxes(title="share of right events", range=[0, 1.04])
+    return _styled(figure, f"Reliability, {which}", 460)
 
 
 def windows_chart(pictures: Sequence[WindowPicture]) -> go.Figure:

@@ -12,7 +12,8 @@ import pytest
 from harness import Store, browser_path
 from small_models import small_detector
 
-from moola_mlflow import detect, load_detector
+from moola_mlflow import load_detector
+from moola_mlflow import scan as detect
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.cli import main
 from moola_mlflow.models.files.detector import read_detector_card, save_detector

@@ -13,6 +13,7 @@ from finetuning import NOTE, command, newest
 from harness import Store
 from small_events import looked_at, random_event_detector
 from small_models import small_detector
+from touched import windows_of
 
 from moola_mlflow.labels import EventLabels, write_labels
 from moola_mlflow.models import save_detector, save_event_detector
@@ -65,10 +66,13 @@ def test_the_rule_of_the_detectors_weak_labels_says_what_is_true(store: Store) -
     assert summary["headline"] == run.data.tags["moola.headline"]
     page = (store.folder / "shown" / "evaluation.html").read_text(encoding="utf-8")
     assert page == store.artifact(run, "evaluation.html").read_text(encoding="utf-8")
-    assert page.count("<svg ") == min(50, figures["eval/missed"]) + min(50, figures["eval/wrong"])
+    assert sum(map(len, windows_of(page))) == min(50, figures["eval/missed"]) + min(50, figures["eval/wrong"])
     assert {file.path for file in store.client.list_artifacts(run.info.run_id, "figures")} == {
         "figures/precision_recall.png", "figures/reliability.png",
     }  # fmt: skip
+    errors = json.loads(store.artifact(run, "errors_table.json").read_text(encoding="utf-8"))
+    assert len(errors["data"]) == figures["eval/missed"] + figures["eval/wrong"]
+    assert {"path": "errors_table.json", "type": "table"} in json.loads(run.data.tags["mlflow.loggedArtifacts"])
     assert run.data.tags[NOTE].startswith("**mAP ")
     assert summary["headline"] in done.out
     assert "shown/evaluation.html" in done.out

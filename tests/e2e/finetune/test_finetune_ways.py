@@ -139,7 +139,7 @@ def test_hand_made_features_beside_the_encoding_reach_the_served_detector_and_a_
     served = mlflow.pyfunc.load_model("models:/own/1").predict(ohlc)
     assert served["expansion_start"].tolist() == found.start.tolist()
     np.testing.assert_allclose(served.filter(like="p_").to_numpy(), found.probability, rtol=1e-6)
-    hits = moola_mlflow.detect(generate_bars(2000, 5), moola_mlflow.load_detector("models:/own/1"), min_probability=0)
+    hits = moola_mlflow.scan(generate_bars(2000, 5), moola_mlflow.load_detector("models:/own/1"), min_probability=0)
     assert hits.attrs["windows"] > 10
 
 

@@ -26,7 +26,8 @@ from documented import commands
 from harness import ROOT, Store, absent, free_port
 from small_models import small_detector, windows
 
-from moola_mlflow import detect, load_detector
+from moola_mlflow import load_detector
+from moola_mlflow import scan as detect
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.files.detector import read_detector_card, save_detector

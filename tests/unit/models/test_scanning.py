@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from paths import ROOT
 from small_models import small_detector, windows
 
-from moola_mlflow import detect
+from moola_mlflow import scan as detect
 from moola_mlflow.bars.from_pandas import bars_from_table
 from moola_mlflow.bars.reader import Bars, read_bars, segments
 from moola_mlflow.bars.sample import generate_bars
@@ -223,7 +223,8 @@ def test_detect_needs_no_mlflow(tmp_path: Path) -> None:
     save_detector(DETECTOR, tmp_path / "detector")
     code = (
         "import sys, json; sys.modules['mlflow'] = None\n"
-        "from moola_mlflow import BarsConfig, detect, read_bars\n"
+        "from moola_mlflow import BarsConfig, read_bars\n"
+        "from moola_mlflow import scan as detect\n"
         "table = detect(read_bars(BarsConfig(sample_bars=400)), sys.argv[1], min_probability=0, min_span_score=0)\n"
         "print(json.dumps(len(table)))"
     )

@@ -11,10 +11,12 @@ import pytest
 from small_evaluations import found, truth
 from small_events import looked_at, random_event_detector
 from small_models import small_detector
+from touched import figures_of, windows_of
 
 from moola_mlflow.core import EvaluateKeys, UserError, make_config
 from moola_mlflow.evaluation import BarsTruth, collect_bars_evidence
 from moola_mlflow.reports.evaluate_report import OTHER_COLOR, SAME_LABELS, SPANS, WEAK, EvaluateReport
+from moola_mlflow.reports.touchable import MAX_BYTES, MOST_WINDOWS
 
 FOUND = [(0, 100, 105, 0.9), (1, 300, 306, 0.8), (0, 500, 504, 0.7), (0, 2, 4, 0.6), (0, 5990, 5995, 0.99)]
 TRUE = [(0, 101, 106, 1.0), (0, 310, 315, 1.0), (1, 2000, 2005, 1.0), (1, 5980, 5984, 1.0)]
@@ -27,26 +29,37 @@ def report(by: BarsTruth | None = None, **keys: object) -> EvaluateReport:
     return EvaluateReport(evidence, DETECTOR, "models:/m/<1>", config)
 
 
-def test_the_page_has_a_chart_of_each_miss_and_each_false_hit() -> None:
+def test_the_page_has_a_window_of_each_miss_and_each_false_hit_and_both_curves() -> None:
     page = report().html()
     assert "Misses (3)" in page
     assert "False hits (4)" in page
-    assert page.count("<svg ") == 7
-    assert page.count("<img ") == 2  # the curves
-    assert "<1>" not in page
+    assert [len(titles) for titles in windows_of(page)] == [3, 4]
+    assert page.count('class="plot"') == 4
+    assert "m/<1>" not in page
     few = report(detect__top=1).html()
-    assert few.count("<svg ") == 2
+    assert [len(titles) for titles in windows_of(few)] == [1, 1]
     assert "None." not in report(detect__top=0).html()
     assert "Misses (1 of 3)" in few
     assert "False hits (1 of 4)" in few
 
 
-def test_a_chart_shows_in_grey_what_lies_near_and_names_it() -> None:
+def test_a_window_shows_in_grey_what_lies_near_and_names_it() -> None:
     page = report().html()
-    assert f'fill="{OTHER_COLOR}"' in page
-    assert "there: consolidation at bar" in page
-    assert "not found at any score" in page
-    assert "score 0.990" in page
+    assert f'"fillcolor":"{OTHER_COLOR}"' in page
+    misses, false_hits = windows_of(page)
+    assert any("not found at any score" in title for title in misses)
+    assert "score 0.990" in false_hits[0]
+    shapes = figures_of(page)["plot-3"]["layout"]["sliders"][0]["steps"]
+    named = {note["text"] for step in shapes for note in step["args"][1]["annotations"]}
+    assert named == {"consolidation", "retracement"}
+
+
+def test_a_page_with_many_windows_stays_below_its_limit() -> None:
+    many = [(0, 60 + 25 * k, 64 + 25 * k, 0.9) for k in range(220)]
+    evidence = collect_bars_evidence(found(many), truth(TRUE), 300)
+    page = replace(report(detect__top=1000), evidence=evidence).html()
+    assert len(page.encode()) < MAX_BYTES
+    assert f"False hits ({MOST_WINDOWS} of " in page
 
 
 def test_the_table_has_a_row_for_all_classes_and_one_for_each() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from html import unescape
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from screenshots import find_browser
+from touched import figures_of
 
 from moola_mlflow.reports.document import Document, Heading
 from moola_mlflow.reports.plots.interactive import WindowPicture, windows_chart
@@ -35,7 +35,7 @@ def page(num: int = 3) -> str:
 def test_the_page_is_small_enough_and_its_data_are_read_back_whole() -> None:
     text = page(60)
     assert len(text.encode()) < MAX_BYTES
-    figures = json.loads(text.split('id="figures">')[1].split("</script>")[0])
+    figures = figures_of(text)
     assert len(figures["plot-0"]["layout"]["sliders"][0]["steps"]) == 60
     assert figures["plot-1"]["layout"]["annotations"][0]["text"] == "nothing to show"
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from small_studies import Bench, configured, fails_in
+from touched import figures_of
 
 from moola_mlflow.reports.touchable import MAX_BYTES
 from moola_mlflow.sweep.summary import importances, pareto_front, study_console_lines, summarise_study
@@ -116,5 +117,4 @@ def test_the_best_trial_every_trial_and_the_next_command_are_on_the_run(
     assert lines[1].startswith("At full length: mlflow run . -e pretrain -P config=.moola/runs/")
     page = artifact(Artifacts.SWEEP_PAGE)
     assert len(page.encode()) < MAX_BYTES
-    shown = json.loads(page.split('id="figures">')[1].split("</script>")[0])
-    assert len(shown) == 6 - (not importances(study))
+    assert len(figures_of(page)) == 6 - (not importances(study))
