@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-from moola_mlflow.core import Interrupted, Interrupts
+from moola_mlflow.core import Interrupted, Interrupts, guard_console, settle_console
 
 
 def main() -> int:
@@ -12,6 +12,7 @@ def main() -> int:
     # Under the launcher a vanished parent means that nobody waits for this process any more.
     interrupts = Interrupts(watch_parent="MLFLOW_RUN_ID" in os.environ)
     interrupts.install()
+    guard_console()
     try:
         from moola_mlflow.cli import run_cli
 
@@ -19,6 +20,7 @@ def main() -> int:
     except Interrupted as e:
         return e.exit_code
     finally:
+        settle_console()
         gc.freeze()  # the interpreter would look through all that was imported once more before it ends: two seconds
 
 

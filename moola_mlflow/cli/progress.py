@@ -7,14 +7,15 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moola_mlflow.core import Metrics
+from moola_mlflow.core import Metrics, display_stream
 from moola_mlflow.training import EpochEnded, MemoryRanOut, TrainingEvent, WentBack
 
 
 def table_console() -> Console:
-    """Return a console for tables. Away from a terminal rich assumes 80 columns and would cut them."""
-    console = Console()
-    return console if console.is_terminal else Console(width=150)
+    """Return a console for tables, without colours: symbols of data are in them. Away from a terminal rich assumes 80
+    columns and would cut them.
+    """
+    return Console(color_system=None, width=None if Console().is_terminal else 150)
 
 
 def epoch_line(event: EpochEnded) -> str:
@@ -40,7 +41,7 @@ class TrainingDisplay:
     """A subscriber of training events. Use it as a context manager."""
 
     def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or Console(file=display_stream())
         self.steps = steps
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from moola_mlflow.core.checkout import git_commit, git_diff
     from moola_mlflow.core.config.annotate import AnnotateConfig
     from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig
-    from moola_mlflow.core.config.base import CommandKeys, Section, current_name
+    from moola_mlflow.core.config.base import CommandKeys, Section, current_name, read_yaml
     from moola_mlflow.core.config.commands import (
         COMMANDS,
         AnnotateKeys,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         WindowLengthConfig,
         WindowsConfig,
     )
+    from moola_mlflow.core.console import display_stream, guard_console, reader_stream, settle_console, visible
     from moola_mlflow.core.disk import (
         no_links,
         read_bytes,
@@ -131,6 +132,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "CommandKeys",
             "Section",
             "current_name",
+            "read_yaml",
         ),
         "config.commands": (
             "COMMANDS",
@@ -228,6 +230,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "names": ("Metrics",),
         "outputs": ("check_outputs", "is_true", "keep_backup", "note_outputs"),
         "plugins": ("find_plugins",),
+        "console": ("display_stream", "guard_console", "reader_stream", "settle_console", "visible"),
         "checkout": ("git_commit", "git_diff"),
         "runtime": (
             "DRAWS",

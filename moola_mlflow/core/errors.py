@@ -8,15 +8,21 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
+from moola_mlflow.core.console import visible
+
 HTTP = r"(?:https?|mlflow-artifacts):"
 LOGIN = re.compile(
-    rf"(?i)({HTTP}//)[^/?#\s]*@|((?<![\w+.-])(?!{HTTP})[a-z][\w+.-]*://)[^/\s:@]*(?::[^\s@]*(?:@[^\s@/]*)*)?@"
+    rf"(?i)({HTTP}//)[^/?#\s]{{0,900}}@|((?<![\w+.-])(?!{HTTP})[a-z][\w+.-]*://)[^/\s:@]{{0,300}}"
+    r"(?::[^\s@]{0,300}(?:@[^\s@/]{0,300}){0,9})?@"
 )
-"""User and password in an address. The password of a database may contain a slash."""
+"""User and password in an address. The password of a database may contain a slash. Lengths are bounded: a text of
+many addresses would take time by its square otherwise."""
 PARAMETER = re.compile(r"(?i)([?&](?:user(?:name)?|\w*pass(?:word|wd)?|pwd|\w*token|\w*secret)=)[^&\s'\"]+")
 """User, password or token as a parameter of an address."""
 PASSWORD = re.compile(r"[\w+.-]+://[^/\s:@]*:(?!\d{1,5}/)(.*)@")
 """The password of a whole address, with any characters. It does not begin like a port."""
+MAX_SHOWN = 20_000
+"""Most characters of a text that is shown. Patterns are tried on it, and an error may quote a whole file."""
 WORDS = re.compile(r"[\w%-]*")
 _concealed: set[str] = set()
 
@@ -54,7 +60,9 @@ def conceal_secrets(address: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text without the users and passwords of the addresses in it.
+    """Return a text without the users and passwords of the addresses in it, and without control characters.
+
+    A text of more than ``MAX_SHOWN`` characters is cut in the middle.
 
     >>> printable("http://me:secret@host:5000/api does not answer")
     'http://host:5000/api does not answer'
@@ -62,6 +70,9 @@ def printable(text: str) -> str:
     'postgresql://host/db?password=***'
     """
     conceal_secrets(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if len(text) > MAX_SHOWN:
+        half = MAX_SHOWN // 2
+        text = f"{text[:half]} ... {len(text) - MAX_SHOWN:,} characters left out ... {text[-half:]}"
     for secret in sorted(_concealed, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return PARAMETER.sub(r"\1***", LOGIN.sub(r"\1\2", text))
+    return visible(PARAMETER.sub(r"\1***", LOGIN.sub(r"\1\2", text)))

@@ -14,10 +14,10 @@ from typing import Any
 
 import mlflow
 import optuna
-import yaml
 from optuna.trial import FrozenTrial, TrialState
+from yaml import YAMLError
 
-from moola_mlflow.core import SweepKeys, UserError, make_config
+from moola_mlflow.core import SweepKeys, UserError, make_config, read_yaml
 from moola_mlflow.sweep import restore, trial_runs
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.restore import RecordedStudy
@@ -182,8 +182,8 @@ def _check_same(config: SweepKeys, space: Space, recorded: RecordedStudy) -> Non
         )
     try:
         text = mlflow.artifacts.load_text(f"runs:/{recorded.run.info.run_id}/{Artifacts.CONFIG}")
-        then = _fixed(make_config(type(config), yaml.safe_load(text), {}))
-    except (*STORE_FAILURES, ValueError):
+        then = _fixed(make_config(type(config), read_yaml(text), {}))
+    except (*STORE_FAILURES, ValueError, YAMLError):
         then = {}
     now = _fixed(config)
     if wider:

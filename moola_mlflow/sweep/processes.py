@@ -22,7 +22,15 @@ from types import FrameType
 import mlflow
 import optuna
 
-from moola_mlflow.core import SweepKeys, TrainingError, UserError, configure_allocator, printable, set_threads
+from moola_mlflow.core import (
+    SweepKeys,
+    TrainingError,
+    UserError,
+    configure_allocator,
+    guard_console,
+    printable,
+    set_threads,
+)
 from moola_mlflow.sweep.queue import TrialQueue
 from moola_mlflow.sweep.space import Space
 from moola_mlflow.sweep.storage import Coordination, locate_storage
@@ -104,6 +112,7 @@ def _received(pipe: Connection) -> str:
 
 def _main(job: WorkerJob, pipe: Connection) -> None:
     """Run one worker. The parent handles Ctrl-C and sends the stop; SIGTERM stops this worker alone."""
+    guard_console()
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -15,7 +15,7 @@ import yaml
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from moola_mlflow.core import UserError, current_name, nearest_name
+from moola_mlflow.core import UserError, current_name, nearest_name, read_yaml
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Artifacts, Tags
 from moola_mlflow.tracking.registry.models import without_progress_bar
@@ -103,8 +103,8 @@ class RunRecord:
     def config(self) -> dict[str, dict[str, Any]]:
         """The resolved configuration, empty if it was not logged."""
         try:
-            read = yaml.safe_load(self.text(Artifacts.CONFIG) or "") or {}
-        except yaml.YAMLError:
+            read = read_yaml(self.text(Artifacts.CONFIG) or "") or {}
+        except (yaml.YAMLError, ValueError, RecursionError):
             return {}
         sections = {k: v for k, v in read.items() if isinstance(v, dict)} if isinstance(read, dict) else {}
         for section, key in (name.split(".") for name in RENAMED):

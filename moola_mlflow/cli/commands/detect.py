@@ -27,6 +27,7 @@ from moola_mlflow.core import (
     configure_threads,
     is_true,
     note_outputs,
+    reader_stream,
 )
 from moola_mlflow.reports import DetectionsReport, DetectResult, EventDetectionsReport, report_scan, result_fields
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
@@ -45,7 +46,7 @@ def run(
     With ``detect.follow`` bars are read as they come, and the result is None if too few came. If events are printed as
     JSON, nothing else is on standard output.
     """
-    options, events_to = config.detect, sys.stdout
+    options, events_to = config.detect, reader_stream()
     quiet = options.follow and options.lines == "json"
     with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
         return _run(config, interrupts, out, overwrite, events_to)

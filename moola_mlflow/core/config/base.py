@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 MAX_YAML_NODES = 20_000
 """Values that a preset may hold once its references are followed: nested references can grow without limit."""
+MAX_DEPTH = 40
+"""Sections, lists and mappings of a preset inside each other."""
 MAX_DIGITS = 300
 """Python refuses to print integers of more than some thousand digits, even in an error message."""
 
@@ -62,20 +64,55 @@ class CommandKeys(Section):
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads plain YAML: no merge keys, no numbers to the base of 60, no numbers of hundreds of digits."""
+
+
+def _number(loader: Any, node: yaml.ScalarNode) -> Any:
+    """Return a number. YAML 1.1 reads 12:30 as 750; here it stays text, which a key that wants a number refuses."""
+    if ":" in node.value:
+        return node.value
+    if len(node.value) > MAX_DIGITS:
+        raise ValueError(f"a number of more than {MAX_DIGITS} digits")
+    if node.tag == INTEGER:
+        return yaml.SafeLoader.construct_yaml_int(loader, node)
+    return yaml.SafeLoader.construct_yaml_float(loader, node)
+
+
+INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+for _tag in (INTEGER, FLOAT):
+    _Loader.add_constructor(_tag, _number)
+
+
+def _check_events(text: str) -> None:
+    """Refuse text that is too deep or too large, before any of it is built. Raises: yaml.YAMLError, ValueError."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        if number > 2 * MAX_YAML_NODES:
+            raise ValueError(f"it holds more than {MAX_YAML_NODES:,} values")
+        if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+            raise ValueError("it holds a merge key (<<), which is not read; write the keys out")
+
+
 def read_yaml(text: str) -> Any:
     """Read YAML that builds no objects of other types and whose references stay within ``MAX_YAML_NODES``.
 
     Raises: yaml.YAMLError, ValueError or RecursionError for text that is not YAML, or that grows too large.
     """
-    tree = yaml.safe_load(text)
+    _check_events(text)
+    tree = yaml.load(text, Loader=_Loader)  # noqa: S506
     waiting, seen = [tree], 0
     while waiting:
         value = waiting.pop()
         seen += 1
         if seen + len(waiting) > MAX_YAML_NODES:
             raise ValueError(f"it holds more than {MAX_YAML_NODES:,} values once its references are followed")
-        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
-            raise ValueError(f"a whole number of more than {MAX_DIGITS} digits")
         if isinstance(value, dict | list | set | tuple):
             waiting += [*value, *value.values()] if isinstance(value, dict) else value
     return tree

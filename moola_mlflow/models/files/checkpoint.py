@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.core import TrainingError, TrainingKeys, UserError, remove_temporaries, replacing, sync_path
+from moola_mlflow.models.files.bounds import check_stored, check_tensors
 from moola_mlflow.models.files.manifest import MANIFEST_FILE, STATES, Manifest
 
 LATEST_CHECKPOINT, BEST_CHECKPOINT, TOP = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_top_{}.pt"
@@ -49,7 +50,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises: UserError if the file is absent, is not a checkpoint, or is damaged.
     """
     try:
+        check_stored(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(state, Path(path).stat().st_size)
         # torch does not check the checksums in its own files: a flipped byte would pass as a weight.
         damaged = isinstance(state, dict) and HASH in state and state.pop(HASH) != digest(state)
     except FileNotFoundError:
