@@ -43,9 +43,9 @@ if TYPE_CHECKING:
         fetch_version,
         find_model,
         judge_card,
+        may_go_back,
         move_alias,
         registering_run,
-        was_promoted,
     )
     from moola_mlflow.tracking.resume import ResumePoint, find_resume_point
     from moola_mlflow.tracking.run import Run, record_failure, run_name, with_failure_recorded
@@ -101,9 +101,9 @@ __all__, __getattr__, __dir__ = lazy_face(
             "fetch_version",
             "find_model",
             "judge_card",
+            "may_go_back",
             "move_alias",
             "registering_run",
-            "was_promoted",
         ),
         "resume": ("ResumePoint", "find_resume_point"),
         "run": ("Run", "record_failure", "run_name", "with_failure_recorded"),

@@ -32,10 +32,10 @@ from moola_mlflow.tracking import (
     fetch_version,
     find_model,
     judge_card,
+    may_go_back,
     move_alias,
     registering_run,
     run_name,
-    was_promoted,
 )
 
 
@@ -62,8 +62,7 @@ def run(
         if version == CANDIDATE:
             check_candidate(model, to)
         before = found.aliases.get(alias)
-        # `previous` was champion before, so a way back to it must not depend on gates.
-        back = alias == CHAMPION and found.aliases.get(PREVIOUS) == to != before and was_promoted(model, to)
+        back = may_go_back(found, alias, to)
         active.tags({"version": to, Tags.FROM: before or "none", Tags.TO: to})
         if back:
             active.tags({Tags.ROLLBACK: "true"})
@@ -80,7 +79,7 @@ def run(
         elif softer := lowered_limits(config.gates):
             outcome += f" under lowered limits: {', '.join(softer)}"
         with interrupts.deferred():  # two aliases move together
-            move_alias(found, alias, to, {VersionTags.PROMOTED_BY: active.id, VersionTags.GATES: outcome})
+            before = move_alias(found, alias, to, {VersionTags.PROMOTED_BY: active.id, VersionTags.GATES: outcome})
         said = _said(found, alias, before, to)
         active.note(_note(said, found, alias, before, to, checked, outcome))
         print("\n".join([said, f"Gates {outcome}", *(f"- {text}" for text in gate_reasons(checked))]), flush=True)

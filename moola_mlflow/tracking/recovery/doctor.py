@@ -34,7 +34,7 @@ from moola_mlflow.tracking.delivery import (
 )
 from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.recovery import heartbeat, relocation, stale_runs
-from moola_mlflow.tracking.registry import models
+from moola_mlflow.tracking.registry import models, promotion
 from moola_mlflow.tracking.store import STORE_FAILURES, first_line, shown_uri
 
 PACKAGE = "moola-mlflow"
@@ -288,6 +288,13 @@ def _remover(model: str, alias: str) -> Callable[[], None]:
     return remove
 
 
+def _way_back(name: str, alias: str, version: str) -> str:
+    promote = f"moola promote --model {name} --alias {alias} --version"
+    accept = f"{promote} {version} --force true, which keeps this one and says so"
+    before = promotion.last_promoted(name, version)
+    return f"{promote} {before}, which goes back; or {accept}" if before else accept
+
+
 def _aliases() -> Iterator[Check]:
     client = mlflow.MlflowClient()
     for model in client.search_registered_models():
@@ -307,5 +314,5 @@ def _aliases() -> Iterator[Check]:
                 yield Check(
                     f"alias '{alias}' of {model.name} was moved by hand to version {version} "
                     f"(gates: {found.tags.get(VersionTags.GATES, 'never evaluated')})",
-                    f"moola promote --model {model.name} --version {version} --alias {alias}, or move it back",
+                    _way_back(model.name, alias, str(version)),
                 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,20 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.bars import generate_bars
-from moola_mlflow.core import GateError, GateLimits, UserError, current_name, nearest_name, printable
+from moola_mlflow.core import GateError, GateLimits, UserError, current_name, nearest_name, no_links, printable
 from moola_mlflow.evaluation import Gate, detector_gates, encoder_gates
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import VersionTags
-from moola_mlflow.tracking.registry.models import CANDIDATE, check_has_evidence, without_progress_bar
+from moola_mlflow.tracking.origin import key_file
+from moola_mlflow.tracking.registry.models import CANDIDATE, check_has_evidence, is_regular, without_progress_bar
 from moola_mlflow.tracking.registry.smoke_test import find_problem
 from moola_mlflow.tracking.store import shown_uri
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 CHAMPION, PREVIOUS = "champion", "previous"
 CARD_OF = "card_of"
@@ -150,17 +159,63 @@ def _does_not_serve(title: str, reason: str) -> str:
 def move_alias(model: Model, alias: str, version: str, tags: dict[str, str]) -> str | None:
     """Tag a version and move an alias to it. Return the version that had the alias before, if any.
 
-    If ``champion`` moves, ``previous`` moves to the version that was champion before.
+    If ``champion`` moves, ``previous`` moves to the version that was champion before. The aliases are read again under
+    a lock, so of two promotions at once the second one sees the first. ``promoted_by`` is written last: a version that
+    has it did get its alias.
     """
-    client, before = mlflow.MlflowClient(), model.aliases.get(alias)
-    for key, value in tags.items():
-        client.set_model_version_tag(model.name, version, key, value[:MAX_TAG])
-    if before == version:
-        return before
-    if alias == CHAMPION and before is not None:  # first: after a failure in between, the move can be repeated
-        client.set_registered_model_alias(model.name, PREVIOUS, before)
-    client.set_registered_model_alias(model.name, alias, version)
+    client = mlflow.MlflowClient()
+    with _alone(model.name):
+        now = find_model(model.name)
+        before = now.aliases.get(alias)
+        before = before if before in now.versions else None  # it was deleted
+        for key, value in tags.items():
+            if key != VersionTags.PROMOTED_BY:
+                client.set_model_version_tag(model.name, version, key, value[:MAX_TAG])
+        if before != version:
+            if alias == CHAMPION and before is not None:  # first: after a failure in between, the move can be repeated
+                client.set_registered_model_alias(model.name, PREVIOUS, before)
+            client.set_registered_model_alias(model.name, alias, version)
+        if by := tags.get(VersionTags.PROMOTED_BY):
+            client.set_model_version_tag(model.name, version, VersionTags.PROMOTED_BY, by)
     return before
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Let one promotion of this user at a time move the aliases of a model of this store."""
+    store = hashlib.sha256(f"{mlflow.get_tracking_uri()} {name}".encode()).hexdigest()[:16]
+    with ExitStack() as stack:
+        with suppress(OSError):  # a home folder that cannot be written: the aliases are read again all the same
+            folder = key_file().parent
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = stack.enter_context(open(folder / f"promote-{store}.lock", "a", encoding="utf-8", opener=no_links))
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, or a crash, releases it
+        yield
+
+
+def last_promoted(name: str, without: str) -> str:
+    """Return the version that was promoted last, apart from one; empty if there is none."""
+    found = [
+        version
+        for version in mlflow.MlflowClient().search_model_versions(f"name = '{name}'", max_results=10_000)
+        if VersionTags.PROMOTED_BY in version.tags and str(version.version) != without
+    ]
+    newest = max(found, key=lambda version: (version.last_updated_timestamp or 0, int(version.version)), default=None)
+    return str(newest.version) if newest else ""
+
+
+def may_go_back(model: Model, alias: str, version: str) -> bool:
+    """Return whether a move is a way back, which must not depend on gates: the version had the alias before.
+
+    It is ``previous``, or the alias was moved by hand since.
+    """
+    before = model.aliases.get(alias)
+    if version == before or not was_promoted(model.name, version):
+        return False
+    if alias == CHAMPION and model.aliases.get(PREVIOUS) == version:
+        return True
+    return before is not None and not is_regular(mlflow.MlflowClient().get_model_version(model.name, before))
 
 
 def registering_run(model: Model, version: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -12,6 +13,7 @@ from moola_mlflow.core import GateError, PromoteKeys, UserError, make_config
 from moola_mlflow.evaluation import all_gates_passed
 from moola_mlflow.models import save_encoder
 from moola_mlflow.tracking import VersionTags
+from moola_mlflow.tracking.recovery import doctor
 from moola_mlflow.tracking.registry import promotion
 from moola_mlflow.tracking.registry.promotion import Model
 
@@ -117,6 +119,63 @@ def test_a_move_that_broke_off_in_the_middle_is_completed_by_doing_it_again(
     assert aliases(client) == {"champion": "2", "previous": "2"}
     promotion.move_alias(promotion.find_model("small"), "champion", "3", {})
     assert aliases(client) == {"champion": "3", "previous": "2"}
+
+
+def test_of_two_promotions_at_once_the_second_sees_the_first(client: mlflow.MlflowClient, three: Model) -> None:
+    seen_by_both = promotion.find_model("small")
+    assert promotion.move_alias(seen_by_both, "champion", "3", {VersionTags.PROMOTED_BY: "a"}) == "2"
+    assert promotion.move_alias(seen_by_both, "champion", "1", {VersionTags.PROMOTED_BY: "b"}) == "3"
+    assert aliases(client) == {"champion": "1", "previous": "3"}
+
+
+def test_many_promotions_at_once_leave_the_alias_before_the_last_as_previous(
+    client: mlflow.MlflowClient, three: Model
+) -> None:
+    moved: list[tuple[str | None, str]] = []
+
+    def promote(version: str) -> None:
+        moved.append((promotion.move_alias(three, "champion", version, {VersionTags.PROMOTED_BY: version}), version))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(promote, ["1", "3", "1", "3"]))
+    steps = [(before, to) for before, to in moved if before != to]
+    final = aliases(client)
+    assert (final["previous"], final["champion"]) in steps
+
+
+def test_promoted_by_is_written_after_the_alias_has_moved(
+    client: mlflow.MlflowClient, three: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: mlflow.MlflowClient, name: str, alias: str, version: str) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "set_registered_model_alias", fails)
+        with pytest.raises(ConnectionError):
+            promotion.move_alias(three, "champion", "3", {VersionTags.PROMOTED_BY: "a", "gates": "passed"})
+    assert not promotion.was_promoted("small", "3")
+
+
+def test_an_alias_of_a_deleted_version_moves_on(client: mlflow.MlflowClient, three: Model) -> None:
+    client.delete_model_version("small", "2")
+    assert promotion.move_alias(promotion.find_model("small"), "champion", "3", {}) is None
+    assert aliases(client) == {"champion": "3"}
+
+
+def test_an_alias_that_was_moved_by_hand_goes_back_to_the_version_promoted_before(
+    client: mlflow.MlflowClient, three: Model
+) -> None:
+    promotion.move_alias(three, "champion", "3", {VersionTags.PROMOTED_BY: "a", "gates": "forced: failed"})
+    assert not promotion.may_go_back(promotion.find_model("small"), "champion", "3")
+    client.set_registered_model_alias("small", "champion", "1")  # in the UI
+    by_hand = promotion.find_model("small")
+    assert promotion.may_go_back(by_hand, "champion", "3")
+    assert not promotion.may_go_back(by_hand, "champion", "2")  # no promotion has moved it there
+    assert (promotion.last_promoted("small", "1"), promotion.last_promoted("small", "3")) == ("3", "")
+    by_hand_now = "alias 'champion' of small was moved by hand"
+    (found,) = [check for check in doctor.examine_store() if by_hand_now in check.what]
+    assert "moola promote --model small --alias champion --version 3, which goes back" in found.cure
+    assert "--version 1 --force true" in found.cure
 
 
 def test_a_version_without_evidence_is_no_candidate(client: mlflow.MlflowClient, three: Model) -> None:
