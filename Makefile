@@ -1,6 +1,6 @@
 # Everything runs in .venv, which `make setup` builds with the versions of requirements.lock and rebuilds when they change.
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain test test-slow test-all check docs bench ui
+.PHONY: help setup pretrain test test-slow test-all check docs audit bench ui
 IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p $(IS_311) && echo $$p && break; done)
 ACTIVATE := . .venv/bin/activate &&
@@ -35,6 +35,9 @@ check: .venv/.ready ## lint, format, types, layers
 docs: .venv-docs/.ready ## the documentation as a site, in site/; any warning fails
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict $(ARGS)
 
+audit: .venv/.ready .venv-audit/.ready ## known faults in code and packages, licences, bill of materials; in build/audit
+	.venv-audit/bin/python tools/audit.py
+
 bench: .venv/.ready ## the benchmarks, hours; results as JSON, and the table of speed that the docs quote
 	$(ACTIVATE) for name in $(BENCHES); do echo "== $$name" && python -m benchmarks.$$name || exit 1; done && python -m benchmarks.table
 
@@ -54,4 +57,10 @@ ui: .venv/.ready ## MLflow's web interface on the runs of this folder
 	@test -n "$(PYTHON)" || { echo "make docs: Python 3.11 is needed; install it or name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	.venv-docs/bin/python $(IS_311) || $(PYTHON) -m venv --clear .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	@touch $@
+
+.venv-audit/.ready: requirements-audit.lock
+	@test -n "$(PYTHON)" || { echo "make audit: Python 3.11 is needed; install it or name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	.venv-audit/bin/python $(IS_311) || $(PYTHON) -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.lock
 	@touch $@
