@@ -101,9 +101,9 @@ def test_a_bad_argument_is_refused_by_name(words: list[str], message: str) -> No
         ),
         ("finetune", "schedule.warmup_epochs=2.5", "a key of pretrain and sweep"),
         (
-            "finetune",
+            "promote",
             "bars.path=x",
-            "a key of data, features, rules, label, labels, pretrain, sweep, detect and evaluate",
+            "a key of data, features, rules, label, labels, annotate, pretrain, finetune, sweep, detect and evaluate",
         ),
         ("finetune", "tracking.resume=auto", "a key of pretrain"),
         ("finetune", "runtime.shards=2", "a key of pretrain and sweep"),
