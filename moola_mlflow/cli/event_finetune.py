@@ -67,7 +67,7 @@ def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Inte
     processes = num_processes(workers, len(methods) * len(repeats))
     print(
         f"{len(setting.labels)} windows looked at, events: {setting.labels.counts()}; {setting.config.cv.folds} folds, "
-        f"fits of each method: {len(repeats)}; event detector on the CPU, {processes} "
+        f"fits of each method: {len(repeats)}; {setting.settings.device}, {processes} "
         f"process{'es' if processes > 1 else ''}",
         flush=True,
     )

@@ -72,12 +72,13 @@ def _load(uri: str) -> Detector:
 
 def place_detector(detector: Detector, config: ScanKeys) -> str:
     """Move the detector to its device. It computes there as it does when served: in fp32, without TF32."""
-    if isinstance(detector, EventDetector):
-        return "cpu"  # its nets are small, and the maps are averaged there
     import torch  # takes seconds: a detector that the store lacks is refused before
 
     device = pick_device(config.runtime.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if isinstance(detector, EventDetector):
+        detector.to(device)
+        return str(device)
     detector.head.to(device)
     if detector.encoder is not None:
         detector.encoder.to(device)

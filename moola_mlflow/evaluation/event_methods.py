@@ -17,6 +17,7 @@ from moola_mlflow.core import (
     UserError,
     make_config,
     mixed_seed,
+    pick_device,
     read_preset,
     shipped_presets,
 )
@@ -98,7 +99,8 @@ class EventSetting:
     def settings(self) -> EventSettings:
         """How the nets are fitted. The recipe of the event detector has its own epochs, batches and learning rate."""
         tuned, cv = self.config.finetune, self.config.cv
-        usual = EventSettings(folds=cv.folds, mirror=tuned.mirror, precision=tuned.precision)
+        device = str(pick_device(self.config.runtime.device))
+        usual = EventSettings(folds=cv.folds, mirror=tuned.mirror, precision=tuned.precision, device=device)
         return usual if tuned.head_lr is None else replace(usual, lr=tuned.head_lr)
 
     def seeds(self) -> list[tuple[int, int, int]]:

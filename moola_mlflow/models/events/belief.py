@@ -73,8 +73,8 @@ def class_logits(g_BTH: Tensor, classify: nn.Linear, lengths: tuple[int, int]) -
     num_steps = g_BTH.shape[1]
     parts_3KH = classify.weight.unflatten(1, (3, -1)).transpose(0, 1)
     sums_3BKT = functional.pad(torch.einsum("bth,pkh->pbkt", g_BTH, parts_3KH).cumsum(-1), (1, 0))
-    length_S1 = torch.arange(lengths[0], lengths[1] + 1)[:, None]
-    start_ST = torch.arange(num_steps).expand(len(length_S1), -1)
+    length_S1 = torch.arange(lengths[0], lengths[1] + 1, device=g_BTH.device)[:, None]
+    start_ST = torch.arange(num_steps, device=g_BTH.device).expand(len(length_S1), -1)
     after_ST = (start_ST + length_S1).clamp(max=num_steps)
     bounds = (
         (start_ST, after_ST),

@@ -28,7 +28,7 @@ def several_events(maps_B3CT: Tensor, none_B: Tensor, events_B: Tensor) -> Tenso
     """
     present_B11 = (1 - none_B).clamp(min=LEAST)[:, None, None]
     share_BCT = maps_B3CT[:, MASS] / present_B11
-    step_T = torch.arange(share_BCT.shape[-1])
+    step_T = torch.arange(share_BCT.shape[-1], device=share_BCT.device)
     near_TT = (step_T[:, None] - step_T).abs() <= RADIUS
     whole_BT = share_BCT.sum(1).clamp(max=1)
     other_B1T = whole_BT[:, None].masked_fill(near_TT, 0).amax(2)[:, None].clamp(max=1 - LEAST)

@@ -152,14 +152,28 @@ class EventDetector:
         start, end = (np.where(is_none, -1, ends[rows, at]) for ends in (reading.start, reading.end))
         return EventFound(label, probability, start, end)
 
+    def to(self, device: torch.device | str) -> EventDetector:
+        """Move the nets and the encoder to a device, and return this detector."""
+        for part in self.parts:
+            part.net.to(device)
+        if self.encoder is not None:
+            self.encoder.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the nets."""
+        return next(self.parts[0].net.parameters()).device
+
     @torch.no_grad()
     def read(self, ohlc_NT4: np.ndarray, precision: str = "fp32") -> Reading:
         """Return the predictions for raw windows, before calibration. Raises: UserError for malformed windows."""
         ohlc = check_windows(ohlc_NT4, self.length)
         # The first part is empty, so that zero windows give empty columns.
-        readings = [read_inputs(self.parts, torch.zeros((0, self.length, self._num_inputs)))]
+        device = self.device
+        readings = [read_inputs(self.parts, torch.zeros((0, self.length, self._num_inputs), device=device))]
         for lo in range(0, len(ohlc), CHUNK):
-            x_BTP = detector_inputs(self.encoder, self.inputs, ohlc[lo : lo + CHUNK], "cpu", precision, self.features)
+            x_BTP = detector_inputs(self.encoder, self.inputs, ohlc[lo : lo + CHUNK], device, precision, self.features)
             readings.append(read_inputs(self.parts, x_BTP))
         return joined_readings(readings)
 
@@ -170,29 +184,44 @@ class EventDetector:
 
 @torch.no_grad()
 def read_inputs(parts: Sequence[EventPart], x_NTP: Tensor) -> Reading:
-    """Return the averaged predictions of nets, from the inputs of all of them. Shapes: float32 [N, T, P] on the CPU."""
-    shape = parts[0].net.shape
+    """Return the averaged predictions of nets, from the inputs of all of them.
+
+    The inputs are on the device of the nets. Shapes: float32 [N, T, P].
+    """
     readings = []
     for x_BTP in x_NTP.split(CHUNK) if len(x_NTP) else (x_NTP,):
-        belief_BCST = torch.zeros((len(x_BTP), shape.num_classes, *shape.spans))
-        events_B, counting = torch.zeros(len(x_BTP)), 0.0
-        for part in parts:
-            belief, events = part.net.read(x_BTP[..., part.columns[0] : part.columns[1]])
-            belief_BCST.add_(belief, alpha=part.weight)
-            if events is not None:
-                events_B, counting = events_B + part.weight * events, counting + part.weight
-        class_BC = belief_BCST.sum((2, 3)).double()
-        none_B1 = (1 - class_BC.sum(1, keepdim=True)).clamp(min=0)
-        every = [
-            best_spans(belief_BCST, torch.full((len(x_BTP),), label), shape.lengths)
-            for label in range(shape.num_classes)
-        ]
-        start_BC, end_BC = (torch.stack(ends, 1).numpy() for ends in zip(*every, strict=True))
-        maps_B3CT = centre_maps(belief_BCST, shape.lengths)
-        if counting:
-            maps_B3CT = several_events(maps_B3CT, none_B1[:, 0].float(), events_B / counting)
-        readings.append(Reading(torch.cat([class_BC, none_B1], 1).numpy(), maps_B3CT.numpy(), start_BC, end_BC))
+        class_BC, maps_B3CT, start_BC, end_BC = averaged(parts, x_BTP)
+        known_BC = class_BC.cpu().double()  # on the CPU: MPS has no float64
+        none_B1 = (1 - known_BC.sum(1, keepdim=True)).clamp(min=0)
+        columns = (torch.cat([known_BC, none_B1], 1), maps_B3CT, start_BC, end_BC)
+        readings.append(Reading(*(column.cpu().numpy() for column in columns)))
     return joined_readings(readings)
+
+
+def averaged(parts: Sequence[EventPart], x_BTP: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what nets believe on average, on their device: mass of each class, maps, and the most probable spans.
+
+    Shapes: [B, C], [B, 3, C, T], and first and last step [B, C] each.
+    """
+    shape, device = parts[0].net.shape, x_BTP.device
+    belief_BCST = torch.zeros((len(x_BTP), shape.num_classes, *shape.spans), device=device)
+    events_B, counting = torch.zeros(len(x_BTP), device=device), 0.0
+    for part in parts:
+        belief, events = part.net.read(x_BTP[..., part.columns[0] : part.columns[1]])
+        belief_BCST.add_(belief, alpha=part.weight)
+        if events is not None:
+            events_B, counting = events_B + part.weight * events, counting + part.weight
+    class_BC = belief_BCST.sum((2, 3))
+    every = [
+        best_spans(belief_BCST, torch.full((len(x_BTP),), label, device=device), shape.lengths)
+        for label in range(shape.num_classes)
+    ]
+    start_BC, end_BC = (torch.stack(ends, 1) for ends in zip(*every, strict=True))
+    maps_B3CT = centre_maps(belief_BCST, shape.lengths)
+    if counting:
+        none_B = (1 - class_BC.sum(1)).clamp(min=0)
+        maps_B3CT = several_events(maps_B3CT, none_B, events_B / counting)
+    return class_BC, maps_B3CT, start_BC, end_BC
 
 
 def joined_readings(readings: Sequence[Reading]) -> Reading:

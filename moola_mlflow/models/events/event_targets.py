@@ -61,6 +61,11 @@ class EventTargets:
         parts = (self.label[rows], self.start[rows], self.end[rows], self.weight[rows])
         return EventTargets(*parts, self.num_classes, self.lengths)
 
+    def to(self, device: str) -> EventTargets:
+        """Return the targets on a device."""
+        label, start, end, weight = (column.to(device) for column in (self.label, self.start, self.end, self.weight))
+        return EventTargets(label, start, end, weight, self.num_classes, self.lengths)
+
     @property
     def max_events(self) -> int:
         """Most events of a window of the whole set."""

@@ -42,6 +42,8 @@ class EventSettings:
     mirror: bool = True
     """Turn half of the windows upside down in training, if mirrored inputs are given."""
     hidden: int = HIDDEN
+    device: str = "cpu"
+    """Where nets are fitted. Fitted nets are on the CPU."""
     precision: float = 0.8
     """Wanted precision: share of right events among the out-of-fold events at or above the threshold."""
 
@@ -54,11 +56,15 @@ class EventSettings:
 class EventInputs:
     """The inputs of all windows, and those of the same windows upside down.
 
-    Shapes: values and mirrored float32 [N, T, P] on the CPU; mirrored is None if no window is turned upside down.
+    Shapes: values and mirrored float32 [N, T, P]; mirrored is None if no window is turned upside down.
     """
 
     values: Tensor
     mirrored: Tensor | None = None
+
+    def to(self, device: str) -> EventInputs:
+        """Return the inputs on a device."""
+        return EventInputs(self.values.to(device), None if self.mirrored is None else self.mirrored.to(device))
 
     def columns(self, first: int, last: int) -> EventInputs:
         """Return some of the inputs of each step."""
@@ -80,8 +86,9 @@ def fit_event_net(
         net = NETS[name](shape, settings.hidden)
         index_N = torch.as_tensor(index)
         net.fit_scaling(inputs.values[index_N])
-        _train(net, inputs, targets, index_N, settings, seed)
-    return net.eval()
+        net.to(settings.device)
+        _train(net, inputs.to(settings.device), targets.to(settings.device), index_N, settings, seed)
+    return net.cpu().eval()
 
 
 def _train(
@@ -137,5 +144,5 @@ def flipped(inputs: EventInputs, batch_B: Tensor, settings: EventSettings, draws
     x_BTP = inputs.values[batch_B]
     if settings.mirror and inputs.mirrored is not None:
         flip_B = torch.rand(len(batch_B), generator=draws) < 0.5
-        x_BTP[flip_B] = inputs.mirrored[batch_B[flip_B]]
+        x_BTP[flip_B.to(x_BTP.device)] = inputs.mirrored[batch_B[flip_B]]
     return x_BTP

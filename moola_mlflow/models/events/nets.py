@@ -121,7 +121,7 @@ class JointNet(EventNet):
         belief_BCST = logits.softmax(1)[:, :-1].view(len(x_BTP), self.shape.num_classes, *self.shape.spans)
         if count_BM is None:
             return belief_BCST, None
-        return belief_BCST, count_BM.softmax(1) @ torch.arange(1.0, count_BM.shape[1] + 1)
+        return belief_BCST, count_BM.softmax(1) @ torch.arange(1.0, count_BM.shape[1] + 1, device=count_BM.device)
 
     def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
         """Return the cross-entropy: the events of a window share the target in equal parts.

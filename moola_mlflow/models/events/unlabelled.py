@@ -149,6 +149,9 @@ def _refitted(
         torch.manual_seed(mixed_seed(seed, WEIGHTS))
         net = JointNet(teacher.shape, settings.hidden)
         net.fit_scaling(inputs.values[index_N])
+        net.to(settings.device)
+        inputs, unlabelled = inputs.to(settings.device), unlabelled.to(settings.device)
+        targets, target_UK = targets.to(settings.device), target_UK.to(settings.device)
         draws = torch.Generator().manual_seed(mixed_seed(seed, DRAWS))
         optimizer, scheduler = optimizer_of(net, settings, STEPS)
         net.train()
@@ -160,7 +163,7 @@ def _refitted(
             loss = loss - (target_UK[soft_B] * log_p.clamp(min=LEAST_LOG)).sum(1).mean()
             take_step(net, loss, optimizer, settings)
             scheduler.step()
-    return net.eval()
+    return net.cpu().eval()
 
 
 class _Queue:
