@@ -17,8 +17,9 @@ from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_n
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
 from moola_mlflow.models import EventDetector, PatternDetector, Scan, members_of
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
-from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
-from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture
+from moola_mlflow.reports.plots.candles import class_color, overview_figure
+from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
+from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
 from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Artifacts, Metrics
 
@@ -30,19 +31,6 @@ NO_EMPTY_CLASS = (
 HINDSIGHT = "A hit is hindsight. The window holds bars after the span, and the detector reads the class from them too."
 WEAK = "The labels are WEAK: a rule made them from prices. A hit says that the rule's pattern is there, nothing more."
 NO_HIT = "No hit passes the thresholds. Lower detect.min_probability or detect.min_span_score."
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One hit as the page shows it."""
-
-    label: str
-    probability: str
-    when: str
-    more: str
-    color: str
-    svg: str
-    """Trusted markup: the template does not escape it."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +127,9 @@ class DetectionsReport:
             (f"{self.share_above:.0%}", f"of {len(self.scan.windows):,} windows above the thresholds"),
             (f"{len(self.scan.windows.bars):,}", "bars"),
         ]
-        fewer = len(best) < len(self.table)
-        which = f"the {len(best):,} most probable of {len(self.table):,}" if fewer else "all hits"
+        shown = min(len(best), MOST_WINDOWS)
+        fewer = shown < len(self.table)
+        which = f"the {shown:,} most probable of {len(self.table):,}" if fewer else "all hits"
         charts_title = f"Charts: {which}" if len(best) else "Charts"
         document = Document(f"Detections: {self._source()}")
         checked = self.gates()
@@ -154,18 +143,22 @@ class DetectionsReport:
         rows = origin_rows(self.detector, self.config.bars.path, self.scan.windows.bars)
         rows.insert(-1, ("temperature", f"{self.detector.temperature:.3f}"))
         document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(checked))
-        charts = [self._chart(int(self.scan.kept[row]), best.loc[row]) for row in best.index]
-        return document.html("charts.html", counts=counts, charts=charts, charts_title=charts_title)
+        return touch_page(document, [Plot(charts_title, windows_chart(self.pictures()))] if len(best) else [], counts)
 
     def pictures(self) -> tuple[WindowPicture, ...]:
         """Return the windows of the best hits, the most probable first."""
-        return tuple(self._picture(int(self.scan.kept[row]), hit) for row, hit in self.best().iterrows())  # type: ignore[call-overload]
+        best = self.best().head(MOST_WINDOWS)
+        return tuple(self._picture(int(self.scan.kept[row]), hit) for row, hit in best.iterrows())  # type: ignore[call-overload]
 
     def _picture(self, window: int, hit: pd.Series) -> WindowPicture:
         windows, name = self.scan.windows, str(hit["label"])
         ends = int(hit["expansion_start"]), int(hit["expansion_end"])
         span = ShownSpan(*ends, name, class_color(self.detector.classes, name))
-        title = f"{name}, {hit['probability']:.1%}, {hit['instrument']}, {_when(hit)} UTC"
+        more = [f"{hit['probability']:.1%}"]
+        if pd.notna(hit["span_score"]):
+            more.append(f"span score {hit['span_score']:.2f}")
+        more.append(f"{hit['num_windows']} window{'s' if hit['num_windows'] > 1 else ''}")
+        title = f"{name}, {', '.join(more)}, {hit['instrument']}, {_when(hit)} UTC"
         return picture_of(windows.bars, int(windows.starts[window]), windows.length, title, [span])
 
     def files(self) -> dict[str, Callable[[Path], object]]:
@@ -197,19 +190,6 @@ class DetectionsReport:
 
     def _headline(self) -> str:
         return str(self.detector.card.get("headline") or "its card holds no headline")
-
-    def _chart(self, window: int, hit: pd.Series) -> Chart:
-        windows, start = self.scan.windows, int(self.scan.windows.starts[window])
-        rows = slice(start, start + windows.length)
-        span = (int(hit["expansion_start"]), int(hit["expansion_end"]))
-        color = class_color(self.detector.classes, hit["label"])
-        title = f"{hit['label']}, {hit['instrument']}, {_when(hit)}"
-        svg = candles_svg(windows.bars.ohlc[rows], windows.bars.time_ns[rows], span, color, title)
-        more = [f"{hit['instrument']}", f"{span[1] - span[0] + 1} bars"]
-        if pd.notna(hit["span_score"]):
-            more.append(f"span score {hit['span_score']:.2f}")
-        more.append(f"{hit['num_windows']} window{'s' if hit['num_windows'] > 1 else ''}")
-        return Chart(hit["label"], f"{hit['probability']:.1%}", _when(hit), " · ".join(more), color, svg)
 
 
 def origin_rows(detector: PatternDetector | EventDetector, path: str, bars: Bars) -> list[tuple[str, str]]:

@@ -22,11 +22,12 @@ from moola_mlflow.evaluation import (
 )
 from moola_mlflow.models import EventDetector, EventScan, chosen_threshold, event_signals, instrument_names
 from moola_mlflow.reports.after_events import after_blocks
-from moola_mlflow.reports.detections import WEAK, Chart, gate_table, known_bars, origin_rows
+from moola_mlflow.reports.detections import WEAK, gate_table, known_bars, origin_rows
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
 from moola_mlflow.reports.plots.after_events import after_figure
-from moola_mlflow.reports.plots.candles import candles_svg, class_color, overview_figure
-from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture
+from moola_mlflow.reports.plots.candles import class_color, overview_figure
+from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
+from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
 from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Artifacts, Metrics
 
@@ -190,8 +191,9 @@ class EventDetectionsReport:
             (f"{self.scan.threshold:.2f}", "threshold of the score"),
             (f"{len(self.scan.windows.bars):,}", "bars"),
         ]
-        fewer = len(best) < len(self.table)
-        which = f"the {len(best):,} highest scores of {len(self.table):,} events" if fewer else "all events"
+        shown = min(len(best), MOST_WINDOWS)
+        fewer = shown < len(self.table)
+        which = f"the {shown:,} highest scores of {len(self.table):,} events" if fewer else "all events"
         charts_title = f"Charts: {which}" if len(best) else "Charts"
         document = Document(f"Events: {self.config.bars.path}")
         if missed := missed_gates(checked):
@@ -201,12 +203,11 @@ class EventDetectionsReport:
         document.add(*after_blocks(self.after))
         rows = origin_rows(self.detector, self.config.bars.path, self.scan.windows.bars)
         document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(checked))
-        charts = [self._chart(int(row)) for row in best.index]
-        return document.html("charts.html", counts=counts, charts=charts, charts_title=charts_title)
+        return touch_page(document, [Plot(charts_title, windows_chart(self.pictures()))] if len(best) else [], counts)
 
     def pictures(self) -> tuple[WindowPicture, ...]:
         """Return the windows of the best events, the highest score first."""
-        return tuple(self._picture(int(row)) for row in self.best().index)
+        return tuple(self._picture(int(row)) for row in self.best().head(MOST_WINDOWS).index)
 
     def _picture(self, row: int) -> WindowPicture:
         windows, event = self.scan.windows, self.table.loc[row]
@@ -234,19 +235,6 @@ class EventDetectionsReport:
         """Return the rows that the page shows, the highest score first."""
         ordered = self.table.sort_values(["score", "start"], ascending=[False, True], kind="stable")
         return ordered.head(self.config.detect.top)
-
-    def _chart(self, row: int) -> Chart:
-        windows, event, events = self.scan.windows, self.table.loc[row], self.scan.events
-        first = self._first_row(row)
-        rows = slice(first, first + windows.length)
-        span = (int(events.start[row]) - first, int(events.end[row]) - first)
-        label = self.detector.classes[int(events.label[row])]
-        color = class_color(self.detector.classes, label)
-        when = f"{event['start']:%Y-%m-%d %H:%M} to {event['end']:%H:%M}"
-        title = f"{label}, {event['instrument']}, {when}"
-        svg = candles_svg(windows.bars.ohlc[rows], windows.bars.time_ns[rows], span, color, title)
-        more = f"{event['instrument']} · {span[1] - span[0] + 1} bars · known at {event['known_at']:%H:%M}"
-        return Chart(label, f"{event['score']:.1%}", when, more, color, svg)
 
 
 def _event_table(best: pd.DataFrame) -> Table:

@@ -15,7 +15,6 @@ import numpy as np
 from moola_mlflow.bars import utc
 from moola_mlflow.core import RulesKeys, markdown_code, markdown_text
 from moola_mlflow.labels import OUTCOMES, RULES, SELECTORS, DrawnRule, Marked, Rule, apply_rules, draw_rules
-from moola_mlflow.reports.detections import Chart
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
 from moola_mlflow.reports.plots.candles import candles_svg, class_color
 from moola_mlflow.tracking import Metrics
@@ -25,6 +24,19 @@ MOST_WINDOWS = 3000
 """Windows that the rules read, evenly spaced over the bars: what the command costs is then bounded."""
 WEAK = "A rule knows nothing but its formula. What it finds is weak supervision: nobody has looked at the labels."
 COLUMNS = ("rule", "selector", "outcome", "found", "classes", "definition")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What one rule found, as the page shows it."""
+
+    label: str
+    probability: str
+    when: str
+    more: str
+    color: str
+    svg: str
+    """Trusted markup: the template does not escape it."""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class _Placed:
 
 def touch_page(document: Document, plots: Sequence[Plot], counts: Sequence[tuple[str, str]] = ()) -> str:
     """Return a document as a page with charts. ``counts``: numbers above the text, each with what it counts."""
+    if not plots:
+        return document.html("charts.html", counts=counts, charts=[], charts_title="")
     placed, figures = [], {}
     for number, plot in enumerate(plots):
         name = f"plot-{number}"

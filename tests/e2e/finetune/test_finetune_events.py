@@ -13,6 +13,7 @@ from finetuning import NOTE, Done, add_encoder, command, newest, version_of
 from harness import Store
 from mlflow.entities import Run
 from small_events import encoder_of_rules, looked_at, sample
+from touched import windows_of
 
 import moola_mlflow
 from moola_mlflow.labels import write_labels
@@ -98,7 +99,7 @@ def test_detect_writes_events_and_says_what_to_expect_at_the_threshold(tuned: Tu
     assert (table["known_at"] > table["end"]).all()
     assert "Expected there: precision" in done.out
     page = (store.folder / "found" / "detections.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == min(50, len(table))
+    assert len(windows_of(page)[0]) == min(50, len(table))
     events = pd.read_parquet(store.folder / "found" / "events.parquet")
     assert len(events) == len(table)
     assert (events["tradable_at"].dropna() >= events.loc[events["tradable_at"].notna(), "known_at"]).all()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from small_events import random_event_detector, sample
+from touched import windows_of
 
 from moola_mlflow.core import DetectKeys, make_config
 from moola_mlflow.models import scan_events
 from moola_mlflow.reports.event_detections import NO_EVENT, EventDetectionsReport
+from moola_mlflow.reports.plots.interactive import local_times
+from moola_mlflow.reports.touchable import MOST_WINDOWS
 
 CARD = {"headline": "<b>a headline</b>", "labels": {"weak": True, "num": 9, "counts": {"consolidation": 4}}}
 DETECTOR = random_event_detector(**CARD)
@@ -47,7 +48,7 @@ def test_the_threshold_is_named_by_where_it_comes_from() -> None:
 def test_the_page_shows_the_surest_events_with_the_time_at_which_they_are_known_and_escapes_the_card() -> None:
     some = report(min_score=LEVEL, top=5)
     page = some.html()
-    assert page.count("<svg") == 5
+    assert len(windows_of(page)[0]) == 5
     best = some.table.sort_values("score", ascending=False).iloc[0]
     assert f"known at {best['known_at']:%H:%M}" in page
     assert "<b>a headline</b>" not in page
@@ -56,9 +57,12 @@ def test_the_page_shows_the_surest_events_with_the_time_at_which_they_are_known_
 
 def test_an_event_lies_in_its_chart() -> None:
     some = report(min_score=LEVEL, top=1000)
-    shades = re.findall(r'<rect x="(-?[\d.]+)" y="10" width="([\d.]+)"', some.html())
-    assert len(shades) == len(some.table)
-    assert all(float(x) >= 0 and float(x) + float(width) <= 560 for x, width in shades)
+    pictures = some.pictures()
+    assert len(pictures) == min(len(some.table), MOST_WINDOWS)
+    for one, (_, event) in zip(pictures, some.best().iterrows(), strict=False):
+        (span,) = one.spans
+        assert 0 <= span.start <= span.end < len(one.times)
+        assert one.times[span.start] == local_times(np.array([event["start"].value]), one.zone)[0]
 
 
 def test_without_an_event_the_page_says_what_to_do() -> None:
