@@ -8,7 +8,9 @@ PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # scale writes 13 GB into the temporary folder (TMPDIR) and leaves out sizes without room. newcomer comes last: it needs
 # a package index and Chromium. detect_worth is left out: it needs two registered detectors.
 BENCHES := speed.features speed.ingest speed.startup speed.finetune speed.roofline speed.rules_cost speed.peers speed.processes speed.tracking speed.sweep speed.serving speed.annotate_page 'speed.detect speed' reliability.outage science.pruning science.best_epoch \
-           science.sigma_clock science.flip_rates science.tree_baseline science.realism science.pretraining science.labels science.fresh_labels science.rules_gate science.objectives speed.five_years speed.scale \
+           science.sigma_clock science.flip_rates science.tree_baseline science.realism science.pretraining science.labels science.fresh_labels science.rules_gate science.objectives \
+           'science.rules_study pretrain out/rules_study 0 1 2 3 path' 'science.rules_study read out/rules_study' 'science.events_study out/rules_study/encoder0' \
+           speed.five_years 'speed.five_years --preset rules' speed.scale \
            speed.newcomer
 
 help: ## this list

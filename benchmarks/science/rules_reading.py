@@ -113,30 +113,39 @@ def _ones(predictions: Predictions) -> np.ndarray:
     return np.ones((1, len(predictions.label)))
 
 
-def read_sets(folders: Sequence[Path], sets: Sequence[LabelledSet]) -> dict[str, Any]:
-    """Return the figures of the prior reader and of every baseline on some labelled sets."""
+def read_sets(folders: Sequence[Path], sets: Sequence[LabelledSet], only: str = "") -> dict[str, Any]:
+    """Return the figures of the prior reader and of every baseline on some labelled sets, or of one baseline alone."""
     started = time.process_time()
     each = [[prior_reader(folder, labels) for folder in folders] for labels in sets]
     ours, raw = (_joined([_repeats([one[i] for one in encoders]) for encoders in each]) for i in (0, 1))
     seconds, theirs = time.process_time() - started, {}
     for name, method in baseline_methods(folders[0].parent).items():
+        if only not in name:
+            continue
         theirs[name] = _joined([predictions(method(labels), labels)[0] for labels in sets])
         print(f"  {name}: {theirs[name].statistics()['joint_success_at_3'](_ones(ours))[0]:.3f}", flush=True)
-    row = _row(ours, raw, theirs[BASELINE]) | {"reader_cpu_seconds": seconds}
-    row["baselines"] = {name: _baseline(ours, one) for name, one in theirs.items()}
-    return row
+    row = {} if only else _row(ours, raw, theirs[BASELINE]) | {"reader_cpu_seconds": seconds}
+    return row | {"baselines": {name: _baseline(ours, one) for name, one in theirs.items()}}
 
 
-def read(folders: Sequence[Path], counts: Sequence[int] = (174, 60), real: Sequence[Path] = ()) -> None:
-    """Read all labelled sets with every reader and write the results, row by row. Counts that are done stay."""
+def read(folders: Sequence[Path], counts: Sequence[int] = (174, 60), real: Sequence[Path] = (), only: str = "") -> None:
+    """Read all labelled sets with every reader and write the results, row by row. Counts that are done stay.
+
+    ``only`` is a part of the names of baselines that are added to rows that are there already.
+    """
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    rows = [row for row in before.get("rows", []) if row.get("complete") and row["labels"] not in counts]
+    rows = [row for row in before.get("rows", []) if row.get("complete") and (only or row["labels"] not in counts)]
     work = [(count, labeller, None) for count in counts for labeller in LABELLERS] + [(None, 1, path) for path in real]
     for count, labeller, path in work:
         sets = real_bars(path) if path else labelled(labeller, count)
         print(f"labeller {labeller}, {path.name if path else f'{count} labels'}", flush=True)
         row = {"labeller": labeller, "bars": path.name if path else "sample", "complete": True}
-        row |= {"labels": count or len(sets[0])} | read_sets(folders, sets)
+        row |= {"labels": count or len(sets[0])} | read_sets(folders, sets, only)
+        if only:
+            (there,) = [one for one in rows if all(one[key] == row[key] for key in ("labeller", "bars", "labels"))]
+            there["baselines"] |= row["baselines"]
+            _write(folders, rows)
+            continue
         if count in LINES:
             row["line"] = LINES[count][labeller - 1]
             row["met"] = row["joint_success_at_3"]["mean"] >= row["line"]

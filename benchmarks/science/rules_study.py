@@ -24,6 +24,7 @@ python -m benchmarks.science.rules_study read FOLDER         # all: 60 and 174 l
 python -m benchmarks.science.rules_study pretrain FOLDER path  # the objective price_path with the same inputs
 python -m benchmarks.science.rules_study read FOLDER 500     # other counts
 python -m benchmarks.science.rules_study read FOLDER BARS    # files of real bars
+python -m benchmarks.science.rules_study read FOLDER --only price_path  # adds one baseline to rows that are there
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument(
         "words", nargs="*", help="pretrain: number of the encoder, or path; read: counts of labels, files of real bars"
     )
+    parser.add_argument("--only", default="", help="read: a part of the names of the baselines to add")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.step == "pretrain":
@@ -89,7 +91,7 @@ def main() -> None:
     words = given.words or ["174", "60"]
     counts, files = [int(word) for word in words if word.isdecimal()], [w for w in words if not w.isdecimal()]
     there = [folder for i in range(len(ENCODERS)) if (folder := given.folder / f"encoder{i}").is_dir()]
-    read(there, counts, [Path(name) for name in files])
+    read(there, counts, [Path(name) for name in files], given.only)
 
 
 if __name__ == "__main__":
