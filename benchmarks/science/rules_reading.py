@@ -131,8 +131,8 @@ def read_sets(folders: Sequence[Path], sets: Sequence[LabelledSet], only: str = 
 def read(folders: Sequence[Path], counts: Sequence[int] = (174, 60), real: Sequence[Path] = (), only: str = "") -> None:
     """Read all labelled sets with every reader and write the results, row by row. Counts that are done stay.
 
-    ``only`` is a part of the names of baselines that are added to rows that are there already. They may be compared with
-    other copies of the encoders; ``added`` in the results tells of the machine.
+    ``only`` is a part of the names of baselines that are added to rows that are there already. They may be compared
+    with other copies of the encoders; ``added`` in the results tells of the machine.
     """
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     rows = [row for row in before.get("rows", []) if row.get("complete") and (only or row["labels"] not in counts)]
