@@ -145,11 +145,12 @@ def read_encoder(encoder: Any, sets: Sequence[LabelledSet]) -> tuple[Predictions
     return Predictions(label, span, probability, predicted, parts[0].classes), seconds
 
 
-def encoders_of(folder: Path, name: str) -> list[Any]:
-    """Return the encoders of a variant, or the bank of five as one."""
+def encoders_of(folder: Path, name: str) -> dict[int, Any]:
+    """Return the encoders of a variant by pair of seeds; the bank of five is one, under the first pair."""
     if name == "bank":
-        return [Ensemble([load_from_path(folder / f"preset-{i}") for i in range(len(PAIRS))])]
-    return [load_from_path(place) for i in (0, 1) if (place := folder / f"{name}-{i}").is_dir()]
+        return {0: Ensemble([load_from_path(folder / f"preset-{i}") for i in range(len(PAIRS))])}
+    places = {i: folder / f"{name}-{i}" for i in (0, 1)}
+    return {i: load_from_path(place) for i, place in places.items() if (place / "encoder.json").is_file()}
 
 
 def read(folder: Path, names: Sequence[str], labellers: dict[int, Any], key: str) -> None:
@@ -159,10 +160,12 @@ def read(folder: Path, names: Sequence[str], labellers: dict[int, Any], key: str
     for count in SETS:
         for labeller in labellers:
             sets = labelled(labeller, count, labellers)
-            base = [read_encoder(encoder, sets)[0] for encoder in encoders_of(folder, "preset")]
+            base = {i: read_encoder(encoder, sets) for i, encoder in encoders_of(folder, "preset").items()}
             for name in names:
-                each = [read_encoder(encoder, sets) for encoder in encoders_of(folder, name)]
-                ours, theirs = _repeats([one for one, _ in each]), _repeats(base)
+                read_now = encoders_of(folder, name) if name != "preset" else {}
+                of = {i: read_encoder(encoder, sets) for i, encoder in read_now.items()} or base
+                each, theirs = list(of.values()), _repeats([base[i][0] for i in of])
+                ours = _repeats([one for one, _ in each])
                 row = {"variant": name, "labeller": labeller, "labels": count, "windows": len(ours.label)}
                 row["joint"] = bootstrap_interval(ours.statistics()[METRIC], np.arange(len(ours.label)))._asdict()
                 row["gain"] = paired_difference(ours, theirs, METRIC)._asdict()
