@@ -61,10 +61,30 @@ def gate_table(rows: list[dict[str, Any]]) -> str:
     return markdown_table(heads, cells)
 
 
+def variants_table(result: dict[str, Any]) -> str:
+    """Return what each variant of the preset scores on development labels, its gain, and what it costs."""
+    rows, cost = result["read"], result["pretrain_cpu_seconds"]
+    columns = list(dict.fromkeys((row["labeller"], row["labels"]) for row in rows))
+    cells = []
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        own = {(row["labeller"], row["labels"]): row for row in rows if row["variant"] == name}
+        gain = "" if name == "preset" else f"{sum(row['gain']['mean'] for row in own.values()) / len(own):+.3f}"
+        seconds = [f"{value:.0f}" for key, value in cost.items() if key.rsplit("-", 1)[0] == name]
+        scores = [
+            f"{own[at]['joint']['mean']:.3f}" + ("" if name == "preset" else f", {_interval(own[at]['gain'])}")
+            for at in columns
+        ]
+        cells.append((name, *scores, gain, ", ".join(seconds)))
+    heads = [f"labeller {labeller}, {count} labels" for labeller, count in columns]
+    return markdown_table(("variant", *heads, "mean gain", "CPU seconds of pre-training"), cells)
+
+
 def tables() -> list[str]:
     """Return all tables of the page."""
-    study, gate = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in ("rules_study", "rules_gate"))
-    return [main_table(study["rows"]), baseline_table(study["rows"]), gate_table(gate["rows"])]
+    names = ("rules_study", "rules_gate", "rules_variants")
+    study, gate, variants = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in names)
+    rows = study["rows"]
+    return [main_table(rows), baseline_table(rows), gate_table(gate["rows"]), variants_table(variants)]
 
 
 if __name__ == "__main__":
