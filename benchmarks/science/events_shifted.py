@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.science.events_study import POOL_BARS, SEED, looked_at
+from benchmarks.synthetic_months import machine
 from moola_mlflow.bars import Bars, read_bars, segments
 from moola_mlflow.core import BarsConfig
 from moola_mlflow.evaluation import score_scan, true_by_rule
@@ -239,7 +240,7 @@ def main(which: str) -> None:
     off = {
         n: float(np.nanmean([abs(r[f"{n}_strict_precision"] - PRECISION) for r in rows])) for n in ("usual", "shifted")
     }
-    result = {"seeds": which, "draws": rows, "means": means, "precision_off": off}
+    result = {"machine": machine(), "seeds": which, "draws": rows, "means": means, "precision_off": off}
     print(json.dumps({"means": means, "precision_off": off}, indent=1))
     path = Path(__file__).resolve().parents[1] / "results" / f"events_shifted_{which}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

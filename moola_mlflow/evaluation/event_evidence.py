@@ -16,7 +16,7 @@ import numpy as np
 
 from moola_mlflow.core import Metrics
 from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval
-from moola_mlflow.evaluation.event_methods import HAND_MADE, RANDOM_ENCODER, EventSetting
+from moola_mlflow.evaluation.event_methods import HAND_MADE, RANDOM_ENCODER, SPAN_NETS, EventSetting
 from moola_mlflow.evaluation.event_scores import LEFT_OUT, ScoredEvents, score_held_out
 from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES, classify_gain
 from moola_mlflow.evaluation.metrics import Statistic
@@ -30,6 +30,7 @@ EVENT_TITLES = {
     RANDOM_ENCODER: "random encoder, same inputs and nets",
     PATH_FEATURES: "path features alone, same nets",
     HAND_MADE: "path and hand-made features, same nets",
+    SPAN_NETS: "path features, span detector without rejects, averaged",
 }
 ALL_WINDOWS, RANDOM_WINDOWS = "all windows looked at", "the windows that were drawn at random"
 QUERY_WINDOWS = "all windows looked at, none of them drawn at random"

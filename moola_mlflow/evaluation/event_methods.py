@@ -45,6 +45,7 @@ from moola_mlflow.training import hybrid
 
 RANDOM_ENCODER = "random_encoder"
 HAND_MADE = "hand_made"
+SPAN_NETS = "span_nets"
 SPANS_OWN = (
     "finetune.unfreeze_at", "finetune.encoder_lr", "finetune.scratch_lr", "finetune.gamma", "finetune.class_balanced",
     "finetune.jitter_sigma", "cv.kind", "cv.embargo_bars", "cv.inner_share", "trainer.epochs", "trainer.batch_size",
@@ -184,6 +185,9 @@ def build_event_methods(setting: EventSetting) -> list[EventMethod]:
         methods.append(EventMethod(HAND_MADE, EventSource("price_path+features", None, setting.features), settings))
     elif encoder is not None or setting.features is not None:
         methods.append(EventMethod(PATH_FEATURES, EventSource("price_path"), settings))
+    if setting.config.finetune.span_baseline:
+        spans = replace(settings, nets=("span",))
+        methods.append(EventMethod(SPAN_NETS, EventSource("price_path"), spans))
     if setting.unlabelled is not None:
         methods = [replace(method, unlabelled=setting.unlabelled.windows) for method in methods]
     return methods

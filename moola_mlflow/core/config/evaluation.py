@@ -45,6 +45,9 @@ class FinetuneConfig(GivenEncoderConfig):
     """Windows without labels that are drawn from the bars, at most."""
     base_rate: float = Field(0.4, gt=0, lt=1)
     """Share of windows that hold an event, assumed if no label says that a window holds none."""
+    span_baseline: bool = False
+    """Event detectors: also compare with a span detector, which learns only from windows with events; its maps are
+    averaged like the detector's."""
     head_lr: float | None = Field(None, gt=0, le=1e6)
     """Learning rate of the head; none: optimizer.lr."""
     encoder_lr: float | None = Field(None, gt=0, le=1e6)

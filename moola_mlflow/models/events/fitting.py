@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from moola_mlflow.core import TrainingError, mixed_seed
 from moola_mlflow.models.events.event_targets import EventTargets
-from moola_mlflow.models.events.nets import HIDDEN, NETS, EventNet, NetShape
+from moola_mlflow.models.events.nets import BASELINE_NETS, HIDDEN, NETS, EventNet, NetShape
 
 WARMUP_STEPS = 5
 FINAL_FRACTION = 0.05
@@ -83,7 +83,7 @@ def fit_event_net(
         torch.manual_seed(mixed_seed(seed, WEIGHTS))
         num_steps, num_inputs = inputs.values.shape[1:]
         shape = NetShape(num_inputs, targets.num_classes, targets.lengths, num_steps, targets.max_events)
-        net = NETS[name](shape, settings.hidden)
+        net = {**NETS, **BASELINE_NETS}[name](shape, settings.hidden)
         index_N = torch.as_tensor(index)
         net.fit_scaling(inputs.values[index_N])
         net.to(settings.device)

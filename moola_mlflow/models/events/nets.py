@@ -181,5 +181,35 @@ class NoneClassNet(EventNet):
         return (weight * class_loss).sum() / len(x_BTP) + POINTER_WEIGHT * (weight_E * pointer_loss).sum() / with_events
 
 
+class SpanNet(EventNet):
+    """A span head that cannot say "nothing here": a baseline. It learns only from windows with events."""
+
+    def __init__(self, shape: NetShape, hidden: int = HIDDEN) -> None:
+        super().__init__(shape, hidden)
+        self.head = SpanHead(shape.num_inputs, shape.num_classes, shape.lengths, shape.num_steps, hidden)
+
+    def read(self, x_BTP: Tensor) -> tuple[Tensor, Tensor | None]:
+        g_BTH = self.head.hidden_steps(self.scaled(x_BTP))
+        start_BT, end_BT = self.head.pointer(g_BTH).unbind(-1)
+        logits_BST = span_logits(start_BT[:, None], end_BT[:, None], self.shape.lengths)[:, 0]
+        spans_BST = logits_BST.flatten(1).softmax(1).view(logits_BST.shape)
+        class_BCST = class_logits(g_BTH, self.head.classify, self.shape.lengths).softmax(1)
+        return class_BCST * spans_BST[:, None], None
+
+    def loss(self, x_BTP: Tensor, targets: EventTargets) -> Tensor:
+        """Return the class loss at the true spans plus half the pointer loss; 0 for a batch without an event."""
+        g_BTH = self.head.hidden_steps(self.scaled(x_BTP))
+        start_BT, end_BT = self.head.pointer(g_BTH).unbind(-1)
+        window_E, label_E, first_E, last_E = targets.events()
+        weight_E = targets.weight[targets.weight > 0]
+        pooled = (pooling(first_E, last_E, self.shape.num_steps) @ g_BTH[window_E]).flatten(1)
+        loss_E = functional.cross_entropy(self.head.classify(pooled), label_E, reduction="none")
+        for pointer_BT, step_E in ((start_BT, first_E), (end_BT, last_E)):
+            loss_E = loss_E + POINTER_WEIGHT * functional.cross_entropy(pointer_BT[window_E], step_E, reduction="none")
+        return (weight_E * loss_E).sum() / weight_E.sum().clamp(min=1)
+
+
 NETS: dict[str, Callable[[NetShape, int], EventNet]] = {"joint": JointNet, "none_class": NoneClassNet}
 """Constructors: (shape, hidden) -> net. A new net is a class and a row here."""
+BASELINE_NETS: dict[str, Callable[[NetShape, int], EventNet]] = {"span": SpanNet}
+"""Nets that are only compared with: no detector is saved with one."""

@@ -158,3 +158,12 @@ def test_labels_without_an_event_are_refused() -> None:
 def test_an_encoder_of_windows_of_another_length_is_refused() -> None:
     with pytest.raises(UserError, match=r"the encoder reads windows of 105 bars, the labels hold 60"):
         make_event_setting(labels_of([[(0, 30, 36)], []], num_steps=60), [small_encoder(hidden=3)], config())
+
+
+def test_a_span_detector_is_a_baseline_if_it_is_asked_for() -> None:
+    config = make_config(FinetuneKeys, {}, {"finetune.span_baseline": True, "cv.folds": 2, "labels.path": "l.parquet"})
+    methods = build_event_methods(make_event_setting(looked_at(), [], config))
+    assert [method.name for method in methods] == ["detector", "span_nets"]
+    fit = methods[1].run(looked_at(), 1)
+    assert len(fit.held.found) > 0
+    assert {type(part.net).__name__ for part in fit.detector.parts} == {"SpanNet"}

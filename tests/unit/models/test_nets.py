@@ -9,7 +9,7 @@ import torch
 from small_events import labels_of
 
 from moola_mlflow.models.events.event_targets import EventTargets
-from moola_mlflow.models.events.nets import NETS, JointNet, NetShape
+from moola_mlflow.models.events.nets import NETS, JointNet, NetShape, SpanNet
 
 SHAPE = NetShape(num_inputs=5, num_classes=3, lengths=(4, 9), num_steps=40)
 COUNTING = replace(SHAPE, max_events=2)
@@ -101,3 +101,14 @@ def test_the_loss_of_counting_is_added_over_windows_with_events() -> None:
     two = events - 1  # of one or two events, this is the probability of two
     wanted = -((1 - two[0]).log() + two[2].log()) / 3
     torch.testing.assert_close(net.loss(x, targets()) - plain.loss(x, targets()), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_span_net_finds_an_event_in_every_window_and_learns_from_none_of_the_empty_ones() -> None:
+    torch.manual_seed(0)
+    net = SpanNet(SHAPE, 8)
+    x = torch.randn(3, 40, 5)
+    torch.testing.assert_close(net.belief(x).sum((1, 2, 3)), torch.ones(3))
+    empty = net.loss(x[:2], targets().at(torch.tensor([1, 1])))
+    assert float(empty.detach()) == 0
+    net.loss(x, targets()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
