@@ -215,7 +215,7 @@ async function end() {
   const { labels, looked_at: lookedAt, kept } = await api.finish();
   session = null;
   $("ended-text").textContent = `${lookedAt} windows looked at, ${kept} kept. They are in ${labels}.`;
-  $("ended-command").textContent = `moola finetune --labels ${labels}`;
+  $("ended-command").textContent = words.nextCommand(labels);
   $("ended").addEventListener("cancel", (event) => event.preventDefault());
   $("ended").showModal();
 }

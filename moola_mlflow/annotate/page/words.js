@@ -44,3 +44,7 @@ export const DECIDED_ELSEWHERE = "That window was decided already, perhaps in an
 export function finishText({ looked_at: lookedAt, kept }) {
   return `You have looked at ${lookedAt} windows and kept ${kept}. The server stops, and the labels file holds every decision. A later session with the same file goes on from here.`;
 }
+
+export function nextCommand(labels) {
+  return `moola finetune --labels ${/^[\w./-]+$/.test(labels) ? labels : `'${labels.replaceAll("'", `'"'"'`)}'`}`;
+}

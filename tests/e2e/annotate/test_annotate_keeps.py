@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from annotate_pages import Said, chromium, in_file, in_journal, opened, typed, watched
+from annotate_pages import Said, chromium, faults_by_axe, in_file, in_journal, opened, typed, watched
 from harness import Store, free_port
 from playwright.sync_api import Browser, expect
 from small_sessions import serving
@@ -99,6 +99,28 @@ def test_a_killed_session_goes_on_in_the_same_tab_where_it_was(browser: Browser,
         tab.wrong = [text for text in tab.wrong if "ERR_CONNECTION_REFUSED" not in text and "401" not in text]
     expected[window] = Said((("retracement", 52, 57),))
     assert in_file(labels) == expected
+
+
+def test_the_last_window_is_followed_by_words_and_undo_goes_back_to_it(
+    browser: Browser, store: Store, tmp_path: Path
+) -> None:
+    labels, names = tmp_path / "mine.parquet", tmp_path / "names.txt"
+    with serving(store, labels=str(labels)) as served:
+        names.write_text(served.client.window()["window_id"])
+    listed = {"annotate__order": "list", "annotate__list": str(names)}
+    with serving(store, labels=str(labels), **listed) as served, opened(browser, served.client.link) as tab:
+        tab.press(["n"])
+        expect(tab.page.locator("#done")).to_contain_text("No window is left")
+        tab.press(["n", "s", "Space"])  # nothing to decide
+        assert faults_by_axe(tab) == []
+        tab.press(["u"])
+        tab.settled(1)
+        tab.press([*LAST, "Enter"])
+        expect(tab.page.locator("#done")).to_be_visible()
+        tab.page.reload()
+        expect(tab.page.locator("#done")).to_be_visible()
+        said = in_journal(tmp_path / "mine.decisions.jsonl")
+        assert [len(one["events"]) for one in said] == [0, 1]
 
 
 def test_the_stopwatch_leaves_out_the_time_for_which_the_tab_was_hidden(

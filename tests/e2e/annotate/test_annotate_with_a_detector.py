@@ -7,7 +7,7 @@ from pathlib import Path
 
 import annotate_pictures
 import pytest
-from annotate_pages import Opened, chromium, in_file, in_journal, opened
+from annotate_pages import Opened, chromium, faults_by_axe, in_file, in_journal, opened
 from harness import Store
 from playwright.sync_api import Browser, expect
 from small_sessions import serving
@@ -121,3 +121,8 @@ def test_review_accepts_corrects_and_rejects_and_each_becomes_a_label(
         assert served.client.ask("/api/finish", {}).status == 200
         served.end()
     assert in_file(labels) == expected
+
+
+def test_axe_finds_nothing_on_a_page_of_review(browser: Browser, store: Store, labels: Path) -> None:
+    with serving(store, annotate__review="true", **SETTINGS) as served, opened(browser, served.client.link) as tab:
+        assert faults_by_axe(tab) == []
