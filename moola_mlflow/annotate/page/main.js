@@ -184,14 +184,17 @@ function undo() {
   });
 }
 
-// Another tab may have decided the window that this one shows.
-function catchUp() {
-  if (!session || document.hidden) return;
-  alone(async () => {
+// Another tab may have decided the window that this one shows. Nothing waits for the answer.
+async function catchUp() {
+  if (!session || !shown || busy || document.hidden) return;
+  const { ticket } = shown;
+  try {
     const now = await api.currentWindow();
     trouble("");
-    if (now.ticket !== shown?.ticket) await open(now);
-  });
+    if (shown.ticket === ticket && now.ticket !== ticket) await alone(() => open(now));
+  } catch (error) {
+    explain(error);
+  }
 }
 
 async function showContext(side) {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from annotate_pages import Opened, Said, chromium, in_file, in_journal, made_up, opened, typed
 from harness import Store
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from small_sessions import Served, serving
 
 pytestmark = pytest.mark.slow
@@ -167,3 +167,16 @@ def test_the_help_lists_the_keys_and_a_note_takes_letters_as_text(tab: Opened) -
     tab.press(["t", *"ns", "Escape"])
     expect(tab.page.get_by_label("Note")).to_have_value("ns")
     assert tab.number == 1
+
+
+def test_a_look_for_other_tabs_holds_up_no_key(tab: Opened) -> None:
+    asked: list[Route] = []
+    tab.page.route("**/api/window", lambda route: asked.append(route))  # not answered yet
+    tab.page.evaluate("dispatchEvent(new Event('focus'))")
+    tab.press(["t", *"ns", "Escape"])
+    expect(tab.page.get_by_label("Note")).to_have_value("ns")
+    assert tab.number == 1
+    assert len(asked) == 1
+    tab.decide(["n"])
+    asked[0].continue_()
+    tab.settled(2)
