@@ -81,3 +81,27 @@ def test_the_server_of_annotate_answers_decisions_and_ends_well(tmp_path: Path) 
     assert result["exit_code"] == 0
     assert set(result["lines"]) == {"open", "p99", "memory"}
     assert set(result["open_s"]) == {"parquet", "store"}
+
+
+def test_the_gpus_command_makes_every_row_on_a_machine_without_one(tmp_path: Path) -> None:
+    said, result = smoke("gpu", tmp_path / "g.json", "--device", "cpu")
+    rows = result["rows"]
+    assert [name for name, row in rows.items() if "not_run" in row] == [], said
+    assert rows["smoke"]["registered"]
+    assert rows["resume, interrupted"]["interrupted_with"] == 130
+    assert rows["resume, interrupted"]["val_loss"] == rows["resume, uninterrupted"]["val_loss"]
+    assert {name.split(",")[0] for name in rows} == {"smoke", "throughput", "agreement", "resume"}
+
+
+def test_the_gpus_command_says_in_one_line_that_there_is_none(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed.gpu", "--out", str(tmp_path / "g.json")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--device cpu --smoke" in done.stderr
+    assert not (tmp_path / "g.json").exists()
