@@ -164,6 +164,22 @@ def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def table(result: dict[str, Any]) -> str:
+    """Return the table of docs/explanation/annotate.md."""
+    lines = [
+        "| rule | mAP, 200 uncertain | mAP, 300 random | windows with an event, queried | random |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["lines"].items():
+        own = [draw for draw in result["draws"] if draw["rule"] == name]
+        cells = []
+        for key in (f"uncertain {QUERIED}", f"random {RANDOM}"):
+            draws = ", ".join(f"{draw[key]['map']:.3f}" for draw in own)
+            cells.append(f"{row['map'][key]:.3f} ({draws})")
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['keepers queried']:.0%} | {row['keepers random']:.0%} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=3)

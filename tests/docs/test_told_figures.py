@@ -11,7 +11,7 @@ from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.science import best_epoch, events_tables, fresh_labels, labels, rules_tables
+from benchmarks.science import annotate_study, best_epoch, events_tables, fresh_labels, labels, rules_tables
 from benchmarks.science.objectives import summary
 from moola_mlflow.core import EncoderLimits
 
@@ -35,6 +35,13 @@ def test_a_page_holds_every_row_of_its_benchmark(name: str) -> None:
     rows, told = rows_of(made_by.tables(report)), (ROOT / page).read_text(encoding="utf-8").splitlines()
     assert len(rows) >= 6
     assert [row for row in rows if row not in told] == []
+
+
+def test_the_page_of_annotate_has_the_table_of_its_study() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "annotate_study.json").read_text())
+    page = (ROOT / "docs" / "explanation" / "annotate.md").read_text(encoding="utf-8")
+    assert annotate_study.table(result) in page
+    assert annotate_study.judged(result["draws"]) == result["lines"]
 
 
 def test_the_readme_quotes_four_numbers_from_the_results() -> None:
