@@ -14,12 +14,15 @@ from moola_mlflow.bars.reader import Bars, SourceFile
 from moola_mlflow.core import BarsConfig, UserError
 
 
-def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table") -> Bars:
+def bars_from_table(
+    frame: pd.DataFrame, min_bars: int = 105, name: str = "table", config: BarsConfig | None = None
+) -> Bars:
     """Check a table of one-minute bars and return its bars, one instrument behind another.
 
     The columns have the names that they have in a file: time (or timestamp, datetime, ts_event, date and time), open,
     high, low, close. Two are optional: volume, and instrument (or symbol, instrument_id). The time may be the index. A
-    time without an offset is UTC, and the start of its bar.
+    time without an offset is UTC, and the start of its bar, unless ``config`` says otherwise. Without an instrument in
+    ``config`` there are all of them.
 
     Raises: UserError with the row (from 1), the value and the cure.
     """
@@ -34,9 +37,10 @@ def bars_from_table(frame: pd.DataFrame, min_bars: int = 105, name: str = "table
         raise UserError(f"{name}: holds no rows")
     used = dict.fromkeys(column for named in columns.values() for column in named)
     cells = pa.table({column: _cells(table.iloc[:, position[column]]) for column in used})
-    raw = from_table(cells, columns, name)
-    merged, _ = merge([raw], [check_rows(raw, BarsConfig()).rows], False)
-    chosen = choose(merged, "all", name)
+    config = config or BarsConfig()
+    raw = from_table(cells, columns, name, config)
+    merged, _ = merge([raw], [check_rows(raw, config).rows], False)
+    chosen = choose(merged, config.instrument or "all", name)
     if len(chosen) < min_bars:
         raise UserError(f"{name}: {len(chosen):,} bars, fewer than the {min_bars} of a window; give more bars")
     ohlc = np.empty((len(chosen), len(PRICES)))

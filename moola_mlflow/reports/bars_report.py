@@ -90,7 +90,7 @@ class BarsReport:
             *([self._more()] if self._more() else []),
             f"{summary['days']:,} days, {summary['bars_per_day']:,.0f} bars on a usual day; "
             f"rolls: {len(summary['rolls'])}; longest gaps: {gaps or 'none'}",
-            f"{self.headline()} -> {self.path}",
+            f"{self.headline()} -> {self.path.resolve()}",
             f"sha256 {self.bars.sha256}",
             f"Next: {self.next_command()}",
         ]

@@ -11,11 +11,15 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from moola_mlflow.bars import bars_from_table
+from moola_mlflow.core import DetectKeys, make_config
 from moola_mlflow.models import EventDetector, detect_options, find_events, load_any_detector_folder, scan
 from moola_mlflow.serving.refusal import as_numbers, bad_request
 
 TIMES = ("start", "end", "window_start", "window_end")
 EVENT_TIMES = ("start", "end", "known_at")
+
+BAR_PARAMETERS = ("timezone", "instrument")
+"""Parameters of a request that say how its table is read."""
 
 
 class ServedDetector(PythonModel):
@@ -24,7 +28,8 @@ class ServedDetector(PythonModel):
     Windows float64 [N, T, 4] -> N rows: label, p_<class> for each class, expansion_start, expansion_end.
     An event detector adds p_none, and its label may be ``none``, with null for both ends.
     A table of bars -> one row for each hit or event that ``moola detect`` finds, with times as ISO 8601. The parameters
-    are the thresholds and the stride.
+    are the thresholds and the stride. ``timezone`` says what times without an offset mean, and ``instrument`` which
+    of several is scanned: a name, ``front`` or ``all``.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -52,7 +57,10 @@ class ServedDetector(PythonModel):
         )
 
     def _hits(self, table: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
-        bars = bars_from_table(table, self.detector.length)
+        read = {f"bars.{key}": params[key] for key in BAR_PARAMETERS if key in params}
+        params = {key: value for key, value in params.items() if key not in BAR_PARAMETERS}
+        config = make_config(DetectKeys, {}, read).bars
+        bars = bars_from_table(table, self.detector.length, config=config)
         if isinstance(self.detector, EventDetector):
             events = find_events(bars, self.detector, detect_options(params)).table()
             return _with_texts(events, EVENT_TIMES)

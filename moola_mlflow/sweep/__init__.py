@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moola_mlflow.sweep.processes import WorkerJob, run_workers
     from moola_mlflow.sweep.restore import load_study
     from moola_mlflow.sweep.space import Space
-    from moola_mlflow.sweep.storage import Coordination, locate_storage, without_password
+    from moola_mlflow.sweep.storage import Coordination, check_storage_secret, locate_storage, without_password
     from moola_mlflow.sweep.worker import TrialObjective, Worker
 
 __all__, __getattr__, __dir__ = lazy_face(
@@ -27,7 +27,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "processes": ("WorkerJob", "run_workers"),
         "restore": ("load_study",),
         "space": ("Space",),
-        "storage": ("Coordination", "locate_storage", "without_password"),
+        "storage": ("Coordination", "check_storage_secret", "locate_storage", "without_password"),
         "worker": ("TrialObjective", "Worker"),
     },
 )

@@ -129,6 +129,18 @@ def shown_url(url: URL) -> str:
     return url.difference_update_query(SECRETS).render_as_string(hide_password=True)
 
 
+def check_storage_secret(config: SweepKeys) -> None:
+    """Refuse a password in ``storage`` under the launcher, which logs all parameters of a run. Raises: UserError."""
+    if not config.sweep.storage:
+        return
+    url = locate_storage(config.sweep.storage, "")[0]
+    if url.password is not None or any(name in url.query for name in SECRETS):
+        raise UserError(
+            "sweep.storage has a password, and `mlflow run` has logged it as a parameter of the run: delete the run, "
+            "change the password, and put the new one into ~/.pgpass, or start moola sweep"
+        )
+
+
 def without_password(config: SweepKeys) -> SweepKeys:
     """Return a configuration whose storage shows no password, as the run logs it."""
     if not config.sweep.storage:

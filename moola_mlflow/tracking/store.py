@@ -15,7 +15,7 @@ import mlflow
 import mlflow.tracking.fluent
 import requests
 import sqlalchemy
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SqlTimeout
@@ -74,7 +74,9 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
     try:
         with _sqlite_lock(path):
             if adopt:  # with MLFLOW_RUN_ID set, set_experiment would make start_run fail
-                return mlflow.start_run()
+                adopted = mlflow.start_run()
+                _tighten(path)
+                return adopted
             if run_id is not None:
                 return mlflow.start_run(run_id)
             if GIVEN_EXPERIMENT and experiment == DEFAULT_PROJECT:
@@ -252,6 +254,21 @@ def _make_private(path: Path) -> None:
         artifacts = path.parent / "mlruns"
         artifacts.mkdir(mode=0o700, exist_ok=True)
         artifacts.chmod(0o700)
+
+
+def _tighten(path: Path | None) -> None:
+    """Close a SQLite store that the launcher has just made to other users. A store with other runs stays as it is."""
+    client = mlflow.MlflowClient()
+    if path is None or len(client.search_runs(_every_experiment(client), "", ViewType.ALL, max_results=2)) > 1:
+        return
+    for place, mode in ((path, 0o600), (path.parent / "mlruns", 0o700)):
+        with suppress(OSError):  # somebody else's
+            if place.exists() and not place.is_symlink():
+                place.chmod(mode)
+
+
+def _every_experiment(client: mlflow.MlflowClient) -> list[str]:
+    return [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
 
 
 def _check_sqlite(uri: str, path: Path) -> None:

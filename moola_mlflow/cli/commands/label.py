@@ -87,8 +87,9 @@ def _tell(active: Run, config: LabelKeys, patterns: Patterns, labels: LabelledSe
     active.note(
         f"**{summary}.**\n\n{weak}{warnings}\n\n"
         f"Bars {markdown_code(config.bars.path)}, content SHA-256 `{labels.sha256}`. "
-        f"File: {markdown_code(path)}, an artifact of this run too."
+        f"File: {markdown_code(path.resolve())}, and `runs:/{active.id}/{path.name}`."
     )
     for warning in labels.warnings:
         print(f"Warning: {warning}", flush=True)
-    print(f"{summary} -> {path}\n{weak}\nsha256 {labels.sha256}", flush=True)
+    where = f"{path.resolve()}, and runs:/{active.id}/{path.name}"
+    print(f"{summary} -> {where}\n{weak}\nsha256 {labels.sha256}", flush=True)

@@ -30,6 +30,7 @@ from moola_mlflow.sweep import (
     TrialObjective,
     Worker,
     WorkerJob,
+    check_storage_secret,
     find_parent_run,
     finish_study,
     join_study,
@@ -50,6 +51,8 @@ def run(config: SweepKeys, preset: str, interrupts: Interrupts, base: str = "") 
     joined: JoinedStudy | None = None
     active: Run | None = None
     adopted = is_launched()
+    if adopted:
+        with_failure_recorded("sweep", lambda: check_storage_secret(config))
     try:
         with ExitStack() as stack:
             if adopted or not find_parent_run(config.sweep.study):

@@ -16,6 +16,8 @@ from moola_mlflow.tracking.names import Tags
 
 JOURNAL_FILE = "journal.jsonl"
 CHUNK = 65_536
+CLOCK_TOLERANCE_S = 60.0
+"""By how much the clock may be set forward within a command."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,28 @@ class Journal:
         self.opened_at = self.size
         """Offset at which the events of this process begin."""
         self._last_at = _last_time(folder / JOURNAL_FILE)
+        self._began: tuple[float, float] | None = None
+        """Time of this process's first event: of day, and since the machine was started."""
 
     def append(self, record: dict[str, Any]) -> int:
         """Append an event with its checksum and return the offset of its end. From then on it survives this process.
 
-        Times never go back within a journal. A clock that is set back would otherwise end a run before it began.
+        Times never go back within a journal. A clock that is set back would otherwise end a run before it began. They
+        never go forward faster than the time that has passed: a clock that is set to next year would otherwise decide
+        every later time of this journal.
         """
         with self._lock:
-            self._last_at = max(time.time(), self._last_at)
+            self._last_at = self._now()
             self._put(event_line({"at": self._last_at, **record}))
             return self.size
+
+    def _now(self) -> float:
+        """Return the time of the next event."""
+        now, passed = time.time(), time_since_boot()
+        if self._began is None:
+            self._began = (max(now, self._last_at), passed)
+        latest = self._began[0] + (passed - self._began[1]) + CLOCK_TOLERANCE_S
+        return max(min(now, latest), self._last_at)
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
@@ -77,6 +91,12 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def time_since_boot() -> float:
+    """Return the seconds since the machine was started, with those in which it slept if the system counts them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+    return time.clock_gettime(clock) if clock is not None else time.monotonic()
 
 
 def read_events(folder: Path, start: int = 0) -> Iterator[Event]:

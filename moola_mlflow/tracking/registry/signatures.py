@@ -41,4 +41,5 @@ def detector_signature(card: dict[str, Any]) -> ModelSignature:
         ParamSpec(option, DataType.long if isinstance(default, int) else DataType.double, default)
         for option, default in options.items()
     ]
+    parameters += [ParamSpec("timezone", DataType.string, "UTC"), ParamSpec("instrument", DataType.string, "all")]
     return ModelSignature(outputs=Schema(columns), params=ParamSchema(parameters))

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.core import FinetuneKeys, make_config
-from moola_mlflow.labels.label_files import read_event_labels, read_labels
+from moola_mlflow.labels.label_files import read_event_labels, read_span_labels
 from moola_mlflow.labels.weak import sample_labels
 from moola_mlflow.tracking import read_input_events, read_input_labels
 
@@ -26,10 +26,10 @@ def store(tmp_path: Path) -> Store:
 
 def assert_told(store: Store, run: Run, file: Path) -> None:
     """The run has the labels as file and table, their counts, their input, and the word weak."""
-    labels = read_labels(file)
+    labels = read_span_labels(file)
     assert labels.weak
     assert run.info.status == "FINISHED"
-    assert read_labels(store.artifact(run, file.name)).sha256 == labels.sha256
+    assert read_span_labels(store.artifact(run, file.name)).sha256 == labels.sha256
     table = json.loads(store.artifact(run, "labels_table.json").read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["window_id"] for row in rows] == labels.window_id.tolist()
@@ -53,7 +53,7 @@ def test_label_writes_what_labels_sample_means(store: Store) -> None:
     (run,) = store.runs()
     assert_told(store, run, store.folder / "out" / "labels.parquet")
     config = make_config(FinetuneKeys, {}, {"bars.sample_bars": 12_000})
-    written = read_labels(store.folder / "out" / "labels.parquet")
+    written = read_span_labels(store.folder / "out" / "labels.parquet")
     assert written.sha256 == sample_labels(config, 20, config.trainer.seed).sha256
     assert store.config(run)["bars"]["sample_seed"] == config.labels.sample_seed != config.bars.sample_seed
 
@@ -79,7 +79,7 @@ def test_rejected_windows_are_kept_if_asked_for_and_n_counts_windows(store: Stor
 def test_the_seed_chooses_other_windows_of_the_same_bars(store: Store) -> None:
     for seed in ("1", "2"):
         assert store.run("label", {**SMALL, "seed": seed, "out": f"{seed}.parquet"}).returncode == 0
-    one, other = (read_labels(store.folder / f"{seed}.parquet") for seed in ("1", "2"))
+    one, other = (read_span_labels(store.folder / f"{seed}.parquet") for seed in ("1", "2"))
     assert one.bars_sha256 == other.bars_sha256
     assert not np.array_equal(one.window_id, other.window_id)
 

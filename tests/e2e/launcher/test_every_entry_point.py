@@ -20,7 +20,7 @@ from moola_mlflow.bars.reader import read_bars
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.core import BarsConfig
-from moola_mlflow.labels.label_files import read_labels
+from moola_mlflow.labels.label_files import read_span_labels
 
 ELSEWHERE = {
     "main": "test_tour_command.py::test_the_tour_runs_every_command_and_a_second_one_makes_new_versions",
@@ -138,18 +138,18 @@ def check_rules(world: World, ended: Ended) -> None:
 
 
 def check_label(world: World, ended: Ended) -> None:
-    labels, run = read_labels(ended.out / "labels.parquet"), ended.run
+    labels, run = read_span_labels(ended.out / "labels.parquet"), ended.run
     assert labels.weak
     assert 50 < len(labels) == run.data.metrics["labels/used"] < 174
     warning = f"{len(labels)} labelled windows found, fewer than the 174"
     assert warning in run.data.tags["moola.warnings"]
     assert warning in run.data.tags["mlflow.note.content"]
-    assert read_labels(world.store.artifact(run, "labels.parquet")).sha256 == labels.sha256
+    assert read_span_labels(world.store.artifact(run, "labels.parquet")).sha256 == labels.sha256
 
 
 def check_labels(world: World, ended: Ended) -> None:
-    labels = read_labels(world.first("label").out / "labels.parquet")
-    assert read_labels(ended.out / "again.parquet").sha256 == labels.sha256
+    labels = read_span_labels(world.first("label").out / "labels.parquet")
+    assert read_span_labels(ended.out / "again.parquet").sha256 == labels.sha256
     assert ended.run.data.metrics["labels/windows"] == len(labels)
     page = world.store.artifact(ended.run, "labels.html").read_text(encoding="utf-8")
     assert page.count("<svg ") == len(labels)

@@ -130,7 +130,7 @@ def test_the_requirements_are_exact_and_the_signature_takes_any_number_of_window
     else:  # windows or a table of bars, which one schema cannot say
         assert signature.inputs is None
         assert [spec.name for spec in signature.params.params] == [
-            "stride", "min_probability", "min_span_score", "margin"
+            "stride", "min_probability", "min_span_score", "margin", "timezone", "instrument"
         ]  # fmt: skip
         names = ["label", "p_consolidation", "p_retracement", "expansion_start", "expansion_end"]
         assert signature.outputs.input_names() == names

@@ -8,7 +8,7 @@ from bar_makers import NUM, PRICES, bars
 
 from moola_mlflow.bars.from_pandas import bars_from_table
 from moola_mlflow.bars.reader import Bars
-from moola_mlflow.core import UserError
+from moola_mlflow.core import BarsConfig, UserError
 
 
 def read(frame: pd.DataFrame) -> Bars:
@@ -63,3 +63,14 @@ def test_what_a_file_is_refused_for_a_table_is_refused_for(frame: pd.DataFrame, 
 def test_what_is_read_from_a_file_is_read_from_a_table(frame: pd.DataFrame) -> None:
     found, plain = read(frame), read(bars())
     assert (len(found), found.sha256) == (NUM, plain.sha256)
+
+
+def test_a_zone_and_an_instrument_may_be_given_as_for_a_file() -> None:
+    frame = bars()
+    there = bars_from_table(frame, 1, config=BarsConfig(timezone="America/New_York"))
+    assert (there.time_ns - read(frame).time_ns).tolist() == [4 * 3600 * 10**9] * len(there)
+    both = pd.concat([frame.assign(symbol="ESZ5"), frame.assign(symbol="NQZ5")])
+    assert len(read(both)) == 2 * len(read(frame))
+    assert list(bars_from_table(both, 1, config=BarsConfig(instrument="NQZ5")).symbols.values()) == ["NQZ5"]
+    with pytest.raises(UserError, match="YMZ5"):
+        bars_from_table(both, 1, config=BarsConfig(instrument="YMZ5"))

@@ -11,7 +11,13 @@ import pytest
 from small_studies import configured
 
 from moola_mlflow.core import UserError
-from moola_mlflow.sweep.storage import Coordination, locate_storage, shown_url, without_password
+from moola_mlflow.sweep.storage import (
+    Coordination,
+    check_storage_secret,
+    locate_storage,
+    shown_url,
+    without_password,
+)
 from moola_mlflow.tracking import Run
 
 
@@ -101,3 +107,23 @@ def test_one_process_at_a_time_holds_a_name(workdir: Path) -> None:
         order.append("first")
     thread.join(60)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("storage", "refused"),
+    [
+        ("postgresql://me:secret@db/moola", True),
+        ("postgresql://me@db/moola?password=secret", True),
+        ("postgresql://me@db/moola", False),
+        ("sqlite:///optuna.db", False),
+        ("", False),
+    ],
+)
+def test_a_password_in_storage_is_refused_if_the_launcher_has_logged_it(storage: str, refused: bool) -> None:
+    config = configured(storage=storage)
+    if not refused:
+        check_storage_secret(config)
+        return
+    with pytest.raises(UserError, match="has a password, and `mlflow run` has logged it") as caught:
+        check_storage_secret(config)
+    assert "secret" not in str(caught.value)

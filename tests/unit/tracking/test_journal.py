@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import JOURNAL_FILE, journal, read_history
 from moola_mlflow.tracking.delivery.files import OUTBOX, copy_into, waiting_folder
-from moola_mlflow.tracking.delivery.journal import Journal
+from moola_mlflow.tracking.delivery.journal import Journal, read_events
 from moola_mlflow.tracking.delivery.replay import Replayer
 from moola_mlflow.tracking.delivery.schema import event_line, parse_event
 from moola_mlflow.tracking.delivery.sent import SENT_FILE, Sent
@@ -152,3 +152,26 @@ def test_a_beat_that_is_none_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / JOURNAL_FILE).write_text("[" * 100_000 + "\n7\n")
     assert run_folder.read_beat(tmp_path) == {}
     run_folder.check_run_folder_free(tmp_path)
+
+
+def test_a_clock_that_is_set_forward_decides_no_later_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"day": 1_000_000.0, "boot": 50.0}
+    monkeypatch.setattr(journal.time, "time", lambda: clock["day"])
+    monkeypatch.setattr(journal, "time_since_boot", lambda: clock["boot"])
+    opened = Journal(tmp_path)
+
+    def times(day: float, passed: float) -> float:
+        clock["day"], clock["boot"] = day, clock["boot"] + passed
+        opened.append({"kind": "tags", "tags": {}})
+        return [event.record["at"] for event in read_events(tmp_path)][-1]
+
+    assert times(1_000_000, 0) == 1_000_000
+    assert times(1_000_010, 10) == 1_000_010
+    assert times(9_000_000, 5) == 1_000_015 + journal.CLOCK_TOLERANCE_S  # set to another year
+    assert times(1_000_020, 5) == 1_000_015 + journal.CLOCK_TOLERANCE_S  # and back: no time goes back
+    assert times(1_000_200, 180) == 1_000_200
+    opened.close()
+    clock["day"] = 2_000_000.0
+    opened = Journal(tmp_path)  # resumed days later
+    assert times(2_000_000, 0) == 2_000_000
+    opened.close()

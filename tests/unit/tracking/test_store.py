@@ -213,3 +213,20 @@ def test_a_run_id_of_the_environment_that_no_run_has_is_named_and_makes_no_store
     with pytest.raises(UserError, match=r"MLFLOW_RUN_ID=0{32} names no run of the store .*; unset MLFLOW_RUN_ID"):
         Run.start("data", "a")
     assert (workdir / "mlflow.db").exists() == there
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_store_that_the_launcher_has_just_made_is_closed_to_other_users_and_a_shared_one_stays(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    client = mlflow.MlflowClient()
+    for _ in range(others):
+        client.create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    (workdir / "mlruns").mkdir(exist_ok=True)
+    (workdir / "mlruns").chmod(0o755)
+    (workdir / "mlflow.db").chmod(0o644)
+    with Run.start("data", "a"):
+        pass
+    modes = [oct((workdir / name).stat().st_mode & 0o777) for name in ("mlflow.db", "mlruns")]
+    assert modes == (["0o644", "0o755"] if others else ["0o600", "0o700"])
