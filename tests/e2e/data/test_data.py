@@ -209,7 +209,7 @@ BAD_BARS = {
 
 
 @pytest.mark.parametrize("kind", BAD_BARS)
-def test_bad_bars_end_with_one_message_exit_2_and_a_failed_run(store: Store, kind: str) -> None:
+def test_bad_bars_end_with_one_message_exit_2_and_no_run(store: Store, kind: str) -> None:
     make, message = BAD_BARS[kind]
     make().set_index("ts_event").to_parquet(store.folder / "bad.parquet")
     assert_refused(store, "bad.parquet", message)

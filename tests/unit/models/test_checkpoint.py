@@ -67,6 +67,21 @@ def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
         checkpoint.load_checkpoint(path)
 
 
+def test_of_two_epochs_with_the_same_score_the_earlier_one_leads(tmp_path: Path) -> None:
+    keeper = Checkpointer(tmp_path)
+    for epoch, huber in enumerate((0.3, 0.2, 0.2, 0.3)):
+        keeper.save_epoch(state(epoch, huber), huber)
+    ranked = [checkpoint.load_checkpoint(tmp_path / TOP.format(place))["epoch"] for place in (1, 2, 3)]
+    assert ranked == [1, 2, 0]
+    assert checkpoint.load_checkpoint(tmp_path / BEST_CHECKPOINT)["epoch"] == 1
+
+
+def test_the_hash_knows_the_type_and_the_shape_of_a_tensor() -> None:
+    numbers = torch.arange(4, dtype=torch.float32)
+    same_bytes = [numbers, numbers.reshape(2, 2), numbers.view(torch.int32)]
+    assert len({checkpoint.digest({"w": tensor}) for tensor in same_bytes}) == 3
+
+
 @pytest.mark.parametrize("size", [0, 10, 1000, -1])
 def test_a_truncated_checkpoint_is_refused_and_the_one_before_is_taken(folder: Checkpointer, size: int) -> None:
     path = folder.folder / LATEST_CHECKPOINT
