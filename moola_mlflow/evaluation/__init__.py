@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         interval_text,
     )
     from moola_mlflow.evaluation.bars_truth import BarsTruth, truth_of_rule
-    from moola_mlflow.evaluation.bootstrap import FEW_GROUPS, Interval, paired_difference
+    from moola_mlflow.evaluation.bootstrap import FEW_GROUPS, Interval, bootstrap_many, paired_difference
     from moola_mlflow.evaluation.crossval import (
         FoldOutcome,
         HeadMethod,
@@ -99,7 +99,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "bars_truth": ("BarsTruth", "truth_of_rule"),
         "found_events": ("FoundEvents", "find_at_any_score"),
         "label_truth": ("truth_of_labels",),
-        "bootstrap": ("FEW_GROUPS", "Interval", "paired_difference"),
+        "bootstrap": ("FEW_GROUPS", "Interval", "bootstrap_many", "paired_difference"),
         "crossval": (
             "FoldOutcome",
             "HeadMethod",

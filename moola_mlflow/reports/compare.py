@@ -181,7 +181,9 @@ def _paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading | P
             refused.append(f"{name} - {names[0]}: no paired difference, because {found}.")
             continue
         for metric, interval in found.differences.items():
-            rows.append((f"{name} - {names[0]}", SCORES[metric], _signed(interval), word(interval), _basis(found)))
+            rows.append(
+                (f"{name} - {names[0]}", SCORES.get(metric, metric), _signed(interval), word(interval), _basis(found))
+            )
     out: list[Heading | Para | Table | Items] = [Heading("Paired differences")]
     if rows:
         out.append(Table(["runs", "score", "difference, 95 % interval", "result", "computed on"], rows))

@@ -10,6 +10,7 @@ import numpy as np
 from moola_mlflow.core import FinetuneKeys, UserError, make_config
 from moola_mlflow.evaluation import HEADLINE_METRICS, Interval, Predictions, paired_difference
 from moola_mlflow.labels import LabelledSet, overlap_groups
+from moola_mlflow.reports.paired_events import event_differences
 from moola_mlflow.tracking import Artifacts, RunRecord, Tags, read_input_labels
 
 DRAWN_BY = ("folds", "kind", "embargo_bars")
@@ -41,8 +42,12 @@ def pair(first: RunRecord, second: RunRecord) -> Paired | str:
     for run, summary, rows in zip(runs, summaries, tables, strict=True):
         if not isinstance(summary, dict) or not rows:
             return f"{run.name} ({run.status}) holds no out-of-fold predictions"
-        if summary.get("kind") == "event":
-            return f"{run.name} is of an event detector, which finetune itself compares with its baselines"
+    kinds = [summary.get("kind") == "event" for summary in summaries if isinstance(summary, dict)]
+    if any(kinds) and not all(kinds):
+        return "one is of an event detector and one of a span detector, whose scores mean different things"
+    if all(kinds):
+        found = event_differences(runs, [one for one in summaries if isinstance(one, dict)], tables)
+        return found if isinstance(found, str) else Paired(*found)
     drawn = [{key: (summary.get("config") or {}).get("cv", {}).get(key) for key in DRAWN_BY} for summary in summaries]
     if drawn[0] != drawn[1]:
         unlike = [f"cv.{key} {drawn[0][key]} and {drawn[1][key]}" for key in DRAWN_BY if drawn[0][key] != drawn[1][key]]

@@ -1,0 +1,75 @@
+"""Two event detectors on the same windows: paired differences of precision, recall and F1, or why there are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from run_records import record
+
+from moola_mlflow.reports.compare import build_comparison
+from moola_mlflow.reports.paired import Paired, pair
+from moola_mlflow.tracking.run_reader import RunRecord
+
+NUM = 60
+
+
+def run(right_of: int, found_of: int, folds: int = 5, repeats: int = 1, **changed: Any) -> RunRecord:
+    """A fine-tuning of windows of which every second holds an event; so many of ten are found, so many right."""
+    rows = [
+        {
+            "window_id": f"w{i}", "seed": 17, "repeat": repeat, "events": 1,
+            "found": int(i % 10 < found_of), "right": int(i % 10 < right_of),
+        }
+        for repeat in range(1, repeats + 1) for i in range(NUM)
+    ]  # fmt: skip
+    summary = {
+        "kind": "event",
+        "scored_on": "all windows looked at",
+        "num_groups": NUM,
+        "config": {"cv": {"folds": folds}},
+    }
+    summary |= changed.pop("summary", {})
+    table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+    return record(files={"cv_summary.json": summary, "predictions.json": table}, **changed)
+
+
+def test_the_differences_are_second_minus_first_at_their_thresholds() -> None:
+    found = pair(run(3, 6), run(5, 6))
+    assert isinstance(found, Paired)
+    assert {name: round(one.mean, 6) for name, one in found.differences.items()} == {
+        "precision": round(5 / 6 - 3 / 6, 6), "recall": 0.2, "f1": round(10 / 16 - 6 / 16, 6),
+    }  # fmt: skip
+    assert all(one.lo < one.mean < one.hi for one in found.differences.values())
+    assert found.differences["recall"].lo > 0
+    assert (found.num_windows, found.num_groups, found.num_repeats) == (NUM, NUM, 1)
+    same = pair(run(4, 6), run(4, 6))
+    assert isinstance(same, Paired)
+    assert all(one.mean == one.lo == one.hi == 0 for one in same.differences.values())
+
+
+def test_only_draws_that_both_have_count() -> None:
+    found = pair(run(3, 6), run(5, 6, repeats=3))
+    assert isinstance(found, Paired)
+    assert (found.num_repeats, found.most_repeats) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        (run(3, 6, folds=4), "their folds differ (cv.folds 5 and 4)"),
+        (run(3, 6, summary={"kind": "span"}), "one is of an event detector and one of a span detector"),
+        (run(3, 6, summary={"scored_on": "the windows that were drawn at random"}), "a query chose some"),
+    ],
+)
+def test_without_a_fair_comparison_there_is_a_reason(second: RunRecord, why: str) -> None:
+    found = pair(run(3, 6), second)
+    assert isinstance(found, str)
+    assert why in found
+
+
+def test_the_page_of_compare_shows_them() -> None:
+    document = build_comparison([run(3, 6), run(5, 6, run_id="b")])
+    text = document.markdown()
+    assert "Paired differences" in text
+    assert "| recall | +0.200 [" in text
