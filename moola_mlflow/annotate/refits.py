@@ -29,7 +29,7 @@ class Learner:
     def __init__(self) -> None:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._lock = threading.Event(), threading.Lock()
 
     def ask(self, task: LearningTask) -> Learned:
         """Hand a task over and wait for what is learned. Raises: UserError if it fails or the process dies."""
@@ -60,15 +60,21 @@ class Learner:
         if self._process is None or not self._process.is_alive() or self._pipe is None:
             self._end()
             context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_work, args=(theirs,), daemon=True, name="moola-refits")
-            self._process.start()
+            mine, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs,), daemon=True, name="moola-refits")
+            with self._lock:  # a process that is being started cannot be ended
+                if self._stopping.is_set():
+                    raise UserError("the session ends")
+                process.start()
+                self._process, self._pipe = process, mine
             theirs.close()
+            return process, mine
         return self._process, self._pipe
 
     def _end(self) -> None:
-        process, pipe = self._process, self._pipe
-        self._process = self._pipe = None
+        with self._lock:
+            process, pipe = self._process, self._pipe
+            self._process = self._pipe = None
         if process is not None:
             process.kill()
             process.join()
