@@ -48,7 +48,7 @@ def read_excel(path: Path) -> pa.Table:
         frame = pd.read_excel(path)
     except ImportError:
         raise UserError(
-            f"{path}: workbooks need the package openpyxl: pip install openpyxl; or save the sheet as CSV"
+            f"{path}: workbooks need the package openpyxl: pip install -e '.[excel]'; or save the sheet as CSV"
         ) from None
     except Exception as e:  # openpyxl's errors have no common base: zipfile's, ElementTree's, KeyError
         first = " ".join(str(e).split())[:200]
