@@ -1,11 +1,13 @@
 """The journal of decisions: a file that only grows. A decision is on disk before the next window is shown.
 
-Each line is JSON with a checksum. A line that a kill or a power cut has torn is the last one, and is left out.
+Each line is JSON with a checksum. A line that a kill or a power cut has torn is the last one and has no line end: it
+was never answered, and is left out. Any other damaged line was a decision: nothing is removed, and the file is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -31,7 +33,7 @@ def journal_path(labels: Path) -> Path:
 class DecisionJournal:
     """The open journal of a labels file, held by this process alone.
 
-    Raises: UserError if another process holds it, or if a line before the last is damaged.
+    Raises: UserError if another process holds it, or if a line that was written whole is damaged.
     """
 
     def __init__(self, labels: Path) -> None:
@@ -86,17 +88,16 @@ class DecisionJournal:
     def _read(self) -> tuple[list[dict[str, Any]], int]:
         """Return the lines, and the size in bytes up to the last whole one."""
         self._file.seek(0)
-        lines, size, torn = [], 0, None
-        for number, raw in enumerate(self._file, 1):
-            if torn is not None:
-                raise UserError(
-                    f"{self.path}: line {torn} is damaged, and is not the last one; restore the file from a backup, or "
-                    "remove the line"
-                )
+        lines, size = [], 0
+        for number, raw in enumerate(io.BytesIO(self._file.readall()), 1):
+            if not raw.endswith(b"\n"):
+                break
             values = _parsed(raw)
             if values is None:
-                torn = number
-                continue
+                raise UserError(
+                    f"{self.path}: line {number} is damaged, and nothing was removed; restore the file from a backup, "
+                    "or remove the line"
+                )
             lines.append(values)
             size += len(raw)
         return lines, size

@@ -54,6 +54,16 @@ def test_a_changed_line_before_the_last_is_refused_with_its_number(tmp_path: Pat
     assert [line["i"] for line in read_journal(path)] == [0, 2]
 
 
+def test_a_damaged_last_line_that_was_written_whole_is_refused_and_stays_in_the_file(tmp_path: Path) -> None:
+    labels = written(tmp_path)
+    path = journal_path(labels)
+    path.write_text(path.read_text().replace('"i":2', '"i":7'))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="line 3 is damaged"):
+        DecisionJournal(labels)
+    assert path.read_bytes() == before
+
+
 def test_a_second_journal_of_the_same_file_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
     labels = written(tmp_path)
     with DecisionJournal(labels), pytest.raises(UserError, match="another moola annotate adds to this file"):
