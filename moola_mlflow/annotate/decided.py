@@ -1,6 +1,7 @@
 """All decisions about the windows of a labels file: who decided which window, and which decision is its label.
 
-The first annotator of a window gives its label. Others who look at it only measure agreement, unless they review it.
+The first annotator of a window who does not skip it gives its label. Others who look at it only measure agreement,
+unless they review it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ class Decided:
         if decision.source == "corrected":
             self.first[row] = decision.annotator
         self.first.setdefault(row, decision.annotator)
+        given = self.by_annotator[self.first[row]][row]
+        if given.action == "skip" and given.source != "corrected":  # somebody else may have a label
+            said = (name for name, all_own in self.by_annotator.items() if row in all_own)
+            labelled = (name for name in said if self.by_annotator[name][row].action == "label")
+            self.first[row] = next(labelled, self.first[row])
         return old
 
     def of_annotator(self, name: str) -> dict[int, Decision]:
@@ -105,6 +111,18 @@ class Decided:
             if row in self.earlier_rows and (decision.action == "label" or decision.given is None):
                 gone.add(self.earlier_rows[row])
         return self.earlier.select([i for i in range(len(self.earlier)) if i not in gone])
+
+    def drawn_of(self, row: int) -> str:
+        """Return how a window was chosen when it was decided first: a review or an undo chooses it by no new rule.
+
+        Empty if it was not decided; ``listed`` if the file held it and does not say.
+        """
+        if row in self.first:
+            return self.by_annotator[self.first[row]][row].drawn
+        place = self.earlier_rows.get(row)
+        if place is None or self.earlier is None:
+            return ""
+        return "listed" if self.earlier.drawn is None else str(self.earlier.drawn[place]) or "listed"
 
     def events_before(self, row: int) -> tuple[MarkedEvent, ...] | None:
         """Return the events that the file held for a window before it was decided, None if it held no label of it."""

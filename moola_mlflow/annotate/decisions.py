@@ -147,9 +147,9 @@ def _is_text(value: str) -> bool:
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise RefusedDecision("seconds is no time", value, "a number from 0 on")
-    return min(float(value), MAX_SECONDS)
+    return float(min(value, MAX_SECONDS))  # in this order: a whole number may be too large for a float
 
 
 def _short(value: Any) -> Any:

@@ -20,7 +20,7 @@ from moola_mlflow.annotate.journal import DecisionJournal
 from moola_mlflow.annotate.review import HIT
 from moola_mlflow.annotate.suggestions import Suggestions
 from moola_mlflow.annotate.tally import SessionTally
-from moola_mlflow.annotate.window_queue import LISTED, NextWindow, WindowQueue
+from moola_mlflow.annotate.window_queue import NextWindow, WindowQueue
 from moola_mlflow.core import AnnotateConfig
 
 
@@ -226,8 +226,8 @@ class Desk:
             seconds=given.seconds,
             labelled_at=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             source="corrected" if shown.review is not None else "human",
-            drawn=shown.draw.drawn if before is None else LISTED,
-            suggested=shown.suggestion is not None,
+            drawn=self.decided.drawn_of(row) or shown.draw.drawn,
+            suggested=_saw_events(shown),
             context_shown=given.context_shown or shown.context_shown,
             given=before,
         )
@@ -249,6 +249,12 @@ class Desk:
         if review["kind"] == "miss":
             return _events_of(review["given"], length) if given.action == "accept" else ()
         return _events_of(review["predicted"] if given.action == "accept" else review["given"], length)
+
+
+def _saw_events(shown: Shown) -> bool:
+    """Return whether events of a detector were shown with a window, now or when it was decided before an undo."""
+    before = shown.decided is not None and shown.decided.suggested
+    return before or shown.suggestion is not None or bool(shown.review and shown.review["predicted"])
 
 
 def _event_json(event: MarkedEvent) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What the background process computes: fit a detector on the decisions so far, score it, and read other windows.
 
 It is fitted as fast as it can be useful: joint nets alone, three folds. Its mAP is that of the blind part, the windows
-that were drawn at random and shown without suggestions. They are a fair sample of all windows, so none is weighted.
-Each is scored by nets that were not fitted on it.
+that were drawn at random and shown without suggestions. None is weighted: they are a fair sample of the windows that no
+query has taken, so of all windows while queries have taken few. Each is scored by nets that were not fitted on it.
 
 Shape legend: N windows with a label, M other windows, T bars.
 """

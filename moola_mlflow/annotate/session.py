@@ -58,7 +58,7 @@ class AnnotateSession:
         try:
             earlier = read_earlier(path, config.windows.length)
             decided = Decided.of(earlier, candidates, journal.lines)
-            queue = WindowQueue.of(options, candidates.starts, listed.rows)
+            queue = WindowQueue.of(options, candidates.starts, listed.rows, listed.hits)
             classes = _classes(config, earlier, journal, detector_classes)
             desk = Desk(options, candidates, classes, journal, decided, queue, Suggestions(listed.hits))
             session = cls(

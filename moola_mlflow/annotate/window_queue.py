@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,18 +42,22 @@ class WindowQueue:
     shared: list[int]
     own: list[int]
     listed: list[int] = field(default_factory=list)
+    hits: Container[int] = ()
+    """Windows that are listed because a detector has found something: a query chose them, and no fair draw."""
     ordered: list[int] = field(default_factory=list)
     """Windows in the order of the detector, the first to be shown first; empty before it is fitted."""
     _next: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: AnnotateConfig, starts: np.ndarray, listed: Sequence[int] = ()) -> WindowQueue:
+    def of(
+        cls, config: AnnotateConfig, starts: np.ndarray, listed: Sequence[int] = (), hits: Container[int] = ()
+    ) -> WindowQueue:
         """Return the queue of an annotator over windows that begin at these rows. Shapes: int64 [N]."""
         everyone = np.random.default_rng([config.seed, SHARED]).permutation(starts)
         num_shared = math.ceil(len(starts) * config.overlap)
         name = zlib.crc32(config.annotator.encode())
         own = np.random.default_rng([config.seed, OWN, name]).permutation(everyone[num_shared:])
-        return cls(config, everyone[:num_shared].tolist(), own.tolist(), list(listed))
+        return cls(config, everyone[:num_shared].tolist(), own.tolist(), list(listed), hits)
 
     def draw(self, number: int, mine: Container[int], anybody: Container[int]) -> NextWindow | None:
         """Return the next window of an annotator who has decided ``number`` windows; None if none is left.
@@ -61,7 +65,8 @@ class WindowQueue:
         ``mine``: rows that this annotator has decided. ``anybody``: rows that somebody has decided.
         """
         if self.config.order == "list" or self.config.review:
-            return self._first("listed", self.listed, mine.__contains__, NextWindow(-1, LISTED, False))
+            found = self._first("listed", self.listed, mine.__contains__, NextWindow(-1, LISTED, False))
+            return replace(found, drawn=TOP) if found and found.row in self.hits else found
         for kind in self._kinds(number):
             if found := kind(mine, anybody):
                 return found

@@ -11,6 +11,7 @@ from small_sessions import opened, said, sample
 from moola_mlflow.annotate.candidates import Candidates
 from moola_mlflow.annotate.decided import Decided
 from moola_mlflow.annotate.decisions import Decision, MarkedEvent
+from moola_mlflow.annotate.labels_file import labels_of
 from moola_mlflow.core import UserError
 from moola_mlflow.labels import read_event_labels
 
@@ -35,6 +36,29 @@ def test_the_first_annotator_gives_the_label_and_the_last_decision_counts() -> N
     _, again = decision(3, "ann", MarkedEvent("flag", 8, 9))
     assert made.add(row, again) == first
     assert list(made.labels()) == [(row, again)]
+
+
+def test_a_window_that_one_person_skips_has_the_label_of_the_next_who_does_not() -> None:
+    made = Decided()
+    row, one = decision(3, "ann")
+    made.add(row, replace(one, action="skip"))
+    _, other = decision(3, "bob", MarkedEvent("flag", 1, 5))
+    made.add(row, other)
+    assert list(made.labels()) == [(row, other)]
+    made.add(row, one)  # she comes back to it: his label stays
+    assert list(made.labels()) == [(row, other)]
+    made.add(row, replace(other, action="skip"))
+    assert list(made.labels()) == [(row, one)]
+
+
+def test_how_a_window_was_drawn_is_known_from_its_first_decision_or_from_the_file() -> None:
+    made = Decided()
+    row, one = decision(3)
+    assert made.drawn_of(row) == ""
+    made.add(row, replace(one, drawn="uncertain"))
+    assert made.drawn_of(row) == "uncertain"
+    made = Decided.of(labels_of([(row, replace(one, drawn="top"))], FOUND, "a"), FOUND, [])
+    assert made.drawn_of(row) == "top"
 
 
 def test_a_skipped_window_has_no_label_but_is_decided() -> None:

@@ -48,6 +48,7 @@ def test_events_are_put_in_order_of_time() -> None:
         ({"seconds": -1}, "seconds is no time", "from 0"),
         ({"seconds": float("nan")}, "seconds is no time", "from 0"),
         ({"seconds": "3"}, "seconds is no time", "from 0"),
+        ({"seconds": float("inf")}, "seconds is no time", "from 0"),
         ({"context_shown": 1}, "context_shown", "true, false"),
         ({"annotator": "eve"}, "unknown field", "ticket"),
     ],
@@ -71,6 +72,7 @@ def test_what_is_no_object_is_refused(value: Any) -> None:
 def test_a_skipped_window_has_no_events_and_a_long_time_is_a_day() -> None:
     given = Given.of(body(action="skip", events=[event(3, 9)], seconds=1e9), CLASSES, 105)
     assert (given.events, given.seconds) == ((), 86_400.0)
+    assert Given.of(body(seconds=10**400), CLASSES, 105).seconds == 86_400.0
 
 
 def test_a_decision_is_the_same_after_it_was_json() -> None:

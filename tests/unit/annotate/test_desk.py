@@ -129,6 +129,18 @@ def test_blind_windows_show_no_suggestion_and_others_record_that_they_did(tmp_pa
     assert {one["drawn"] for one in made if one["suggested"]} == {"uncertain"}
 
 
+def test_a_window_that_was_shown_with_a_suggestion_never_becomes_blind_by_an_undo_after_a_refit(tmp_path: Path) -> None:
+    with opened(tmp_path, first_random=0, blind_share=0, ordered_share=0, overlap=0) as session:
+        session.desk.suggestions = Suggestions({int(row): [] for row in session.candidates.starts})
+        window = session.desk.window()
+        assert window["suggestion"] == []
+        session.desk.decide(said(window))
+        session.desk.suggestions = Suggestions()  # a refit reads windows that nobody has decided
+        session.desk.decide(said(session.desk.undo(), ("retracement", 3, 9)))
+    made = decisions(tmp_path)
+    assert [(one["drawn"], one["suggested"]) for one in made] == [("random", True)] * 2
+
+
 def test_suggestions_can_be_turned_off(tmp_path: Path) -> None:
     with opened(tmp_path, first_random=0, blind_share=0, overlap=0, suggestions=False) as session:
         session.desk.suggestions = Suggestions({int(row): [] for row in session.candidates.starts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ def test_accept_and_reject_follow_the_kind_of_the_review(tmp_path: Path) -> None
             events = [(event.label, event.start, event.end) for event in decision.events]
             assert events == {"given": triples(review["given"]), "predicted": triples([found]), "nothing": []}[wanted]
             assert decision.source == "corrected"
+
+
+def test_a_review_keeps_how_a_window_was_drawn_and_says_that_predictions_were_seen(tmp_path: Path) -> None:
+    before = by_rule()
+    before = replace(before, drawn=np.array(["uncertain", "random"] * (len(before) // 2)))
+    write_labels(before, tmp_path / "mine.parquet")
+    with opened(tmp_path, review=True) as session:
+        for _ in range(4):
+            window = session.desk.window()
+            session.desk._current().review |= {"predicted": [{"label": "retracement", "start": 70, "end": 77}]}  # type: ignore[union-attr, operator]
+            session.desk.decide(said(window, ("retracement", 30, 36)))
+    after = read_event_labels(tmp_path / "mine.parquet")
+    assert after.drawn is not None
+    assert (after.drawn == "listed").sum() == 0
+    assert after.scored_windows().sum() == before.scored_windows().sum()
+    assert after.extra is not None
+    assert after.extra["suggested"].to_pylist().count(True) == 4
 
 
 def test_there_must_be_something_to_review(tmp_path: Path) -> None:

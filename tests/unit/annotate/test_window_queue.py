@@ -101,3 +101,9 @@ def test_uncertain_windows_are_those_nearest_to_a_half_and_top_ones_the_highest(
     rows, top = np.array([1, 2, 3, 4]), np.array([0.9, 0.45, 0.0, 0.6])
     assert ordered(rows, top, "uncertain").tolist() == [2, 4, 1, 3]
     assert ordered(rows, top, "top").tolist() == [1, 4, 2, 3]
+
+
+def test_a_listed_window_with_a_hit_was_chosen_by_a_query_and_any_other_by_the_list() -> None:
+    queue = WindowQueue.of(AnnotateConfig(order="list"), np.arange(0, 1050, 105), [210, 105], {210: []})
+    assert queue.draw(0, (), ()) == NextWindow(210, "top", False)
+    assert queue.draw(1, (210,), ()) == NextWindow(105, "listed", False)
