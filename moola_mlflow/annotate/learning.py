@@ -87,7 +87,9 @@ def load_event_detector(uri: str, length: int) -> EventDetector:
 
     detector = load_detector(uri)
     if not isinstance(detector, EventDetector):
-        raise UserError(f"detector='{uri}' names a class in every window; give an event detector, or none")
+        raise UserError(
+            f"detector='{uri}' is a span detector, which names a class in every window; give an event detector, or none"
+        )
     if detector.length != length:
         raise UserError(f"detector='{uri}' reads windows of {detector.length} bars, not {length}; set windows.length")
     return detector

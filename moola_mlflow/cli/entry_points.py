@@ -175,7 +175,7 @@ ENTRY_POINTS = {
         },
     ),
     "annotate": EntryPoint(
-        "label windows by eye on a local page, ordered by what helps the detector most",
+        "label windows by eye on a local page; a detector chooses some of the later ones",
         ("bars", "labels", "detector", "annotator", "port", "project", "config"),
         (
             "moola annotate --bars bars.parquet --bars.instrument front --labels my_labels.parquet",
@@ -212,7 +212,7 @@ ENTRY_POINTS = {
         config="configs/finetune.yaml",
         meanings={
             "config": f"{PRESET} It lies over configs/finetune.yaml.",
-            "bars": "Bars that windows without labels are drawn from (finetune.unlabelled=bars); other runs read none.",
+            "bars": "Bars from which windows without labels are drawn, if finetune.unlabelled=bars.",
             "seed": "Seed of folds, weights, mirroring and batches where `seeds` is not set; of the final fit always.",
         },
         underlay=True,

@@ -92,7 +92,7 @@ def follow_bars(
                 try:
                     lines = source.lines()
                 except UserError as e:
-                    found.ended_by, found.refusal = "the file was not left as it was", e
+                    found.ended_by, found.refusal = "the file was shortened, replaced or written anew", e
                     break
                 if lines:
                     last_line = time.monotonic()

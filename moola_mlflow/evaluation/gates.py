@@ -28,7 +28,7 @@ OVER_OTHER_INPUTS = "over the networks without pre-training, which read an encod
 EVENT = "event"
 """Kind of the evidence of an event detector."""
 PRECISION_ABOUT = "too many of the events at or above its threshold are wrong"
-ECE_OF_WINDOWS = "a limit that knows what a perfectly calibrated detector has on as many windows"
+ECE_OF_WINDOWS = "a limit that includes the error of a perfectly calibrated detector on as many windows"
 ECE_ABOUT = "whose limit counts from what a perfectly calibrated detector has with as many events"
 NO_MAP_GAIN = "no sure gain in mAP over the best baseline, path features included"
 

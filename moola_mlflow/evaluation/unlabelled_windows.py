@@ -59,7 +59,7 @@ def draw_unlabelled(bars: Bars, labels: EventLabels, config: FinetuneKeys) -> Un
     """
     if config.bars.path == "sample" and labels.path != "sample":
         raise UserError(
-            "finetune.unlabelled=bars needs the bars that the labelled windows are like, and bars is not set; give "
+            "finetune.unlabelled=bars needs bars of the market of the labelled windows, and bars is not set; give "
             "--bars FILE"
         )
     length = labels.ohlc.shape[1]

@@ -13,8 +13,8 @@ from moola_mlflow.reports.plots.figure import png_bytes
 
 TITLE = "After the events"
 NO_BACKTEST = (
-    "This describes the bars that were scanned. It is not a backtest: there are no costs and no fills, events overlap. "
-    "Many figures are compared at once, so about one in twenty intervals lies off the random moments by chance."
+    "This describes the bars that were scanned. It is not a backtest: there are no costs and no fills, and events "
+    "overlap. Many figures are compared at once: by chance, about one in twenty differs from the random moments."
 )
 FEW_DAYS = 20
 

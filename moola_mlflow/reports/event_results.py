@@ -156,7 +156,7 @@ def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -
     if positives:
         out.append(
             "No window is labelled none, so no figure here says how often the detector finds an event where there is "
-            "none: precision and mAP are too high. Look at windows drawn at random to know it."
+            "none: precision and mAP are too high. To measure it, label windows drawn at random."
         )
     elif counts["none"] == 0:
         out.append(

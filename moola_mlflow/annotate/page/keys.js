@@ -25,7 +25,7 @@ export const KEYS = [
 
 export const REVIEW_KEYS = [
   ["Review", "accept", "a", "accept what is under review"],
-  ["Review", "correct", "c", "take it as your events, then change and save them"],
+  ["Review", "correct", "c", "take the prediction, or else the label, as your events; then change and save them"],
   ["Review", "reject", "r", "reject what is under review"],
 ];
 

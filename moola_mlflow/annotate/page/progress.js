@@ -63,7 +63,7 @@ function showTally(counts, classes) {
 
 function showRefit({ refit, map }) {
   let text = refit.running ? "A detector is being fitted." : "The detector is fitted after the first decisions.";
-  if (refit.at) text = `The queue is ordered by a detector of ${refit.at} windows.`;
+  if (refit.at) text = `The last detector was fitted on ${refit.at} windows.`;
   if (refit.at && refit.running) text += " A new one is being fitted.";
   if (refit.failed) text = `The last fit failed: ${refit.failed}`;
   if (refit.at && !map.length) text += " Too few blind windows for its mAP yet.";

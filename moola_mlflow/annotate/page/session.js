@@ -63,7 +63,7 @@ export function withEvent(state, first, last, label = state.label) {
   const event = { label, start: within(state, Math.min(first, last)), end: within(state, Math.max(first, last)) };
   if (event.start === event.end) throw new Notice("An event has at least two bars.");
   if (state.events.some((other) => event.start <= other.end && other.start <= event.end)) {
-    throw new Notice("Two events of one window share no bar.");
+    throw new Notice("Two events of one window cannot share a bar.");
   }
   const events = [...state.events, event].sort((a, b) => a.start - b.start);
   return edited(state, { events, label, mark: null, cursor: event.end, selected: events.indexOf(event), edge: "end" });

@@ -12,7 +12,7 @@ export function hint(state, times, review) {
     return `${event.label}, ${spanText(event, times)}. ← → move its ${edge} bar, e takes the other edge, Space goes on to another event.`;
   }
   if (state.events.length) return "Enter saves and shows the next window. Space marks another event.";
-  if (review) return "Solid: the label as it is. Dashed: the prediction. a accepts, c takes it as your marks to correct, r rejects.";
+  if (review) return "Solid: the label as it is. Dashed: the prediction. a accepts, c takes the prediction as your marks to correct, r rejects.";
   return "Drag over a pattern, or move with ← → and mark its first and last bar with Space. n: nothing here.";
 }
 
@@ -38,7 +38,7 @@ export function refusal(error) {
 }
 
 export const SILENT = "The server does not answer. Your marks are kept in this tab: start annotate again, open its link, and go on.";
-export const STRANGE_LINK = "This link is of another session. Open the link that annotate printed last.";
+export const STRANGE_LINK = "This link belongs to another session. Open the link that annotate printed last.";
 export const DECIDED_ELSEWHERE = "That window was decided already, perhaps in another tab. Here is the current one.";
 
 export function finishText({ looked_at: lookedAt, kept }) {

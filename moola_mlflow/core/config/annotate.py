@@ -14,15 +14,16 @@ class AnnotatedLabelsConfig(Section):
     """The labels file that a person adds to."""
 
     path: str = "my_labels.parquet"
-    """Parquet file that gets the labels; one that is there is gone on with. Each decision is first appended to the
-    file NAME.decisions.jsonl beside it."""
+    """Parquet file that gets the labels. If it exists, its labels stay and new ones are added. Each decision is first
+    appended to the file NAME.decisions.jsonl beside it."""
 
 
 class GivenDetectorConfig(Section):
-    """A detector that orders windows from the first one on."""
+    """A detector that orders windows before one can be fitted on the labels."""
 
     detector: str = ""
-    """Event detector whose scores order the windows until the first refit: models:/ or runs:/ URI, or folder."""
+    """Event detector whose scores order the windows until the first refit: models:/ or runs:/ URI, or folder. The
+    windows of annotate.first_random come before it: set that to 0 to let it choose from the start."""
 
 
 class AnnotateConfig(Section):
@@ -31,20 +32,21 @@ class AnnotateConfig(Section):
     annotator: str = "me"
     """Name of the person who labels; each has a queue of their own."""
     classes: str = ""
-    """Classes to choose from, with commas between them; not set: those of the labels file or of the detector, else
-    consolidation,retracement."""
+    """Classes to choose from, with commas between them; not set: those of the labels file, else those of the detector,
+    else consolidation,retracement."""
     order: Literal["uncertain", "random", "top", "list"] = "uncertain"
     """uncertain: windows whose best event is nearest to a score of 0.5; random; top: the highest scores; list: the
     windows of annotate.list. All but list begin with random windows and keep some random ones."""
     list: str = ""
-    """Windows of the order list: a file with a window_id in each line, or a detections.parquet of detect."""
+    """Windows to show in the order list, or hits to review: a file with a window_id in each line, or a
+    detections.parquet of detect."""
     suggestions: bool = True
     """Whether events that the detector finds are shown in windows that are not blind."""
     review: bool = False
-    """Whether to go through labels that are there: those that out-of-fold predictions contradict, misses, false hits,
-    and the hits of annotate.list."""
+    """Whether to go through the labels of the file, those first that out-of-fold predictions contradict, and
+    through the hits of annotate.list."""
     first_random: int = Field(60, ge=0, lt=2**31)
-    """Windows that are drawn at random before the detector orders any."""
+    """Windows at the start that are drawn at random and shown without suggestions, before the detector orders any."""
     ordered_share: float = Field(0.5, ge=0, le=1)
     """Share of the later windows that the order chooses. The others are random."""
     blind_share: float = Field(0.2, ge=0, le=1)
@@ -53,14 +55,15 @@ class AnnotateConfig(Section):
     overlap: float = Field(0.1, ge=0, le=1)
     """Share of windows that every annotator of the same seed is shown, to measure their agreement."""
     refit_every: int = Field(25, ge=1, lt=2**31)
-    """Decisions after which the detector is fitted again in the background."""
+    """Number of decisions between two fits of the detector in the background."""
     encoder: str = ""
     """Pre-trained encoder whose encoding the refitted detector also reads; several, separated by commas, are an
     ensemble."""
     stride: int = Field(105, ge=1, lt=2**31)
-    """Bars between the starts of two windows that may be shown. As many as a window has: no bar is shown twice."""
+    """Bars between the starts of two windows that may be shown. With the length of a window, no bar is in two
+    windows."""
     context_bars: int = Field(210, ge=0, le=5000)
-    """Most bars before and after a window that may be shown on request."""
+    """Largest number of bars before a window, and after it, that the page shows on request."""
     zone: str = "America/New_York"
     """Clock of the times on the axis: an IANA name."""
     seed: int = Field(17, ge=0, lt=2**32)

@@ -44,7 +44,7 @@ class FinetuneConfig(GivenEncoderConfig):
     unlabelled_windows: int = Field(700, ge=50, lt=2**20)
     """Windows without labels that are drawn from the bars, at most."""
     base_rate: float = Field(0.4, gt=0, lt=1)
-    """Share of windows that hold an event, assumed if no label says that a window holds none."""
+    """Share of windows that hold an event. It is assumed if no window is labelled none."""
     span_baseline: bool = False
     """Event detectors: also compare with a span detector, which learns only from windows with events; its maps are
     averaged like the detector's."""
@@ -155,8 +155,8 @@ class DetectorLimits(Section):
     recall: float = 0.30
     """Detector: least recall of every class; below it the detector ignores a class."""
     ece: float = 0.10
-    """Detector: calibration error, out of fold and after temperature scaling, must be below this. Of few windows, even
-    a perfectly calibrated detector has an error e: the limit is then the root of the sum of both squares."""
+    """Detector: calibration error, out of fold and after temperature scaling, must be below this. With few windows
+    even a perfectly calibrated detector has an error e, and the limit is the root of the sum of both squares."""
     delta_joint_success_at_3: float = 0.0
     """Detector: the lower end of the interval of its gain over networks without pre-training must be above this."""
     map: float = 0.50

@@ -111,11 +111,12 @@ class FollowConfig(DetectConfig):
     lines: Literal["table", "json"] = "table"
     """How an event is printed while bars are followed: a line to read, or a JSON object."""
     clock: str = "America/New_York"
-    """Event detectors: clock of the hours by which the page tells what follows events, an IANA name."""
+    """Event detectors: clock of the hours in the tables of what follows events, an IANA name."""
     signals: bool = False
-    """Event detectors: also write signals.parquet, the bars with columns that say when events are known."""
+    """Event detectors: also write signals.parquet for backtests: the bars, with columns that say when events are
+    known."""
     idle_s: float | None = Field(None, ge=0)
-    """End after so many seconds without a new line of the file that is followed; none: go on until Ctrl-C."""
+    """End after so many seconds without a new line; none: go on until Ctrl-C, or until standard input ends."""
 
     @field_validator("clock")
     @classmethod

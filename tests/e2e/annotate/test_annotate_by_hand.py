@@ -108,7 +108,7 @@ def test_events_that_share_a_bar_or_have_one_bar_are_refused_in_words(tab: Opene
     expect(status).to_have_text("An event has at least two bars.")
     tab.press(["Escape", "Space", "Shift+ArrowRight", "Space"])
     tab.press(["Escape", "ArrowLeft", "ArrowLeft", "Space", "Shift+ArrowLeft", "Space"])
-    expect(status).to_have_text("Two events of one window share no bar.")
+    expect(status).to_have_text("Two events of one window cannot share a bar.")
     assert len(tab.events()) == 1
 
 

@@ -54,7 +54,7 @@ def test_the_step_and_the_base_rate_depend_on_the_rejects_and_are_said() -> None
 
 
 def test_labels_of_a_file_need_bars_and_enough_of_them() -> None:
-    with pytest.raises(UserError, match=r"finetune\.unlabelled=bars needs the bars that the labelled windows are like"):
+    with pytest.raises(UserError, match=r"finetune\.unlabelled=bars needs bars of the market of the labelled windows"):
         draw_unlabelled(sample(), looked_at(), keys(**{"bars.path": "sample"}))
     few = sample().rows(slice(0, 4000))
     with pytest.raises(UserError, match=r"hold \d+ windows of 105 bars that share no minute with labels"):
