@@ -71,9 +71,9 @@ def follow_bars(
     """Read lines until the stream ends, nothing comes for ``detect.idle_s`` seconds, or the process is asked to stop.
 
     Events are printed ``to`` a stream.
-    A file that is shortened or replaced also ends it, with a refusal.
+    A file that is shortened or replaced also ends it, with a refusal, and so do lines that do not go with those before.
 
-    Raises: UserError for a detector or keys that cannot follow bars, and for lines that are no bars.
+    Raises: UserError for a detector or keys that cannot follow bars, and if the first lines are no bars.
     """
     options = config.detect
     check_thresholds(config.given(), detector)
@@ -96,7 +96,14 @@ def follow_bars(
                     break
                 if lines:
                     last_line = time.monotonic()
-                _take(found, reader.read(lines), started, options.lines, to)
+                try:
+                    rows = reader.read(lines)
+                except UserError as e:
+                    if not len(found.seen):
+                        raise
+                    found.ended_by, found.refusal = "a line does not go with those before it", e
+                    break
+                _take(found, rows, started, options.lines, to)
                 now = time.monotonic()
                 if now - logged >= EVERY_S:
                     logged = now

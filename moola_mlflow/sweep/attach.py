@@ -132,6 +132,7 @@ def _begin(config: SweepKeys, space: Space, name: str, active: Run) -> None:
             Tags.TARGET: config.sweep.target,
         }
     )
+    active.keep()  # trials of any process will be its child runs
     active.tags({Tags.STUDY: name})  # last, because other commands find the sweep by it
 
 

@@ -175,6 +175,10 @@ class Run:
         else:
             self.finish("FAILED", f"**Failed:** {type(error).__name__}: {markdown_text(first_line(error))}")
 
+    def keep(self) -> None:
+        """Say that the run holds results which are not artifacts of its own: it stays if input is refused later."""
+        self._has_results = True
+
     def finish(self, status: str, note: str | None = None, refused: bool = False) -> None:
         """Set the final status and, if given, the note. A store that fails now is reported, not raised.
 

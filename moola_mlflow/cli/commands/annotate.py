@@ -61,6 +61,8 @@ def _serve(active: Run, session: AnnotateSession, server: PageServer) -> None:
     except Interrupted as e:
         print(f"{e}: the session ends", flush=True)
     server.stop()
+    if session.desk.num_decisions:
+        active.keep()
 
 
 def _log(active: Run, session: AnnotateSession) -> None:

@@ -33,6 +33,18 @@ def test_finish_ends_the_run_with_the_labels_file(store: Store) -> None:
     assert served.client.token not in said.split("Open ")[0]
 
 
+def test_a_session_with_decisions_whose_file_cannot_be_written_keeps_its_run_and_its_journal(store: Store) -> None:
+    with serving(store) as served:
+        (store.folder / "mine.parquet").mkdir()  # by somebody else, while the page is open
+        served.client.decide(served.client.window(), ("retracement", 30, 41))
+        served.client.ask("/api/finish", {})
+        said = served.end()
+    assert served.process.returncode != 0, said
+    (run,) = store.runs()
+    assert run.info.status == "FAILED"
+    assert len((store.folder / "mine.decisions.jsonl").read_text().splitlines()) >= 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_run_well(store: Store, number: signal.Signals) -> None:
     with serving(store) as served:

@@ -107,3 +107,25 @@ def test_ctrl_c_ends_it_and_what_was_found_is_kept(tmp_path) -> None:  # type: i
     assert len(found.seen) == 300
     assert found.num_events > 3
     assert found.num_skipped == 1, "the last line has no end"
+
+
+def test_a_line_that_does_not_go_with_those_before_ends_it_and_what_was_found_is_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "live.csv"
+    lines = [f"{np.datetime64(b.time_ns, 'ns')}Z,{','.join(map(str, b.ohlc))},ES" for b in rows(301)]  # type: ignore[union-attr]
+    path.write_text("time,open,high,low,close,symbol\n" + "\n".join(lines[:300]) + "\n")
+
+    class Grown(following.GrowingFile):
+        def lines(self) -> list[str]:
+            found = super().lines()
+            if len(found) > 1:
+                with path.open("a") as file:
+                    file.write(lines[300][:-2] + "NQ\n")
+            return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(following, "GrowingFile", Grown)
+        given = {"bars.path": str(path), "detect.min_score": 0.0}
+        found = follow_bars(Silent(), keys(**given), random_event_detector(), "fp32", Interrupts(), io.StringIO())  # type: ignore[arg-type]
+    assert (len(found.seen), found.num_events > 3) == (300, True)
+    assert found.refusal is not None
+    assert "holds the instruments ES and NQ" in str(found.refusal)

@@ -264,6 +264,16 @@ def test_a_run_whose_input_is_refused_goes_to_the_bin_and_one_with_results_stays
     assert (stored.info.run_id, stored.info.status, Tags.REFUSED in stored.data.tags) == (shown.id, "FAILED", False)
 
 
+def test_a_run_that_others_work_for_stays_when_input_is_refused_later(client: mlflow.MlflowClient) -> None:
+    run = Run.start("sweep", "kept")
+    run.keep()
+    with pytest.raises(UserError), run:
+        raise UserError("the storage does not work")
+    (stored,) = all_runs(client)
+    assert (stored.info.run_id, stored.info.status) == (run.id, "FAILED")
+    assert run.folder.exists()
+
+
 def test_a_run_of_the_launcher_or_one_that_goes_on_stays_if_the_input_is_refused(
     client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
