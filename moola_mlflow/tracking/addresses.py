@@ -15,7 +15,7 @@ from moola_mlflow.core import UserError, printable
 SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
 DATABASES = {
     "sqlite": "",
-    "postgresql": "pip install 'moola-mlflow[postgresql]', and write postgresql+psycopg://",
+    "postgresql": "pip install -e '.[postgresql]', and write postgresql+psycopg://",
     "mysql": "pip install pymysql, and write mysql+pymysql://",
     "mssql": "pip install pymssql, and write mssql+pymssql://",
 }
