@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow.cli import call_command
-from moola_mlflow.core import COMMANDS, UserError, dotted_keys
+from moola_mlflow.core import COMMANDS, UserError, dotted_keys, write_whole
 from moola_mlflow.tracking import untracked
 
 MARK = "moola_results.json"
@@ -48,8 +48,13 @@ class Call:
             if self.track:
                 return call_command(self.command, {**given, **self._copies(), **inputs(IN_MEMORY)})
             folder = self._folder(given)
-            with untracked(folder):
-                return call_command(self.command, {**given, **self._unregistered(given), **inputs(folder)})
+            try:
+                with untracked(folder):
+                    return call_command(self.command, {**given, **self._unregistered(given), **inputs(folder)})
+            finally:
+                if self.out is not None:
+                    with contextlib.suppress(OSError):
+                        self._note_results(folder)
 
     def _copies(self) -> dict[str, Any]:
         """Return the parameters of a tracked call that say where its results are copied to. Raises: UserError."""
@@ -84,17 +89,28 @@ class Call:
             raise UserError(f"out='{folder}' cannot be written: {e}; give a folder you may write to") from e
         return folder
 
+    def _note_results(self, folder: Path) -> None:
+        """Note what the call has written to its folder: a later call replaces that, and nothing else."""
+        names = sorted(path.name for path in folder.iterdir() if path.name != MARK)
+        write_whole(folder / MARK, json.dumps({"command": self.command, "names": names}) + "\n")
+
     def _empty(self, folder: Path, given: Mapping[str, Any]) -> None:
         """Remove the results of an earlier call. Raises: UserError for a folder with anything else."""
         try:
-            made_by = json.loads((folder / MARK).read_text(encoding="utf-8"))["command"]
-        except (OSError, ValueError, KeyError, TypeError):
-            made_by = None
+            mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+            made_by, names = mark["command"], {MARK, *mark.get("names", ())}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            made_by, names = None, set()
         if made_by != self.command:
             holds = f"results of {made_by}" if made_by else "other files"
             raise UserError(f"out='{folder}' holds {holds}; give a new folder, nothing was changed")
         if not self.overwrite:
             raise UserError(f"out='{folder}' holds results; give another folder, or replace them with overwrite=True")
+        if others := sorted(path.name for path in folder.iterdir() if path.name not in names):
+            raise UserError(
+                f"out='{folder}' also holds '{others[0]}', which no finished call has noted as its result; move it, or "
+                "give another folder"
+            )
         paths = [Path(text).resolve() for text in given.values() if isinstance(text, str) and Path(text).exists()]
         if read := [path for path in paths if path.is_relative_to(folder.resolve())]:
             raise UserError(f"out='{folder}' holds '{read[0].name}', which is read; give another folder")

@@ -62,6 +62,7 @@ def test_results_of_an_earlier_call_are_replaced_if_the_caller_says_so(tmp_path:
     folder = ask(tmp_path / "out")
     (folder / "encoder").mkdir()
     (folder / "encoder" / "weights").write_text("old")
+    Call("pretrain", {}, folder, track=False)._note_results(folder)
     with pytest.raises(UserError, match="overwrite=True"):
         ask(folder)
     with pytest.raises(UserError, match="holds results of pretrain"):
@@ -70,6 +71,20 @@ def test_results_of_an_earlier_call_are_replaced_if_the_caller_says_so(tmp_path:
         ask(folder, True, encoder=str(folder / "encoder"))
     ask(folder, True)
     assert [path.name for path in folder.iterdir()] == [MARK]
+
+
+def test_what_somebody_has_put_beside_the_results_is_never_removed(workdir: Path) -> None:
+    made = verbs.pretrain(
+        "sample", "smoke", out="mine", track=False, bars__sample_bars=6000, epochs=1, encoder__hidden=8
+    )
+    before = sorted(path.name for path in Path("mine").iterdir())
+    (Path("mine") / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"also holds 'thesis.txt', which no finished call has noted"):
+        ask(Path("mine"), True)
+    assert sorted(path.name for path in Path("mine").iterdir()) == sorted([*before, "thesis.txt"])
+    (Path("mine") / "thesis.txt").unlink()
+    ask(Path("mine"), True)
+    assert not Path(made.encoder).exists()
 
 
 def test_one_call_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
