@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 SMALL = {"bars.sample_bars": "25000", "encoder.hidden": "4", "trainer.epochs": "2"}
 STEPS = [
     *("data", "features", "pretrain", "pretrain", "promote", "label"),
-    *("finetune", "finetune", "promote", "detect", "report"),
+    *("finetune", "finetune", "promote", "detect", "evaluate", "report"),
 ]
 
 
