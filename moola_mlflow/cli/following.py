@@ -22,6 +22,8 @@ STANDARD_INPUT = "-"
 EVERY_S, BEAT_S = 60.0, 5.0
 """Seconds between two logs of metrics, and between two signs that the run is alive."""
 PAUSE_S = 0.1
+DAY_NS = 86_400_000_000_000
+"""A bar further ahead of the clock has a wrong time. Every bar after it would count as late."""
 MOST_SHOWN = 20
 """Skipped lines that are printed; further ones are counted."""
 
@@ -154,6 +156,9 @@ def _take(found: Followed, rows: Sequence[LiveBar | BadLine], started: float, fo
         began = time.perf_counter()
         if isinstance(row, BadLine):
             _skip(found, f"line {row.number} {row.reason}")
+            continue
+        if row.time_ns > time.time_ns() + DAY_NS:
+            _skip(found, f"the bar of {row.instrument} at {_utc(row.time_ns)}: its time is in the future")
             continue
         try:
             events = found.live.add(row.instrument, row.time_ns, row.ohlc)

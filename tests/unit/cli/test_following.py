@@ -64,6 +64,14 @@ def test_bad_late_and_repeated_bars_are_skipped_with_a_line_each_and_counted(
     assert found.metrics()["detect/hits"] == found.num_events
 
 
+def test_one_bar_from_the_far_future_does_not_make_all_later_bars_late(capsys: pytest.CaptureFixture[str]) -> None:
+    found, some = Followed(LiveScan(random_event_detector(), 0.0)), rows(400)
+    wrong = LiveBar("ES", int(np.datetime64("2262-01-01", "ns").astype(np.int64)), np.array([1.0, 2.0, 0.5, 1.0]), 1.0)
+    following._take(found, [*some[:300], wrong, *some[300:]], 0.0, "json", io.StringIO())
+    assert (len(found.seen), found.num_skipped) == (400, 1)
+    assert "its time is in the future" in capsys.readouterr().err
+
+
 def test_after_twenty_skipped_lines_further_ones_are_only_counted(capsys: pytest.CaptureFixture[str]) -> None:
     found = Followed(LiveScan(random_event_detector(), 0.0))
     following._take(found, [BadLine(k, "is not JSON") for k in range(50)], 0.0, "json", io.StringIO())
