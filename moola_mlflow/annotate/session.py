@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from moola_mlflow.annotate.agreement import agreement_of
 from moola_mlflow.annotate.candidates import Candidates
 from moola_mlflow.annotate.decided import Decided
+from moola_mlflow.annotate.decisions import Decision
 from moola_mlflow.annotate.desk import Desk
 from moola_mlflow.annotate.journal import DecisionJournal
 from moola_mlflow.annotate.labels_file import LabelsFile, labels_of, parts_of, read_earlier, with_earlier
@@ -20,7 +21,7 @@ from moola_mlflow.annotate.listed import ListedWindows, read_listed
 from moola_mlflow.annotate.refits import Refits
 from moola_mlflow.annotate.review import review_windows
 from moola_mlflow.annotate.suggestions import Suggestions, ordered
-from moola_mlflow.annotate.window_queue import WindowQueue
+from moola_mlflow.annotate.window_queue import RANDOM, WindowQueue
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import AnnotateKeys, UserError
 from moola_mlflow.labels import EventLabels, labels_target
@@ -78,20 +79,29 @@ class AnnotateSession:
 
     def parts(self) -> Iterator[EventLabels]:
         """Return all labels of the file as they are now, earlier ones and decisions, part by part."""
-        decided = self.desk.decided
-        with self.desk.lock:
-            mine, earlier = list(decided.labels()), decided.untouched()
+        mine, earlier = self._labels()
         return parts_of(mine, self.candidates, earlier)
 
     def labels(self, most: int | None = None) -> EventLabels:
         """Return all labels of the file as they are now, or a random part of the decisions."""
-        options, decided = self.config.annotate, self.desk.decided
-        with self.desk.lock:
-            mine, earlier = list(decided.labels()), decided.untouched()
+        options, (mine, earlier) = self.config.annotate, self._labels()
         if most is not None and len(mine) > most:
             chosen = np.random.default_rng([options.seed, len(mine)]).permutation(len(mine))[:most]
             mine = [mine[i] for i in chosen.tolist()]
         return with_earlier(labels_of(mine, self.candidates, self.candidates.bars.sha256), earlier)
+
+    def _labels(self) -> tuple[list[tuple[int, Decision]], EventLabels | None]:
+        """Return the decisions that give labels, and the earlier labels that none of them replaces.
+
+        ``drawn`` says which windows are a fair sample. So it is ``random`` for a window that a query took and that the
+        random order has passed since.
+        """
+        desk, decided = self.desk, self.desk.decided
+        with desk.lock:
+            mine, earlier = list(decided.labels()), decided.untouched()
+            at_random = {row for row, one in desk.mine.items() if one.drawn == RANDOM}
+            fair = desk.queue.fair(at_random, decided)
+        return [(row, replace(one, drawn=RANDOM) if row in fair else one) for row, one in mine], earlier
 
     def __enter__(self) -> AnnotateSession:
         try:

@@ -86,6 +86,22 @@ class WindowQueue:
         """Yield all windows that nobody has decided, in random order."""
         return (row for row in self.own if row not in anybody)
 
+    def fair(self, at_random: Container[int], anybody: Container[int]) -> set[int]:
+        """Return the windows that the random order has passed: a fair sample of all windows.
+
+        Some of them had been taken by a query before the random order came to them. Without these the sample would lack
+        what queries like: hard windows.
+
+        ``at_random``: rows that this annotator has decided and that were drawn at random.
+        """
+        num = 0
+        for place, row in enumerate(self.own):
+            if row not in anybody:
+                break
+            if row in at_random:
+                num = place + 1
+        return set(self.own[:num])
+
     def reorder(self, rows: Iterable[int]) -> None:
         """Take over the order of a detector."""
         self.ordered = list(rows)

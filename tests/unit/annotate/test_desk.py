@@ -12,6 +12,7 @@ from moola_mlflow.annotate.decisions import RefusedDecision
 from moola_mlflow.annotate.desk import DecidedAlready, NothingToUndo
 from moola_mlflow.annotate.journal import journal_path, read_journal
 from moola_mlflow.annotate.suggestions import Suggestions
+from moola_mlflow.labels import read_event_labels
 
 
 def decisions(folder: Path) -> list[dict[str, Any]]:
@@ -139,6 +140,22 @@ def test_a_window_that_was_shown_with_a_suggestion_never_becomes_blind_by_an_und
         session.desk.decide(said(session.desk.undo(), ("retracement", 3, 9)))
     made = decisions(tmp_path)
     assert [(one["drawn"], one["suggested"]) for one in made] == [("random", True)] * 2
+
+
+def test_a_window_of_a_query_that_the_random_order_has_passed_is_a_random_one_in_the_file(tmp_path: Path) -> None:
+    with opened(tmp_path, first_random=0, blind_share=0, overlap=0) as session:
+        passed, later = session.desk.queue.own[1], session.desk.queue.own[60]
+        session.desk.queue.reorder([passed, later])
+        for _ in range(5):
+            session.desk.decide(said(session.desk.window()))
+        last = session.desk.queue.own[2]
+        assert {passed, later, last} <= set(session.desk.mine)
+        names = dict(zip((passed, later, last), session.candidates.names([passed, later, last]), strict=True))
+    labels = read_event_labels(tmp_path / "mine.parquet")
+    assert labels.drawn is not None
+    drawn = dict(zip(labels.window_id.tolist(), labels.drawn.tolist(), strict=True))
+    assert [drawn[names[row]] for row in (passed, later, last)] == ["random", "uncertain", "random"]
+    assert [one["drawn"] for one in decisions(tmp_path)].count("uncertain") == 2
 
 
 def test_suggestions_can_be_turned_off(tmp_path: Path) -> None:

@@ -107,3 +107,28 @@ def test_a_listed_window_with_a_hit_was_chosen_by_a_query_and_any_other_by_the_l
     queue = WindowQueue.of(AnnotateConfig(order="list"), np.arange(0, 1050, 105), [210, 105], {210: []})
     assert queue.draw(0, (), ()) == NextWindow(210, "top", False)
     assert queue.draw(1, (210,), ()) == NextWindow(105, "listed", False)
+
+
+def test_what_the_random_order_has_passed_is_a_fair_sample_although_queries_took_hard_windows_before() -> None:
+    num, shares = 900, []
+    for seed in range(40):
+        hard = np.random.default_rng([seed, 5]).random(num) > 0.8
+        queue = WindowQueue.of(AnnotateConfig(seed=seed), np.arange(num))
+        mine: dict[int, NextWindow] = {}
+        queue.reorder(sorted(queue.own, key=lambda row: not hard[row]))
+        while len(mine) < 350:
+            window = queue.draw(len(mine), mine, mine)
+            assert window is not None
+            mine[window.row] = window
+        at_random = [row for row, window in mine.items() if window.drawn == "random"]
+        fair = [*queue.fair(at_random, mine)]
+        shares.append((hard[at_random].mean(), hard[fair].mean(), len(fair)))
+    drawn, passed, size = np.mean(shares, 0)
+    assert drawn < 0.17 < 0.19 < passed < 0.21
+    assert size > 150
+
+
+def test_the_random_order_of_another_seed_has_passed_nothing() -> None:
+    queue = WindowQueue.of(AnnotateConfig(seed=1), np.arange(900))
+    mine = set(WindowQueue.of(AnnotateConfig(seed=2), np.arange(900)).own[:200])
+    assert len(queue.fair(mine, mine)) < 5
