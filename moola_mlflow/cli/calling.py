@@ -8,13 +8,26 @@ from typing import Any
 
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.cli.parser import Parsed, settle
-from moola_mlflow.core import Interrupts, RuntimeConfig, UserError, is_tuned, num_processes, prepare_environment
+from moola_mlflow.core import (
+    CommandKeys,
+    Interrupts,
+    RuntimeConfig,
+    UserError,
+    is_tuned,
+    num_processes,
+    prepare_environment,
+)
+
+
+def prepare_for(config: CommandKeys) -> None:
+    """Set the environment that a configuration asks for, before torch or MLflow is imported."""
+    runtime = getattr(config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
+    prepare_environment(runtime.threads, is_tuned(runtime))
 
 
 def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts) -> Any:
     """Run a command, and return its outcome if it has one."""
-    runtime = getattr(parsed.config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
-    prepare_environment(runtime.threads, is_tuned(runtime))
+    prepare_for(parsed.config)
     command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
     return command.run(parsed.config, parsed.preset, interrupts, **parsed.arguments)
 

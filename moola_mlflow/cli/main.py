@@ -144,7 +144,9 @@ def _check_store(name: str, config: CommandKeys) -> None:
     """If there is no store, refuse a command that looks up what one holds. Raises: UserError."""
     named = [f"{key}='{value}'" for key, value in config.flat().items() if str(value).startswith(IN_STORE)]
     if not is_launched() and (named or name in READERS):
-        prepare_environment()
+        from moola_mlflow.cli.calling import prepare_for
+
+        prepare_for(config)
         from moola_mlflow.tracking import need_store  # mlflow takes seconds to import
 
         need_store(named[0] if named else f"what '{name}' reads")

@@ -217,7 +217,7 @@ class Run:
         self.text(environment_text(), Artifacts.ENVIRONMENT)
         if diff := git_diff():
             self.text(diff, Artifacts.GIT_DIFF)
-        self.params(config.flat())
+        self.params(config.logged())
         self.tags({Tags.CONFIG_SHA256: config.sha256()})
 
     def params(self, params: Mapping[str, Any]) -> None:

@@ -367,11 +367,9 @@ def test_make_bench_names_benchmarks_that_are_there() -> None:
     listed = re.search(r"^BENCHES := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert listed
     names = [name.split()[0] for name in re.findall(r"'[^']+'|[\w.]+", listed[1].replace("\\\n", " "))]
-    # detect_worth needs registered detectors; rules_study runs in several steps, with the files after it. events_study
-    # needs the encoder of a step of rules_study.
-    left_out = {"science.detect_worth", "science.rules_study"}
-    left_out |= {f"science.{name}" for name in ("events_study", "events_methods", "events_pairs", "events_tables")}
-    left_out.add("science.events_shifted")  # it takes the seeds to run on
+    # detect_worth needs registered detectors, events_shifted the seeds to run on, gpu a GPU.
+    left_out = {"science.detect_worth", "science.events_shifted", "speed.gpu"}
+    left_out |= {f"science.{name}" for name in ("events_methods", "events_pairs", "events_tables")}
     left_out |= {f"science.{name}" for name in ("rules_reading", "rules_baselines", "rules_tables", "fuzzy_labeller")}
     there = {
         f"{path.parent.name}.{path.stem}"

@@ -49,6 +49,10 @@ class CommandKeys(Section):
         """Return every value under its dotted name, section by section."""
         return {f"{s}.{k}": v for s, section in self.model_dump(mode="json").items() for k, v in section.items()}
 
+    def logged(self) -> dict[str, Any]:
+        """Return the values that a run logs as parameters: those that can have an effect."""
+        return self.flat()
+
     def given(self) -> dict[str, Any]:
         """Return the keys that a preset or the command line has set to another value than the default."""
         default = type(self)().flat()

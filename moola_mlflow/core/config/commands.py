@@ -5,6 +5,8 @@ A section is made by a factory, so --help builds the validators of its own comma
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from moola_mlflow.core.config.annotate import (
@@ -12,7 +14,7 @@ from moola_mlflow.core.config.annotate import (
     AnnotatedLabelsConfig,
     GivenDetectorConfig,
 )
-from moola_mlflow.core.config.bars import BarsConfig, SampleLengthConfig
+from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig, SampleLengthConfig
 from moola_mlflow.core.config.base import CommandKeys
 from moola_mlflow.core.config.evaluation import (
     CvConfig,
@@ -179,6 +181,12 @@ class FinetuneKeys(TrackedKeys):
     registry: RegistryConfig = Field(default_factory=RegistryConfig)
     gates: DetectorGatesConfig = Field(default_factory=DetectorGatesConfig)
     tracking: ExperimentConfig = Field(default_factory=ExperimentConfig)
+
+    def logged(self) -> dict[str, Any]:
+        """Return the values that a run logs: of bars those of the sample, unless windows without labels are read."""
+        read = "bars" if self.finetune.unlabelled == "bars" else "sample"
+        sample = {f"bars.{name}" for name in SampleBarsConfig.model_fields}
+        return {k: v for k, v in self.flat().items() if read == "bars" or not k.startswith("bars.") or k in sample}
 
 
 class PretrainSweepKeys(TrainingKeys):

@@ -11,7 +11,7 @@ import torch
 from harness import Store
 from paths import ROOT
 
-from moola_mlflow.cli import main
+from moola_mlflow.cli import calling, main
 from moola_mlflow.cli.commands import detect, finetune, sweep
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.cli.parser import configurations_of
@@ -75,7 +75,7 @@ def test_no_command_tunes_the_allocator_where_that_is_off(
     config = make_config(keys, read_preset(CONFIGS / preset), {**wrong, "runtime.tune": "off"})
     with pytest.raises(UserError):
         command.run(config, "plain", Interrupts())
-    (run,) = store.runs()
+    (run,) = store.refused()
     assert run.data.tags.get("moola.precision", "fp32") == "fp32"
     assert run.data.tags.get("moola.allocator", "as it comes") == "as it comes"
 
@@ -85,7 +85,7 @@ def test_plain_pytorch_waits_as_openmp_does(monkeypatch: pytest.MonkeyPatch, tun
     environment: dict[str, str] = {}
     monkeypatch.setattr(runtime.os, "environ", environment)
     command = types.SimpleNamespace(run=lambda config, preset, interrupts: None)
-    monkeypatch.setattr(main.importlib, "import_module", lambda name: command)
+    monkeypatch.setattr(calling.importlib, "import_module", lambda name: command)
     assert main.run_cli(["detect", "--runtime.tune", tune]) == 0
     assert ("OMP_WAIT_POLICY" in environment) == (tune == "on")
     assert "CUBLAS_WORKSPACE_CONFIG" in environment
@@ -96,7 +96,7 @@ def test_a_command_that_shares_nothing_out_is_refused_to_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setattr(main, "FIRST_PROCESS_S", 0)
-    monkeypatch.setattr(main.importlib, "import_module", lambda name: pytest.fail("it was begun"))
+    monkeypatch.setattr(calling.importlib, "import_module", lambda name: pytest.fail("it was begun"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")  # the first one records it too
     assert main.run_cli([name]) == 2
