@@ -116,7 +116,7 @@ class LabelsFile:
 
     def __init__(self, path: Path, parts: Callable[[], Iterator[EventLabels]]) -> None:
         self.path, self._parts = path, parts
-        self._backup = path.exists()
+        self._backup, self._has_written = path.exists(), False
         self._is_due, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="moola-labels", daemon=True)
         self.problem: str | None = None
@@ -157,3 +157,6 @@ class LabelsFile:
         parts = self._parts()
         if (first := next(parts, None)) is not None:
             write_labels_in_parts(itertools.chain([first], parts), self.path, backup=self._backup)
+            self._has_written = True
+        elif self._has_written:  # the last label was taken back, and a file without labels would be refused
+            self.path.unlink(missing_ok=True)

@@ -124,3 +124,19 @@ def test_a_file_that_is_written_in_parts_is_the_same_as_one_that_is_written_at_o
     assert mine.sha256 == other.sha256
     assert mine.extra == other.extra
     assert len(mine) == 8
+
+
+def test_a_file_whose_last_label_is_taken_back_is_removed(tmp_path: Path) -> None:
+    left = [some_events()]
+    file = LabelsFile(tmp_path / "mine.parquet", lambda: iter(left))
+    file.close()
+    assert (tmp_path / "mine.parquet").is_file()
+    left.clear()
+    file.close()
+    assert not (tmp_path / "mine.parquet").exists()
+
+
+def test_a_file_that_was_there_stays_where_nothing_is_labelled(tmp_path: Path) -> None:
+    (tmp_path / "mine.parquet").write_text("labels of another day")
+    LabelsFile(tmp_path / "mine.parquet", lambda: iter([])).close()
+    assert (tmp_path / "mine.parquet").read_text() == "labels of another day"
