@@ -243,9 +243,9 @@ class RunSession:
         return self.delivery.close(KILLED_LIMIT_S if status == "KILLED" else NO_LIMIT)
 
     def _end_without_journal(self, status: str, note: str | None) -> None:
-        """End a run whose journal cannot be written."""
-        if self.delivery is not None:
-            self.delivery.close(0)
+        """End a run whose journal cannot be written. On a full disk what is sent cannot be noted either."""
+        if (delivery := self.delivery) is not None:
+            self._try(status, lambda: delivery.close(0))
         if self.id.startswith(OFFLINE):
             return
         client = mlflow.MlflowClient()

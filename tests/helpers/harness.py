@@ -83,7 +83,7 @@ class Store:
 
     def refused(self) -> list[Run]:
         """The runs in the bin, the newest first: their input was refused."""
-        found = self.runs(ViewType.DELETED_ONLY)
+        found = [run for run in self.runs(ViewType.DELETED_ONLY) if "moola.refused" in run.data.tags]
         assert all((run.info.status, run.data.tags["moola.refused"]) == ("FAILED", "true") for run in found)
         assert not any((self.folder / ".moola/runs" / run.info.run_id).exists() for run in found)
         return found
