@@ -56,7 +56,7 @@ def test_what_was_not_promoted_is_gone_on_with_by_its_version(
 
     def step(why: str, command: str, look: str, arguments: dict[str, object]) -> SimpleNamespace:
         steps.append(command)
-        figures = {"probe/r2_gain": len(steps), "cv/joint_success_at_3": len(steps)}
+        figures = {"probe/r2_gain": len(steps), "cv/map": len(steps)}
         return SimpleNamespace(id=str(len(steps)), status=status, metrics=figures)
 
     monkeypatch.setattr(tour_command, "_version", lambda model, made: "7")
