@@ -14,11 +14,11 @@ COPY configs ./configs
 COPY moola_mlflow ./moola_mlflow
 RUN pip install --no-cache-dir -c requirements.lock ".[postgresql,remote]"
 
-# A worker's runs, checkpoints and outputs are in /work: mount a volume there.
-RUN mkdir /work && chown moola /work
+# A worker's runs, checkpoints and outputs are in /data: mount a volume there.
+RUN mkdir /data && chown moola /data
 USER 10001
-WORKDIR /work
+WORKDIR /data
 EXPOSE 5000
 
 # The server, with a database on the volume; a worker names another command, such as `moola sweep`.
-CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--backend-store-uri", "sqlite:////work/mlflow.db", "--artifacts-destination", "/work/mlartifacts"]
+CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--backend-store-uri", "sqlite:////data/mlflow.db", "--artifacts-destination", "/data/mlartifacts"]

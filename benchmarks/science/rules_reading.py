@@ -41,7 +41,7 @@ def labelled(labeller: int, count: int) -> list[LabelledSet]:
     make, seed = LABELLERS[labeller]
     bars = read_bars(BarsConfig(sample_bars=200_000, sample_seed=seed))
     whole, num = make(bars, SETS[count] * count, seed), SETS[count]
-    return [_part(whole, np.arange(i, len(whole), num)) for i in range(num)]
+    return [part(whole, np.arange(i, len(whole), num)) for i in range(num)]
 
 
 def real_bars(path: Path) -> list[LabelledSet]:
@@ -49,7 +49,7 @@ def real_bars(path: Path) -> list[LabelledSet]:
     return [weak_labels(read_bars(BarsConfig(path=str(path), instrument="front")), 174, SEED)]
 
 
-def _part(labels: LabelledSet, index: np.ndarray) -> LabelledSet:
+def part(labels: LabelledSet, index: np.ndarray) -> LabelledSet:
     names = ("window_id", "ohlc", "label", "start", "end", "start_ns", "end_ns", "instrument")
     return replace(labels, sha256="", **{name: getattr(labels, name)[index] for name in names})
 
@@ -70,7 +70,7 @@ def prior_reader(folder: Path, labels: LabelledSet) -> tuple[Predictions, Predic
     return predictions(method, labels)
 
 
-def _joined(sets: Sequence[Predictions]) -> Predictions:
+def joined(sets: Sequence[Predictions]) -> Predictions:
     """Return the windows of several sets as one; each has as many repeats."""
     return Predictions(
         np.concatenate([one.label for one in sets]), np.concatenate([one.span for one in sets]),
@@ -79,7 +79,7 @@ def _joined(sets: Sequence[Predictions]) -> Predictions:
     )  # fmt: skip
 
 
-def _repeats(each: Sequence[Predictions]) -> Predictions:
+def repeats(each: Sequence[Predictions]) -> Predictions:
     """Return predictions of the same windows by several encoders as repeats."""
     probability, predicted = (np.concatenate([getattr(one, n) for one in each]) for n in ("probability", "predicted"))
     return replace(each[0], probability=probability, predicted=predicted)
@@ -117,12 +117,12 @@ def read_sets(folders: Sequence[Path], sets: Sequence[LabelledSet], only: str = 
     """Return the figures of the prior reader and of every baseline on some labelled sets, or of one baseline alone."""
     started = time.process_time()
     each = [[prior_reader(folder, labels) for folder in folders] for labels in sets]
-    ours, raw = (_joined([_repeats([one[i] for one in encoders]) for encoders in each]) for i in (0, 1))
+    ours, raw = (joined([repeats([one[i] for one in encoders]) for encoders in each]) for i in (0, 1))
     seconds, theirs = time.process_time() - started, {}
     for name, method in baseline_methods(folders[0].parent).items():
         if only not in name:
             continue
-        theirs[name] = _joined([predictions(method(labels), labels)[0] for labels in sets])
+        theirs[name] = joined([predictions(method(labels), labels)[0] for labels in sets])
         print(f"  {name}: {theirs[name].statistics()['joint_success_at_3'](_ones(ours))[0]:.3f}", flush=True)
     row = {} if only else _row(ours, raw, theirs[BASELINE]) | {"reader_cpu_seconds": seconds}
     return row | {"baselines": {name: _baseline(ours, one) for name, one in theirs.items()}}

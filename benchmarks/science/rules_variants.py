@@ -30,7 +30,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ import torch
 from benchmarks.science.fuzzy_labeller import fuzzy_labels
 from benchmarks.science.objectives.second_labeller import second_labels
 from benchmarks.science.rules_baselines import both_ways
-from benchmarks.science.rules_reading import predictions
+from benchmarks.science.rules_reading import joined, part, predictions, repeats
 from benchmarks.synthetic_months import machine
 from moola_mlflow.bars import read_bars
 from moola_mlflow.core import BarsConfig, PretrainKeys, make_config, read_preset
@@ -125,9 +124,7 @@ def labelled(labeller: int, count: int, labellers: dict[int, Any]) -> list[Label
     make, seed = labellers[labeller]
     bars, num = read_bars(BarsConfig(sample_bars=200_000, sample_seed=seed)), SETS[count]
     whole = make(bars, num * count, seed)
-    names = ("window_id", "ohlc", "label", "start", "end", "start_ns", "end_ns", "instrument")
-    parts = [np.arange(i, len(whole), num) for i in range(num)]
-    return [replace(whole, sha256="", **{name: getattr(whole, name)[index] for name in names}) for index in parts]
+    return [part(whole, np.arange(i, len(whole), num)) for i in range(num)]
 
 
 def read_encoder(encoder: Any, sets: Sequence[LabelledSet]) -> tuple[Predictions, float]:
@@ -138,11 +135,7 @@ def read_encoder(encoder: Any, sets: Sequence[LabelledSet]) -> tuple[Predictions
         inputs = both_ways(encoder, "encoding", labels)
         seconds += time.process_time() - started
         parts.append(predictions(PriorMethod("prior", inputs, priors), labels)[0])
-    label, span = (np.concatenate([getattr(one, name) for one in parts]) for name in ("label", "span"))
-    probability, predicted = (
-        np.concatenate([getattr(one, name) for one in parts], 1) for name in ("probability", "predicted")
-    )
-    return Predictions(label, span, probability, predicted, parts[0].classes), seconds
+    return joined(parts), seconds
 
 
 def encoders_of(folder: Path, name: str) -> dict[int, Any]:
@@ -164,8 +157,8 @@ def read(folder: Path, names: Sequence[str], labellers: dict[int, Any], key: str
             for name in names:
                 read_now = encoders_of(folder, name) if name != "preset" else {}
                 of = {i: read_encoder(encoder, sets) for i, encoder in read_now.items()} or base
-                each, theirs = list(of.values()), _repeats([base[i][0] for i in of])
-                ours = _repeats([one for one, _ in each])
+                each, theirs = list(of.values()), repeats([base[i][0] for i in of])
+                ours = repeats([one for one, _ in each])
                 row = {"variant": name, "labeller": labeller, "labels": count, "windows": len(ours.label)}
                 row["joint"] = bootstrap_interval(ours.statistics()[METRIC], np.arange(len(ours.label)))._asdict()
                 row["gain"] = paired_difference(ours, theirs, METRIC)._asdict()
@@ -184,11 +177,6 @@ def read(folder: Path, names: Sequence[str], labellers: dict[int, Any], key: str
 
 def _cards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*-[0-9]/encoder.json"))
-
-
-def _repeats(each: Sequence[Predictions]) -> Predictions:
-    probability, predicted = (np.concatenate([getattr(one, n) for one in each]) for n in ("probability", "predicted"))
-    return replace(each[0], probability=probability, predicted=predicted)
 
 
 def _mean(one: Predictions) -> float:

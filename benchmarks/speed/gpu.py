@@ -60,11 +60,17 @@ def train(preset: str, keys: dict[str, Any], precision: str) -> Row:
     }  # fmt: skip
 
 
+def environment_of(folder: str) -> dict[str, str]:
+    """Return the variables of a command whose store is in a folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return kept | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(ROOT)}
+
+
 def run(command: list[str], folder: str, seconds: float) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder and a store of its own. Raises: RuntimeError with its last words if it fails."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment = kept | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
+    done = subprocess.run(
+        command, cwd=folder, env=environment_of(folder), capture_output=True, text=True, timeout=seconds
+    )
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr.strip()[-1500:]}")
     return done
@@ -97,10 +103,8 @@ def pretrain(words: list[str], seconds: float, launcher: tuple[str, ...] = ()) -
 def interrupted(words: list[str], seconds: float) -> Row:
     """Stop a training by Ctrl-C after its second epoch, resume it, and return the losses of all its epochs."""
     with tempfile.TemporaryDirectory() as folder:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        environment = kept | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "moola_mlflow", "pretrain", *words]
-        first = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        first = subprocess.Popen(command, cwd=folder, env=environment_of(folder), stdout=subprocess.PIPE, text=True)
         assert first.stdout is not None
         for line in first.stdout:
             if re.search(r"Epoch\s+2 ", line):

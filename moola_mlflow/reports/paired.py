@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.core import FinetuneKeys, UserError, make_config
 from moola_mlflow.evaluation import HEADLINE_METRICS, Interval, Predictions, paired_difference
-from moola_mlflow.labels import LabelledSet, overlap_groups
-from moola_mlflow.reports.paired_events import event_differences
+from moola_mlflow.reports.paired_events import event_differences, window_groups
 from moola_mlflow.tracking import Artifacts, RunRecord, Tags, read_input_labels
 
 DRAWN_BY = ("folds", "kind", "embargo_bars")
@@ -68,7 +66,7 @@ def pair(first: RunRecord, second: RunRecord) -> Paired | str:
     (ids, one), (other_ids, other) = left, right
     if ids != other_ids or not (np.array_equal(one.label, other.label) and np.array_equal(one.span, other.span)):
         return "their predictions are not of the same windows"
-    groups = _groups(runs, summaries, ids)
+    groups = window_groups(runs, summaries, ids, read_input_labels)
     if isinstance(groups, str):
         return groups
     differences = {metric: paired_difference(other, one, metric, groups) for metric in HEADLINE_METRICS}
@@ -109,28 +107,3 @@ def _predictions(rows: list[dict[str, Any]], draws: list[tuple[int, int]]) -> tu
     guess_KN = np.array([[code[str(row["predicted"])] for row in one] for one in by_draw.values()])
     predicted = np.array([[[row["predicted_start"], row["predicted_end"]] for row in one] for one in by_draw.values()])
     return ids, Predictions(label, span, np.eye(len(classes))[guess_KN], predicted, classes)
-
-
-def _groups(runs: tuple[RunRecord, RunRecord], summaries: list[dict[str, Any]], ids: list[str]) -> np.ndarray | str:
-    """Return the overlap group of each window. Shapes: int [N].
-
-    A run records only the number of groups. If it equals the number of windows, each window is a group of its own.
-    Otherwise the labels are read again.
-    """
-    if summaries[0].get("num_groups") == len(ids):
-        return np.arange(len(ids))
-    why = ""
-    for run in runs:
-        try:
-            labels = _labels(run)
-        except (UserError, OSError, KeyError, TypeError, ValueError) as e:
-            why = " ".join(str(e).split())[:200]
-            continue
-        if labels.sha256 == run.tags.get(Tags.DATA_SHA256) and [str(name) for name in labels.window_id] == ids:
-            return overlap_groups(labels, across_instruments=True)
-        why = "their file has changed"
-    return f"labelled windows overlap, and the labels cannot be read again ({why})"
-
-
-def _labels(run: RunRecord) -> LabelledSet:
-    return read_input_labels(make_config(FinetuneKeys, run.config, {}))

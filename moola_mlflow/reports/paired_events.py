@@ -8,14 +8,14 @@ Shape legend: N windows, K draws of the folds, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from moola_mlflow.core import FinetuneKeys, UserError, make_config
 from moola_mlflow.evaluation import Interval, bootstrap_many
-from moola_mlflow.labels import overlap_groups
+from moola_mlflow.labels import EventLabels, LabelledSet, overlap_groups
 from moola_mlflow.tracking import RunRecord, Tags, read_input_events
 
 SCORES = ("precision", "recall", "f1")
@@ -45,7 +45,7 @@ def event_differences(
         counts.append([[[row[name] for name in ("events", "found", "right")] for row in rows] for rows in own])
     if any(one != ids[0] for one in ids):
         return "their predictions are not of the same windows"
-    groups = _groups(runs, summaries, ids[0])
+    groups = window_groups(runs, summaries, ids[0], read_input_events)
     if isinstance(groups, str):
         return groups
     group_N = np.unique(groups, return_inverse=True)[1]
@@ -71,14 +71,23 @@ def _scores(w_RG: np.ndarray, sums_KG3: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(known, each, 0).sum(1) / known.sum(1))
 
 
-def _groups(runs: Sequence[RunRecord], summaries: Sequence[dict[str, Any]], ids: list[str]) -> np.ndarray | str:
-    """Return the overlap group of each window; the labels are read again if windows overlap. Shapes: int [N]."""
+def window_groups(
+    runs: Sequence[RunRecord],
+    summaries: Sequence[dict[str, Any]],
+    ids: list[str],
+    read: Callable[[FinetuneKeys], LabelledSet | EventLabels],
+) -> np.ndarray | str:
+    """Return the overlap group of each window, or why it is not known. Shapes: int [N].
+
+    A run records only the number of groups. If it equals the number of windows, each window is a group of its own.
+    Otherwise ``read`` reads the labels again.
+    """
     if summaries[0].get("num_groups") == len(ids):
         return np.arange(len(ids))
     why = ""
     for run in runs:
         try:
-            labels = read_input_events(make_config(FinetuneKeys, run.config, {}))
+            labels = read(make_config(FinetuneKeys, run.config, {}))
         except (UserError, OSError, KeyError, TypeError, ValueError) as e:
             why = " ".join(str(e).split())[:200]
             continue

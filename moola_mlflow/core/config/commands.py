@@ -184,9 +184,10 @@ class FinetuneKeys(TrackedKeys):
 
     def logged(self) -> dict[str, Any]:
         """Return the values that a run logs: of bars those of the sample, unless windows without labels are read."""
-        read = "bars" if self.finetune.unlabelled == "bars" else "sample"
+        if self.finetune.unlabelled == "bars":
+            return self.flat()
         sample = {f"bars.{name}" for name in SampleBarsConfig.model_fields}
-        return {k: v for k, v in self.flat().items() if read == "bars" or not k.startswith("bars.") or k in sample}
+        return {key: value for key, value in self.flat().items() if not key.startswith("bars.") or key in sample}
 
 
 class PretrainSweepKeys(TrainingKeys):
