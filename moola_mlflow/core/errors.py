@@ -23,12 +23,30 @@ PASSWORD = re.compile(r"[\w+.-]+://[^/\s:@]*:(?!\d{1,5}/)(.*)@")
 """The password of a whole address, with any characters. It does not begin like a port."""
 MAX_SHOWN = 20_000
 """Most characters of a text that is shown. Patterns are tried on it, and an error may quote a whole file."""
+MAX_WORD = 1_000
+"""Most characters without a space that an error shows: a cell or a column name of a misread file may be a whole file."""
+LONG_WORD = re.compile(rf"(?!\S*://)\S{{{MAX_WORD + 1},}}")
+"""An address is none: half of one might show a login that ``printable`` no longer knows."""
 WORDS = re.compile(r"[\w%-]*")
 _concealed: set[str] = set()
 
 
+def _cut(text: str, most: int) -> str:
+    """Return a text with its middle left out, so that about ``most`` characters are left."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} ... {len(text) - 2 * half:,} characters left out ... {text[-half:]}"
+
+
 class UserError(ValueError):
-    """Bad input or configuration: one message (what, value, allowed, cure), exit code 2, no traceback."""
+    """Bad input or configuration: one message (what, value, allowed, cure), exit code 2, no traceback.
+
+    Whatever a file holds, its message stays readable: a word of more than ``MAX_WORD`` characters is cut in the middle.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(LONG_WORD.sub(lambda found: _cut(found[0], MAX_WORD), message), MAX_SHOWN - 100))
 
 
 class TrainingError(RuntimeError):
@@ -70,9 +88,7 @@ def printable(text: str) -> str:
     'postgresql://host/db?password=***'
     """
     conceal_secrets(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if len(text) > MAX_SHOWN:
-        half = MAX_SHOWN // 2
-        text = f"{text[:half]} ... {len(text) - MAX_SHOWN:,} characters left out ... {text[-half:]}"
+    text = _cut(text, MAX_SHOWN)
     for secret in sorted(_concealed, key=len, reverse=True):
         text = text.replace(secret, "***")
     return visible(PARAMETER.sub(r"\1***", LOGIN.sub(r"\1\2", text)))

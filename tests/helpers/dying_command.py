@@ -68,7 +68,8 @@ def without_drawing(figure: Figure, path: Path, **_: Any) -> None:
 def main(work: Path, words: Sequence[str]) -> None:
     """Run a command whole, then once for each of its changes: killed before it, and started again.
 
-    ``work`` holds an empty folder ``store`` that each folder is a copy of. The exit codes are in ``codes.json``.
+    ``work`` holds an empty folder ``store`` that each folder is a copy of. The exit codes are in ``codes.json``, and
+    how many changes a run had where it ended before it reached its kill (what it sends at once depends on the time).
     """
     for name in IMPORTED:
         importlib.import_module(f"moola_mlflow.{name}")
@@ -83,13 +84,17 @@ def main(work: Path, words: Sequence[str]) -> None:
     whole = folder_of("whole")
     codes: dict[str, list[int]] = {"whole": [run(whole, words, -1)]}
     changes = (whole / "changes").read_text(encoding="utf-8").splitlines()
+    early: dict[str, int] = {}
     for number in range(len(changes)):
         folder = folder_of(f"{number:04d}")
-        codes[folder.name] = [run(folder, words, number), run(folder, words, -1)]
+        codes[folder.name] = [run(folder, words, number)]
+        if codes[folder.name] != [DEAD]:
+            early[folder.name] = len((folder / "changes").read_text(encoding="utf-8").splitlines())
+        codes[folder.name].append(run(folder, words, -1))
         for left in folder.glob(".moola/runs/*"):
             if count_unsent(left):  # killed between the end of the run and its message
                 run(folder, ["sync", str(left)], -1)
-    (work / "codes.json").write_text(json.dumps({"codes": codes, "changes": changes}), encoding="utf-8")
+    (work / "codes.json").write_text(json.dumps({"codes": codes, "changes": changes, "early": early}), encoding="utf-8")
 
 
 if __name__ == "__main__":

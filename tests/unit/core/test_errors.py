@@ -68,3 +68,20 @@ def test_the_kinds_of_failure_are_told_apart() -> None:
     """Each has its own exit code, so none may be caught as another."""
     kinds = (UserError, TrainingError, GateError)
     assert all(not issubclass(one, other) for one in kinds for other in kinds if one is not other)
+
+
+def test_a_message_shows_both_ends_of_a_cell_that_fills_a_file() -> None:
+    said = str(UserError(f"bars.csv: holds 2 instruments (ES 11 bars, NQ{'A' * 70_000}Z 1 bars); choose one"))
+    assert said.startswith("bars.csv: holds 2 instruments (ES 11 bars, NQAAA")
+    assert "69,003 characters left out" in said
+    assert said.endswith("AAAZ 1 bars); choose one")
+    assert len(said) < 1_200
+
+
+def test_a_message_of_many_words_is_bounded_too() -> None:
+    assert len(str(UserError("many " * 100_000))) <= errors.MAX_SHOWN
+
+
+def test_no_half_of_an_address_is_shown_with_its_password() -> None:
+    said = UserError(f"postgresql://me:{'s3cr;3t' * 20}@host/{'d' * 2_000} does not answer")
+    assert "s3cr" not in printable(str(said))
