@@ -33,6 +33,7 @@ from moola_mlflow.reports import (
     event_fit_line,
     event_note,
     event_version_tags,
+    wrong_windows_page,
 )
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, load_encoders
 
@@ -91,6 +92,7 @@ def _log(active: Run, setting: EventSetting, evidence: EventEvidence, gates: Seq
     active.table(evidence.rows(), Artifacts.PREDICTIONS)
     if rows := evidence.baseline_rows():
         active.table(rows, Artifacts.BASELINE_PREDICTIONS)
+    active.text(wrong_windows_page(evidence), Artifacts.WRONG_WINDOWS_PAGE)
     for name, figure in event_figures(evidence).items():
         active.figure(figure, f"{Artifacts.FIGURES}{name}.png")
     active.tags({Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()})

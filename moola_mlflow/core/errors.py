@@ -24,11 +24,15 @@ PASSWORD = re.compile(r"[\w+.-]+://[^/\s:@]*:(?!\d{1,5}/)(.*)@")
 MAX_SHOWN = 20_000
 """Most characters of a text that is shown. Patterns are tried on it, and an error may quote a whole file."""
 MAX_WORD = 1_000
-"""Most characters without a space that an error shows: a cell or a column name of a misread file may be a whole file."""
-LONG_WORD = re.compile(rf"(?!\S*://)\S{{{MAX_WORD + 1},}}")
-"""An address is none: half of one might show a login that ``printable`` no longer knows."""
+"""Most characters without a space that an error shows: a cell of a misread file may be as long as the file."""
+LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 WORDS = re.compile(r"[\w%-]*")
 _concealed: set[str] = set()
+
+
+def _cut_word(found: re.Match[str]) -> str:
+    """Return a long word with its middle left out. Half of an address might show a login, so it stays whole."""
+    return found[0] if "://" in found[0] else _cut(found[0], MAX_WORD)
 
 
 def _cut(text: str, most: int) -> str:
@@ -46,7 +50,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_cut(LONG_WORD.sub(lambda found: _cut(found[0], MAX_WORD), message), MAX_SHOWN - 100))
+        super().__init__(_cut(LONG_WORD.sub(_cut_word, message), MAX_SHOWN - 100))
 
 
 class TrainingError(RuntimeError):

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from moola_mlflow.reports.run_report.build import build_report, find_report_subject
     from moola_mlflow.reports.scan_report import report_scan
     from moola_mlflow.reports.touchable import Plot, touch_page
+    from moola_mlflow.reports.wrong_windows import wrong_windows_page
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -88,6 +89,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "plots.events": ("event_figures",),
         "scan_report": ("report_scan",),
         "touchable": ("Plot", "touch_page"),
+        "wrong_windows": ("wrong_windows_page",),
         "finetune_results": (
             "collapse_warning",
             "detector_card",

@@ -30,7 +30,7 @@ from moola_mlflow.reports.finetune_results import (
     inputs_version_tags,
 )
 from moola_mlflow.reports.next_commands import promote_command, unregistered_step
-from moola_mlflow.tracking import VersionTags
+from moola_mlflow.tracking import Artifacts, VersionTags
 
 HEADER = ("method", "mAP", "precision", "recall", "detector minus method, mAP")
 FOLD_NETS = (
@@ -86,6 +86,7 @@ def event_note(
         f"**{markdown_text(evidence.headline())}** {passed}\n\n{table}\n\n"
         f"{markdown_text(_windows(evidence))}. Brackets are 95 % intervals over {evidence.num_groups} groups of "
         f"overlapping windows. {FOLD_NETS}{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
+        f"`{Artifacts.WRONG_WINDOWS_PAGE}` has a chart of each window that is wrong out of fold.\n\n"
         f"Detector: events, {markdown_text(described(setting))}.{_unlabelled(setting)} Labels "
         f"{markdown_code(labels.path)}, encoder {markdown_code(setting.config.finetune.encoder or 'none')}.\n\n"
         f"{event_next_step(gates, uri, setting.config)}\n"

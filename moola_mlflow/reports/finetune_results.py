@@ -24,7 +24,7 @@ from moola_mlflow.features import FeatureChoice
 from moola_mlflow.labels import EventLabels, LabelledSet
 from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
 from moola_mlflow.reports.next_commands import promote_command, unregistered_step
-from moola_mlflow.tracking import Metrics, Tags, VersionTags
+from moola_mlflow.tracking import Artifacts, Metrics, Tags, VersionTags
 
 WEAK_LABELS_TEXT = (
     "The labels are WEAK: a rule made them from prices. The scores say how well the detector imitates the rule, "
@@ -117,6 +117,7 @@ def finetune_note(
         f"{len(labels)} windows ({markdown_text(_counts(labels))}), {_folds(evidence)}, purged. Brackets are "
         f"95 % intervals over {evidence.num_groups} groups of overlapping windows."
         f"{' ' + WEAK_LABELS_TEXT if labels.weak else ''}{warned}\n\n"
+        f"`{Artifacts.WRONG_WINDOWS_PAGE}` has a chart of each window that is wrong out of fold.\n\n"
         f"Detector: {_described(setting)}. Labels {markdown_code(labels.path)}, "
         f"encoder {markdown_code(config.finetune.encoder or 'none')}.\n\n"
         f"{next_step(evidence, gates, uri, config)}\n"

@@ -160,6 +160,7 @@ class Artifacts:
     PREDICTIONS = "predictions.json"
     BASELINE_PREDICTIONS = "baseline_predictions.json"
     GATES = "gates.json"
+    WRONG_WINDOWS_PAGE = "wrong_windows.html"
     DETECTIONS_TABLE = "detections.parquet"
     HITS_TABLE = "hits_table.json"
     DETECTIONS_PAGE = "detections.html"

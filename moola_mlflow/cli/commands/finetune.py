@@ -41,6 +41,7 @@ from moola_mlflow.reports import (
     finetune_note,
     list_doubts,
     uses_identity_encoder,
+    wrong_windows_page,
 )
 from moola_mlflow.tracking import Artifacts, Metrics, Run, Tags, check_registry_kind, load_encoders, run_name
 
@@ -97,6 +98,7 @@ def _log(active: Run, config: FinetuneKeys, evidence: Evidence) -> None:
     active.json({**evidence.summary(), "config": config.model_dump(mode="json")}, Artifacts.CV_SUMMARY)
     active.table(evidence.rows(), Artifacts.PREDICTIONS)
     active.table(evidence.baseline_rows(), Artifacts.BASELINE_PREDICTIONS)
+    active.text(wrong_windows_page(evidence), Artifacts.WRONG_WINDOWS_PAGE)
     for name, figure in evidence_figures(evidence).items():
         active.figure(figure, f"{Artifacts.FIGURES}{name}.png")
 

@@ -27,7 +27,8 @@ PANELS = {
 }
 """The panels of a training's curves, and the metrics in each."""
 HALF_BAR = np.timedelta64(30, "s")
-HOVER = "%{x|%Y-%m-%d %H:%M}<br>open %{open}<br>high %{high}<br>low %{low}<br>close %{close}<extra></extra>"
+PRICES = "<br>open %{open}<br>high %{high}<br>low %{low}<br>close %{close}<extra></extra>"
+HOVER, HOVER_BAR = "%{x|%Y-%m-%d %H:%M}" + PRICES, "bar %{x}" + PRICES
 BINS = 8
 MAX_POINTS = 2000
 """Points of a curve: more of them do not show on a screen."""
@@ -45,7 +46,10 @@ class ShownSpan:
 
 @dataclass(frozen=True)
 class WindowPicture:
-    """One window of a chart. Shapes: ohlc [T, 4], times datetime64[ns] [T] on the clock of ``zone``."""
+    """One window of a chart. Shapes: ohlc [T, 4], times datetime64[ns] [T] on the clock of ``zone``.
+
+    Where the time of a bar is not known, ``times`` are the numbers of the bars, int64, and ``zone`` is empty.
+    """
 
     title: str
     ohlc: np.ndarray
@@ -157,7 +161,7 @@ def windows_chart(pictures: Sequence[WindowPicture]) -> go.Figure:
     first = {name: values[0] for name, values in _prices(pictures[0]).items()}
     figure.add_trace(
         go.Candlestick(
-            **first, hovertemplate=HOVER, showlegend=False,
+            **first, showlegend=False,
             increasing={"line": {"color": UP}}, decreasing={"line": {"color": DOWN}},
         )
     )  # fmt: skip
@@ -172,17 +176,25 @@ def windows_chart(pictures: Sequence[WindowPicture]) -> go.Figure:
 
 def _prices(one: WindowPicture) -> dict[str, list[Any]]:
     """Return the arguments that show the candlesticks of a window in the chart's one trace."""
-    times = np.datetime_as_string(one.times, unit="s").tolist()
+    times = _axis(one.times)
+    hover = HOVER if one.zone else HOVER_BAR
     columns = dict(zip(("open", "high", "low", "close"), one.ohlc.T.tolist(), strict=True))
-    return {"x": [times], **{name: [[float(f"{price:.9g}") for price in values]] for name, values in columns.items()}}
+    prices = {name: [[float(f"{price:.9g}") for price in values]] for name, values in columns.items()}
+    return {"x": [times], **prices, "hovertemplate": [hover]}
+
+
+def _axis(places: np.ndarray) -> list[Any]:
+    """Return times or numbers of bars as plotly takes them."""
+    found: list[Any] = (np.datetime_as_string(places, unit="s") if places.dtype.kind == "M" else places).tolist()
+    return found
 
 
 def _around(one: WindowPicture) -> dict[str, Any]:
     """Return the title and the shaded spans of a window."""
     shapes, notes = [], []
     for span in one.spans:
-        ends = np.array([one.times[span.start] - HALF_BAR, one.times[span.end] + HALF_BAR])
-        left, right = np.datetime_as_string(ends, unit="s").tolist()
+        half = HALF_BAR if one.zone else 0.5
+        left, right = _axis(np.array([one.times[span.start] - half, one.times[span.end] + half]))
         shapes.append(
             {"type": "rect", "xref": "x", "yref": "paper", "x0": left, "x1": right, "y0": 0, "y1": 1,
              "fillcolor": span.color, "opacity": 0.22, "line": {"width": 0}, "layer": "below"}
@@ -194,7 +206,8 @@ def _around(one: WindowPicture) -> dict[str, Any]:
         )  # fmt: skip
     return {
         "title.text": html.escape(one.title), "shapes": shapes, "annotations": notes,
-        "xaxis.title.text": f"time, {one.zone}", "xaxis.autorange": True, "yaxis.autorange": True,
+        "xaxis.title.text": f"time, {one.zone}" if one.zone else "bar of the window",
+        "xaxis.type": "date" if one.zone else "linear", "xaxis.autorange": True, "yaxis.autorange": True,
     }  # fmt: skip
 
 

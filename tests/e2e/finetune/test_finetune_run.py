@@ -156,6 +156,7 @@ def test_every_promised_artifact_is_there(tuned: Tuned) -> None:
     figures = ("confusion", "reliability", "pointer_errors", "recall", "paired_differences")
     expected = {
         "config.yaml", "environment.txt", "cv_summary.json", "predictions.json", "gates.json",
+        "wrong_windows.html",
         "detector/detector.json", "detector/weights.safetensors", "detector/encoders/0/encoder.json",
         "detector/encoders/0/weights.safetensors", *(f"figures/{name}.png" for name in figures),
     }  # fmt: skip
