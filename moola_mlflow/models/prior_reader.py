@@ -13,7 +13,7 @@ Q = 3 * D pooled numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from moola_mlflow.core import TrainingError
 from moola_mlflow.models.heads import Detector, pooling
+from moola_mlflow.models.lbfgs import minimise
 from moola_mlflow.models.task_heads import NUM_CLASSES, TaskHeads
 
 RANK = 32
@@ -220,24 +221,6 @@ def _strength(directions: Tensor, further: Tensor) -> Tensor:
         return torch.ones(())
     wanted, own = (x.flatten(0, -2).var(0).mean() for x in (directions, further))
     return (wanted / own.clamp(min=1e-12)).sqrt()
-
-
-def minimise(parameters: list[Tensor], loss: Callable[[], Tensor], iterations: int) -> None:
-    """Minimise the loss; the parameters change in place."""
-    optimizer = torch.optim.LBFGS(parameters, lr=1, max_iter=iterations, line_search_fn="strong_wolfe")
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        with torch.enable_grad():
-            value = loss()
-            value.backward()
-        return float(value.detach())
-
-    for parameter in parameters:
-        parameter.requires_grad_()
-    optimizer.step(closure)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from moola_mlflow.models.events.belief import class_logits, span_logits
 from moola_mlflow.models.events.event_targets import EventTargets
 from moola_mlflow.models.events.nets import NetShape
 from moola_mlflow.models.heads import Detector, LinearSpanHead, Output, best_span, pooling
-from moola_mlflow.models.prior_reader import Prior, SpanLabels, fit_prior_reader, minimise
+from moola_mlflow.models.lbfgs import minimise
+from moola_mlflow.models.prior_reader import Prior, SpanLabels, fit_prior_reader
 
 POINTER_NUMBERS = 8
 PENALTY = 8.0
