@@ -95,7 +95,8 @@ def _log(active: Run, setting: EventSetting, evidence: EventEvidence, gates: Seq
     active.text(wrong_windows_page(evidence), Artifacts.WRONG_WINDOWS_PAGE)
     for name, figure in event_figures(evidence).items():
         active.figure(figure, f"{Artifacts.FIGURES}{name}.png")
-    active.tags({Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()})
+    tags = {Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()}
+    active.tags({**tags, Tags.BASELINES: setting.config.cv.baselines})
 
 
 def _register(

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         detector_method,
         head_settings,
         ineffective_keys,
+        left_out_baselines,
         make_setting,
         refit_detector,
     )
@@ -166,6 +167,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "make_setting",
             "refit_detector",
             "ineffective_keys",
+            "left_out_baselines",
         ),
         "metrics": ("ECE_BINS", "Predictions", "ece", "scores"),
         "probing": ("ProbeScores", "frozen_copy", "probe"),

@@ -16,9 +16,15 @@ import numpy as np
 
 from moola_mlflow.core import Metrics
 from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval
-from moola_mlflow.evaluation.event_methods import HAND_MADE, RANDOM_ENCODER, SPAN_NETS, EventSetting
+from moola_mlflow.evaluation.event_methods import (
+    HAND_MADE,
+    RANDOM_ENCODER,
+    SPAN_NETS,
+    EventSetting,
+    left_out_event_baselines,
+)
 from moola_mlflow.evaluation.event_scores import LEFT_OUT, ScoredEvents, score_held_out
-from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES, classify_gain
+from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES, classify_gain, left_out_text
 from moola_mlflow.evaluation.metrics import Statistic
 from moola_mlflow.labels import EventLabels
 from moola_mlflow.models import EventFit
@@ -60,6 +66,8 @@ class EventEvidence:
     """Which windows are scored: ``ALL_WINDOWS``, ``RANDOM_WINDOWS`` or ``QUERY_WINDOWS``."""
     pretrained: bool
     """Whether the detector reads a pre-trained encoder."""
+    left_out: tuple[str, ...] = ()
+    """Baselines that ``cv.baselines=quick`` left out."""
 
     @property
     def fit(self) -> EventFit:
@@ -104,6 +112,8 @@ class EventEvidence:
             "recall": _finite({name: interval.mean for name, interval in self.recall().items()}),
             "delta_map": _plain(self.differences[best]) if best else None,
             "delta_against": best,
+            "delta_compared": list(self.differences),
+            "left_out": list(self.left_out),
             "pretrained": self.pretrained,
         }
 
@@ -135,12 +145,16 @@ class EventEvidence:
             "scored_on": self.scored_on,
             "events_in_margin": self.num_in_margin,
             "pretrained": self.pretrained,
+            "left_out": list(self.left_out),
             "event_ece_if_calibrated": self.ece_if_calibrated,
             "headline": self.headline(),
         }  # fmt: skip
 
     def headline(self) -> str:
-        """Return in one sentence how good the detector is and whether it beats the best baseline."""
+        """Return how good the detector is, whether it beats the best baseline, and which baselines were left out."""
+        return f"{self._claim()}{left_out_text(self.left_out)}"
+
+    def _claim(self) -> str:
         found, at = self.detector[MAP].text(), self.fit.detector.threshold
         precision, recall = self.detector["precision"].mean, self.detector["recall"].mean
         if math.isnan(precision):
@@ -226,6 +240,7 @@ def collect_event_evidence(setting: EventSetting, fits: Mapping[str, list[EventF
         num_groups=len(groups),
         scored_on=_scored_on(labels),
         pretrained=setting.reads_encoding,
+        left_out=tuple(left_out_event_baselines(setting)),
     )
 
 

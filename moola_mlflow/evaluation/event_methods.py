@@ -173,12 +173,17 @@ def make_event_setting(
     return setting
 
 
+def left_out_event_baselines(setting: EventSetting) -> list[str]:
+    """Return the names of the baselines that ``cv.baselines=quick`` leaves out: those that read an encoder."""
+    return [RANDOM_ENCODER] if setting.reads_encoding and setting.config.cv.baselines == "quick" else []
+
+
 def build_event_methods(setting: EventSetting) -> list[EventMethod]:
-    """Return the detector, followed by every baseline: other weights of the encoder, and inputs that hold less."""
+    """Return the detector, followed by its baselines: other weights of the encoder, and inputs that hold less."""
     settings, encoder = setting.settings, setting.encoder if setting.reads_encoding else None
     own = encoder if encoder is None or setting.reader == "prior" else without_priors(encoder)
     methods = [EventMethod(DETECTOR, EventSource(setting.inputs, own, setting.features), settings)]
-    if encoder is not None:
+    if encoder is not None and RANDOM_ENCODER not in left_out_event_baselines(setting):
         random = EventSource(setting.inputs, encoder, setting.features)
         methods.append(EventMethod(RANDOM_ENCODER, random, settings, fresh=True))
     if encoder is not None and setting.features is not None:

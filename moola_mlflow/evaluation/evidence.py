@@ -23,6 +23,8 @@ from moola_mlflow.labels import LabelledSet, overlap_groups
 DETECTOR = "detector"
 NETWORKS = ("scratch", "random_encoder")
 """Networks without pre-training. They read what the detector reads, or an encoding if it reads path features alone."""
+WITHOUT_PRETRAINING = (*NETWORKS, "pooled_scratch")
+"""Baselines that train an encoder or read a random one. ``cv.baselines=quick`` leaves them out."""
 ORACLE_BASELINES = ("rule",)
 """They know how weak labels are made. On weak labels they are shown but never count as the best baseline."""
 PATH_FEATURES = "path_features"
@@ -80,6 +82,8 @@ class Evidence:
     pretrained: bool = True
     """Whether the detector reads a pre-trained encoder."""
     fold_scores: list[dict[str, float]] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
+    """Baselines that ``cv.baselines=quick`` left out."""
 
     @property
     def same_inputs(self) -> bool:
@@ -147,7 +151,7 @@ class Evidence:
         against = min(gains, key=lambda name: gains[name].lo, default=None)
         delta = gains[against] if against else None
         if delta is not None and "scratch" not in gains:  # the detector is that network itself
-            against, delta = "scratch", Interval(0.0, 0.0, 0.0)
+            against, delta, gains = "scratch", Interval(0.0, 0.0, 0.0), {}
         return {
             "f1_macro": self.detector["f1_macro"].mean,
             "joint_success_at_3": self.detector["joint_success_at_3"].mean,
@@ -156,6 +160,8 @@ class Evidence:
             "ece_if_calibrated": self.ece_if_calibrated,
             "delta_joint_success_at_3": delta._asdict() if delta else None,
             "delta_against": against,
+            "delta_compared": list(gains),
+            "left_out": list(self.left_out),
             "delta_same_inputs": self.same_inputs,
             "pretrained": self.pretrained,
             "identity_encoder": identity,
@@ -188,6 +194,7 @@ class Evidence:
             "best_baseline": {name: self.best_baseline(name) for name in HEADLINE_METRICS},
             "num_groups": self.num_groups,
             "pretrained": self.pretrained,
+            "left_out": list(self.left_out),
             "ece_before_temperature": self.ece_before,
             "ece_if_calibrated": self.ece_if_calibrated,
             "headline": self.headline(),
@@ -198,8 +205,11 @@ class Evidence:
 
         The best baseline is chosen on the windows that it is compared on. This makes a gain harder to claim and a loss
         easier, so a loss says out of how many baselines the best was chosen. A gain needs both intervals above 0: the
-        one over path features can be wider than the one over the best baseline.
+        one over path features can be wider than the one over the best baseline. Baselines that were left out are named.
         """
+        return f"{self._claim()}{left_out_text(self.left_out)}"
+
+    def _claim(self) -> str:
         best = self.best_baseline()
         if best is None:
             return "There is no baseline to compare with."
@@ -264,6 +274,7 @@ def collect_evidence(
     outcomes: Mapping[str, list[FoldOutcome]],
     *,
     pretrained: bool = True,
+    left_out: Sequence[str] = (),
 ) -> Evidence:
     """Score the detector, every baseline and their differences, with 95 % intervals over overlap groups.
 
@@ -307,7 +318,13 @@ def collect_evidence(
         num_groups=len(np.unique(groups)),
         pretrained=pretrained,
         fold_scores=fold_scores,
+        left_out=tuple(left_out),
     )
+
+
+def left_out_text(names: Sequence[str]) -> str:
+    """Return what a headline adds about baselines that ``cv.baselines=quick`` left out."""
+    return f" Not compared with {', '.join(names)} (cv.baselines=quick)." if names else ""
 
 
 def _std(values: list[float]) -> float:

@@ -50,6 +50,8 @@ class Gate:
     """What is wrong if the gate is missed; the figure alone does not say it."""
     about: str = ""
     """What the figure is, if its name does not say it."""
+    left_out: str = ""
+    """Why the figure was not measured, if it was left out on purpose."""
 
     @property
     def passed(self) -> bool:
@@ -59,6 +61,8 @@ class Gate:
     def text(self) -> str:
         """Return ``name value relation limit``. A missed gate adds by how much, or says that its figure is missing."""
         needed = f"{self.relation} {_shown(self.limit)}"
+        if math.isnan(self.value) and self.left_out:
+            return f"{self.name} was not measured ({self.left_out}), needed {needed}"
         if math.isnan(self.value):
             return f"{self.name} is missing or not finite, needed {needed}"
         if self.passed:
@@ -99,6 +103,8 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
     is_baseline = gain.get("mean") == gain.get("lo") == gain.get("hi") == 0.0
     about = OVER_OTHER_INPUTS if evidence.get("delta_same_inputs") is False else ""
     why = IS_BASELINE if is_baseline else f"no sure gain {about}" if about else NO_GAIN
+    if compared := _compared(evidence, "the least sure gain"):
+        about, why = (f"{text}, {compared}" if text else compared for text in (about, why))
     by_class = _mapping(evidence.get("recall")) or {"every class": None}
     # Sampling noise and true miscalibration add as squares: the limit holds for the latter, whatever the windows.
     chance = _number(evidence.get("ece_if_calibrated"))
@@ -111,7 +117,7 @@ def detector_gates(evidence: Any, config: DetectorLimits) -> list[Gate]:
             for label, value in by_class.items()
         ),
         Gate("ece", _number(evidence.get("ece")), limit, "<", about=known),
-        Gate(GAIN, _number(gain.get("lo")), config.delta_joint_success_at_3, ">", why, about),
+        _gain_gate(GAIN, evidence, gain, config.delta_joint_success_at_3, (why, about)),
         Gate("identity", float(identity) if isinstance(identity, bool) else math.nan, 0.0, "=", COPIES_INPUT),
     ]
 
@@ -136,8 +142,30 @@ def _event_gates(evidence: Mapping[str, Any], config: DetectorLimits) -> list[Ga
         Gate("event_ece", _number(evidence.get("event_ece")), config.event_ece + chance, "<", about=ECE_ABOUT),
     ]
     if evidence.get("pretrained") is not False or gain:
-        gates.append(Gate("delta_map_lo", _number(gain.get("lo")), config.delta_map, ">", NO_MAP_GAIN))
+        about = _compared(evidence, "the best")
+        why = f"{NO_MAP_GAIN}, {about}" if about else NO_MAP_GAIN
+        gates.append(_gain_gate("delta_map_lo", evidence, gain, config.delta_map, (why, about)))
     return gates
+
+
+def _gain_gate(
+    name: str, evidence: Mapping[str, Any], gain: Mapping[str, Any], limit: float, words: tuple[str, str]
+) -> Gate:
+    """Return the gate on a gain over baselines. It is missed if a quick comparison left out some of them."""
+    names = _names(evidence.get("left_out"))
+    if not names:
+        return Gate(name, _number(gain.get("lo")), limit, ">", *words)
+    return Gate(name, math.nan, limit, ">", left_out=f"cv.baselines=quick left out {', '.join(names)}")
+
+
+def _compared(evidence: Mapping[str, Any], which: str) -> str:
+    """Name the baseline of the gain and all that were compared; nothing if the card does not say."""
+    against, names = evidence.get("delta_against"), _names(evidence.get("delta_compared"))
+    return f"against {against}, {which} of {', '.join(names)}" if names and isinstance(against, str) else ""
+
+
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list | tuple) else []
 
 
 def copies_input(card: Mapping[str, Any]) -> bool | None:

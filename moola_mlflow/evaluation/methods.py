@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from moola_mlflow.core import FinetuneKeys, UserError, nearest_name
 from moola_mlflow.evaluation.baselines import BASELINES
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
-from moola_mlflow.evaluation.evidence import DETECTOR
+from moola_mlflow.evaluation.evidence import DETECTOR, WITHOUT_PRETRAINING
 from moola_mlflow.evaluation.folds import NestedFold
 from moola_mlflow.evaluation.prior_method import PriorMethod, has_priors, priors_of
 from moola_mlflow.features import FeatureChoice, input_names
@@ -237,23 +238,43 @@ def head_settings(
 
 
 def build_methods(setting: FinetuneSetting) -> list[Method]:
-    """Return the detector, followed by every baseline.
+    """Return the detector, followed by the baselines that ``cv.baselines`` asks for."""
+    baselines, left_out = _baselines(setting), left_out_baselines(setting)
+    return [detector_method(setting), *(make() for name, make in baselines.items() if name not in left_out)]
+
+
+def left_out_baselines(setting: FinetuneSetting) -> list[str]:
+    """Return the names of the baselines that ``cv.baselines=quick`` leaves out."""
+    quick = setting.config.cv.baselines == "quick"
+    return [name for name in _baselines(setting) if quick and name in WITHOUT_PRETRAINING]
+
+
+def _baselines(setting: FinetuneSetting) -> dict[str, Callable[[], Method]]:
+    """Return how each baseline is made, by name.
 
     Networks without pre-training have the detector's architecture; for an ensemble, all its members. The network with a
     pooled head is the published form with one encoder; for an ensemble, its first member.
     """
     config, inputs, whole = setting.config, setting.baseline_inputs, setting.architecture
-    methods: list[Method] = [detector_method(setting)]
-    if setting.kind != "scratch":
-        methods.append(_scratch("scratch", setting, whole, inputs, config.finetune.head))
-    methods.append(_scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"))
-    methods.append(RandomEncoderMethod(whole, inputs, setting.device, head_settings(config), setting.features))
-    if setting.kind != "price_path":
-        methods.append(HeadMethod("path_features", _cached(setting, None, "price_path"), head_settings(config)))
-        if setting.features is not None:
-            hand_made = _cached(setting, None, "price_path+features")
-            methods.append(HeadMethod("hand_made", hand_made, head_settings(config)))
-    return [*methods, *(ClassicalMethod(name) for name in BASELINES)]
+    settings = head_settings(config)
+
+    def hand_made(name: str, reads: Inputs) -> Method:
+        return HeadMethod(name, _cached(setting, None, reads), settings)
+
+    makers: dict[str, Callable[[], Method]] = {
+        "scratch": lambda: _scratch("scratch", setting, whole, inputs, config.finetune.head),
+        "pooled_scratch": lambda: _scratch("pooled_scratch", setting, members_of(whole)[0], "encoding", "pooled"),
+        "random_encoder": lambda: RandomEncoderMethod(whole, inputs, setting.device, settings, setting.features),
+        "path_features": lambda: hand_made("path_features", "price_path"),
+        "hand_made": lambda: hand_made("hand_made", "price_path+features"),
+    }
+    if setting.kind == "scratch":
+        del makers["scratch"]
+    if setting.kind == "price_path":
+        del makers["path_features"]
+    if setting.kind == "price_path" or setting.features is None:
+        del makers["hand_made"]
+    return makers | {name: partial(ClassicalMethod, name) for name in BASELINES}
 
 
 def detector_method(setting: FinetuneSetting) -> Method:

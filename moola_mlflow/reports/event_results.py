@@ -24,10 +24,12 @@ from moola_mlflow.evaluation import (
 from moola_mlflow.labels import EventLabels, overlap_groups
 from moola_mlflow.models import Encoder, EventFit
 from moola_mlflow.reports.finetune_results import (
+    ALL_BASELINES,
     WEAK_LABELS_TEXT,
     described_encoders,
     described_labels,
     inputs_version_tags,
+    left_out_doubt,
 )
 from moola_mlflow.reports.next_commands import promote_command, unregistered_step
 from moola_mlflow.tracking import Artifacts, VersionTags
@@ -101,6 +103,8 @@ def event_next_step(gates: Sequence[Gate], uri: str, config: FinetuneKeys) -> st
     if not missed:
         return unregistered_step(uri)
     gain = "give an encoder of configs/rules.yaml, or use path features alone (`-P finetune.inputs=price_path`)"
+    if config.cv.baselines == "quick":
+        gain = ALL_BASELINES
     steps = dict.fromkeys(gain if name.startswith("delta_") else "look at more windows" for name in missed)
     return f"Next, before it can be promoted: {'; '.join(steps)}"
 
@@ -127,7 +131,7 @@ def event_card(
         "reader": setting.reader,
         "unlabelled": None if setting.unlabelled is None else setting.unlabelled.described(),
         "finetune": config.finetune.model_dump(mode="json"),
-        "cv": config.cv.model_dump(mode="json", include={"folds", "repeats", "seeds"}),
+        "cv": config.cv.model_dump(mode="json", include={"folds", "repeats", "seeds", "baselines"}),
         "seed": evidence.seeds[0][0],
         "evidence": evidence.gate_figures(),
         "headline": evidence.headline(),
@@ -144,6 +148,7 @@ def event_version_tags(setting: EventSetting, evidence: EventEvidence, preset: s
         **inputs_version_tags(evidence.labels, encoder, setting.features),
         VersionTags.MAP: f"{evidence.detector['map'].mean:.4f}",
         VersionTags.WEAK_LABELS: str(evidence.labels.weak).lower(),
+        VersionTags.BASELINES: setting.config.cv.baselines,
         VersionTags.GATES: gates,
     }
 
@@ -164,6 +169,8 @@ def event_doubts(setting: EventSetting, evidence: EventEvidence, floor: float) -
             "No window is labelled none, so the detector has not learned to say that nothing is there. Keep the "
             "windows that you looked at and rejected as rows with label none."
         )
+    if evidence.left_out:
+        out.append(left_out_doubt(evidence.left_out))
     if evidence.num_groups < FEW_GROUPS:
         out.append(
             f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, although "

@@ -31,6 +31,7 @@ WEAK_LABELS_TEXT = (
     "nothing more."
 )
 
+ALL_BASELINES = "run again with `-P cv.baselines=all`, which also compares with networks without pre-training"
 TEMPERATURE_HARMS = ", so temperature made it worse"
 
 
@@ -140,7 +141,9 @@ def next_step(evidence: Evidence, gates: Sequence[Gate], uri: str, config: Finet
         "ece": f"label more windows (a perfectly calibrated detector averages {evidence.ece_if_calibrated:.3f} here)",
     }
     gain = "pre-train an encoder (configs/rules.yaml) or use none (`-P finetune.inputs=price_path`)"
-    if evidence.same_inputs:  # otherwise the detector uses no encoder already
+    if evidence.left_out:
+        gain = ALL_BASELINES
+    if evidence.same_inputs or evidence.left_out:  # otherwise the detector uses no encoder already
         cures |= {gate.name: gain for gate in gates if gate.name.startswith("delta_")}
     cures |= {
         gate.name: "label more of that class, or set finetune.class_balanced=true"
@@ -244,6 +247,7 @@ def detector_version_tags(setting: FinetuneSetting, evidence: Evidence, preset: 
         VersionTags.JOINT_AT_3: f"{evidence.detector['joint_success_at_3'].mean:.4f}",
         VersionTags.WEAK_LABELS: str(evidence.labels.weak).lower(),
         VersionTags.DELTA_INPUTS: setting.baseline_inputs,
+        VersionTags.BASELINES: setting.config.cv.baselines,
         VersionTags.GATES: gates,
     }
 
@@ -276,6 +280,8 @@ def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
             "A sweep chose this configuration on the same labels, so the scores are too good. Use new labels for an "
             "honest score."
         )
+    if evidence.left_out:
+        out.append(left_out_doubt(evidence.left_out))
     if evidence.num_groups < FEW_GROUPS:
         out.append(
             f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, even widened by "
@@ -289,6 +295,14 @@ def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
             f"{HIGHEST:g}), so their probabilities are not calibrated. Label more windows, or raise cv.inner_share."
         )
     return out
+
+
+def left_out_doubt(names: Sequence[str]) -> str:
+    """Return a warning that ``cv.baselines=quick`` left out some baselines."""
+    return (
+        f"cv.baselines=quick left out {', '.join(names)}, so the gate on the gain is missed. Set cv.baselines=all "
+        "before you promote."
+    )
 
 
 def collapse_warning(evidence: Evidence, floor: float) -> str | None:

@@ -24,6 +24,7 @@ class Tags:
     GATES = "moola.gates"
     HEADLINE = "moola.headline"
     DELTA_INPUTS = "moola.delta_inputs"
+    BASELINES = "moola.baselines"
     WARNINGS = "moola.warnings"
     BARS_WARNING = "moola.bars_warning"
 
@@ -100,6 +101,7 @@ class VersionTags:
     EVENT = Tags.EVENT
     IDENTITY = Tags.IDENTITY
     DELTA_INPUTS = Tags.DELTA_INPUTS
+    BASELINES = Tags.BASELINES
     SWEEP = "moola.sweep"
     PRESET = "preset"
     DATA_SHA256 = "data_sha256"

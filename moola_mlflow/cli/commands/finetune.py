@@ -26,6 +26,7 @@ from moola_mlflow.evaluation import (
     gates_summary,
     gates_table,
     ineffective_keys,
+    left_out_baselines,
     make_setting,
     plan_folds,
     refit_detector,
@@ -76,7 +77,10 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> FinetuneRe
             flush=True,
         )
         outcomes = cross_validate_tracked(active, setting, folds, workers, interrupts)
-        evidence = collect_evidence(labels, folds, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"))
+        evidence = collect_evidence(
+            labels, folds, outcomes, pretrained=setting.kind in ("frozen", "unfrozen"),
+            left_out=left_out_baselines(setting),
+        )  # fmt: skip
         warnings += [*list_doubts(setting, evidence), *ineffective_keys(config)]
         if collapse := collapse_warning(evidence, config.gates.recall):
             warnings.append(collapse)
@@ -87,7 +91,7 @@ def run(config: FinetuneKeys, preset: str, interrupts: Interrupts) -> FinetuneRe
         uri = _refit(active, setting, evidence, card, preset, gates_summary(gates))
         active.metrics({Metrics.TOTAL_SECONDS: time.perf_counter() - started})
         tags = {Tags.GATES: gates_summary(gates), Tags.HEADLINE: evidence.headline()}
-        active.tags({**tags, Tags.DELTA_INPUTS: setting.baseline_inputs})
+        active.tags({**tags, Tags.DELTA_INPUTS: setting.baseline_inputs, Tags.BASELINES: config.cv.baselines})
         note = finetune_note(setting, evidence, gates, uri, warnings)
         conclude(active, note, warnings, finetune_console_lines(evidence, gates), gates, config.gates.mode, uri)
     return finetuned(active, evidence, uri)

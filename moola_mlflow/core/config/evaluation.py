@@ -79,7 +79,7 @@ class FinetuneConfig(GivenEncoderConfig):
 
 
 class CvConfig(Section):
-    """How the labelled windows are divided for cross-validation."""
+    """How the labelled windows are divided for cross-validation, and what the detector is compared with."""
 
     folds: int = Field(5, ge=2, lt=2**31)
     """Folds of the cross-validation."""
@@ -94,6 +94,9 @@ class CvConfig(Section):
     inner_share: float = Field(0.2, gt=0, le=0.5)
     """Share of each training part that is held out to choose the epoch and the temperature; taken as one of
     round(1 / inner_share) equal parts."""
+    baselines: Literal["all", "quick"] = "all"
+    """all: every baseline; quick: those that read no encoder, so a gain over networks without pre-training is not
+    measured and its gate is missed."""
     workers: int = Field(0, ge=0, le=1024)
     """Processes that fit folds; 0: one for each core on the CPU."""
 

@@ -18,6 +18,7 @@ from moola_mlflow.evaluation.event_methods import (
     build_event_methods,
     fit_event_methods,
     ineffective_event_keys,
+    left_out_event_baselines,
     make_event_setting,
     without_priors,
 )
@@ -48,6 +49,14 @@ def test_an_encoder_of_rules_is_read_by_prior_readers_beside_path_features() -> 
     methods = build_event_methods(setting)
     assert [method.name for method in methods] == ["detector", "random_encoder", "path_features"]
     assert [method.source.inputs for method in methods] == ["both", "both", "price_path"]
+
+
+def test_a_quick_comparison_leaves_out_the_random_encoder_and_names_it() -> None:
+    setting = make_event_setting(looked_at(), [encoder_of_rules()], config(cv__baselines="quick"))
+    assert [method.name for method in build_event_methods(setting)] == ["detector", "path_features"]
+    assert left_out_event_baselines(setting) == ["random_encoder"]
+    without = make_event_setting(looked_at(), [], config(cv__baselines="quick"))
+    assert left_out_event_baselines(without) == []
 
 
 def test_hand_made_features_are_compared_with_less_and_named() -> None:

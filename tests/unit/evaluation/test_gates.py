@@ -226,6 +226,41 @@ def test_a_gain_over_networks_with_the_same_inputs_needs_no_word(same: Any) -> N
     assert not any("about" in row for row in gates_table(gates))
 
 
+EVENTS = {
+    "kind": "event", "map": 0.7, "precision": 0.9, "recall": {"retracement": 0.5}, "event_ece": 0.02,
+    "event_ece_if_calibrated": 0.02, "delta_map": {"mean": 0.1, "lo": 0.05, "hi": 0.2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("evidence", "gate"), [(GOOD_EVIDENCE, GAIN), (EVENTS, "delta_map_lo")])
+def test_a_quick_comparison_misses_the_gate_on_the_gain_whatever_the_gain_and_says_what_it_left_out(
+    evidence: dict[str, Any], gate: str
+) -> None:
+    assert gates_summary(detector_gates(evidence, CONFIG)) == "passed"
+    gates = detector_gates({**evidence, "left_out": ["random_encoder"]}, GateLimits(delta_map=-9.0))
+    (text,) = missed_gates(gates)
+    assert text.startswith(f"{gate} was not measured (cv.baselines=quick left out random_encoder), needed > ")
+    assert f"| {gate} | missing |" in gates_markdown(gates)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "gate", "words"),
+    [
+        (GOOD_EVIDENCE, GAIN, "against scratch, the least sure gain of scratch, random_encoder"),
+        (EVENTS, "delta_map_lo", "against scratch, the best of scratch, random_encoder"),
+    ],
+)
+def test_a_gain_over_the_best_of_several_baselines_names_them_all(
+    evidence: dict[str, Any], gate: str, words: str
+) -> None:
+    named = {**evidence, "delta_against": "scratch", "delta_compared": ["scratch", "random_encoder"]}
+    (text,) = gate_reasons([g for g in detector_gates(named, CONFIG) if g.name == gate])
+    assert text.endswith(f" > 0, {words}")
+    key = "delta_map" if gate == "delta_map_lo" else "delta_joint_success_at_3"
+    (missed,) = missed_gates(detector_gates({**named, key: {"mean": 0.1, "lo": -0.5, "hi": 1.0}}, CONFIG))
+    assert missed.endswith(words)
+
+
 def test_no_evidence_at_all_misses_every_gate() -> None:
     assert not any(gate.passed for gate in [*detector_gates(None, CONFIG), *encoder_gates({}, CONFIG)])
 

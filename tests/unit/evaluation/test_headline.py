@@ -38,6 +38,12 @@ def test_the_headline_claims_what_the_interval_against_the_best_baseline_allows(
     assert ("Joint@3 against path features alone" in found.headline()) == (found.best_baseline() != "path_features")
 
 
+def test_the_headline_ends_with_the_baselines_that_a_quick_comparison_left_out(weighed: Evidence) -> None:
+    quick = replace(weighed, left_out=("scratch", "random_encoder"))
+    assert quick.headline() == f"{weighed.headline()} Not compared with scratch, random_encoder (cv.baselines=quick)."
+    assert quick.gate_figures(False)["left_out"] == ["scratch", "random_encoder"]
+
+
 CLEAR, OPEN, BELOW = Interval(0.05, 0.01, 0.09), Interval(0.06, -0.01, 0.13), Interval(-0.05, -0.09, -0.01)
 NONE = Interval(0.05, math.nan, math.nan)
 

@@ -22,6 +22,7 @@ from moola_mlflow.evaluation.methods import (
     RandomEncoderMethod,
     build_methods,
     head_settings,
+    left_out_baselines,
 )
 from moola_mlflow.features.relativity import compute_features
 from moola_mlflow.labels.targets import Targets
@@ -57,6 +58,16 @@ def test_the_detector_comes_first_and_every_baseline_that_has_a_meaning_beside_i
     assert found == expected
     assert list(found) == list(expected)
     assert set(found) <= set(TITLES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quick_comparison_leaves_out_what_trains_an_encoder_or_reads_a_random_one_and_names_it(kind: str) -> None:
+    every, quick = methods(setting(kind)), methods(setting(kind, cv__baselines="quick"))
+    left_out = left_out_baselines(setting(kind, cv__baselines="quick"))
+    assert [name for name in every if name not in quick] == left_out
+    assert set(left_out) == {"scratch", "pooled_scratch", "random_encoder"} & set(every)
+    assert left_out_baselines(setting(kind)) == []
+    assert not any(isinstance(method, RandomEncoderMethod) for method in quick.values())
 
 
 @pytest.mark.parametrize(("kind", "inputs"), list(product(("frozen", "ensemble"), ("encoding", "both"))))

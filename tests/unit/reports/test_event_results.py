@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from small_events import encoder_of_rules, looked_at
 
-from moola_mlflow.core import DetectorLimits, FinetuneKeys, make_config
+from moola_mlflow.core import CvConfig, DetectorLimits, FinetuneKeys, make_config
 from moola_mlflow.evaluation import (
     QUERY_WINDOWS,
     EventEvidence,
@@ -74,6 +75,16 @@ def test_missed_gates_lead_to_what_helps() -> None:
     assert "`moola sync /runs/1` registers this detector" in waits
 
 
+def test_after_a_quick_comparison_a_warning_and_the_next_step_ask_for_all_baselines(evidence: EventEvidence) -> None:
+    quick = replace(evidence, left_out=("random_encoder",))
+    assert quick.headline().endswith(" Not compared with random_encoder (cv.baselines=quick).")
+    assert any("left out random_encoder" in text for text in event_doubts(SETTING, quick, 0.1))
+    config = FinetuneKeys(cv=CvConfig(baselines="quick"))
+    gain = event_next_step([Gate("delta_map_lo", math.nan, 0.0, ">")], "models:/m/1", config)
+    assert "cv.baselines=all" in gain
+    assert quick.gate_figures()["left_out"] == ["random_encoder"]
+
+
 def test_card_and_tags_hold_the_evidence_and_the_origin_of_the_labels(evidence: EventEvidence) -> None:
     assert SETTING.encoder is not None
     card = event_card(SETTING, evidence, [("models:/e/1", SETTING.encoder)], 0.5, "run1")
@@ -135,7 +146,7 @@ def test_figures_that_are_not_known_are_named_in_words(evidence: EventEvidence) 
 
 
 def test_the_card_has_the_keys_of_cv_that_were_used(evidence: EventEvidence) -> None:
-    assert set(event_card(SETTING, evidence, [], None, "run")["cv"]) == {"folds", "repeats", "seeds"}
+    assert set(event_card(SETTING, evidence, [], None, "run")["cv"]) == {"folds", "repeats", "seeds", "baselines"}
 
 
 def test_what_the_detector_reads_is_named() -> None:

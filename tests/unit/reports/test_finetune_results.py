@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -110,6 +111,15 @@ def test_that_temperature_made_it_worse_is_said_in_the_note_and_on_the_console(w
     assert f"ECE {after:.3f} out of fold ({before} before temperature{end})." in note(found, [GOOD])
     (line,) = (line for line in finetune_console_lines(found, [GOOD]) if "ECE" in line)
     assert f"after temperature {found.temperature():.2f}{end}; a perfectly" in line
+
+
+def test_after_a_quick_comparison_a_warning_and_the_next_step_ask_for_all_baselines(weighed: Evidence) -> None:
+    quick, gain = replace(weighed, left_out=("scratch",)), Gate("delta_joint_success_at_3_lo", math.nan, 0.0, ">")
+    (warning,) = (text for text in list_doubts(setting(), quick) if "quick" in text)
+    assert "left out scratch" in warning
+    assert "cv.baselines=all" in warning
+    assert "cv.baselines=all" in next_step(quick, [GOOD, gain], "models:/d/3", setting().config)
+    assert not any("quick" in text for text in list_doubts(setting(), weighed))
 
 
 def test_the_command_that_promotes_carries_the_project_and_the_limits_of_the_run(weighed: Evidence) -> None:
