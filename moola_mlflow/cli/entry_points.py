@@ -36,7 +36,7 @@ SHORT = {
 
 ALSO_CALLED = {"label.rule": "labels.rule", "label.rejects": "labels.rejects", "follow": "detect.follow"}
 """Keys of the command line that have a second spelling."""
-FLAGS = ("follow",)
+FLAGS = ("follow", "as_new")
 """Parameters that may stand without a value: they then mean true."""
 PRESET = "A preset: a YAML file of sections and keys."
 
@@ -322,10 +322,11 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
     ),
     "sync": EntryPoint(
         "send to the store what it missed of a run while it did not answer",
-        ("run_dir", "server"),
+        ("run_dir", "server", "as_new"),
         (
             "moola sync .moola/runs/RUN_ID",
             "moola sync .moola/runs/RUN_ID --server https://mlflow.example.com",
+            "moola sync .moola/runs/RUN_ID --as-new  # the store has lost the run: make it again",
             "mlflow run . -e sync -P run_dir=.moola/runs/RUN_ID",
         ),
         own={
@@ -336,6 +337,11 @@ moola finetune --help. It does not resume trainings or draw reconstructions (the
             "server": Argument(
                 "Address of the server to send to; not set: MLFLOW_TRACKING_URI, or the address in the folder, "
                 "if you confirm it on the terminal."
+            ),
+            "as_new": Argument(
+                "true makes a run again that the store has lost, under a new id: from the journal, and from the files "
+                "that are still in the folder.",
+                "false",
             ),
         },
         lone="run_dir",

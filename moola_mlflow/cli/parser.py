@@ -147,7 +147,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
         if not equals:
             if rest and (not rest[0].startswith("--") or _is_number(rest[0])):
                 value = rest.pop(0)
-            elif key in FLAGS:
+            elif key.replace("-", "_") in FLAGS:
                 value = "true"
             else:
                 raise UserError(f"parameter '--{key}' has no value; write --{key} VALUE")

@@ -9,7 +9,15 @@ from moola_mlflow.core import lazy_face
 if TYPE_CHECKING:
     from moola_mlflow.tracking.addresses import need_store
     from moola_mlflow.tracking.artifact_places import no_local_artifacts
-    from moola_mlflow.tracking.delivery import JOURNAL_FILE, MAX_NOTE, SENT_FILE, Sent, count_unsent, send_missing
+    from moola_mlflow.tracking.delivery import (
+        JOURNAL_FILE,
+        MAX_NOTE,
+        SENT_FILE,
+        Sent,
+        count_unsent,
+        remake_run,
+        send_missing,
+    )
     from moola_mlflow.tracking.label_inputs import (
         find_annotate_run,
         local_labels,
@@ -67,7 +75,15 @@ __all__, __getattr__, __dir__ = lazy_face(
     {
         "addresses": ("need_store",),
         "artifact_places": ("no_local_artifacts",),
-        "delivery": ("JOURNAL_FILE", "MAX_NOTE", "SENT_FILE", "Sent", "count_unsent", "send_missing"),
+        "delivery": (
+            "JOURNAL_FILE",
+            "MAX_NOTE",
+            "SENT_FILE",
+            "Sent",
+            "count_unsent",
+            "remake_run",
+            "send_missing",
+        ),
         "label_inputs": (
             "find_annotate_run",
             "local_labels",

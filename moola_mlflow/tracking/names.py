@@ -52,6 +52,7 @@ class Tags:
     FORKED_FROM = "moola.forked_from"
     DRIFT = "moola.drift"
     OFFLINE = "moola.offline"
+    REMADE_FROM = "moola.remade_from"
     EVENT = "moola.event"
     FOLDER = "moola.folder"
 

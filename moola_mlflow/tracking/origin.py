@@ -65,8 +65,8 @@ def belongs(run: Run, folder: Path) -> bool:
     tag = run.data.tags.get(Tags.FOLDER, "")
     if tag:
         return tag == tag_of(folder)
-    known = run.data.tags.get(Tags.OFFLINE) if folder.name.startswith(OFFLINE) else run.info.run_id
-    return folder.name == known and folder.resolve().parent == RUNS.resolve()
+    first = run.data.tags.get(Tags.OFFLINE if folder.name.startswith(OFFLINE) else Tags.REMADE_FROM, run.info.run_id)
+    return folder.name == first and folder.resolve().parent == RUNS.resolve()
 
 
 def check_belongs(run: Run, folder: Path) -> None:

@@ -12,7 +12,6 @@ from moola_mlflow.models import Checkpointer, LoadedCheckpoint
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import Sent, read_history
 from moola_mlflow.tracking.names import Artifacts
-from moola_mlflow.tracking.origin import OFFLINE
 
 IGNORED = ("tracking.resume", "tracking.allow_drift", "tracking.experiment")
 
@@ -156,12 +155,11 @@ def _why_not(config: PretrainKeys, folder: Path) -> str:
 
 
 def _folder_of(root: Path, run_id: str) -> Path:
-    """Return the folder of a run. A run that began offline has a folder named by its offline id."""
+    """Return the folder of a run. It has another name if the run began offline, or was made again in the store."""
     if (root / run_id).is_dir():
         return root / run_id
-    folders = [folder for folder in run_folder.run_folders(root) if folder.name.startswith(OFFLINE)]
-    begun_offline = ((folder, Sent.read(folder)) for folder in folders)
-    return next((folder for folder, sent in begun_offline if sent and sent.run_id == run_id), root / run_id)
+    notes = ((folder, Sent.read(folder)) for folder in run_folder.run_folders(root))
+    return next((folder for folder, sent in notes if sent and sent.run_id == run_id), root / run_id)
 
 
 def _with_checkpoints(root: Path) -> list[Path]:

@@ -201,7 +201,7 @@ class Run:
             raise TrainingError(
                 f"run {self.id} was deleted from the store '{shown_uri()}' during the command. All of it is in "
                 f"{self.folder}: restore it (mlflow runs restore --run-id {state.run_id}), then "
-                f"moola sync {self.folder}"
+                f"moola sync {self.folder}; if the store has lost it for good: moola sync {self.folder} --as-new"
             )
 
     def beat(self) -> None:

@@ -16,7 +16,7 @@ import mlflow
 from mlflow.entities import Run as StoredRun
 from mlflow.tracking.context import registry as context
 
-from moola_mlflow.core import UserError, git_commit, is_launched
+from moola_mlflow.core import UserError, git_commit, is_launched, printable
 from moola_mlflow.tracking import origin, run_folder
 from moola_mlflow.tracking.delivery import (
     JOURNAL_FILE,
@@ -52,6 +52,9 @@ class RunSession:
     tracked = True
     """Whether a store knows the run, or will."""
     id = ""
+    """The run's id, and the name of its folder."""
+    _stored_id = ""
+    """The id in the store, if it answered at the start. A run that was made again there has another than before."""
     experiment_id = ""
     client: mlflow.MlflowClient
     folder: Path
@@ -84,10 +87,9 @@ class RunSession:
         known = id_in_store(RUNS / resume) if resume else ""
         if known or not resume:
             try:
-                stored = open_run(name, experiment, self._adopted, known or None)
-                if resume:
-                    origin.check_belongs(stored, RUNS / resume)
-                self.id = resume or stored.info.run_id
+                stored = open_run(name, experiment, self._adopted, known or None, RUNS / resume if resume else None)
+                self._stored_id = stored.info.run_id
+                self.id = resume or self._stored_id
             except Outage as e:
                 if not offline:
                     raise
@@ -97,8 +99,13 @@ class RunSession:
             begin |= self._begin_offline(name, experiment, resume or launcher_run)
         else:
             begin |= self._begin_online(name, stored)
+            if not resume:
+                begin |= _description(stored)
         self._open_delivery(stored, offline, problem)
         self.write(begin)
+        if self._adopted and stored is not None and stored.data.params:
+            params = {key: printable(value) for key, value in stored.data.params.items()}
+            self.write({"kind": "params", "params": params})  # the launcher has logged them: the run has them already
         if resume and launcher_run:
             self.write({"kind": "handover", "run_id": launcher_run})
         if not problem:
@@ -191,7 +198,7 @@ class RunSession:
         if not written and not self._joined:
             self._try(status, lambda: self._end_without_journal(status, note))
         if not self._joined:
-            self._try(status, lambda: release_run(self.id))
+            self._try(status, lambda: release_run(self._stored_id or self.id))
         if status == "KILLED" and self._adopted and not (written and self.delivery and self.delivery.state.pending):
             self._try(status, lambda: launcher_status.restore_status_later(self.id, status))
         if self._lock:
@@ -246,16 +253,28 @@ class RunSession:
         """End a run whose journal cannot be written. On a full disk what is sent cannot be noted either."""
         if (delivery := self.delivery) is not None:
             self._try(status, lambda: delivery.close(0))
-        if self.id.startswith(OFFLINE):
+        run_id = self._stored_id or self.id
+        if run_id.startswith(OFFLINE):
             return
         client = mlflow.MlflowClient()
-        client.set_terminated(self.id, status)
+        client.set_terminated(run_id, status)
         if note is not None:
-            client.set_tag(self.id, Tags.NOTE, note[:MAX_NOTE])
+            client.set_tag(run_id, Tags.NOTE, note[:MAX_NOTE])
 
     def _hold(self, folder: Path) -> None:
         run_folder.make_run_folder(folder)
         self._lock = run_folder.hold_run_folder(folder)
+
+
+def _description(stored: StoredRun) -> dict[str, Any]:
+    """Return what a store needs to make a run again that it has lost. Empty if the store fails just now."""
+    try:
+        experiment = mlflow.MlflowClient().get_experiment(stored.info.experiment_id).name
+    except STORE_FAILURES:
+        return {}
+    tags = {key: printable(value) for key, value in stored.data.tags.items()}
+    made = {"name": stored.info.run_name or "", "experiment": experiment, "tags": tags}
+    return {"make": {**made, "at_ms": stored.info.start_time}}
 
 
 def _how_to_sync(folder: Path) -> str:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as SqlTimeout
 from sqlalchemy.pool import NullPool
 
 from moola_mlflow.core import DEFAULT_PROJECT, EXPERIMENT_ID, UserError, conceal_secrets, printable
+from moola_mlflow.tracking import origin
 from moola_mlflow.tracking.addresses import check_address, store_file
 
 try:
@@ -62,8 +63,10 @@ class Outage(UserError):
     """The store is on another machine and does not answer now. The user's settings may be right."""
 
 
-def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None) -> Run:
+def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None, folder: Path | None = None) -> Run:
     """Resume a run, adopt the launcher's, or make one in an experiment. It becomes MLflow's active run.
+
+    ``folder``: the folder that the run to resume must belong to. Any other run stays as it is.
 
     Raises: UserError that says what is wrong with the store and what to do; Outage if a server does not answer.
     """
@@ -78,6 +81,8 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None)
                 _tighten(path)
                 return adopted
             if run_id is not None:
+                if folder is not None:
+                    origin.check_belongs(mlflow.MlflowClient().get_run(run_id), folder)
                 return mlflow.start_run(run_id)
             if GIVEN_EXPERIMENT and experiment == DEFAULT_PROJECT:
                 mlflow.set_experiment(experiment_id=GIVEN_EXPERIMENT)
@@ -197,7 +202,8 @@ def check_run(run_id: str) -> Run | None:
         text = first_line(e)
         if run_id and "not found" in text:
             raise UserError(
-                f"the store '{shown_uri()}' has no run {run_id}; set MLFLOW_TRACKING_URI to the store where it began"
+                f"the store '{shown_uri()}' has no run {run_id}; set MLFLOW_TRACKING_URI to the store where it began, "
+                "or make it again there: moola sync RUN_DIR --as-new"
             ) from e
         raise _wrong(uri, "", e) from e
     if run is not None and run.info.lifecycle_stage == "deleted":
@@ -301,7 +307,8 @@ def _diagnosis(uri: str, experiment: str, error: Exception, resumed: str | None 
     if resumed and ("not found" in text or "deleted" in text):
         return (
             f"resume: run '{resumed}' is on disk, but the store '{uri}' does not have it: {text}. Set "
-            f"MLFLOW_TRACKING_URI to its store, restore it, or continue in a new run with resume=new:{resumed}"
+            f"MLFLOW_TRACKING_URI to its store, restore it, make it again with moola sync .moola/runs/{resumed} "
+            f"--as-new, or continue in a new run with resume=new:{resumed}"
         )
     if "deleted" in text:
         return f"experiment '{experiment}': {text}; restore it, or set tracking.experiment to another"

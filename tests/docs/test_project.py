@@ -32,7 +32,7 @@ ENTRY_POINTS = {
     "report": {"project", "run_id", "out", "overwrite"},
     "compare": {"project", "run_ids", "out", "overwrite"},
     "doctor": {"fix"},
-    "sync": {"run_dir", "server"},
+    "sync": {"run_dir", "server", "as_new"},
     "promote": {"project", "model", "version", "alias", "force"},
     "pretrain": {"project", "bars", "config", "epochs", "batch_size", "lr", "seed", "device", "resume", "register"},
 }

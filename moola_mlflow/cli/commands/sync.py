@@ -9,25 +9,30 @@ from pathlib import Path
 
 import mlflow
 
-from moola_mlflow.core import Interrupts, NoKeys, UserError, is_launched, printable
+from moola_mlflow.core import Interrupts, NoKeys, TrainingError, UserError, is_launched, is_true, printable
 from moola_mlflow.tracking import (
     DIED,
     JOURNAL_FILE,
     SENT_FILE,
+    STORE_FAILURES,
     Run,
     Sent,
     check_run,
     check_run_folder_free,
+    first_line,
     hold_run_folder,
+    remake_run,
     run_name,
     send_missing,
     shown_uri,
 )
 
 
-def run(config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "", server: str = "") -> None:
+def run(
+    config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "", server: str = "", as_new: str = "false"
+) -> None:
     """Send the events, files and models of a run that the store lacks. A second time sends nothing."""
-    launched = is_launched()
+    launched, anew = is_launched(), is_true("as_new", as_new)
     if server:
         _check_server(server, launched)
         mlflow.set_tracking_uri(server)
@@ -35,7 +40,7 @@ def run(config: NoKeys, preset: str, interrupts: Interrupts, run_dir: str = "", 
         folder = _folder(run_dir)
         check_run_folder_free(folder)
         with hold_run_folder(folder):
-            summary = _sync(folder, chosen=launched or bool(server))
+            summary = _sync(folder, launched or bool(server), anew)
         if active is not None:
             active.note(summary)
         print(summary, flush=True)
@@ -62,8 +67,8 @@ def _check_server(server: str, launched: bool) -> None:
         )
 
 
-def _sync(folder: Path, chosen: bool) -> str:
-    """Send a run's folder. ``chosen``: the user has named the store, or the launcher."""
+def _sync(folder: Path, chosen: bool, anew: bool) -> str:
+    """Send a run's folder. ``chosen``: the user has named the store, or the launcher. ``anew``: to a new run."""
     sent = Sent.read(folder)
     if sent is None:
         raise UserError(
@@ -73,14 +78,32 @@ def _sync(folder: Path, chosen: bool) -> str:
     if not chosen and "MLFLOW_TRACKING_URI" not in os.environ and sent.uri.startswith("http"):
         _confirm(folder, sent.uri)
         mlflow.set_tracking_uri(sent.uri)
+    gone = _remake(folder, sent) if anew else []
     done = send_missing(folder, sent, check_run(sent.run_id), DIED)
-    missing = f"{done.num_missing} events were missing"
+    said = [f"{done.num_missing} events were missing"]
+    if anew:
+        said.append(f"It was made again from the folder of run {folder.name}")
+    if gone:
+        said.append(f"These files are no longer in the folder: {', '.join(map(printable, sorted(gone)))}")
     if done.left_out:
-        return (
-            f"Run {done.run_id} is in '{shown_uri()}' and {done.status}: {missing}. Left out, because the folder came "
-            f"from elsewhere: {', '.join(map(printable, done.left_out))}"
-        )
-    return f"Run {done.run_id} is whole in '{shown_uri()}' and {done.status}: {missing}"
+        said.append(f"Left out, because the folder came from elsewhere: {', '.join(map(printable, done.left_out))}")
+    whole = "" if gone or done.left_out else "whole "
+    return f"Run {done.run_id} is {whole}in '{shown_uri()}' and {done.status}: {'. '.join(said)}"
+
+
+def _remake(folder: Path, sent: Sent) -> list[str]:
+    """Make a run again that the store has lost. Return the artifacts that nobody has any more.
+
+    Raises: UserError if the store knows it; TrainingError if the store fails.
+    """
+    check_run("")
+    try:
+        return remake_run(folder, sent)
+    except STORE_FAILURES as e:
+        raise TrainingError(
+            f"run {folder.name} could not be made again in '{shown_uri()}': {first_line(e)}. Try again: "
+            f"moola sync {folder} --as-new"
+        ) from e
 
 
 def _confirm(folder: Path, uri: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         logged_steps,
         read_history,
     )
+    from moola_mlflow.tracking.delivery.remake import is_forgotten, remake_run
     from moola_mlflow.tracking.delivery.replay import MAX_NOTE
     from moola_mlflow.tracking.delivery.schema import is_time
     from moola_mlflow.tracking.delivery.sent import (
@@ -46,6 +47,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "delivery": ("Delivery", "DeliveryState", "DirectDelivery", "JournalDelivery", "NO_LIMIT", "SendPolicy"),
         "files": ("copy_into",),
         "journal": ("JOURNAL_FILE", "append_status", "damaged_lines", "lacks_status", "logged_steps", "read_history"),
+        "remake": ("is_forgotten", "remake_run"),
         "replay": ("MAX_NOTE",),
         "schema": ("is_time",),
         "sent": ("SENT_FILE", "Sent", "count_unsent", "held_events", "id_in_store", "unsent_events"),

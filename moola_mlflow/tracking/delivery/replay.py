@@ -56,6 +56,8 @@ class Replayer:
         """What of a folder from elsewhere is not sent, in words."""
         self._is_ours, self._check = origin.is_ours(folder), check
         self.experiment_id = ""
+        self._remade_ms: int | None = None
+        """Start time of a run that was made again, None for any other."""
         self.versions: dict[str, str] = {}
         """Registered versions by the key of their event."""
         self._known_params: set[str] | None = None
@@ -67,6 +69,7 @@ class Replayer:
     def _remember(self, run: Run) -> None:
         self.experiment_id = run.info.experiment_id
         self._known_params = set(run.data.params)
+        self._remade_ms = run.info.start_time if Tags.REMADE_FROM in run.data.tags else None
 
     def _fetch(self) -> Run:
         run = self.client.get_run(self.run_id)
@@ -114,7 +117,7 @@ class Replayer:
                 case "artifacts":
                     self._log_artifacts(event.record)
                 case "register":
-                    self._register(event.record, trusted)
+                    self._register(event.record, trusted, fresh)
                 case "handover" if trusted:
                     self._finish_launcher_run(event.record["run_id"])
                 case "handover":
@@ -125,25 +128,28 @@ class Replayer:
     def _begin(self, event: Event) -> None:
         record = event.record
         if "make" in record and not self.run_id:
-            self._make_run(record["make"])
+            self.make_run(record["make"], Tags.OFFLINE)
         if record.get("running") or record.get("name"):
             status = "RUNNING" if record.get("running") else None
             self.client.update_run(self.run_id, status=status, name=record.get("name"))
         if record.get("show"):
             self._show_as_training()
 
-    def _make_run(self, make: Mapping[str, Any]) -> None:
-        """Make the run of a process that started without its store, with its original start time."""
-        experiment = mlflow.set_experiment(make["experiment"]).experiment_id
-        wanted, tag = f"tags.`{Tags.OFFLINE}` = '{self.folder.name}'", origin.tag_of(self.folder)
+    def make_run(self, make: Mapping[str, Any], known_by: str) -> None:
+        """Make the run in the store, with its original start time, unless it was made before.
+
+        ``known_by``: the tag that holds the name of its folder.
+        """
         if "'" in self.folder.name:
-            raise UserError(f"'{self.folder}' is no folder of a run that began offline: its name is offline-ID")
+            raise UserError(f"'{self.folder}' is no folder of a run: its name is an id")
+        experiment = mlflow.set_experiment(make["experiment"]).experiment_id
+        wanted, tag = f"tags.`{known_by}` = '{self.folder.name}'", origin.tag_of(self.folder)
         found = self.client.search_runs([experiment], wanted)
         made_before = [run for run in found if run.data.tags.get(Tags.FOLDER, tag) == tag]
         if made_before:
             self.run_id = made_before[0].info.run_id
         else:
-            tags = {**make["tags"], Tags.OFFLINE: self.folder.name, **({Tags.FOLDER: tag} if tag else {})}
+            tags = {**make["tags"], known_by: self.folder.name, **({Tags.FOLDER: tag} if tag else {})}
             made = self.client.create_run(experiment, start_time=make["at_ms"], tags=tags, run_name=make["name"])
             self.run_id = made.info.run_id
         self._fetch()
@@ -210,11 +216,11 @@ class Replayer:
         return {key: value for key, value in tags.items() if key not in dropped}
 
     def _with_stored_id(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """Return tags in which the run's id in the store replaces the id that it had offline."""
-        offline_id = self.folder.name
-        if not offline_id.startswith(OFFLINE):
+        """Return tags in which the run's id in the store replaces the one that it had offline, or before a loss."""
+        first_id = self.folder.name
+        if not (first_id.startswith(OFFLINE) or self._remade_ms is not None):
             return dict(tags)
-        return {key: value.replace(offline_id, self.run_id) for key, value in tags.items()}
+        return {key: value.replace(first_id, self.run_id) for key, value in tags.items()}
 
     def _log_inputs(self, record: Mapping[str, Any]) -> None:
         """Log inputs by path, SHA-256 and rows. MLflow keeps 36 characters of a digest: a tag holds all of it."""
@@ -264,16 +270,17 @@ class Replayer:
 
     def _log_artifacts(self, record: Mapping[str, Any]) -> None:
         waiting = checked_waiting_folder(self.folder, record["key"])
-        if waiting.is_dir():  # otherwise they were sent, and the answer was lost
+        held = waiting.is_dir()  # otherwise they were sent, and the answer was lost
+        if held:
             self.client.log_artifacts(self.run_id, str(waiting))
-        if tables := record.get("tables"):
+        if (tables := record.get("tables")) and (held or self._remade_ms is None):
             named = json.loads(self._fetch().data.tags.get(Tags.TABLES, "[]"))
             new = [entry for path in tables if (entry := {"path": path, "type": "table"}) not in named]
             if new:
                 self.client.set_tag(self.run_id, Tags.TABLES, json.dumps([*named, *new]))
         shutil.rmtree(waiting, ignore_errors=True)
 
-    def _register(self, record: Mapping[str, Any], trusted: bool) -> None:
+    def _register(self, record: Mapping[str, Any], trusted: bool, fresh: bool) -> None:
         """Register a model whose files wait on disk. Raises: UserError if its name holds models of another kind."""
         tags = self._allowed(record["tags"], trusted)
         kind, name, key = record["model"], record["name"], record["key"]
@@ -287,12 +294,30 @@ class Replayer:
             if not trusted:
                 self.left_out.add(f"alias candidate of {name}")
             with store.active_run(self.run_id):
-                self.versions[key] = log(name, folder, read(folder / card), tags, key, trusted)
+                name_it = trusted and (fresh or self._may_be_candidate(name))
+                self.versions[key] = log(name, folder, read(folder / card), tags, key, name_it)
         shutil.rmtree(waiting, ignore_errors=True)
+
+    def _may_be_candidate(self, name: str) -> bool:
+        """Return whether a version may get alias ``candidate``. A run made again takes it from no later run."""
+        if self._remade_ms is None:
+            return True
+        try:
+            holder = self.client.get_model_version_by_alias(name, models.CANDIDATE)
+            return bool(self.client.get_run(str(holder.run_id)).info.start_time <= self._remade_ms)
+        except MlflowException as e:
+            if store.is_outage(e):
+                raise
+            return True
 
     def _finish_launcher_run(self, run_id: str) -> None:
         """Set the run that the launcher made to FINISHED and link this one: the command resumed this run instead."""
-        self.client.set_tag(run_id, Tags.RESUMED, self.run_id)
+        try:
+            self.client.set_tag(run_id, Tags.RESUMED, self.run_id)
+        except MlflowException as e:
+            if e.error_code == "RESOURCE_DOES_NOT_EXIST" and is_from_mlflow(e):  # there is nothing to end
+                return
+            raise
         self.client.set_tag(run_id, Tags.NOTE, f"This command resumed run `{self.run_id}`, which holds all results.")
         self.client.set_terminated(run_id, "FINISHED")
 

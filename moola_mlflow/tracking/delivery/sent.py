@@ -74,8 +74,10 @@ def _given_id(folder: Path) -> str:
 
 
 def id_in_store(folder: Path) -> str:
-    """Return the id that the store gave the run of a folder, empty if the store does not know the run yet."""
-    if name := _given_id(folder):
-        return name
+    """Return the id that the store gave the run of a folder, empty if the store does not know the run yet.
+
+    It is not the folder's name if the run began offline, or was made again after the store had lost it. The folder may
+    come from anybody: check that the run belongs to it (:func:`origin.belongs`) before the run is changed.
+    """
     sent = Sent.read(folder)
-    return sent.run_id if sent else ""
+    return (sent.run_id if sent else "") or _given_id(folder)

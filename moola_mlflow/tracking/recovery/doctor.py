@@ -29,6 +29,7 @@ from moola_mlflow.tracking.delivery import (
     describe_lines,
     held_events,
     id_in_store,
+    is_forgotten,
     read_history,
     unsent_events,
 )
@@ -68,6 +69,7 @@ def examine_store() -> Iterator[Check]:
     if path is not None and not path.exists():
         yield Check(f"no store at {path} yet: the first command that has a run makes it")
         yield from _folders_of_runs()
+        yield from (_forgotten(folder, run_id) for run_id, folder in _of_this_store().items())
         return
     try:
         runs = _runs()
@@ -81,6 +83,7 @@ def examine_store() -> Iterator[Check]:
     yield from _folders_of_runs()
     yield from _stale(runs)
     yield from _unsent(runs)
+    yield from _lost({run.info.run_id for run in runs})
     yield from _artifacts(runs)
     yield from _aliases()
 
@@ -236,6 +239,27 @@ def _unsent(runs: list[Run]) -> Iterator[Check]:
                 f"the store did not take {len(held)} events of {folder} ({kinds})",
                 f"moola sync {folder} tries them again, and says why",
             )
+
+
+def _of_this_store() -> dict[str, Path]:
+    """Return the folders whose runs were sent to this store, by the runs' ids in it."""
+    found = {folder: Sent.read(folder) for folder in run_folder.run_folders()}
+    return {sent.run_id: folder for folder, sent in found.items() if sent and sent.run_id and sent.uri == shown_uri()}
+
+
+def _lost(known: set[str]) -> Iterator[Check]:
+    """Yield the folders whose runs were in this store, which has them no longer. ``known``: runs that it has."""
+    for run_id, folder in _of_this_store().items():
+        with suppress(*STORE_FAILURES):  # a store that fails now says nothing about the run
+            if run_id not in known and not _is_held(folder) and is_forgotten(run_id):
+                yield _forgotten(folder, run_id)
+
+
+def _forgotten(folder: Path, run_id: str) -> Check:
+    return Check(
+        f"the store has lost run {run_id}, whose folder is {folder}",
+        f"moola sync {folder} --as-new makes it again, under a new id; remove the folder if you do not need the run",
+    )
 
 
 def _closer(run_id: str, status: str) -> Callable[[], None]:

@@ -99,7 +99,8 @@ def end_lost_run(run_id: str, patience_s: float = PATIENCE_S) -> bool:
                 return False
             append_status(folder, "FAILED", note)  # first, so that `moola sync` can bring it to a store that is down
             client, known = mlflow.MlflowClient(), id_in_store(folder)
-            if known and client.get_run(known).info.status == "RUNNING":
+            run = client.get_run(known) if known else None
+            if run is not None and run.info.status == "RUNNING" and origin.belongs(run, folder):
                 _end(client, known, "FAILED", note)
     except UserError:  # another process resumes it, or ends it
         return False

@@ -129,6 +129,11 @@ def _log_model(kind: _Kind, folder: Path, key: str) -> str:
     return str(info.model_uri)
 
 
+def is_registered(name: str, key: str) -> bool:
+    """Return whether a registered name has a version that an event has made."""
+    return bool(_versions_of_event(name, key))
+
+
 def _versions_of_event(name: str, key: str) -> list[str]:
     """Return the versions that an event has made, oldest first."""
     if not key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from outage import (
     Server,
     assert_whole,
     encoder_in,
+    everything,
     fill,
     free_port,
     here,
@@ -133,6 +135,37 @@ def test_a_run_that_died_without_a_word_is_killed_by_sync_and_a_cut_line_is_pass
     run = assert_whole(active.client, active.folder)
     assert run.info.status == "KILLED"
     assert [p.step for p in active.client.get_metric_history(run.info.run_id, "val/huber")] == [0, 1, 2]
+
+
+def test_a_server_that_has_lost_its_database_gets_the_run_again_once(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workdir / "server").mkdir()
+    server = Server(workdir / "server")
+    server.start()
+    try:
+        here(monkeypatch, server.uri)
+        with Run.start("pretrain", "lost", "away") as active:
+            fill(active, range(3))
+            active.artifact(encoder_in(active), "encoder")
+            active.register("encoder", "lost", active.folder / "encoder", {"gates": "passed: all"})
+        server.kill()
+        shutil.rmtree(server.folder)
+        server.folder.mkdir()
+        server.start()
+        assert sync(active.folder) == 2
+        assert "moola sync RUN_DIR --as-new" in capsys.readouterr().err
+        for _ in range(2):
+            assert main.run_cli(["sync", str(active.folder), "--as-new"]) == 0
+        run = stored(active.client, active.folder)
+        assert run.data.tags[Tags.REMADE_FROM] == active.id != run.info.run_id
+        assert [p.step for p in active.client.get_metric_history(run.info.run_id, "val/huber")] == [0, 1, 2]
+        assert active.client.get_model_version_by_alias("lost", "candidate").run_id == run.info.run_id
+        assert "encoder/encoder.json" in everything(active.client, run.info.run_id)
+        assert len(active.client.search_runs([run.info.experiment_id])) == 2  # with its fold
+    finally:
+        server.kill()
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.parametrize("where", ["server", "SQLite"])
