@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from moola_mlflow.annotate.decisions import RefusedDecision
 from moola_mlflow.annotate.desk import DecidedAlready, Desk, NothingToUndo
@@ -100,7 +101,10 @@ def _page_file(name: str) -> Path | None:
 
 async def _body(request: Request) -> Any:
     """Return the JSON of a request. Raises: RefusedDecision."""
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except ClientDisconnect:  # it has gone, or took too long: nobody hears the answer
+        raise RefusedDecision("the body did not come whole", "a part of it", "a JSON object") from None
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

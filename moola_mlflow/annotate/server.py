@@ -8,6 +8,7 @@ import time
 
 import uvicorn
 
+from moola_mlflow.annotate.patience import PatientProtocol
 from moola_mlflow.annotate.security import App, Guard, new_token
 from moola_mlflow.core import UserError
 
@@ -44,7 +45,7 @@ class PageServer:
         guarded = Guard(app, self.token, self.host, self.port)
         config = uvicorn.Config(
             guarded, log_level="warning", access_log=False, server_header=False, date_header=False, lifespan="off",
-            timeout_graceful_shutdown=3, limit_concurrency=64, ws="none",
+            timeout_graceful_shutdown=3, limit_concurrency=64, ws="none", http=PatientProtocol,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="moola-page", daemon=True)

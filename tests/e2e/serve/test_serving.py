@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -201,14 +202,58 @@ def test_what_cannot_be_read_gets_400_with_the_reason_and_the_server_lives_on(se
     assert server.process.poll() is None
 
 
-def test_fifty_requests_at_once_are_all_answered_alike(server: Server) -> None:
+def test_fifty_clients_at_once_are_all_answered_alike(server: Server) -> None:
     payload = {"inputs": windows(3).tolist()}
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(server.ask, [payload] * 50))
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(server.ask, [payload] * 200))
     assert {status for status, _ in answers} == {200}
     first = pd.DataFrame(answers[0][1]["predictions"])
     for _, answer in answers:
         pd.testing.assert_frame_equal(pd.DataFrame(answer["predictions"]), first, atol=1e-6)
+
+
+HUNDRED_MB = 100_000_000
+HOSTILE: dict[str, Callable[[], tuple[str, set[int]]]] = {
+    "100 MB around a window": lambda: (
+        json.dumps({"inputs": windows(1).tolist()}) + " " * HUNDRED_MB, {200}
+    ),
+    "100 MB of text": lambda: (json.dumps({"inputs": "x" * HUNDRED_MB}), {400}),
+    "100,000 lists in each other": lambda: ("[" * 100_000 + "]" * 100_000, {400, 500}),
+    "100,000 lists in a window": lambda: ('{"inputs": ' + "[" * 100_000 + "]" * 100_000 + "}", {400, 500}),
+    "900 lists in a window": lambda: ('{"inputs": ' + "[" * 900 + "1" + "]" * 900 + "}", {400}),
+    "100,000 objects in each other": lambda: ('{"inputs": ' * 100_000 + "1" + "}" * 100_000, {400, 500}),
+}  # fmt: skip
+"""Bodies that are too large or too deep, and the codes that they may get."""
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_huge_or_deep_body_is_answered_and_the_server_lives_on(server: Server, case: str) -> None:
+    body, codes = HOSTILE[case]()
+    request = urllib.request.Request(f"{server.url}/invocations", body.encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            status, said = answer.status, answer.read()
+    except urllib.error.HTTPError as refusal:
+        status, said = refusal.code, refusal.read()
+    assert status in codes, said[:1000]
+    assert len(said) < 100_000
+    assert server.ask({"inputs": windows(1).tolist()})[0] == 200
+    assert server.process.poll() is None
+
+
+def test_clients_that_send_slowly_or_nothing_stop_no_other(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    slow = []
+    try:
+        for number in range(300):
+            slow.append(socket.create_connection((host, int(port)), timeout=30))
+            start = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            slow[-1].sendall([b"", start, start + b"Content-Length: 100000\r\n\r\n[["][number % 3])
+        for _ in range(3):
+            assert server.ask({"inputs": windows(1).tolist()})[0] == 200
+    finally:
+        for one in slow:
+            one.close()
 
 
 def test_the_example_client_prints_the_hits_and_a_refusal(server: Server) -> None:

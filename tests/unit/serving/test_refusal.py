@@ -59,3 +59,13 @@ def test_a_users_mistake_is_a_bad_request_and_another_error_is_not() -> None:
     assert refused.value.message == "no column low"
     with pytest.raises(KeyError), bad_request():
         raise KeyError("ours")
+
+
+def test_what_the_server_puts_before_a_reason_is_cut_and_the_reason_stays() -> None:
+    with pytest.raises(MlflowException) as refused, bad_request():
+        raise UserError("no column low")
+    refused.value.message = f"Failed to predict data '{'x' * 1_000_000}'. \nError: {refused.value.message}"
+    answer = refused.value.serialize_as_json()
+    assert len(answer) < 11_000
+    assert "Failed to predict data" in answer
+    assert "Error: no column low" in answer
