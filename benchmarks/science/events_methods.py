@@ -23,8 +23,8 @@ from moola_mlflow.labels import EventLabels, Rule, RuleWindows, Targets
 from moola_mlflow.models import EventSettings, EventSource, EventTable, Unlabelled, fit_event_detector, match_events
 from moola_mlflow.models.detector import detector_inputs
 from moola_mlflow.models.events.belief import span_logits
-from moola_mlflow.models.events.cross_fit import true_events
 from moola_mlflow.models.events.event_detector import EventPart, read_inputs
+from moola_mlflow.models.events.held_out import true_events
 from moola_mlflow.models.events.nets import NetShape
 from moola_mlflow.models.events.peaks import MARGIN, MeanMaps, events_of, window_events
 from moola_mlflow.models.events.score_calibration import ScoreCalibration, threshold_for

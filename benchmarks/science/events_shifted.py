@@ -50,8 +50,8 @@ from moola_mlflow.models import (
     near_any,
     scan_events,
 )
-from moola_mlflow.models.events.cross_fit import _in_margin as in_margin
 from moola_mlflow.models.events.event_detector import EventPart
+from moola_mlflow.models.events.held_out import in_margin
 from moola_mlflow.models.events.peaks import MARGIN, MeanMaps, events_of
 from moola_mlflow.models.events.score_calibration import ScoreCalibration, threshold_for
 

@@ -1,31 +1,27 @@
 """Fit an event detector: fit each net once without each fold, average all fits, calibrate on the held-out folds.
 
-The detector's calibration and threshold are chosen on all events that the folds held out. Scores of the same events
-would then look better than on new bars. So each fold's events are scored with what the other folds choose.
-
 Shape legend: N windows looked at, C classes, T steps, P inputs a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from moola_mlflow.core import UserError, mixed_seed
+from moola_mlflow.core import mixed_seed
 from moola_mlflow.features import FeatureChoice
-from moola_mlflow.models.calibration import temperature
 from moola_mlflow.models.detector import detector_inputs, input_sizes
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.encoders.ensemble import members_of
-from moola_mlflow.models.events.event_detector import LEAST, EventDetector, EventPart, Reading, read_inputs
+from moola_mlflow.models.events.event_detector import EventDetector, EventPart, Reading, read_inputs
 from moola_mlflow.models.events.event_targets import EventTargets
 from moola_mlflow.models.events.fitting import EventInputs, EventSettings, fit_event_net
-from moola_mlflow.models.events.matching import EventTable, match_events, near_any
-from moola_mlflow.models.events.peaks import MARGIN, on_axis, window_events
+from moola_mlflow.models.events.held_out import HeldOutFit, check_scored, choices, held_out
+from moola_mlflow.models.events.peaks import window_events
 from moola_mlflow.models.events.presence import fit_presence_reader
 from moola_mlflow.models.events.score_calibration import ScoreCalibration, threshold_for
 from moola_mlflow.models.events.unlabelled import Unlabelled, fit_with_unlabelled
@@ -59,59 +55,10 @@ class EventSource:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Predictions of nets for the windows that they were not fitted on. The detector itself averages more nets.
-
-    Shapes: probability float64 [N, C + 1], not calibrated, the last column none. ``found`` and ``true`` are events on
-    the axis of ``window_events``. ``window`` int64 and ``matched`` int64 have one number for each found event: its
-    window, and its true event or -1. ``judged`` bool: whether a found event counts in calibration and threshold.
-    """
-
-    probability: np.ndarray
-    found: EventTable
-    window: np.ndarray
-    true: EventTable
-    """Labelled events, without those in a margin."""
-    matched: np.ndarray
-    judged: np.ndarray
-    in_margin: EventTable
-    """Labelled events whose centre lies in a margin. No map is read there, so they are neither found nor missed, and a
-    found event near one is neither right nor wrong."""
-    maps: np.ndarray
-    """The maps of each window. Shapes: float32 [N, 3, C, T]."""
-
-
-@dataclass(frozen=True)
-class EventFit:
-    """A fitted event detector and what its folds held out."""
+class EventFit(HeldOutFit):
+    """A fitted event detector, which averages the nets of all folds, and what its folds held out."""
 
     detector: EventDetector
-    held: HeldOut
-    fold: np.ndarray
-    """The fold of each window. Shapes: int64 [N]."""
-    precision: float | None
-    """What each threshold is chosen for; None if labels calibrate nothing."""
-
-    def out_of_fold(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the score of each found event, and whether it reaches the threshold.
-
-        Calibration and threshold of a fold are chosen on the events of the other folds. The detector's own are chosen
-        on all of them.
-
-        Shapes: float64 [E], bool [E].
-        """
-        held, detector = self.held, self.detector
-        if self.precision is None:
-            score = detector.calibration.apply(held.found.score)
-            return score, score >= detector.threshold
-        score, above = np.zeros(len(held.found)), np.zeros(len(held.found), bool)
-        fold_E = self.fold[held.window]
-        for fold in np.unique(fold_E):
-            own = fold_E == fold
-            calibration, threshold = _choose(held, held.judged & ~own, self.precision)
-            score[own] = calibration.apply(held.found.score[own])
-            above[own] = score[own] >= threshold
-        return score, above
 
 
 @dataclass(frozen=True)
@@ -165,7 +112,7 @@ def fit_event_detector(
     window holds an event; TrainingError if a loss or an encoding is not finite.
     """
     targets, fold_N = EventTargets.of(labels), window_folds(labels, settings.folds, seed)
-    _check_scored(labels)
+    check_scored(labels)
     inputs, plans = source.of(labels.ohlc), _plans(source, settings)
     if unlabelled is not None:
         plans = _with_unlabelled(plans, source, unlabelled)
@@ -180,26 +127,16 @@ def fit_event_detector(
                 on_fit(done, settings.folds * len(plans))
         held.append((test, read_inputs(own, inputs.values[torch.as_tensor(test)])))
         parts += [EventPart(part.net, part.columns, part.weight / settings.folds) for part in own]
-    fit = _calibrated(labels, source, settings, parts, _held_out(labels, held), fold_N, card or {})
+    joined = held_out(labels, held)
+    chosen = choices(labels, joined, settings.precision)
+    detector = EventDetector(
+        tuple(parts), source.encoder, source.inputs, labels.classes, chosen.temperature, chosen.calibration,
+        chosen.threshold, card or {}, source.features,
+    )  # fmt: skip
+    fit = EventFit(detector, joined, fold_N, settings.precision)
     if unlabelled is None or unlabelled.base_rate is None:
         return fit
     return replace(fit, detector=_uncalibrated(fit.detector, unlabelled, settings), precision=None)
-
-
-def _check_scored(labels: EventLabels) -> None:
-    """Check that there is an event to score. Raises: UserError."""
-    scored, inside = labels.scored_windows()[labels.window], ~_in_margin(labels)
-    if (scored & inside).any():
-        return
-    if inside.any():
-        raise UserError(
-            f"{labels.num_events} labelled events lie in windows that a query chose, and scores need events in windows "
-            "drawn at random; look at more windows that are drawn at random"
-        )
-    raise UserError(
-        f"all {labels.num_events} labelled events have their centre in the first or last {MARGIN} bars of their "
-        "window, where an event detector does not look; cut windows that hold the events further inside"
-    )
 
 
 def _with_unlabelled(plans: list[_Plan], source: EventSource, unlabelled: Unlabelled) -> list[_Plan]:
@@ -238,65 +175,3 @@ def _plans(source: EventSource, settings: EventSettings) -> list[_Plan]:
     if share < 1:
         plans += [_Plan(name, (encoded, total), (1 - share) / len(settings.nets)) for name in settings.nets]
     return plans
-
-
-def _held_out(labels: EventLabels, held: Sequence[tuple[np.ndarray, Reading]]) -> HeldOut:
-    order = np.argsort(np.concatenate([test for test, _ in held]))
-    probability, maps = (np.concatenate([getattr(one, n) for _, one in held])[order] for n in ("probability", "maps"))
-    found, window = window_events(maps)
-    true, outside = true_events(labels), _on_axis(labels, _in_margin(labels))
-    matched = match_events(found, true)
-    judged = ((matched >= 0) | ~near_any(found, outside)) & labels.scored_windows()[window]
-    return HeldOut(probability, found, window, true, matched, judged, outside, maps)
-
-
-def true_events(labels: EventLabels) -> EventTable:
-    """Return the labelled events on the axis of ``window_events``, without those whose centre lies in a margin."""
-    return _on_axis(labels, ~_in_margin(labels))
-
-
-def _in_margin(labels: EventLabels) -> np.ndarray:
-    """Return whether the centre of each labelled event lies in a margin. Shapes: bool [E]."""
-    centre = (labels.start + labels.end) / 2
-    return (centre < MARGIN) | (centre > labels.ohlc.shape[1] - 1 - MARGIN)
-
-
-def _on_axis(labels: EventLabels, kept: np.ndarray) -> EventTable:
-    num_steps = labels.ohlc.shape[1]
-    start, end = (on_axis(labels.window, step, num_steps)[kept] for step in (labels.start, labels.end))
-    return EventTable(labels.label[kept], start, end, np.ones(len(start)))
-
-
-def _choose(held: HeldOut, counted: np.ndarray, precision: float) -> tuple[ScoreCalibration, float]:
-    """Return the calibration of some found events, and the threshold. Shapes: counted bool [E]."""
-    mass, right = held.found.score[counted], held.matched[counted] >= 0
-    calibration = ScoreCalibration.of(mass, right)
-    return calibration, threshold_for(calibration.apply(mass), right, precision)
-
-
-def _calibrated(
-    labels: EventLabels,
-    source: EventSource,
-    settings: EventSettings,
-    parts: Sequence[EventPart],
-    held: HeldOut,
-    fold_N: np.ndarray,
-    card: dict[str, Any],
-) -> EventFit:
-    """Return the detector with temperature, calibration and threshold from what the folds held out.
-
-    Windows that a query chose count only if no window was drawn at random.
-    """
-    calibration, threshold = _choose(held, held.judged, settings.precision)
-    # A window counts once for each of its events, and a window without one as none.
-    empty = np.setdiff1d(np.arange(len(labels)), labels.window)
-    rows = np.concatenate([labels.window, empty])
-    label = np.concatenate([labels.label, np.full(len(empty), len(labels.classes))])
-    counted = labels.scored_windows()[rows]
-    rows, label = rows[counted], label[counted]
-    warmth = temperature(np.log(np.maximum(held.probability[rows], LEAST)), label)
-    detector = EventDetector(
-        tuple(parts), source.encoder, source.inputs, labels.classes, warmth, calibration, threshold, card,
-        source.features,
-    )  # fmt: skip
-    return EventFit(detector, held, fold_N, settings.precision)

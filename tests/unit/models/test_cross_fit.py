@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_events import encoder_of_rules, labels_of, looked_at
+from small_events import encoder_of_rules, looked_at
 from small_models import small_encoder
 
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models.encoders.ensemble import Ensemble
-from moola_mlflow.models.events.cross_fit import EventFit, EventSource, _held_out, fit_event_detector, true_events
-from moola_mlflow.models.events.event_detector import Reading
+from moola_mlflow.models.events.cross_fit import EventFit, EventSource, fit_event_detector
 from moola_mlflow.models.events.fitting import EventSettings
 from moola_mlflow.models.events.peaks import window_events
 from moola_mlflow.models.events.presence import PresenceReader
@@ -72,25 +71,6 @@ def test_held_out_events_are_matched_with_the_labels_of_their_window(fit: EventF
     assert len(held.true) == labels.num_events, "the rule names no event in a margin"
 
 
-def test_events_in_a_margin_are_not_missed_events() -> None:
-    labels = labels_of([[(0, 0, 6)], [(1, 40, 47), (0, 90, 97)], []])
-    true = true_events(labels)
-    assert (true.label.tolist(), true.start.tolist(), true.end.tolist()) == ([1], [105 + 40], [105 + 47])
-
-
-def test_found_events_near_a_labelled_one_in_a_margin_are_neither_right_nor_wrong() -> None:
-    labels = labels_of([[(0, 16, 23)], [(1, 40, 47)], []])
-    mass = np.zeros((3, 2, 105))
-    mass[:, 0, 21] = 0.9  # near the event in the margin of the first window alone
-    mass[1, 1, 43] = 0.8
-    maps = np.stack([mass, np.zeros_like(mass), np.zeros_like(mass)], 1)
-    nowhere = np.zeros((3, 2), np.int64)
-    held = _held_out(labels, [(np.arange(3), Reading(np.full((3, 3), 1 / 3), maps, nowhere, nowhere))])
-    assert (held.window.tolist(), held.matched.tolist()) == ([0, 1, 1, 2], [-1, -1, 0, -1])
-    assert held.judged.tolist() == [False, True, True, True]
-    assert (held.in_margin.start.tolist(), len(held.true)) == ([16], 1)
-
-
 def test_labels_with_every_event_in_a_margin_are_refused() -> None:
     labels = looked_at()
     edge = replace(labels, start=np.zeros_like(labels.start), end=np.full_like(labels.end, 6))
@@ -109,18 +89,6 @@ def test_calibration_and_threshold_rest_on_the_windows_drawn_at_random() -> None
     empty = replace(labels, drawn=np.where(labels.events_per_window() == 0, "random", "top"))
     with pytest.raises(UserError, match="look at more windows that are drawn at random"):
         fit_event_detector(empty, EventSource(), QUICK, 1)
-
-
-def test_a_folds_events_are_scored_with_what_the_other_folds_choose(fit: EventFit) -> None:
-    score, above = fit.out_of_fold()
-    held, own = fit.held, fit.fold[fit.held.window] == 0
-    # Other labels of the fold change nothing for it, and something for the others.
-    other = replace(fit, held=replace(held, matched=np.where(own, -1, held.matched)))
-    np.testing.assert_array_equal(other.out_of_fold()[0][own], score[own])
-    np.testing.assert_array_equal(other.out_of_fold()[1][own], above[own])
-    assert (other.out_of_fold()[0][~own] != score[~own]).any()
-    mass = held.found.score[own]
-    assert (np.argsort(score[own], kind="stable") == np.argsort(mass, kind="stable")).all(), "the order stays"
 
 
 def test_an_encoder_of_rules_is_read_by_a_prior_reader_and_the_nets_read_the_rest() -> None:
