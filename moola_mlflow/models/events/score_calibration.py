@@ -8,6 +8,7 @@ import numpy as np
 
 CLIP = 1e-6
 STEPS = 50
+LEAST_STEP = 1e-8
 FEWEST = 10
 """Least number of events that a precision is counted from."""
 
@@ -42,15 +43,23 @@ class ScoreCalibration:
         design = np.stack([_logit(mass), np.ones(num)], 1)
         target = np.where(right, (num_right + 1) / (num_right + 2), 1 / (num - num_right + 2))
         prior = ridge = np.array([1.0, 0.0])
-        found = prior.copy()
+
+        def loss(parameters: np.ndarray) -> float:
+            z = design @ parameters
+            return float(np.sum(np.logaddexp(0, z) - target * z) + ridge @ (parameters - prior) ** 2 / 2)
+
+        found, now = prior.copy(), loss(prior)
         for _ in range(STEPS):
             p = _sigmoid(design @ found)
             weight = np.maximum(p * (1 - p), CLIP)
             gradient = design.T @ (target - p) - ridge * (found - prior)
             step = np.linalg.solve((design * weight[:, None]).T @ design + np.diag(ridge + 1e-9), gradient)
-            found = found + np.clip(step, -2.0, 2.0)
-            if np.abs(step).max() < 1e-8:
+            # From scores that are far too sure, a whole Newton step leads further away.
+            while (then := loss(found + step)) > now and np.abs(step).max() >= LEAST_STEP:
+                step /= 2
+            if np.abs(step).max() < LEAST_STEP:
                 break
+            found, now = found + step, then
         return cls(float(found[0]), float(found[1])) if found[0] > 0 else cls()
 
     def apply(self, mass: np.ndarray) -> np.ndarray:

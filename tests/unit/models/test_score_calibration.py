@@ -20,6 +20,14 @@ def test_the_true_calibration_is_found(slope: float, offset: float) -> None:
     assert (found.slope, found.offset) == pytest.approx((slope, offset), abs=0.1)
 
 
+def test_scores_that_are_far_too_sure_are_calibrated_too() -> None:
+    rng = np.random.default_rng(0)
+    logit = rng.normal(-1, 8, 2000)
+    mass, right = 1 / (1 + np.exp(-logit)), rng.random(2000) < 1 / (1 + np.exp(2 - 0.3 * logit))
+    found = ScoreCalibration.of(mass, right)
+    assert (found.slope, found.offset) == pytest.approx((0.3, -2.0), abs=0.15)
+
+
 def test_the_order_of_scores_stays() -> None:
     mass = np.linspace(0, 1, 50)
     assert (np.diff(ScoreCalibration(0.7, -0.3).apply(mass)) >= 0).all()
