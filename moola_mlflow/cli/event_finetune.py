@@ -23,7 +23,7 @@ from moola_mlflow.evaluation import (
     num_processes,
 )
 from moola_mlflow.labels import EventLabels
-from moola_mlflow.models import Encoder, EventFit, save_event_detector
+from moola_mlflow.models import Encoder, HeldOutFit, save_event_detector
 from moola_mlflow.reports import (
     FinetuneResult,
     event_card,
@@ -73,7 +73,7 @@ def _evidence(active: Run, setting: EventSetting, workers: int, interrupts: Inte
         flush=True,
     )
 
-    def log(name: str, number: int, fit: EventFit, seconds: float) -> None:
+    def log(name: str, number: int, fit: HeldOutFit, seconds: float) -> None:
         active.beat()
         print(event_fit_line(name, repeats[number], fit, seconds), flush=True)
 
@@ -90,6 +90,7 @@ def _log(active: Run, setting: EventSetting, evidence: EventEvidence, gates: Seq
     active.json({**evidence.summary(), "config": setting.config.model_dump(mode="json")}, Artifacts.CV_SUMMARY)
     active.json(gates_table(gates), Artifacts.GATES)
     active.table(evidence.rows(), Artifacts.PREDICTIONS)
+    active.json(evidence.scored_events(), Artifacts.SCORED_EVENTS)
     if rows := evidence.baseline_rows():
         active.table(rows, Artifacts.BASELINE_PREDICTIONS)
     active.text(wrong_windows_page(evidence), Artifacts.WRONG_WINDOWS_PAGE)

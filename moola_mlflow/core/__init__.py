@@ -88,7 +88,7 @@ if TYPE_CHECKING:
         markdown_text,
         metric_name,
     )
-    from moola_mlflow.core.names import Metrics
+    from moola_mlflow.core.names import EventBaselines, Metrics
     from moola_mlflow.core.outputs import check_outputs, is_true, keep_backup, note_outputs
     from moola_mlflow.core.plugins import find_plugins
     from moola_mlflow.core.runtime import (
@@ -227,7 +227,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "markdown_text",
             "metric_name",
         ),
-        "names": ("Metrics",),
+        "names": ("EventBaselines", "Metrics"),
         "outputs": ("check_outputs", "is_true", "keep_backup", "note_outputs"),
         "plugins": ("find_plugins",),
         "console": ("display_stream", "guard_console", "reader_stream", "settle_console", "visible"),

@@ -161,3 +161,16 @@ class Metrics:
 
     # Processor, memory, disk, network and GPU, as MLflow names them.
     SYSTEM = "system/"
+
+
+class EventBaselines:
+    """Names of what an event detector is compared with. Each has metrics such as ``baseline/<name>/map``."""
+
+    RANDOM_ENCODER = "random_encoder"
+    SCRATCH = "scratch"
+    PATH_FEATURES = "path_features"
+    HAND_MADE = "hand_made"
+    SPAN_NETS = "span_nets"
+    SPAN_HITS = "span_hits"
+    BOOSTED_STEPS = "boosted_steps"
+    RULE = "rule"

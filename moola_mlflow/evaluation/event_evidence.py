@@ -14,29 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.core import Metrics
+from moola_mlflow.core import EventBaselines, Metrics
 from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval
-from moola_mlflow.evaluation.event_methods import (
-    HAND_MADE,
-    RANDOM_ENCODER,
-    SPAN_NETS,
-    EventSetting,
-    left_out_event_baselines,
-)
+from moola_mlflow.evaluation.event_methods import EventSetting, left_out_event_baselines
 from moola_mlflow.evaluation.event_scores import LEFT_OUT, ScoredEvents, score_held_out
-from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES, classify_gain, left_out_text
+from moola_mlflow.evaluation.evidence import DETECTOR, ORACLE_BASELINES, PATH_FEATURES, classify_gain, left_out_text
 from moola_mlflow.evaluation.metrics import Statistic
 from moola_mlflow.labels import EventLabels
-from moola_mlflow.models import EventFit
+from moola_mlflow.models import EventFit, HeldOutFit
 
 MAP = "map"
 TABLE_METRICS = (MAP, "f1", "precision", "recall")
 EVENT_TITLES = {
     DETECTOR: "detector",
-    RANDOM_ENCODER: "random encoder, same inputs and nets",
-    PATH_FEATURES: "path features alone, same nets",
-    HAND_MADE: "path and hand-made features, same nets",
-    SPAN_NETS: "path features, span detector without rejects, averaged",
+    EventBaselines.RANDOM_ENCODER: "random encoder, same inputs and nets",
+    EventBaselines.SCRATCH: "encoder trained from scratch, same inputs and nets",
+    EventBaselines.PATH_FEATURES: "path features alone, same nets",
+    EventBaselines.HAND_MADE: "path and hand-made features, same nets",
+    EventBaselines.SPAN_NETS: "path features, span detector without rejects, averaged",
+    EventBaselines.SPAN_HITS: "path features, span detector without rejects, merged hits",
+    EventBaselines.BOOSTED_STEPS: "path features of single steps, gradient boosting",
+    EventBaselines.RULE: "the rule that made the labels",
 }
 ALL_WINDOWS, RANDOM_WINDOWS = "all windows looked at", "the windows that were drawn at random"
 QUERY_WINDOWS = "all windows looked at, none of them drawn at random"
@@ -49,7 +47,7 @@ class EventEvidence:
 
     labels: EventLabels
     seeds: list[tuple[int, int, int]]
-    fits: dict[str, list[EventFit]]
+    fits: dict[str, list[HeldOutFit]]
     scored: dict[str, list[ScoredEvents]]
     """Scored out-of-fold events of every method, by repeat."""
     detector: dict[str, Interval]
@@ -72,7 +70,9 @@ class EventEvidence:
     @property
     def fit(self) -> EventFit:
         """The first fit of the detector: the one that is kept."""
-        return self.fits[DETECTOR][0]
+        fit = self.fits[DETECTOR][0]
+        assert isinstance(fit, EventFit)
+        return fit
 
     @property
     def num_in_margin(self) -> int:
@@ -81,8 +81,9 @@ class EventEvidence:
 
     @cached_property
     def best_baseline(self) -> str | None:
-        """The baseline with the highest mAP; None if there is none."""
-        return max(self.differences, key=lambda name: self.table[name][MAP].mean, default=None)
+        """The baseline with the highest mAP; None if there is none. The rule that made weak labels does not count."""
+        rivals = [name for name in self.differences if name not in ORACLE_BASELINES]
+        return max(rivals, key=lambda name: self.table[name][MAP].mean, default=None)
 
     def recall(self) -> dict[str, Interval]:
         """Return the recall of each class at the threshold."""
@@ -165,9 +166,11 @@ class EventEvidence:
                 f"{recall:.2f} (the detector's own is {at:.2f})"
             )
         if self.best_baseline is None:
-            return f"No pre-training in this detector, and no baseline that reads less: {text}."
+            return f"No pre-training in this detector, and no baseline to compare with: {text}."
         gain = self.differences[self.best_baseline]
-        kind = classify_gain(gain).capitalize()
+        # Without an encoder, and without other inputs than path features, there is nothing whose gain could be claimed.
+        alone = not self.pretrained and PATH_FEATURES not in self.differences
+        kind = "No pre-training in this detector" if alone else classify_gain(gain).capitalize()
         return f"{kind}: {gain.text('+')} mAP against the best baseline ({EVENT_TITLES[self.best_baseline]}). {text}."
 
     def rows(self, method: str = DETECTOR) -> list[dict[str, Any]]:
@@ -194,12 +197,31 @@ class EventEvidence:
                 )  # fmt: skip
         return out
 
+    def scored_events(self) -> dict[str, Any]:
+        """Return the detector's out-of-fold events, judged, and the labelled ones: enough for mAP and its interval.
+
+        A group is a group of overlapping windows. Masses rank the events of a draw.
+        """
+        scored = self.scored[DETECTOR]
+        return {
+            "classes": list(self.labels.classes),
+            "num_groups": self.num_groups,
+            "true": {"label": scored[0].true_label.tolist(), "group": scored[0].true_block.tolist()},
+            "draws": [
+                {
+                    "seed": seed, "repeat": repeat + 1, "label": one.label.tolist(), "group": one.block.tolist(),
+                    "mass": (one.score if one.order is None else one.order).tolist(), "right": one.right.tolist(),
+                }
+                for (seed, repeat, _), one in zip(self.seeds, scored, strict=True)
+            ],
+        }  # fmt: skip
+
     def baseline_rows(self) -> list[dict[str, Any]]:
         """Return the out-of-fold predictions of every baseline, with ``method`` before the columns of ``rows``."""
         return [{"method": name, **row} for name in self.fits if name != DETECTOR for row in self.rows(name)]
 
 
-def collect_event_evidence(setting: EventSetting, fits: Mapping[str, list[EventFit]]) -> EventEvidence:
+def collect_event_evidence(setting: EventSetting, fits: Mapping[str, list[HeldOutFit]]) -> EventEvidence:
     """Score the detector, every baseline and their differences, with 95 % intervals over groups of windows.
 
     Windows that a query chose are harder or easier than those that a scan meets. Where the labels say how windows were

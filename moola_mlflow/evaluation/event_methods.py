@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from moola_mlflow.core import (
+    EventBaselines,
     FinetuneKeys,
     TrainingError,
     UserError,
@@ -22,7 +23,8 @@ from moola_mlflow.core import (
     shipped_presets,
 )
 from moola_mlflow.evaluation.crossval import fresh_copy
-from moola_mlflow.evaluation.evidence import DETECTOR, PATH_FEATURES
+from moola_mlflow.evaluation.event_baselines import BoostedSteps, LabellingRule, ScratchMethod, known_rule
+from moola_mlflow.evaluation.evidence import DETECTOR
 from moola_mlflow.evaluation.methods import SAMPLES_OWN, idle_keys
 from moola_mlflow.evaluation.prior_method import has_priors, priors_of
 from moola_mlflow.evaluation.unlabelled_windows import UnlabelledWindows
@@ -35,19 +37,18 @@ from moola_mlflow.models import (
     EventFit,
     EventSettings,
     EventSource,
+    HeldOutFit,
     Inputs,
     Unlabelled,
     fit_event_detector,
     members_of,
+    one_hit_a_window,
     parts_of,
 )
 from moola_mlflow.training import hybrid
 
-RANDOM_ENCODER = "random_encoder"
-HAND_MADE = "hand_made"
-SPAN_NETS = "span_nets"
 SPANS_OWN = (
-    "finetune.unfreeze_at", "finetune.encoder_lr", "finetune.scratch_lr", "finetune.gamma", "finetune.class_balanced",
+    "finetune.unfreeze_at", "finetune.encoder_lr", "finetune.gamma", "finetune.class_balanced",
     "finetune.jitter_sigma", "cv.kind", "cv.embargo_bars", "cv.inner_share", "trainer.epochs", "trainer.batch_size",
     "trainer.patience", "trainer.clip_norm", "optimizer.", "encoder.", "windows.warmup", "gates.f1_macro",
     "gates.joint_success_at_3", "gates.recall", "gates.ece", "gates.delta_joint_success_at_3",
@@ -132,6 +133,10 @@ class EventMethod:
         return fit_event_detector(labels, source, self.settings, seed, on_fit=on_net, unlabelled=self.unlabelled)
 
 
+EventBaseline = ScratchMethod | BoostedSteps | LabellingRule
+"""A method that is no event detector: it has a name, settings and ``run``, and is only compared with."""
+
+
 def make_event_setting(
     labels: EventLabels,
     encoders: Sequence[Encoder],
@@ -175,26 +180,53 @@ def make_event_setting(
 
 def left_out_event_baselines(setting: EventSetting) -> list[str]:
     """Return the names of the baselines that ``cv.baselines=quick`` leaves out: those that read an encoder."""
-    return [RANDOM_ENCODER] if setting.reads_encoding and setting.config.cv.baselines == "quick" else []
+    quick = setting.reads_encoding and setting.config.cv.baselines == "quick"
+    return [EventBaselines.RANDOM_ENCODER, EventBaselines.SCRATCH] if quick else []
 
 
-def build_event_methods(setting: EventSetting) -> list[EventMethod]:
-    """Return the detector, followed by its baselines: other weights of the encoder, and inputs that hold less."""
+def build_event_methods(setting: EventSetting) -> list[EventMethod | EventBaseline]:
+    """Return the detector, followed by its baselines."""
     settings, encoder = setting.settings, setting.encoder if setting.reads_encoding else None
     own = encoder if encoder is None or setting.reader == "prior" else without_priors(encoder)
-    methods = [EventMethod(DETECTOR, EventSource(setting.inputs, own, setting.features), settings)]
-    if encoder is not None and RANDOM_ENCODER not in left_out_event_baselines(setting):
-        random = EventSource(setting.inputs, encoder, setting.features)
-        methods.append(EventMethod(RANDOM_ENCODER, random, settings, fresh=True))
-    if encoder is not None and setting.features is not None:
-        methods.append(EventMethod(HAND_MADE, EventSource("price_path+features", None, setting.features), settings))
-    elif encoder is not None or setting.features is not None:
-        methods.append(EventMethod(PATH_FEATURES, EventSource("price_path"), settings))
+    every = [
+        EventMethod(DETECTOR, EventSource(setting.inputs, own, setting.features), settings),
+        *_with_less(setting, encoder),
+    ]
+    if setting.unlabelled is not None:
+        every = [replace(method, unlabelled=setting.unlabelled.windows) for method in every]
     if setting.config.finetune.span_baseline:
         spans = replace(settings, nets=("span",))
-        methods.append(EventMethod(SPAN_NETS, EventSource("price_path"), spans))
-    if setting.unlabelled is not None:
-        methods = [replace(method, unlabelled=setting.unlabelled.windows) for method in methods]
+        every.append(EventMethod(EventBaselines.SPAN_NETS, EventSource("price_path"), spans))
+    left_out = left_out_event_baselines(setting)
+    return [method for method in [*every, *_others(setting, encoder)] if method.name not in left_out]
+
+
+def _with_less(setting: EventSetting, encoder: Encoder | None) -> list[EventMethod]:
+    """Return event detectors with other weights of the encoder, and with inputs that hold less."""
+    settings, methods = setting.settings, list[EventMethod]()
+    if encoder is not None:
+        random = EventSource(setting.inputs, encoder, setting.features)
+        methods.append(EventMethod(EventBaselines.RANDOM_ENCODER, random, settings, fresh=True))
+    if encoder is not None and setting.features is not None:
+        less = EventSource("price_path+features", None, setting.features)
+        methods.append(EventMethod(EventBaselines.HAND_MADE, less, settings))
+    elif encoder is not None or setting.features is not None:
+        methods.append(EventMethod(EventBaselines.PATH_FEATURES, EventSource("price_path"), settings))
+    return methods
+
+
+def _others(setting: EventSetting, encoder: Encoder | None) -> list[EventBaseline]:
+    """Return the baselines that are no event detectors. They learn from no window that nobody looked at."""
+    settings, methods = setting.settings, list[EventBaseline]()
+    if encoder is not None:
+        encoder_lr = setting.config.finetune.scratch_lr
+        architecture = without_priors(encoder)
+        methods.append(
+            ScratchMethod(EventBaselines.SCRATCH, architecture, setting.inputs, setting.features, settings, encoder_lr)
+        )
+    methods.append(BoostedSteps(EventBaselines.BOOSTED_STEPS, settings))
+    if (rule := known_rule(setting.labels)) is not None:
+        methods.append(LabellingRule(EventBaselines.RULE, rule, settings))
     return methods
 
 
@@ -228,15 +260,17 @@ def without_priors(encoder: Encoder) -> Encoder:
 
 def fit_event_methods(
     setting: EventSetting,
-    methods: Sequence[EventMethod],
+    methods: Sequence[EventMethod | EventBaseline],
     *,
     workers: int = 1,
-    on_fit: Callable[[str, int, EventFit, float], None] = lambda name, number, fit, seconds: None,
+    on_fit: Callable[[str, int, HeldOutFit, float], None] = lambda name, number, fit, seconds: None,
     on_net: Callable[[], None] = lambda: None,
     should_stop: Callable[[], str | None] = lambda: None,
     tuned: bool = True,
-) -> dict[str, list[EventFit]]:
+) -> dict[str, list[HeldOutFit]]:
     """Fit every method once for each seed and repeat; return the fits of each in this order.
+
+    The fits of the span detector are read twice: as maps, and as one hit in each window.
 
     ``on_fit(method, number of the repeat, fit, seconds)`` is called as fits end, and ``on_net()`` after each net that
     this process fits. Fits do not depend on ``workers``, the number of processes. A request to stop is looked for
@@ -244,9 +278,9 @@ def fit_event_methods(
     """
     drawn = [seed for _, _, seed in setting.seeds()]
     tasks = [(method, number) for number in range(len(drawn)) for method in range(len(methods))]
-    out: list[dict[int, EventFit]] = [{} for _ in methods]
+    out: list[dict[int, HeldOutFit]] = [{} for _ in methods]
 
-    def collect(task: int, result: tuple[EventFit, float]) -> None:
+    def collect(task: int, result: tuple[HeldOutFit, float]) -> None:
         method, number = tasks[task]
         out[method][number] = result[0]
         on_fit(methods[method].name, number, *result)
@@ -266,17 +300,28 @@ def fit_event_methods(
         if not should_stop():  # otherwise a signal to the whole process group has killed the workers
             raise
     complete = zip(methods, out, strict=True)
-    return {method.name: [done[i] for i in range(len(drawn))] for method, done in complete if len(done) == len(drawn)}
+    fits = {method.name: [done[i] for i in range(len(drawn))] for method, done in complete if len(done) == len(drawn)}
+    return _with_hits(fits, setting.labels)
+
+
+def _with_hits(fits: dict[str, list[HeldOutFit]], labels: EventLabels) -> dict[str, list[HeldOutFit]]:
+    """Return all fits, and after those of the span detector the same ones read as one hit in each window."""
+    with_hits = dict[str, list[HeldOutFit]]()
+    for name, rows in fits.items():
+        with_hits[name] = rows
+        if name == EventBaselines.SPAN_NETS:
+            with_hits[EventBaselines.SPAN_HITS] = [one_hit_a_window(fit, labels) for fit in rows]
+    return with_hits
 
 
 class _Stopped(Exception):
     """A request to stop came between two nets."""
 
 
-Context = tuple[list[EventMethod], EventLabels, list[int], Callable[[int, int], None] | None]
+Context = tuple[list[EventMethod | EventBaseline], EventLabels, list[int], Callable[[int, int], None] | None]
 
 
-def _run(context: Context, task: tuple[int, int]) -> tuple[EventFit, float]:
+def _run(context: Context, task: tuple[int, int]) -> tuple[HeldOutFit, float]:
     methods, labels, seeds, on_net = context
     started = time.perf_counter()
     fit = methods[task[0]].run(labels, seeds[task[1]], on_net)

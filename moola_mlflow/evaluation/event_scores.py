@@ -16,7 +16,7 @@ from moola_mlflow.evaluation.bootstrap import Interval, bootstrap_interval
 from moola_mlflow.evaluation.metrics import Statistic, ece
 from moola_mlflow.evaluation.rule_truth import RuleTruth
 from moola_mlflow.labels import EventLabels, overlap_groups
-from moola_mlflow.models import EventFit, EventTable, apply_temperature, match_events, near_any
+from moola_mlflow.models import EventTable, HeldOutFit, apply_temperature, match_events, near_any
 
 BINS, LOWEST_BIN = 10, 0.1
 """Equal bins of the calibration error, from the score 0.1 to 1."""
@@ -193,7 +193,7 @@ def score_scan(found: EventTable, truth: RuleTruth, block_bars: int, strict: boo
     )
 
 
-def score_held_out(fit: EventFit, labels: EventLabels, kept: np.ndarray | None = None) -> ScoredEvents:
+def score_held_out(fit: HeldOutFit, labels: EventLabels, kept: np.ndarray | None = None) -> ScoredEvents:
     """Score the out-of-fold events of windows looked at, or of some of them.
 
     Groups of scored windows that share bars are resampled. Windows that a query chose are no fair sample: give ``kept``
@@ -223,7 +223,7 @@ def score_held_out(fit: EventFit, labels: EventLabels, kept: np.ndarray | None =
     return replace(scored, score=score, order=order, above=above, num_blocks=len(of_scored))
 
 
-def score_windows(fit: EventFit, labels: EventLabels) -> dict[str, float]:
+def score_windows(fit: HeldOutFit, labels: EventLabels) -> dict[str, float]:
     """Return out-of-fold scores of the labels that windows get: ``none`` is a class like the others.
 
     ``window_accuracy``, ``window_f1_macro``, ``window_recall_none`` and ``window_ece`` (5 equal-mass bins). A window
@@ -261,6 +261,29 @@ def paired_event_difference(
     num = max(a.num_blocks, b.num_blocks)
     one, other = (replace(x, num_blocks=num).statistics(t)[metric] for x, t in zip((a, b), thresholds, strict=True))
     return bootstrap_interval(lambda w: one(w) - other(w), np.arange(num))
+
+
+def mean_paired_difference(ours: Sequence[ScoredEvents], theirs: Sequence[ScoredEvents], metric: str) -> Interval:
+    """Return by how much the first score more on the same true events: the mean over draws of the folds.
+
+    Draws are averaged first, then blocks are resampled, the same ones for all. A draw in which a score is not defined
+    is left out of its mean. The score may not depend on a threshold.
+
+    Raises: ValueError if the true events differ.
+    """
+    every = [*ours, *theirs]
+    for one in every:
+        same = np.array_equal(one.true_label, every[0].true_label)
+        if not (same and np.array_equal(one.true_block, every[0].true_block)):
+            raise ValueError("a paired difference needs scores of the same true events")
+    num = max(one.num_blocks for one in every)
+    sides = [[replace(one, num_blocks=num).statistics(0.5)[metric] for one in side] for side in (ours, theirs)]
+
+    def statistic(w_RG: np.ndarray) -> np.ndarray:
+        first, second = (_mean_of([one(w_RG) for one in side]) for side in sides)
+        return first - second
+
+    return bootstrap_interval(statistic, np.arange(num))
 
 
 def _in_chunks(statistic: Statistic, num_events: int) -> Statistic:

@@ -126,8 +126,8 @@ def _event_gates(evidence: Mapping[str, Any], config: DetectorLimits) -> list[Ga
     """Return the gates of an event detector. The calibration error of few events is large by chance alone.
 
     So its limit is counted from the error of a perfectly calibrated detector with as many events. Where no event scores
-    high enough to count, neither error is known: the first is missing, and fails its gate. Without a baseline
-    that reads less there is no gain to check: a detector on path features alone is itself the baseline of others.
+    high enough to count, neither error is known: the first is missing, and fails its gate. A card without a gain has
+    no gate on it if its detector reads path features alone: earlier versions compared such a detector with nothing.
     """
     chance, gain = _number(evidence.get("event_ece_if_calibrated")), _mapping(evidence.get("delta_map"))
     chance = 0.0 if math.isnan(chance) else chance

@@ -22,7 +22,7 @@ from moola_mlflow.evaluation import (
     missed_gates,
 )
 from moola_mlflow.labels import EventLabels, overlap_groups
-from moola_mlflow.models import Encoder, EventFit
+from moola_mlflow.models import Encoder, HeldOutFit
 from moola_mlflow.reports.finetune_results import (
     ALL_BASELINES,
     WEAK_LABELS_TEXT,
@@ -41,7 +41,7 @@ FOLD_NETS = (
 )
 
 
-def event_fit_line(name: str, repeat: int, fit: EventFit, seconds: float) -> str:
+def event_fit_line(name: str, repeat: int, fit: HeldOutFit, seconds: float) -> str:
     """Return the console line of a finished fit."""
     right, found = int((fit.held.matched >= 0).sum()), len(fit.held.found)
     return (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         read_shown_labels,
         read_true_labels,
     )
-    from moola_mlflow.tracking.names import Artifacts, Metrics, Tags, VersionTags
+    from moola_mlflow.tracking.names import Artifacts, EventBaselines, Metrics, Tags, VersionTags
     from moola_mlflow.tracking.plain_json import to_json
     from moola_mlflow.tracking.recovery.doctor import examine_store
     from moola_mlflow.tracking.recovery.heartbeat import BEAT_S, SILENT_S, host_name, is_coordinated, is_dead, read_beat
@@ -92,7 +92,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "read_shown_labels",
             "read_true_labels",
         ),
-        "names": ("Artifacts", "Metrics", "Tags", "VersionTags"),
+        "names": ("Artifacts", "EventBaselines", "Metrics", "Tags", "VersionTags"),
         "plain_json": ("to_json",),
         "recovery.doctor": ("examine_store",),
         "recovery.heartbeat": ("BEAT_S", "SILENT_S", "host_name", "is_coordinated", "is_dead", "read_beat"),

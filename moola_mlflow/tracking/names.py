@@ -6,9 +6,9 @@ A name that ends in ``/`` or ``.`` is a prefix.
 
 from __future__ import annotations
 
-from moola_mlflow.core import Metrics
+from moola_mlflow.core import EventBaselines, Metrics
 
-__all__ = ["Artifacts", "Metrics", "Tags", "VersionTags"]
+__all__ = ["Artifacts", "EventBaselines", "Metrics", "Tags", "VersionTags"]
 
 
 class Tags:
@@ -162,6 +162,7 @@ class Artifacts:
     CV_SUMMARY = "cv_summary.json"
     PREDICTIONS = "predictions.json"
     BASELINE_PREDICTIONS = "baseline_predictions.json"
+    SCORED_EVENTS = "scored_events.json"
     GATES = "gates.json"
     WRONG_WINDOWS_PAGE = "wrong_windows.html"
     DETECTIONS_TABLE = "detections.parquet"

@@ -45,15 +45,15 @@ class FinetuneConfig(GivenEncoderConfig):
     """Windows without labels that are drawn from the bars, at most."""
     base_rate: float = Field(0.4, gt=0, lt=1)
     """Share of windows that hold an event. It is assumed if no window is labelled none."""
-    span_baseline: bool = False
-    """Event detectors: also compare with a span detector, which learns only from windows with events; its maps are
-    averaged like the detector's."""
+    span_baseline: bool = True
+    """Event detectors: also compare with a span detector, which learns only from windows with events. It is read as
+    maps, averaged like the detector's, and as one hit in each window."""
     head_lr: float | None = Field(None, gt=0, le=1e6)
     """Learning rate of the head; none: optimizer.lr."""
     encoder_lr: float | None = Field(None, gt=0, le=1e6)
     """Learning rate of a given encoder in phase 2; none: optimizer.lr."""
     scratch_lr: float = Field(1e-3, gt=0, le=1e6)
-    """Learning rate of an encoder that starts from random weights."""
+    """Learning rate of an encoder that starts from random weights, as a baseline or as the detector's own."""
     gamma: float = Field(0.0, ge=0)
     """Exponent of the focal class loss; 0: cross-entropy."""
     class_balanced: bool = False

@@ -86,14 +86,19 @@ def fit_event_net(
         net = {**NETS, **BASELINE_NETS}[name](shape, settings.hidden)
         index_N = torch.as_tensor(index)
         net.fit_scaling(inputs.values[index_N])
-        net.to(settings.device)
-        _train(net, inputs.to(settings.device), targets.to(settings.device), index_N, settings, seed)
-    return net.cpu().eval()
+        train_event_net(net, inputs, targets, index_N, settings, seed)
+    return net
 
 
-def _train(
+def train_event_net(
     net: EventNet, inputs: EventInputs, targets: EventTargets, index_N: Tensor, settings: EventSettings, seed: int
 ) -> None:
+    """Train a net and leave it on the CPU, ready to read. What it drops out comes from torch's global generator.
+
+    Raises: TrainingError if the loss is not finite.
+    """
+    net.to(settings.device)
+    inputs, targets = inputs.to(settings.device), targets.to(settings.device)
     draws = torch.Generator().manual_seed(mixed_seed(seed, DRAWS))
     num_epochs = settings.num_epochs(len(index_N))
     optimizer, scheduler = optimizer_of(net, settings, num_epochs * math.ceil(len(index_N) / settings.batch_size))
@@ -110,18 +115,19 @@ def _train(
                 f"the loss of an event detector is {total}; lower finetune.head_lr (now {settings.lr:g}), and look for "
                 "inputs that are not finite"
             )
+    net.cpu().eval()
 
 
 def optimizer_of(
     net: EventNet, settings: EventSettings, num_steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """Return AdamW and its schedule: a short warm-up, then half a cosine down to 5 %."""
-    matrices = [p for p in net.parameters() if p.ndim >= 2]
-    others = [p for p in net.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = []
+    for parameters, lr in net.learning_rates(settings.lr):
+        groups += [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay, "lr": lr},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "lr": lr},
+        ]
     optimizer = torch.optim.AdamW(groups, lr=settings.lr)
 
     def factor(step: int) -> float:

@@ -82,6 +82,10 @@ class EventNet(nn.Module):
         """Return the mean loss of a batch. Shapes: []."""
         raise NotImplementedError
 
+    def learning_rates(self, lr: float) -> list[tuple[list[nn.Parameter], float]]:
+        """Return all parameters in groups, each with its learning rate; ``lr`` is that of a net."""
+        return [(list(self.parameters()), lr)]
+
 
 class JointNet(EventNet):
     """One softmax over every class and span, and none.

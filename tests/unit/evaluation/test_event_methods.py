@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,10 @@ from small_models import small_encoder
 
 from moola_mlflow.core import FinetuneKeys, make_config, read_preset, shipped_presets
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.evaluation.event_baselines import ScratchMethod
 from moola_mlflow.evaluation.event_evidence import EVENT_TITLES
 from moola_mlflow.evaluation.event_methods import (
+    EventBaseline,
     EventMethod,
     EventSetting,
     build_event_methods,
@@ -22,6 +25,8 @@ from moola_mlflow.evaluation.event_methods import (
     make_event_setting,
     without_priors,
 )
+from moola_mlflow.evaluation.unlabelled_windows import UnlabelledWindows
+from moola_mlflow.models import EventFit, Unlabelled
 from moola_mlflow.models.encoders.ensemble import Ensemble
 from moola_mlflow.models.events.fitting import EventSettings
 from moola_mlflow.models.events.presence import PresenceReader
@@ -33,42 +38,61 @@ def config(**keys: object) -> FinetuneKeys:
     return make_config(FinetuneKeys, {}, {key.replace("__", "."): value for key, value in keys.items()})
 
 
-def quick(methods: list[EventMethod]) -> list[EventMethod]:
+def quick(methods: Sequence[EventMethod | EventBaseline]) -> list[EventMethod | EventBaseline]:
     return [replace(method, settings=QUICK) for method in methods]
 
 
-def test_without_an_encoder_the_detector_reads_price_path_features_and_has_no_baseline_that_reads_less() -> None:
+def event_methods(setting: EventSetting) -> list[EventMethod]:
+    """Return the methods that are event detectors."""
+    return [method for method in build_event_methods(setting) if isinstance(method, EventMethod)]
+
+
+def names(setting: EventSetting) -> list[str]:
+    return [method.name for method in build_event_methods(setting)]
+
+
+def test_without_an_encoder_the_detector_reads_price_path_features_beside_other_readers_of_them() -> None:
     setting = make_event_setting(looked_at(), [], config())
     assert (setting.inputs, setting.reads_encoding, setting.reader) == ("price_path", False, "head")
-    assert [method.name for method in build_event_methods(setting)] == ["detector"]
+    assert names(setting) == ["detector", "span_nets", "boosted_steps"]
+    by_rule = replace(setting, labels=replace(looked_at(), rule="surge-1"))
+    assert names(by_rule) == ["detector", "span_nets", "boosted_steps", "rule"]
 
 
 def test_an_encoder_of_rules_is_read_by_prior_readers_beside_path_features() -> None:
     setting = make_event_setting(looked_at(), [encoder_of_rules()], config())
     assert (setting.inputs, setting.reader) == ("both", "prior")
-    methods = build_event_methods(setting)
-    assert [method.name for method in methods] == ["detector", "random_encoder", "path_features"]
-    assert [method.source.inputs for method in methods] == ["both", "both", "price_path"]
+    assert names(setting) == [
+        "detector", "random_encoder", "path_features", "span_nets", "scratch", "boosted_steps"
+    ]  # fmt: skip
+    assert [method.source.inputs for method in event_methods(setting)] == ["both", "both", "price_path", "price_path"]
 
 
-def test_a_quick_comparison_leaves_out_the_random_encoder_and_names_it() -> None:
+def test_the_encoder_from_scratch_has_the_architecture_of_the_given_one_and_its_own_learning_rate() -> None:
+    setting = make_event_setting(looked_at(), [encoder_of_rules()], config(finetune__scratch_lr=0.002))
+    (scratch,) = (method for method in build_event_methods(setting) if isinstance(method, ScratchMethod))
+    assert (scratch.inputs, scratch.encoder_lr) == ("both", 0.002)
+    assert scratch.encoder.card == encoder_of_rules().card
+    assert scratch.encoder.task_heads is None
+
+
+def test_a_quick_comparison_leaves_out_the_networks_without_pre_training_and_names_them() -> None:
     setting = make_event_setting(looked_at(), [encoder_of_rules()], config(cv__baselines="quick"))
-    assert [method.name for method in build_event_methods(setting)] == ["detector", "path_features"]
-    assert left_out_event_baselines(setting) == ["random_encoder"]
+    assert names(setting) == ["detector", "path_features", "span_nets", "boosted_steps"]
+    assert left_out_event_baselines(setting) == ["random_encoder", "scratch"]
     without = make_event_setting(looked_at(), [], config(cv__baselines="quick"))
     assert left_out_event_baselines(without) == []
 
 
 def test_hand_made_features_are_compared_with_less_and_named() -> None:
     alone = make_event_setting(looked_at(), [], config(finetune__inputs="price_path+features"))
-    methods = build_event_methods(alone)
-    assert [(method.name, method.source.inputs) for method in methods] == [
-        ("detector", "price_path+features"), ("path_features", "price_path")
+    assert [(method.name, method.source.inputs) for method in event_methods(alone)] == [
+        ("detector", "price_path+features"), ("path_features", "price_path"), ("span_nets", "price_path")
     ]  # fmt: skip
     both = make_event_setting(looked_at(), [encoder_of_rules()], config(finetune__inputs="both+features"))
-    last = build_event_methods(both)[-1]
-    assert (last.name, last.source.inputs) == ("hand_made", "price_path+features")
-    assert EVENT_TITLES[last.name] == "path and hand-made features, same nets"
+    (less,) = (method for method in event_methods(both) if method.name == "hand_made")
+    assert less.source.inputs == "price_path+features"
+    assert EVENT_TITLES[less.name] == "path and hand-made features, same nets"
 
 
 def test_a_key_that_an_event_detector_does_not_read_is_named() -> None:
@@ -86,13 +110,13 @@ def test_a_key_that_an_event_detector_does_not_read_is_named() -> None:
 
 def test_the_reader_head_reads_the_same_encoding_with_nets() -> None:
     setting = make_event_setting(looked_at(), [encoder_of_rules()], config(finetune__reader="head"))
-    methods = build_event_methods(setting)
-    fit = quick(methods)[0].run(looked_at(30), 1)
+    fit = replace(event_methods(setting)[0], settings=QUICK).run(looked_at(30), 1)
     assert not any(isinstance(part.net, PresenceReader) for part in fit.detector.parts)
 
 
 def test_the_random_encoder_has_other_weights_for_each_seed_and_no_heads_of_rules() -> None:
-    _, random, _ = quick(build_event_methods(make_event_setting(looked_at(), [encoder_of_rules()], config())))
+    random = event_methods(make_event_setting(looked_at(), [encoder_of_rules()], config()))[1]
+    random = replace(random, settings=QUICK)
     one, other = (random.run(looked_at(30), seed).detector for seed in (1, 2))
     assert one.encoder is not None
     assert other.encoder is not None
@@ -124,7 +148,7 @@ def test_a_request_to_stop_is_seen_between_the_nets_of_a_fit_in_this_process(wor
     setting = make_event_setting(looked_at(30), [], config())
     nets = list[int]()
     done = fit_event_methods(
-        setting, quick(build_event_methods(setting)), workers=workers, on_net=lambda: nets.append(1),
+        setting, quick(build_event_methods(setting))[:1], workers=workers, on_net=lambda: nets.append(1),
         should_stop=lambda: "SIGINT" if len(nets) >= 2 else None,
     )  # fmt: skip
     assert (done, len(nets)) == ({}, 2)
@@ -169,10 +193,30 @@ def test_an_encoder_of_windows_of_another_length_is_refused() -> None:
         make_event_setting(labels_of([[(0, 30, 36)], []], num_steps=60), [small_encoder(hidden=3)], config())
 
 
-def test_a_span_detector_is_a_baseline_if_it_is_asked_for() -> None:
-    config = make_config(FinetuneKeys, {}, {"finetune.span_baseline": True, "cv.folds": 2, "labels.path": "l.parquet"})
-    methods = build_event_methods(make_event_setting(looked_at(), [], config))
-    assert [method.name for method in methods] == ["detector", "span_nets"]
-    fit = methods[1].run(looked_at(), 1)
-    assert len(fit.held.found) > 0
-    assert {type(part.net).__name__ for part in fit.detector.parts} == {"SpanNet"}
+def test_a_span_detector_is_read_as_maps_and_as_one_hit_in_each_window() -> None:
+    setting = make_event_setting(looked_at(), [], config(cv__folds=2))
+    settings = replace(QUICK, nets=("span",))
+    spans = [replace(one, settings=settings) for one in event_methods(setting) if one.name == "span_nets"]
+    fits = fit_event_methods(setting, spans)
+    assert list(fits) == ["span_nets", "span_hits"]
+    (maps,), (hits,) = fits.values()
+    assert len(hits.held.found) <= len(looked_at()) < len(maps.held.found)
+    np.testing.assert_array_equal(hits.fold, maps.fold)
+    assert isinstance(maps, EventFit)
+    assert {type(part.net).__name__ for part in maps.detector.parts} == {"SpanNet"}
+    assert {"span_nets", "span_hits"} < set(EVENT_TITLES)
+
+
+def test_the_span_detector_can_be_left_out() -> None:
+    setting = make_event_setting(looked_at(), [], config(finetune__span_baseline=False))
+    assert names(setting) == ["detector", "boosted_steps"]
+
+
+def test_a_span_detector_learns_from_no_window_without_labels() -> None:
+    labels = looked_at()
+    positives = labels.select(np.unique(labels.window))
+    more = UnlabelledWindows(Unlabelled(labels.ohlc, 0.5), "bars", "")
+    setting = replace(make_event_setting(positives, [], config(cv__folds=2)), unlabelled=more)
+    first, spans = event_methods(setting)
+    assert first.unlabelled is not None
+    assert spans.unlabelled is None

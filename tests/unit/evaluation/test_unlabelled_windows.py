@@ -9,7 +9,12 @@ import pytest
 from small_events import looked_at, sample
 
 from moola_mlflow.core import FinetuneKeys, UserError, make_config
-from moola_mlflow.evaluation.event_methods import build_event_methods, ineffective_event_keys, make_event_setting
+from moola_mlflow.evaluation.event_methods import (
+    EventMethod,
+    build_event_methods,
+    ineffective_event_keys,
+    make_event_setting,
+)
 from moola_mlflow.evaluation.unlabelled_windows import POSITIVES, SELF_TRAINING, draw_unlabelled
 from moola_mlflow.labels import EventLabels
 
@@ -68,12 +73,12 @@ def test_two_sample_series_share_no_bar_although_their_times_are_the_same() -> N
     )
 
 
-def test_every_method_learns_from_the_same_windows() -> None:
+def test_every_detector_that_knows_none_learns_from_the_same_windows() -> None:
     config = keys(**{"finetune.inputs": "price_path+features"})
     found = draw_unlabelled(sample(), positives(), config)
     methods = build_event_methods(make_event_setting(positives(), [], config, found))
-    assert len(methods) > 1
-    assert all(method.unlabelled is found.windows for method in methods)
+    given = {method.name: method.unlabelled for method in methods if isinstance(method, EventMethod)}
+    assert given == {"detector": found.windows, "path_features": found.windows, "span_nets": None}
 
 
 def test_keys_without_effect_are_named() -> None:

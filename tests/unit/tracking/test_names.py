@@ -7,7 +7,7 @@ from typing import get_args
 
 from moola_mlflow.core import SweepConfig
 from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
-from moola_mlflow.tracking import Artifacts, Metrics, Tags, VersionTags
+from moola_mlflow.tracking import Artifacts, EventBaselines, Metrics, Tags, VersionTags
 
 PACKAGE = Path(__file__).parents[3] / "moola_mlflow"
 NAMES = {PACKAGE / "core" / "names.py", PACKAGE / "tracking" / "names.py"}
@@ -49,7 +49,7 @@ def test_no_other_module_spells_a_name_of_a_metric_a_tag_or_an_artifact_again():
 
 
 def test_no_two_constants_of_a_group_have_one_value():
-    for group in (Artifacts, Metrics, Tags, VersionTags):
+    for group in (Artifacts, EventBaselines, Metrics, Tags, VersionTags):
         values = list(_constants(group).values())
         assert len(values) == len(set(values)), group.__name__
 
