@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from moola_mlflow.evaluation.event_scores import (
         ScoredEvents,
+        mean_paired_difference,
         paired_event_difference,
         score_events,
         score_held_out,
@@ -110,6 +111,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "event_scores": (
             "ScoredEvents",
+            "mean_paired_difference",
             "paired_event_difference",
             "score_events",
             "score_held_out",

@@ -35,6 +35,7 @@ MAIN_METRICS = (
 SCALE = ("objective.", "features.set", "windows.")
 """Keys that change the scale of a loss."""
 SCORES = {"joint_success_at_3": "Joint@3", "f1_macro": "F1 macro"}
+TITLES = {**SCORES, "map": "mAP"}
 MET = {
     Tags.DATA_SHA256: "data, SHA-256", Tags.COMMIT: "commit", Tags.DEVICE: "device", Tags.PRECISION: "precision",
     Tags.DETECTOR: "detector", Tags.TRUTH: "truth",
@@ -182,7 +183,7 @@ def _paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Heading | P
             continue
         for metric, interval in found.differences.items():
             rows.append(
-                (f"{name} - {names[0]}", SCORES.get(metric, metric), _signed(interval), word(interval), _basis(found))
+                (f"{name} - {names[0]}", TITLES.get(metric, metric), _signed(interval), word(interval), _basis(found))
             )
     out: list[Heading | Para | Table | Items] = [Heading("Paired differences")]
     if rows:

@@ -1,7 +1,7 @@
-"""Compare two event detectors window by window: precision, recall and F1 at the thresholds of their folds.
+"""Compare two event detectors on the same windows: mAP, and precision, recall and F1 at the thresholds of their folds.
 
-The run logs how many events each window holds, how many were found and how many of these are right. That is enough for
-these three scores, and not for mAP.
+A run logs its out-of-fold events, which give mAP. Runs of earlier versions did not: they logged only how many events
+each window holds, how many were found and how many of these are right, which gives the other three scores.
 
 Shape legend: N windows, K draws of the folds, R resamples.
 """
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from moola_mlflow.core import FinetuneKeys, UserError, make_config
-from moola_mlflow.evaluation import Interval, bootstrap_many
+from moola_mlflow.evaluation import Interval, ScoredEvents, bootstrap_many, mean_paired_difference
 from moola_mlflow.labels import EventLabels, LabelledSet, overlap_groups
-from moola_mlflow.tracking import RunRecord, Tags, read_input_events
+from moola_mlflow.tracking import Artifacts, RunRecord, Tags, read_input_events
 
+MAP = "map"
 SCORES = ("precision", "recall", "f1")
 ALL_WINDOWS = "all windows looked at"
 
@@ -53,7 +54,42 @@ def event_differences(
     sides = [_sums(np.array(one, np.float64), group_N, num_groups) for one in counts]
     found = bootstrap_many(lambda w: _scores(w, sides[1]) - _scores(w, sides[0]), num_groups)
     differences = {name: Interval(*map(float, found[:, k])) for k, name in enumerate(SCORES)}
+    if (of_map := map_difference(runs, common)) is not None:
+        differences = {MAP: of_map, **differences}
     return differences, len(ids[0]), num_groups, len(common), max(map(len, draws))
+
+
+def map_difference(runs: Sequence[RunRecord], draws: Sequence[tuple[int, int]]) -> Interval | None:
+    """Return the difference in mAP of the second run minus the first over draws of seed and repeat.
+
+    Repeats are averaged, then groups of overlapping windows are resampled. None if a run did not log its out-of-fold
+    events, or if the labelled events differ.
+    """
+    first, second = (scored_draws(run.json(Artifacts.SCORED_EVENTS)) for run in runs)
+    if any(draw not in one for one in (first, second) for draw in draws):
+        return None
+    try:
+        return mean_paired_difference([second[draw] for draw in draws], [first[draw] for draw in draws], MAP)
+    except ValueError:
+        return None
+
+
+def scored_draws(logged: Any) -> dict[tuple[int, int], ScoredEvents]:
+    """Return the out-of-fold events of each draw that a run logged; nothing if it logged none, or damaged ones."""
+    try:
+        true_label, true_group = (np.asarray(logged["true"][name], np.int64) for name in ("label", "group"))
+        classes, num_groups, out = tuple(logged["classes"]), int(logged["num_groups"]), {}
+        for row in logged["draws"]:
+            label, right, group = (np.asarray(row[name], np.int64) for name in ("label", "right", "group"))
+            mass = np.asarray(row["mass"], np.float64)
+            if not len(label) == len(right) == len(group) == len(mass):
+                raise ValueError("columns of different lengths")
+            out[row["seed"], row["repeat"]] = ScoredEvents(
+                label, mass, right, group, true_label, true_group, num_groups, classes
+            )
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return out
 
 
 def _sums(counts_KN3: np.ndarray, group_N: np.ndarray, num_groups: int) -> np.ndarray:

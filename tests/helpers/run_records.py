@@ -30,7 +30,7 @@ def record(
         [Param(key, value) for key, value in (params or {}).items()],
         [RunTag(key, value) for key, value in all_tags.items()],
     )
-    names = ("config.yaml", "cv_summary.json", "predictions.json", "detector/detector.json")
+    names = ("config.yaml", "cv_summary.json", "predictions.json", "scored_events.json", "detector/detector.json")
     given = dict.fromkeys(names) | {
         name: (content if isinstance(content, str) else json.dumps(content)).encode()
         for name, content in (files or {}).items()
