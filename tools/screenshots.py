@@ -23,6 +23,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
+from pictures import record
 from PIL import Image
 from playwright.sync_api import Locator, Page, ViewportSize, expect, sync_playwright
 
@@ -131,6 +132,7 @@ def save(page: Page, name: str) -> None:
     taken = page.screenshot(animations="disabled", mask=paths, mask_color="white")
     picture = Image.open(io.BytesIO(taken)).convert("RGB")
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
+    record(f"{name}.png")
     print(f"{name}.png: {(IMAGES / f'{name}.png').stat().st_size / 1000:.0f} kB", flush=True)
 
 

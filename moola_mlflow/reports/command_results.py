@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import MINUTE_NS
 from moola_mlflow.evaluation import BarsEvidence, EventEvidence, Evidence, Interval
 from moola_mlflow.labels import EventLabels
-from moola_mlflow.reports.plots.candles import class_color
 from moola_mlflow.tracking import Run
 
 if TYPE_CHECKING:
@@ -102,21 +99,11 @@ class LabelResult(CommandResult):
     def plot(self) -> go.Figure:
         """Return candlesticks of the labelled windows, one after another."""
         from moola_mlflow.reports.plots.interactive import windows_chart
-
-        return windows_chart([self._picture(i) for i in range(min(len(self.labels), MOST_WINDOWS))])
-
-    def _picture(self, i: int) -> WindowPicture:
-        from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, local_times
+        from moola_mlflow.reports.window_pictures import labelled_picture
 
         labels = self.labels
-        spans = tuple(
-            ShownSpan(int(labels.start[k]), int(labels.end[k]), name, class_color(labels.classes, name))
-            for k in np.flatnonzero(labels.window == i).tolist()
-            for name in [labels.classes[int(labels.label[k])]]
-        )
-        first = int(labels.start_ns[i]) if labels.start_ns is not None else 0
-        times = local_times(first + MINUTE_NS * np.arange(labels.ohlc.shape[1]), "UTC")
-        return WindowPicture(str(labels.window_id[i]), labels.ohlc[i], times, "UTC", spans)
+        some = range(min(len(labels), MOST_WINDOWS))
+        return windows_chart([labelled_picture(labels, i, str(labels.window_id[i])) for i in some])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Describe labelled windows: tables of what a set holds, what to check, and a page with a chart of every window."""
+"""Describe labelled windows: tables of what a set holds, what to check, and a page with charts of the windows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import MINUTE_NS, utc
+from moola_mlflow.bars import utc
 from moola_mlflow.core import markdown_code, markdown_text, metric_name
 from moola_mlflow.labels import NONE, EventLabels, overlap_groups
 from moola_mlflow.reports.document import Document, Heading, Items, Notice, Para, Table
-from moola_mlflow.reports.plots.candles import Span, class_color, clock, spans_svg
+from moola_mlflow.reports.plots.candles import clock
+from moola_mlflow.reports.plots.interactive import WindowPicture, windows_chart
+from moola_mlflow.reports.touchable import ROOM, Plot, touch_page, window_bytes
+from moola_mlflow.reports.window_pictures import labelled_picture
 from moola_mlflow.tracking import Metrics
 
-MOST_BYTES = 5_500_000
-"""Charts of one page, in bytes of UTF-8. Browsers slow down on larger pages."""
-REJECT_COLOR = "#77777f"
 MOST_OVERLAP = 5000
 """Windows up to which overlap is looked for: the search over equal bars needs memory."""
 WEAK = "These labels are WEAK: a rule made them from prices, and nobody has looked at them."
@@ -32,13 +32,23 @@ CLASS_HEADERS = ("class", "events", "share", "span: min / median / max")
 
 
 @dataclass(frozen=True)
-class WindowChart:
-    """One window as the page shows it: the names of its events with their colours, and trusted SVG."""
+class _Group:
+    """Windows of one class, of several, or without an event, and those of them that get a chart."""
 
-    names: tuple[tuple[str, str], ...]
-    when: str
-    more: str
-    svg: str
+    name: str
+    members: list[int]
+    pictures: list[WindowPicture]
+
+    @property
+    def title(self) -> str:
+        num, shown = len(self.members), len(self.pictures)
+        return f"Charts: {self.name} ({f'{shown:,} of {num:,}' if shown < num else num})"
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the charts in a page. A chart holds its first window twice."""
+        sizes = [window_bytes(picture) for picture in self.pictures]
+        return sum(sizes) + sizes[0]
 
 
 @dataclass(frozen=True)
@@ -127,13 +137,14 @@ class LabelsReport:
         cautions = "".join(f"\n- {markdown_text(text)}" for text in self.cautions())
         return (
             f"**{markdown_text(self.summary())}.**\n\nLabels {markdown_code(self.labels.path)}, content SHA-256 "
-            f"`{self.labels.sha256}`. Open the artifact `labels.html`: a chart of every window.\n{cautions}\n"
+            f"`{self.labels.sha256}`. Open the artifact `labels.html`: charts of the windows by class.\n{cautions}\n"
         )
 
     def html(self) -> str:
         """Return a page that needs no other file: tables, what to check, and charts of the windows by class."""
         labels = self.labels
-        groups, num_shown = self._groups()
+        groups = self._groups()
+        num_shown = sum(len(group.pictures) for group in groups)
         document = Document(f"Labels: {labels.path}")
         document.add(*(Notice(text, "warn") for text in self.cautions()), Para(f"{self.summary()}."))
         document.add(
@@ -144,56 +155,44 @@ class LabelsReport:
             document.add(Heading("Files"), Items(labels.joined))
         if num_shown < len(labels):
             document.add(
-                Para(f"Charts show {num_shown:,} of {len(labels):,} windows, spread over each group (labels.charts).")
+                Para(
+                    f"Charts show {num_shown:,} of {len(labels):,} windows, spread over each group: at most "
+                    f"labels.charts={self.charts}, and as many as a page of 6 MB holds."
+                )
             )
-        document.add(*(Heading(title) for title in groups))
+        document.add(*(Heading(group.title) for group in groups))
         counts = [
             (f"{len(labels):,}", "windows looked at"),
             (f"{labels.num_events:,}", "events"),
             (f"{self.kept:.0%}", "of the windows hold an event"),
         ]
-        return document.html("groups.html", counts=counts, groups=groups)
+        return touch_page(document, [Plot(group.title, windows_chart(group.pictures)) for group in groups], counts)
 
-    def _groups(self) -> tuple[dict[str, list[WindowChart]], int]:
-        """Return the charts by title: windows of one class, of several, and rejects. Also how many there are."""
+    def _groups(self) -> list[_Group]:
+        """Return the windows by what they hold, each group with as many charts as are asked for and as a page holds."""
         members: dict[str, list[int]] = {}
         for i, names in enumerate(self._held):
             title = NONE if not names else names[0] if len(names) == 1 else "several events"
             members.setdefault(title, []).append(i)
         order = [name for name in (*self.labels.classes, "several events", NONE) if name in members]
         share = min(1.0, self.charts / max(1, len(self.labels)))
-        chosen = {title: _spread(members[title], share) for title in order}
-        groups: dict[str, list[WindowChart]] = {}
-        size = num_shown = 0
-        for title, some in chosen.items():
-            charts = []
-            for i in some:
-                chart = self._chart(i)
-                size += len(chart.svg.encode()) + 600
-                if size > MOST_BYTES:
-                    break
-                charts.append(chart)
-            num_shown += len(charts)
-            of = f"{len(charts):,} of {len(members[title]):,}"
-            groups[f"Charts: {title} ({of if len(charts) < len(members[title]) else len(charts)})"] = charts
-        return groups, num_shown
+        while True:
+            groups = [
+                _Group(name, members[name], [self._picture(i) for i in _spread(members[name], share)]) for name in order
+            ]
+            size = sum(group.num_bytes for group in groups)
+            if size <= ROOM or all(len(group.pictures) == 1 for group in groups):
+                return groups
+            share *= 0.95 * ROOM / size
 
-    def _chart(self, i: int) -> WindowChart:
+    def _picture(self, i: int) -> WindowPicture:
         labels = self.labels
-        mine = np.flatnonzero(labels.window == i)
-        names = [labels.classes[k] for k in labels.label[mine].tolist()]
-        spans = [
-            Span(int(labels.start[k]), int(labels.end[k]), class_color(labels.classes, name))
-            for k, name in zip(mine.tolist(), names, strict=True)
-        ]
-        when, ticks = "", [str(t) for t in range(labels.ohlc.shape[1])]
+        mine = np.flatnonzero(labels.window == i).tolist()
+        events = [f"{labels.classes[labels.label[k]]} in bars {labels.start[k]} to {labels.end[k]}" for k in mine]
+        title = f"{labels.window_id[i]}: {', '.join(events) or NONE}"
         if labels.start_ns is not None and labels.end_ns is not None:
-            when = f"{utc(int(labels.start_ns[i]))} to {clock(int(labels.end_ns[i]))}"
-            ticks = _clocks(int(labels.start_ns[i]), int(labels.end_ns[i]), len(ticks))
-        colored = tuple((name, span.color) for name, span in zip(names, spans, strict=True)) or ((NONE, REJECT_COLOR),)
-        about = [str(labels.window_id[i]), *(f"bars {span.start} to {span.end}" for span in spans)]
-        title = f"{labels.window_id[i]}: {', '.join(names) or NONE}"
-        return WindowChart(colored, when, " · ".join(about), spans_svg(labels.ohlc[i], ticks, spans, title))
+            title += f", {utc(int(labels.start_ns[i]))} to {clock(int(labels.end_ns[i]))}"
+        return labelled_picture(labels, i, title)
 
     @cached_property
     def _held(self) -> list[list[str]]:
@@ -207,13 +206,6 @@ class LabelsReport:
     def _column(self, name: str) -> list[Any] | None:
         extra = self.labels.extra
         return extra[name].to_pylist() if extra is not None and name in extra.column_names else None
-
-
-def _clocks(start_ns: int, end_ns: int, num: int) -> list[str]:
-    """Return the time of each bar, empty in the middle of a window with a gap, where it is not known."""
-    if end_ns - start_ns == (num - 1) * MINUTE_NS:
-        return [clock(start_ns + t * MINUTE_NS) for t in range(num)]
-    return [clock(start_ns), *[""] * (num - 2), clock(end_ns)]
 
 
 def _counted(name: str, values: Sequence[Any] | None) -> list[tuple[str, ...]]:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from moola_mlflow.bars import utc
 from moola_mlflow.core import RulesKeys, markdown_code, markdown_text
 from moola_mlflow.labels import OUTCOMES, RULES, SELECTORS, DrawnRule, Marked, Rule, apply_rules, draw_rules
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
-from moola_mlflow.reports.plots.candles import candles_svg, class_color
+from moola_mlflow.reports.plots.candles import class_color
+from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
+from moola_mlflow.reports.touchable import Plot, touch_page
+from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Metrics
 from moola_mlflow.windows import Windows
 
@@ -24,19 +26,6 @@ MOST_WINDOWS = 3000
 """Windows that the rules read, evenly spaced over the bars: what the command costs is then bounded."""
 WEAK = "A rule knows nothing but its formula. What it finds is weak supervision: nobody has looked at the labels."
 COLUMNS = ("rule", "selector", "outcome", "found", "classes", "definition")
-
-
-@dataclass(frozen=True)
-class Chart:
-    """What one rule found, as the page shows it."""
-
-    label: str
-    probability: str
-    when: str
-    more: str
-    color: str
-    svg: str
-    """Trusted markup: the template does not escape it."""
 
 
 @dataclass(frozen=True)
@@ -121,36 +110,33 @@ class RulesReport:
             "artifacts `rules.html` (an example window of each selector) and `rules.csv` (every rule).\n"
         )
 
-    def charts(self) -> list[Chart]:
-        """Return an example window of each selector with a drawn rule, and of each rule with a file of its own."""
+    def pictures(self) -> dict[str, WindowPicture]:
+        """Return an example window of each selector with a drawn rule, and of each rule with a file of its own.
+
+        A rule that labels no window has none.
+        """
         first: dict[str, int] = {}
         for i, row in enumerate(self.rows):
             first.setdefault(row["selector"] or row["rule"], i)
         named = [name for name in (*SELECTORS, *RULES) if name in first]
-        charts = (self._chart(name, first[name]) for name in named)
-        return [chart for chart in charts if chart is not None]
+        found = {name: self._picture(name, first[name]) for name in named}
+        return {name: picture for name, picture in found.items() if picture is not None}
 
-    def _chart(self, name: str, i: int) -> Chart | None:
+    def _picture(self, name: str, i: int) -> WindowPicture | None:
         """Return the middle one of the windows that a rule labels."""
         rule, mark = self.rules[i], self.marks[i]
         labelled = np.flatnonzero(mark.labelled)
         if not len(labelled):
             return None
         at = int(labelled[len(labelled) // 2])
-        start, length = int(self.windows.starts[at]), self.windows.length
-        time_ns = self.windows.bars.time_ns[start : start + length]
-        span, outcome = (int(mark.start[at]), int(mark.end[at])), rule.classes[int(mark.outcome[at])]
+        outcome = rule.classes[int(mark.outcome[at])]
+        span = ShownSpan(int(mark.start[at]), int(mark.end[at]), outcome, class_color(rule.classes, outcome))
         way = "up" if mark.direction[at] > 0 else "down"
-        title = f"{name}: bars {span[0]} to {span[1]}, {way}, {outcome}"
-        svg = candles_svg(
-            self.windows.gather(np.array([at]))[0], time_ns, span, class_color(rule.classes, outcome), title
-        )
-        found = f"{mark.found.mean():.0%} of windows"
-        about = f"rule {rule.name} · {way} · class {outcome} · {_first_sentence(_kind(rule))}"
-        return Chart(name, found, utc(int(time_ns[span[0]])), about, class_color(rule.classes, outcome), svg)
+        title = f"{name}: rule {rule.name}, in {mark.found.mean():.0%} of windows; here {way}, class {outcome}"
+        return picture_of(self.windows.bars, int(self.windows.starts[at]), self.windows.length, title, [span])
 
     def html(self) -> str:
-        """Return a page that needs no other file: a picture for each selector, tables of all kinds and all rules."""
+        """Return a page that needs no other file: an example of each selector, tables of all kinds and all rules."""
         title = "An example window of each selector"
         document = Document(f"Labelling rules on {self.config.bars.path}")
         document.add(Notice(WEAK, "warn"), Para(f"{self.summary()}."), Heading(title))
@@ -162,7 +148,8 @@ class RulesReport:
         ]
         document.add(Heading("Rules"), Table(["rule", "selector", "outcome", "found", "shares of classes"], rows))
         counts = [(f"{len(self.rules):,}", "rules"), (f"{len(self.windows):,}", "windows")]
-        return document.html("charts.html", counts=counts, charts=self.charts(), charts_title=title)
+        examples = list(self.pictures().values())
+        return touch_page(document, [Plot(title, windows_chart(examples))] if examples else [], counts)
 
 
 def _kind(rule: Rule) -> type:

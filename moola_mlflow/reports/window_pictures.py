@@ -1,16 +1,20 @@
-"""Pictures of windows of bars, on the clock of their exchange, for charts that one can touch."""
+"""Pictures of windows of bars and of labelled windows, for charts that one can touch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
 
-from moola_mlflow.bars import Bars, market_zone
+import numpy as np
+
+from moola_mlflow.bars import MINUTE_NS, Bars, market_zone
+from moola_mlflow.labels import EventLabels
+from moola_mlflow.reports.plots.candles import class_color
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, local_times
 
 
 def picture_of(bars: Bars, first: int, length: int, title: str, spans: Sequence[ShownSpan]) -> WindowPicture:
-    """Return the picture of ``length`` bars from row ``first`` on. Spans count from there."""
+    """Return ``length`` bars from row ``first`` on, on the clock of their exchange. Spans count from there."""
     zone = _zone_of(bars)
     rows = slice(first, first + length)
     return WindowPicture(title, bars.ohlc[rows], local_times(bars.time_ns[rows], zone), zone, tuple(spans))
@@ -20,3 +24,23 @@ def picture_of(bars: Bars, first: int, length: int, title: str, spans: Sequence[
 def _zone_of(bars: Bars) -> str:
     """Return the clock of the bars' exchange. Finding it reads all bars, so it is kept for the next picture."""
     return market_zone(bars.time_ns, bars.instrument)
+
+
+def labelled_picture(labels: EventLabels, i: int, title: str, below: Sequence[ShownSpan] = ()) -> WindowPicture:
+    """Return a labelled window, with its events in the colours of their classes. Other spans lie below them."""
+    spans = [
+        ShownSpan(int(labels.start[k]), int(labels.end[k]), name, class_color(labels.classes, name))
+        for k in np.flatnonzero(labels.window == i).tolist()
+        for name in [labels.classes[int(labels.label[k])]]
+    ]
+    return WindowPicture(title, labels.ohlc[i], *_times(labels, i), (*below, *spans))
+
+
+def _times(labels: EventLabels, i: int) -> tuple[np.ndarray, str]:
+    """Return the times of a window's bars and their zone, or the numbers of the bars where a time is not known."""
+    num_steps = labels.ohlc.shape[1]
+    if labels.start_ns is not None and labels.end_ns is not None:
+        start = int(labels.start_ns[i])
+        if int(labels.end_ns[i]) - start == (num_steps - 1) * MINUTE_NS:  # otherwise it holds a gap
+            return local_times(start + MINUTE_NS * np.arange(num_steps), "UTC"), "UTC"
+    return np.arange(num_steps), ""

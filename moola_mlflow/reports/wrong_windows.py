@@ -1,6 +1,6 @@
 """A page of a fine-tuning with charts of the labelled windows that the detector got wrong out of fold.
 
-Shape legend: N windows, T bars of a window.
+Shape legend: N windows.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moola_mlflow.bars import MINUTE_NS
 from moola_mlflow.evaluation import DETECTOR, EventEvidence, Evidence
 from moola_mlflow.labels import NONE, EventLabels
 from moola_mlflow.models import HIT_BARS
 from moola_mlflow.reports.document import Document, Heading, Para
-from moola_mlflow.reports.plots.candles import class_color
-from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, local_times, windows_chart
+from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
 from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
+from moola_mlflow.reports.window_pictures import labelled_picture
 
 PREDICTED_COLOR = "#77777f"
 """Shade of what the detector said; a labelled event has the colour of its class."""
@@ -131,22 +130,6 @@ def wrong_events(evidence: EventEvidence) -> dict[str, tuple[str, list[WrongWind
 
 def _picture(labels: EventLabels, wrong: WrongWindow) -> WindowPicture:
     i = wrong.window
-    mine = np.flatnonzero(labels.window == i).tolist()
-    names = [labels.classes[k] for k in labels.label[mine].tolist()]
-    spans = [ShownSpan(start, end, f"said {name}", PREDICTED_COLOR) for start, end, name in wrong.said]
-    spans += [
-        ShownSpan(int(labels.start[k]), int(labels.end[k]), name, class_color(labels.classes, name))
-        for k, name in zip(mine, names, strict=True)
-    ]
-    title = f"{labels.window_id[i]} ({', '.join(names) or NONE}): {wrong.why}"
-    return WindowPicture(title, labels.ohlc[i], *_times(labels, i), tuple(spans))
-
-
-def _times(labels: EventLabels, i: int) -> tuple[np.ndarray, str]:
-    """Return the times of a window's bars and their zone, or the numbers of the bars where a time is not known."""
-    num_steps = labels.ohlc.shape[1]
-    if labels.start_ns is not None and labels.end_ns is not None:
-        start = int(labels.start_ns[i])
-        if int(labels.end_ns[i]) - start == (num_steps - 1) * MINUTE_NS:  # otherwise it holds a gap
-            return local_times(start + MINUTE_NS * np.arange(num_steps), "UTC"), "UTC"
-    return np.arange(num_steps), ""
+    names = [labels.classes[k] for k in labels.label[labels.window == i].tolist()]
+    said = [ShownSpan(start, end, f"said {name}", PREDICTED_COLOR) for start, end, name in wrong.said]
+    return labelled_picture(labels, i, f"{labels.window_id[i]} ({', '.join(names) or NONE}): {wrong.why}", said)

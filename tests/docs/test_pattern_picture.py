@@ -1,15 +1,12 @@
-"""The picture of the README is drawn from what a detector finds, and can be made again."""
+"""The picture of the README shows what a detector finds, and can be made again."""
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
-
+import candle_pictures
 import pattern_picture
 from small_models import CLASSES, small_detector
 
 import moola_mlflow as moola
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_picture_shows_the_most_probable_patterns_of_each_class_with_their_spans() -> None:
@@ -20,15 +17,12 @@ def test_the_picture_shows_the_most_probable_patterns_of_each_class_with_their_s
     for name, group in shown.groupby("label"):
         rest = hits[hits["label"] == name].drop(group.index)
         assert group["probability"].min() >= rest["probability"].max()
-    drawn = ElementTree.fromstring(pattern_picture.picture(bars, shown))
-    charts = drawn.findall(f".//{SVG}svg")
-    assert len(charts) == len(shown) > 1
-    for chart, start in zip(charts, shown["start"], strict=True):
-        assert len(chart.findall(f"{SVG}rect")) == 1, "one shaded span"
-        assert f"{start:%H:%M}" in "".join(text.text or "" for text in chart.findall(f"{SVG}text"))
-
-
-def test_the_committed_picture_has_two_patterns_of_each_class() -> None:
-    drawn = ElementTree.parse(pattern_picture.PICTURE).getroot()
-    names = [text.text or "" for text in drawn.iter(f"{SVG}text") if text.get("class") == "name"]
-    assert [name.split(",")[0] for name in names] == ["consolidation"] * 2 + ["retracement"] * 2
+    windows = pattern_picture.pictures(bars, shown)
+    figure = candle_pictures.figure_of(windows, 2)
+    assert [ax.get_title("left") for ax in figure.axes] == [window.title for window in windows]
+    assert len(windows) == len(shown) > 1
+    for window, (_, hit) in zip(windows, shown.iterrows(), strict=True):
+        (span,) = window.spans
+        assert window.times[span.start] == hit["start"].to_datetime64()
+        assert window.times[span.end] == hit["end"].to_datetime64()
+        assert span.name == hit["label"]

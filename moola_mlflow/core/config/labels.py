@@ -59,4 +59,4 @@ class ShownLabelsConfig(LabelsConfig):
     centre_bar: int = Field(52, ge=0)
     """Bar of a window that its center_timestamp means."""
     charts: int = Field(400, ge=0, le=900)
-    """Windows that get a chart on the page, spread over classes and rejects; a chart needs about 6 kB."""
+    """Windows that get a chart on the page, spread over classes and rejects; a page holds about 230 of 105 bars."""

@@ -154,10 +154,7 @@ def windows_chart(pictures: Sequence[WindowPicture]) -> go.Figure:
     if not pictures:
         figure.add_annotation(text="nothing to show", showarrow=False, font={"size": 18})
         return _styled(figure, "", 300)
-    steps = [
-        {"method": "update", "label": str(i + 1), "args": [_prices(one), _around(one)]}
-        for i, one in enumerate(pictures)
-    ]
+    steps = [{"method": "update", "label": str(i + 1), "args": window_change(one)} for i, one in enumerate(pictures)]
     first = {name: values[0] for name, values in _prices(pictures[0]).items()}
     figure.add_trace(
         go.Candlestick(
@@ -172,6 +169,11 @@ def windows_chart(pictures: Sequence[WindowPicture]) -> go.Figure:
     if len(pictures) > 1:
         figure.update_layout(sliders=[{"steps": steps, "currentvalue": {"prefix": "window "}, "pad": {"t": 50}}])
     return figure
+
+
+def window_change(one: WindowPicture) -> list[dict[str, Any]]:
+    """Return the changes of trace and layout that show a window in a chart, as plotly's ``update`` takes them."""
+    return [_prices(one), _around(one)]
 
 
 def _prices(one: WindowPicture) -> dict[str, list[Any]]:

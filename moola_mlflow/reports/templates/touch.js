@@ -1,6 +1,20 @@
 // Draw the figures of a page, and step through the windows of a chart by button or key.
 "use strict";
 const figures = JSON.parse(document.getElementById("figures").textContent);
+
+// The times of a window: one a minute from the first on, or the numbers of its bars.
+function times({ first, num }) {
+  if (typeof first === "number") return Array.from({ length: num }, (_, k) => first + k);
+  const start = Date.parse(`${first}Z`);
+  return Array.from({ length: num }, (_, k) => new Date(start + 60000 * k).toISOString().slice(0, 19));
+}
+
+for (const figure of Object.values(figures)) {
+  for (const step of (figure.layout.sliders || []).flatMap((slider) => slider.steps)) {
+    const [trace] = step.args;
+    if (!Array.isArray(trace.x[0])) trace.x = [times(trace.x[0])];
+  }
+}
 const config = { responsive: true, displaylogo: false };
 for (const [id, figure] of Object.entries(figures)) Plotly.newPlot(id, figure.data, figure.layout, config);
 

@@ -92,7 +92,7 @@ def test_a_page_of_many_sections_has_a_link_to_each() -> None:
 
 
 def test_what_a_template_shows_beside_the_text_is_escaped_and_must_be_given() -> None:
-    given = {"counts": [("<b>", "<i>")], "charts": [], "charts_title": ""}
-    assert "<b>&lt;b&gt;</b><span>&lt;i&gt;</span>" in html_page("# t", None, "charts.html", **given)
+    given = {"counts": [("<b>", "<i>")]}
+    assert "<b>&lt;b&gt;</b><span>&lt;i&gt;</span>" in html_page("# t", None, "counts.html", **given)
     with pytest.raises(jinja2.UndefinedError):
-        html_page("# t", None, "charts.html")
+        html_page("# t", None, "counts.html")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from touched import windows_of
 
 from moola_mlflow.bars import read_bars
 from moola_mlflow.core import BarsConfig, RulesKeys, make_config
@@ -47,15 +47,18 @@ def test_selectors_and_outcomes_are_listed_with_how_often_they_were_drawn(report
 
 
 def test_an_example_shows_a_window_that_the_rule_labels_with_its_span(report: RulesReport) -> None:
-    charts = {chart.label: chart for chart in report.charts()}
-    assert {row["selector"] for row in report.rows} - {""} <= set(charts)
-    assert "surge-1" in charts
-    for chart in charts.values():
-        drawn = ElementTree.fromstring(chart.svg)
-        assert len(drawn.findall("rect")) == 1
-        assert drawn.get("aria-label", "").startswith(f"{chart.label}: bars ")
+    pictures = report.pictures()
+    assert {row["selector"] for row in report.rows} - {""} <= set(pictures)
+    assert "surge-1" in pictures
+    marks = {rule.name: (rule, mark) for rule, mark in zip(report.rules, report.marks, strict=True)}
+    for name, picture in pictures.items():
+        rule, mark = marks[picture.title.split(" ")[2].rstrip(",")]
+        (span,) = picture.spans
+        there = (mark.start == span.start) & (mark.end == span.end) & mark.labelled
+        assert span.name in {rule.classes[k] for k in mark.outcome[there].tolist()}
+        assert picture.title.startswith(f"{name}: rule {rule.name}, in ")
     page = report.html()
-    assert page.count("<svg ") == len(charts)
+    assert windows_of(page) == [[picture.title for picture in pictures.values()]]
     assert all(rule.name in page for rule in report.rules)
 
 
@@ -64,8 +67,8 @@ def test_a_rule_that_labels_nothing_has_no_picture(report: RulesReport) -> None:
         replace(mark, found=np.zeros_like(mark.found), outcome=np.full_like(mark.outcome, -1)) for mark in report.marks
     )
     empty = replace(report, marks=silent)
-    assert empty.charts() == []
-    assert "<svg" not in empty.html()
+    assert empty.pictures() == {}
+    assert "Plotly" not in empty.html()
     assert "find a span in 0% of" in empty.summary()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from touched import figures_of
 
 from moola_mlflow.reports.document import Document, Heading
 from moola_mlflow.reports.plots.interactive import WindowPicture, windows_chart
-from moola_mlflow.reports.touchable import MAX_BYTES, Plot, touch_page
+from moola_mlflow.reports.touchable import MAX_BYTES, Plot, touch_page, window_bytes
 
 EVIL = "</script><script>document.title='run'</script><b>bold</b>"
 
@@ -49,6 +50,22 @@ def test_only_the_scripts_of_the_page_may_run() -> None:
     assert EVIL not in text
 
 
+def test_times_of_every_minute_are_stored_as_the_first_and_their_number_others_as_they_are() -> None:
+    late = replace(window(1), times=window(1).times + np.where(np.arange(105) < 50, 0, 60) * np.timedelta64(1, "m"))
+    bars = replace(window(2), times=np.arange(105), zone="")
+    text = touch_page(Document("Charts"), [Plot("", windows_chart([window(0), late, bars]))])
+    steps = figures_of(text)["plot-0"]["layout"]["sliders"][0]["steps"]
+    first, gap, numbers = (step["args"][0]["x"][0] for step in steps)
+    assert first == {"first": "2024-07-01T09:30:00", "num": 105}
+    assert gap[49:51] == ["2024-07-01T10:19:00", "2024-07-01T11:20:00"]
+    assert numbers == {"first": 0, "num": 105}
+
+
+def test_the_size_of_a_window_is_what_the_page_grows_by() -> None:
+    sizes = [len(page(num)) for num in (20, 21)]
+    assert window_bytes(window(20)) == pytest.approx(sizes[1] - sizes[0], abs=30)
+
+
 @pytest.mark.slow
 def test_a_browser_draws_the_charts_without_a_network_and_steps_by_key_and_button(tmp_path: Path) -> None:
     browser = find_browser()
@@ -82,5 +99,7 @@ def test_a_browser_draws_the_charts_without_a_network_and_steps_by_key_and_butto
         assert tab.title() != "run"
         close = tab.evaluate("document.querySelector('#plot-0').data[0].close[0]")
         assert close == pytest.approx(window(1).ohlc[0, 3])
+        times = tab.evaluate("document.querySelector('#plot-0').data[0].x")
+        assert (times[0], times[-1], len(times)) == ("2024-07-01T09:30:00", "2024-07-01T11:14:00", 105)
     assert said == []
     assert [url for url in asked if not url.startswith("file:")] == []
