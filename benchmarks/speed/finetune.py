@@ -5,7 +5,9 @@
 The detector alone: 5 folds x 5 seeds on the sample's 174 weak labels, encodings made and cached in the measured time.
 The command: `moola finetune`, 5 folds x 3 repeats with all baselines, refit and figures, imports included. The encoder
 is a `path` one of the default size, trained for two epochs: what it has learned changes no speed but early stopping's.
-Rounds alternate between the two. CPU seconds are those of all processes: they say more where other work runs too.
+The quick command has the prior reader on an encoder of `configs/rules.yaml`, trained for 100 steps, and
+`cv.baselines=quick`. Rounds alternate between the three. CPU seconds are those of all processes: they say more where
+other work runs too. `--only quick` measures one of them.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 SEEDS = (13, 17, 23, 29, 31)
 ALONE, COMMAND = "detector alone, 5 folds x 5 seeds", "command, 5 folds x 3 repeats, all baselines"
-LIMITS_S = {ALONE: 30.0, COMMAND: 180.0}
+QUICK = "command, prior reader, 5 folds x 3 repeats, quick baselines"
+LIMITS_S = {ALONE: 30.0, COMMAND: 180.0, QUICK: 15.0}
 
 
 def cpu_s() -> float:
@@ -44,6 +47,7 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float | bool
             "line": LIMITS_S[name], "met": statistics.median(values) < LIMITS_S[name],
         }
         for name, values in seconds.items()
+        if values
     }  # fmt: skip
 
 
@@ -86,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="small and once: no figures to quote")
+    parser.add_argument("--only", default="", help="a part of the name of the row to measure")
     parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     arguments = parser.parse_args()
     rounds = 1 if arguments.smoke else arguments.rounds
@@ -103,8 +108,17 @@ def main() -> None:
         given = [word for key, value in small.items() for word in (f"--{key}", value)]
         moola(folder, "pretrain", "--config", str(ROOT / "configs" / "path.yaml"), "--epochs", "2", *given)
         (encoder,) = Path(folder).glob(".moola/runs/*/encoder")
+        steps = ["--trainer.steps", "100", "--objective.num_rules", "40"]
+        moola(folder, "pretrain", "--config", str(ROOT / "configs" / "rules.yaml"), *steps, *given)
+        (of_rules,) = set(Path(folder).glob(".moola/runs/*/encoder")) - {encoder}
         command = ["finetune", "--encoder", str(encoder), "--repeats", repeats, "--register", "none", *words]
-        measured = {ALONE: lambda: alone(encoder, small | few), COMMAND: lambda: moola(folder, *command)}
+        quick = [str(of_rules) if word == str(encoder) else word for word in command] + ["--cv.baselines", "quick"]
+        measured = {
+            ALONE: lambda: alone(encoder, small | few),
+            COMMAND: lambda: moola(folder, *command),
+            QUICK: lambda: moola(folder, *quick),
+        }
+        measured = {name: run for name, run in measured.items() if arguments.only in name}
         for _ in range(rounds):
             for name, run in measured.items():
                 before = cpu_s()
@@ -114,7 +128,8 @@ def main() -> None:
     for name, row in (found := summary(seconds)).items():
         shown = f"{row['median']:.1f} ({row['min']:.1f} to {row['max']:.1f})"
         print(f"| {name} | {shown} | {row['line']:.0f} | {statistics.median(cpu[name]):.0f} |")
-    print(f"{5 * len(SEEDS) / found[ALONE]['median']:.2f} folds a second with a frozen encoder")
+    if ALONE in found:
+        print(f"{5 * len(SEEDS) / found[ALONE]['median']:.2f} folds a second with a frozen encoder")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "machine": machine(), "smoke": arguments.smoke, "rounds": rounds, "seconds": seconds, "cpu_seconds": cpu,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moola_mlflow.core import FinetuneKeys, UserError, nearest_name
+from moola_mlflow.evaluation.averaged_method import AveragedMethod
 from moola_mlflow.evaluation.baselines import BASELINES
 from moola_mlflow.evaluation.crossval import ClassicalMethod, FoldOutcome, HeadMethod, Method, NetworkMethod, fresh_copy
 from moola_mlflow.evaluation.evidence import DETECTOR, WITHOUT_PRETRAINING
@@ -63,10 +64,12 @@ class FinetuneSetting:
 
     @property
     def reader(self) -> str:
-        """What reads the inputs: ``prior`` or ``head``."""
+        """What reads the inputs: ``prior``, ``averaged`` or ``head``."""
         tuned = self.config.finetune
         fits = self.kind == "frozen" and tuned.head == "span" and has_priors(self.encoder)
-        return "prior" if tuned.reader != "head" and fits else "head"
+        if tuned.reader == "head" or not fits:
+            return "head"
+        return "averaged" if tuned.reader == "averaged" else "prior"
 
     @property
     def inputs(self) -> Inputs:
@@ -173,7 +176,7 @@ def make_setting(
                 "take an encoder trained with windows.length equal to the labels' windows"
             )
     pretrained = None if not encoders else encoders[0] if len(encoders) == 1 else Ensemble(encoders)
-    if config.finetune.reader == "prior":
+    if config.finetune.reader in ("prior", "averaged"):
         _check_prior(pretrained, config)
     architecture = pretrained if pretrained is not None else _architecture(labels, config)
     return FinetuneSetting(labels, pretrained, architecture.to(device), config, device, precision)
@@ -184,8 +187,13 @@ def _check_prior(encoder: Encoder | None, config: FinetuneKeys) -> None:
     tuned = config.finetune
     if encoder is None or _no_encoder(config) or not tuned.freeze or tuned.head != "span":
         raise UserError(
-            "finetune.reader=prior reads the encodings of frozen encoders at a span; give encoder=, keep "
+            f"finetune.reader={tuned.reader} reads the encodings of frozen encoders at a span; give encoder=, keep "
             "freeze_encoder=true and finetune.head=span, or set finetune.reader=head"
+        )
+    if tuned.reader == "averaged" and tuned.inputs not in ("auto", "both"):
+        raise UserError(
+            f"finetune.reader=averaged reads encoding and price-path features, not finetune.inputs={tuned.inputs}; "
+            "leave finetune.inputs out, or set it to both"
         )
     priors_of(encoder)
 
@@ -280,6 +288,11 @@ def _baselines(setting: FinetuneSetting) -> dict[str, Callable[[], Method]]:
 def detector_method(setting: FinetuneSetting) -> Method:
     """Return the detector as a method of the comparison."""
     inputs = setting.inputs
+    if setting.reader == "averaged":
+        assert setting.encoder is not None
+        encoding, path = (_cached(setting, setting.encoder, reads) for reads in ("encoding", "price_path"))
+        settings = head_settings(setting.config)
+        return AveragedMethod(DETECTOR, encoding, path, priors_of(setting.encoder), settings)
     if setting.reader == "prior":
         assert setting.encoder is not None
         return PriorMethod(DETECTOR, _cached(setting, setting.encoder, inputs), priors_of(setting.encoder))
@@ -330,6 +343,8 @@ def refit_detector(setting: FinetuneSetting, epochs: int, seed: int) -> tuple[En
     No window is held out: the folds have chosen the number of epochs.
     """
     targets, method = Targets.of(setting.labels), detector_method(setting)
+    if isinstance(method, AveragedMethod):
+        return setting.encoder, method.fit(targets, np.arange(len(setting.labels)), seed)
     if isinstance(method, PriorMethod):
         return setting.encoder, method.fit(targets, np.arange(len(setting.labels)))
     assert isinstance(method, HeadMethod | NetworkMethod)

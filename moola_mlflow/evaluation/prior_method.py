@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from moola_mlflow.core import UserError
 from moola_mlflow.evaluation.crossval import FoldOutcome
@@ -36,16 +37,21 @@ class PriorMethod:
         turned = None if self.inputs.mirrored is None else self.inputs.mirrored[rows]
         return fit_prior_reader(self.priors, self.inputs.values[rows], labels, targets.num_classes, mirrored_NTD=turned)
 
-    @torch.no_grad()
     def run(self, targets: Targets, fold: NestedFold) -> FoldOutcome:
-        reader, parts = self.fit(targets, fold.train), []
-        for index in np.array_split(fold.test, -(-len(fold.test) // CHUNK)):
-            rows = torch.as_tensor(index, device=self.inputs.values.device)
-            output = reader(self.inputs.values[rows].float().cpu())
-            parts.append((output.class_logits, *reader.decode(output)))
-        logits, start, end = (torch.cat(column).numpy(force=True) for column in zip(*parts, strict=True))
-        probability = apply_temperature(logits, 1.0)
-        return FoldOutcome(probability, probability, np.stack([start, end], 1))
+        return read_windows(self.fit(targets, fold.train), self.inputs.values, fold.test)
+
+
+@torch.no_grad()
+def read_windows(reader: Detector, values_NTP: Tensor, test: np.ndarray) -> FoldOutcome:
+    """Return what a fitted reader on the CPU says of the test windows, without a temperature."""
+    parts = []
+    for index in np.array_split(test, -(-len(test) // CHUNK)):
+        rows = torch.as_tensor(index, device=values_NTP.device)
+        output = reader(values_NTP[rows].float().cpu())
+        parts.append((output.class_logits, *reader.decode(output)))
+    logits, start, end = (torch.cat(column).numpy(force=True) for column in zip(*parts, strict=True))
+    probability = apply_temperature(logits, 1.0)
+    return FoldOutcome(probability, probability, np.stack([start, end], 1))
 
 
 def has_priors(encoder: Encoder | None) -> bool:

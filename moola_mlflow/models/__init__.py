@@ -75,7 +75,18 @@ if TYPE_CHECKING:
         load_event_detector_folder,
         save_event_detector,
     )
-    from moola_mlflow.models.heads import HEADS, HIT_BARS, Detector, EncoderDetector, Inputs, Output, Span, parts_of
+    from moola_mlflow.models.heads import (
+        AVERAGED,
+        HEADS,
+        HIT_BARS,
+        AveragedHead,
+        Detector,
+        EncoderDetector,
+        Inputs,
+        Output,
+        Span,
+        parts_of,
+    )
     from moola_mlflow.models.objectives import build_objective
     from moola_mlflow.models.objectives.base import Errors, Objective, leak
     from moola_mlflow.models.objectives.baselines import Ridge
@@ -150,7 +161,18 @@ __all__, __getattr__, __dir__ = lazy_face(
             "read_encoder_card",
             "save_encoder",
         ),
-        "heads": ("Detector", "EncoderDetector", "HEADS", "HIT_BARS", "Inputs", "Output", "Span", "parts_of"),
+        "heads": (
+            "AVERAGED",
+            "AveragedHead",
+            "Detector",
+            "EncoderDetector",
+            "HEADS",
+            "HIT_BARS",
+            "Inputs",
+            "Output",
+            "Span",
+            "parts_of",
+        ),
         "objectives": ("build_objective",),
         "objectives.base": ("Errors", "Objective", "leak"),
         "objectives.baselines": ("Ridge",),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moola_mlflow.core import UserError, nearest_name
+from moola_mlflow.features import PRICE_PATH_FEATURE_NAMES
 from moola_mlflow.models.encoders.base import Encoder
 
 Span = tuple[Tensor, Tensor]
@@ -232,6 +233,8 @@ HEADS: dict[str, Callable[[int, int, tuple[int, int], int], Head]] = {
     "pooled": PooledHead,
 }
 """Constructors: (num_inputs, num_classes, lengths, num_steps) -> head. A new head is a class and a row here."""
+SAVED_HEADS = dict(HEADS)
+"""Constructors of all heads that a detector may hold: those of ``HEADS``, and those made of fitted detectors."""
 
 
 class Detector(nn.Module):
@@ -247,9 +250,9 @@ class Detector(nn.Module):
         self, head: str, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int = 105
     ) -> None:
         super().__init__()
-        if head not in HEADS:
+        if head not in SAVED_HEADS:
             raise UserError(f"finetune.head='{head}' is unknown{nearest_name(head, HEADS)} Allowed: {', '.join(HEADS)}")
-        self.head = HEADS[head](num_inputs, num_classes, lengths, num_steps)
+        self.head = SAVED_HEADS[head](num_inputs, num_classes, lengths, num_steps)
         self.log_sigma = nn.Parameter(torch.zeros(2))
         self.register_buffer("mean", torch.zeros(num_inputs))
         self.register_buffer("std", torch.ones(num_inputs))
@@ -282,6 +285,38 @@ class Detector(nn.Module):
         with torch.no_grad():
             self.log_sigma.clamp_(*LOG_SIGMA_BOUNDS)
         return (losses_2 / (2 * torch.exp(2 * self.log_sigma)) + self.log_sigma).sum()
+
+
+class AveragedHead(SpanHead):
+    """Three readers whose log probabilities of start, end and class are averaged. Each is fitted apart.
+
+    A linear head and a span head read the encoding, a span head reads the price-path features after it. Linear heads
+    of the prior reader stay near the rules that an encoder was trained on; the others do not.
+    """
+
+    def __init__(self, num_inputs: int, num_classes: int, lengths: tuple[int, int], num_steps: int) -> None:
+        Head.__init__(self, lengths, num_steps)
+        num_path = len(PRICE_PATH_FEATURE_NAMES)
+        if num_inputs <= num_path:
+            raise ValueError(f"an averaged head reads an encoding and {num_path} price-path features, not {num_inputs}")
+        self.num_encoded = num_inputs - num_path
+        self.prior = Detector("linear", self.num_encoded, num_classes, lengths, num_steps)
+        self.encoding = Detector("span", self.num_encoded, num_classes, lengths, num_steps)
+        self.price_path = Detector("span", num_path, num_classes, lengths, num_steps)
+
+    def forward(self, z_BTP: Tensor, span: Span | None = None) -> Output:
+        encoding_BTD, path_BTK = z_BTP[..., : self.num_encoded], z_BTP[..., self.num_encoded :]
+        members = ((self.prior, encoding_BTD), (self.encoding, encoding_BTD), (self.price_path, path_BTK))
+        outputs = [member(part, span) for member, part in members]
+        start_BT, end_BT, logits_BC = (
+            torch.stack([logits.log_softmax(-1) for logits in each]).mean(0)
+            for each in zip(*((*output.pointers, output.class_logits) for output in outputs), strict=True)
+        )
+        return Output(logits_BC, (start_BT, end_BT))
+
+
+AVERAGED = "averaged"
+SAVED_HEADS[AVERAGED] = AveragedHead
 
 
 class EncoderDetector(nn.Module):

@@ -163,7 +163,9 @@ def _described(setting: FinetuneSetting) -> str:
         "unfrozen": "unfrozen encoder",
         "scratch": "encoder trained from scratch",
     }
-    reads = "prior reader" if setting.reader == "prior" else f"head `{setting.config.finetune.head}`"
+    head = f"head `{setting.config.finetune.head}`"
+    readers = {"prior": "prior reader", "averaged": "average of the prior reader and two span heads"}
+    reads = readers.get(setting.reader, head)
     return f"{kinds[setting.kind]}, {reads}, inputs `{setting.inputs}`"
 
 

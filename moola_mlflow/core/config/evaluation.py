@@ -29,9 +29,11 @@ class FinetuneConfig(GivenEncoderConfig):
     ] = "auto"
     """What is read at each step: the encoding, the price-path features or both, and with `+features` the features of
     features.set too, your own among them; auto: encoding for the prior reader, both for a head."""
-    reader: Literal["auto", "prior", "head"] = "auto"
-    """prior: the prior reader, for an encoder trained on rules; head: a trained head; auto: prior if the encoder is
-    frozen and has heads of rules, and finetune.inputs and finetune.head do not ask for a head."""
+    reader: Literal["auto", "prior", "averaged", "head"] = "auto"
+    """prior: the prior reader, for an encoder trained on rules; averaged: the average of the prior reader, a trained
+    head on the encoding and one on the price-path features; head: a trained head; auto: prior if the encoder is frozen
+    and has heads of rules, and finetune.inputs and finetune.head do not ask for a head. An event detector with a prior
+    reader averages it with nets in any case."""
     head: str = "auto"
     """event: several events a window or none; span: one span in each window; pooled: the mean over the steps, as
     published; auto: event if the labels have windows without an event or with several and the encoder stays frozen,

@@ -26,7 +26,7 @@ from moola_mlflow.models.files.encoder import (
     load_from_path,
     save_encoder,
 )
-from moola_mlflow.models.heads import HEADS, Detector, parts_of
+from moola_mlflow.models.heads import SAVED_HEADS, Detector, parts_of
 
 DETECTOR_CARD = "detector.json"
 ENCODERS = "encoders"
@@ -48,7 +48,7 @@ def save_detector(detector: PatternDetector, folder: Path) -> None:
         **({"features": detector.features.described()} if detector.features is not None else {}),
         "window": {"length": detector.length},
         "architecture": {
-            "head": next(name for name, make in HEADS.items() if make is type(head.head)),
+            "head": next(name for name, make in SAVED_HEADS.items() if make is type(head.head)),
             "lengths": list(head.head.lengths),
             "num_inputs": len(head.mean),
             "num_encoders": len(encoders),

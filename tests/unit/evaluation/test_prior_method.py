@@ -9,39 +9,20 @@ import numpy as np
 import pytest
 import torch
 from own_features import add_marks, marked_labels
-from small_labels import small_labels
+from prior_settings import LABELS, encoder_with_heads, setting
 from small_models import small_encoder
 
-from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.evaluation.crossval import FoldOutcome, HeadMethod, cross_validate
 from moola_mlflow.evaluation.evidence import DETECTOR
 from moola_mlflow.evaluation.folds import NestedFold, plan_folds
-from moola_mlflow.evaluation.methods import FinetuneSetting, detector_method, make_setting, refit_detector
+from moola_mlflow.evaluation.methods import detector_method, refit_detector
 from moola_mlflow.evaluation.prior_method import PriorMethod
 from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.targets import Targets
 from moola_mlflow.models.detector import PatternDetector
 from moola_mlflow.models.encoders.base import Encoder
 from moola_mlflow.models.files.detector import load_detector_folder, save_detector
-from moola_mlflow.models.task_heads import TaskHeads
-
-LABELS = small_labels(24, seed=4)
-CPU = torch.device("cpu")
-
-
-def encoder_with_heads(seed: int = 0, hidden: int = 4) -> Encoder:
-    encoder = small_encoder(seed=seed, hidden=hidden)
-    torch.manual_seed(seed)
-    names = tuple(f"rule-{i}" for i in range(6))
-    size = encoder.output_size
-    encoder.task_heads = TaskHeads(names, torch.randn(6, 2, size), torch.randn(6, 3, 3 * size))
-    return encoder
-
-
-def setting(encoders: list[Encoder], labels: LabelledSet = LABELS, **keys: Any) -> FinetuneSetting:
-    given = {"trainer.epochs": 2, "labels.path": "l.parquet", "cv.folds": 2, "finetune.encoder": "given", **keys}
-    return make_setting(labels, encoders, make_config(FinetuneKeys, {}, given), CPU, "fp32")
 
 
 @pytest.mark.parametrize(
