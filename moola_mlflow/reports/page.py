@@ -38,6 +38,20 @@ class PageSection:
     anchor: str
     body: str
 
+    @property
+    def key(self) -> str:
+        """The title as :func:`section_key` gives it."""
+        return section_key(self.title)
+
+
+def section_key(title: str) -> str:
+    """Return by what charts find their section: a heading has one line, whatever the name in it.
+
+    >>> section_key("Charts: two\\n lines")
+    'Charts: two lines'
+    """
+    return " ".join(title.split())
+
 
 def html_page(
     markdown: str, pictures: Mapping[str, bytes] | None = None, template: str = "page.html", **values: Any

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from moola_mlflow.reports.document import Document
-from moola_mlflow.reports.page import TEMPLATES
+from moola_mlflow.reports.page import TEMPLATES, section_key
 from moola_mlflow.reports.plots.interactive import WindowPicture, window_change
 
 MAX_BYTES = 6_000_000
@@ -67,7 +67,7 @@ def touch_page(document: Document, plots: Sequence[Plot], counts: Sequence[tuple
                 step["args"] = _compact(step["args"])
         sliders = plot.figure.layout.sliders
         steps = len(sliders[0].steps) if sliders else 1
-        placed.append(_Placed(name, plot.section, plot.caption, plot.figure.layout.height or 450, steps))
+        placed.append(_Placed(name, section_key(plot.section), plot.caption, plot.figure.layout.height or 450, steps))
     scripts = _scripts()
     hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
     values: dict[str, Any] = {"counts": counts, "plots": placed, "figures": _text(figures)}
