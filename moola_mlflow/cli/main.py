@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from moola_mlflow import __version__
 from moola_mlflow.cli.entry_points import ENTRY_POINTS, overview
@@ -103,7 +104,11 @@ def _print_error(message: str) -> None:
 def _install_hint(package: str | None) -> str:
     if package and package.startswith("psycopg"):
         return "a PostgreSQL store needs it: pip install -e '.[postgresql]'"
-    return "activate the project's environment (. .venv/bin/activate), make it with 'make setup', or pip install -e ."
+    if (Path(__file__).resolve().parents[2] / "Makefile").is_file():
+        return (
+            "activate the project's environment (. .venv/bin/activate), make it with 'make setup', or pip install -e ."
+        )
+    return "`pip check` lists what the installation lacks"
 
 
 def _from_a_store(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import shutil
 import sqlite3
 import sys
@@ -92,19 +93,30 @@ def _environment() -> Iterator[Check]:
     try:
         required = importlib.metadata.requires(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        yield Check(f"{PACKAGE} is not installed in {sys.prefix}", "make setup, or pip install -e .")
+        yield Check(f"{PACKAGE} is not installed in {sys.prefix}", _in_checkout() or f"pip install {PACKAGE}")
         return
-    wrong = []
+    wrong, needed = [], []
     for one in map(Requirement, required):
         if one.marker is not None and not one.marker.evaluate({"extra": ""}):
             continue  # an extra, which may be missing
         installed = _version(one.name)
         if installed is None or not one.specifier.contains(installed, prereleases=True):
-            wrong.append(f"{one.name} {installed or 'missing'} instead of {one.specifier}")
+            wrong.append(f"{one.name} {installed or 'missing'} instead of {one.specifier or 'any version'}")
+            needed.append(shlex.quote(f"{one.name}{one.specifier}"))
     if wrong:
-        yield Check(f"packages outside their ranges: {', '.join(wrong)}", "make setup, or pip install moola-mlflow")
+        # However this package was installed, pip can correct the others. It need not be able to fetch this one.
+        cure = ", or ".join(filter(None, (_in_checkout(), f"pip install {' '.join(needed)}")))
+        yield Check(f"packages outside their ranges: {', '.join(wrong)}", cure)
     else:
         yield Check(f"Python {sys.version.split()[0]}, every package in its range")
+
+
+def _in_checkout() -> str:
+    """Return how to install what a checkout needs, empty if the package runs from an installed copy."""
+    folder = Path(__file__).resolve().parents[3]
+    if not (folder / "Makefile").is_file():
+        return ""
+    return "make setup" if folder == Path.cwd() else f"make -C {shlex.quote(str(folder))} setup"
 
 
 def _version(package: str) -> str | None:

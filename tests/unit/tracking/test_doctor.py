@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from moola_mlflow.sweep.trial_runs import TrialRun
 from moola_mlflow.tracking import run_folder
 from moola_mlflow.tracking.delivery import JOURNAL_FILE, Sent
+from moola_mlflow.tracking.recovery import doctor
 from moola_mlflow.tracking.recovery.doctor import Check, examine_store
 from moola_mlflow.tracking.recovery.heartbeat import host_name
 from moola_mlflow.tracking.run import Run
@@ -202,3 +204,22 @@ def test_a_store_that_can_be_read_and_not_written_is_found(workdir: Path, monkey
     monkeypatch.setattr(os, "access", lambda place, mode: Path(place).name != "mlruns")  # root may do everything
     (finding,) = wrong()
     assert f"nothing can be written: {workdir}/mlruns is read-only" in finding.what
+
+
+@pytest.mark.parametrize("place", ["checkout", "elsewhere", "wheel"])
+def test_the_cure_of_a_package_out_of_its_range_fits_how_this_one_was_installed(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    needed = ["numpy>=99", "no-such-package", "mlflow>=3", "polars>=1; extra == 'other'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: needed)
+    monkeypatch.setattr(doctor, "__file__", str(workdir / "a checkout" / "moola_mlflow/tracking/recovery/doctor.py"))
+    (workdir / "a checkout").mkdir()
+    if place != "wheel":
+        (workdir / "a checkout" / "Makefile").write_text("setup:\n")
+    if place == "checkout":
+        monkeypatch.chdir(workdir / "a checkout")
+    (found,) = [check for check in examine_store() if "ranges" in check.what]
+    assert "no-such-package missing instead of any version" in found.what
+    pip = "pip install 'numpy>=99' no-such-package"
+    make = {"checkout": "make setup, or ", "elsewhere": f"make -C '{workdir}/a checkout' setup, or ", "wheel": ""}
+    assert found.cure == make[place] + pip
