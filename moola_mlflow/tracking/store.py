@@ -22,7 +22,10 @@ from sqlalchemy.exc import TimeoutError as SqlTimeout
 from sqlalchemy.pool import NullPool
 
 from moola_mlflow.core import DEFAULT_PROJECT, EXPERIMENT_ID, UserError, conceal_secrets, printable
-from moola_mlflow.tracking import origin
+from moola_mlflow.tracking import (
+    origin,
+    retry_after,  # noqa: F401  # it bounds the waits of MLflow's client
+)
 from moola_mlflow.tracking.addresses import check_address, store_file
 
 try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
@@ -76,6 +81,68 @@ class Server:
             self.signal(signal.SIGKILL)
             self.process.wait(60)
             self.process = None
+
+
+LENGTHS = ("content-length", "transfer-encoding", "host", "connection")
+"""Headers of one connection, which a proxy does not pass on."""
+
+
+class Busy(BaseHTTPRequestHandler):
+    """A proxy that passes requests on to a server. Of every three requests, it asks to come again after the first."""
+
+    port, num_asked, num_refused = 0, 0, 0
+    codes = (429, 500, 503)
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        body = self._body()
+        kind.num_asked += 1
+        if kind.num_asked % 3 == 1:
+            kind.num_refused += 1
+            self._answer(self.codes[kind.num_refused % 3], {"Retry-After": "86400"}, b"<html>slow down</html>")
+            return
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        given = {key: value for key, value in self.headers.items() if key.lower() not in LENGTHS}
+        link.request(self.command, self.path, body, given)
+        answer = link.getresponse()
+        kept = {
+            key: value for key, value in answer.getheaders() if key.lower() in ("content-type", "x-next-page-token")
+        }
+        self._answer(answer.status, kept, answer.read())
+        link.close()
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+    def _body(self) -> bytes:
+        """Read what was sent, with a length or in chunks, as MLflow sends files."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _answer(self, code: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(code)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def busy_proxy(server: Server) -> Iterator[tuple[str, type[Busy]]]:
+    """Serve the address of a busy proxy in front of a server."""
+    handler = type("BusyProxy", (Busy,), {"port": server.port})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_port}", handler
+        proxy.shutdown()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -158,3 +159,33 @@ def test_of_two_processes_that_resume_one_run_at_once_one_is_refused(store: Stor
     assert run.info.status == "KILLED"
     steps = [step for step, _ in curves(store, run)["val/huber"]]
     assert steps == list(range(len(steps)))
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_for_long_is_taken_over_by_nobody_and_goes_on(store: Store) -> None:
+    mine = {**SMALL, "trainer.epochs": "20", "trainer.patience": "20"}
+    process = store.start("pretrain", mine)
+    wait_for_epochs(store, 2, process)
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        (folder,) = store.folder.glob(".moola/runs/*")
+        beat = json.loads((folder / "heartbeat.json").read_text())
+        (folder / "heartbeat.json").write_text(json.dumps({**beat, "beat_at": beat["beat_at"] - 3600}))  # an hour later
+        journal = (folder / "journal.jsonl").read_bytes()
+        given = store.run("pretrain", {**mine, "resume": folder.name})
+        assert given.returncode == 2
+        assert f"run {folder.name} is being trained by process {process.pid}" in given.stderr
+        anew = store.run("pretrain", {**mine, "resume": "auto", "trainer.epochs": "1"})
+        assert anew.returncode == 0, anew.stderr  # it closes runs whose process is gone, and begins one of its own
+        looked = store.run("doctor", {"fix": "true"})
+        assert f"run {folder.name}" in looked.stdout
+        assert "its process is gone" not in looked.stdout
+        assert store.client.get_run(folder.name).info.status == "RUNNING"
+        assert (folder / "journal.jsonl").read_bytes() == journal
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    run = store.client.get_run(folder.name)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in curves(store, run)["val/huber"]] == list(range(20))

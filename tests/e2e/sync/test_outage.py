@@ -10,11 +10,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.utils import request_utils
 from outage import (
     SMALL,
     Impatient,
     Server,
     assert_whole,
+    busy_proxy,
     encoder_in,
     epochs_in,
     fill,
@@ -28,6 +30,7 @@ from outage import (
 from postgres import Postgres
 
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.tracking import retry_after
 from moola_mlflow.tracking.delivery import count_unsent, journal
 from moola_mlflow.tracking.run import Run
 
@@ -112,6 +115,22 @@ def test_a_postgresql_store_that_is_stopped_for_half_of_a_training_lacks_no_poin
     here(monkeypatch, uri)
     train_over_an_outage(Impatient(workdir, uri), postgres)
     mlflow.set_tracking_uri(None)
+
+
+def test_a_server_that_asks_for_patience_gets_every_event_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_after, "LONGEST_S", 0.05)  # the proxy asks for a day
+    request_utils._cached_get_request_session.cache_clear()
+    with busy_proxy(server) as (address, proxy):
+        here(monkeypatch, address)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        with Run.start("pretrain", "busy") as active:
+            fill(active, range(5))
+            assert active.register("encoder", "busy", encoder_in(active), {"gates": "none"}) == "1"
+        assert not active.id.startswith("offline-")
+        assert_whole(active.client, active.folder)
+        assert proxy.num_refused > 10
+    request_utils._cached_get_request_session.cache_clear()
 
 
 def test_what_a_store_will_never_take_fails_the_run_at_its_next_word_as_it_would_at_once(server: Server) -> None:
