@@ -70,22 +70,28 @@ def class_logits(g_BTH: Tensor, classify: nn.Linear, lengths: tuple[int, int]) -
 
     Shapes: [B, T, H] -> [B, K, S, T] for K outputs of the layer.
     """
-    num_steps = g_BTH.shape[1]
+    num_steps, (shortest, longest) = g_BTH.shape[1], lengths
     parts_3KH = classify.weight.unflatten(1, (3, -1)).transpose(0, 1)
-    sums_3BKT = functional.pad(torch.einsum("bth,pkh->pbkt", g_BTH, parts_3KH).cumsum(-1), (1, 0))
-    length_S1 = torch.arange(lengths[0], lengths[1] + 1, device=g_BTH.device)[:, None]
-    start_ST = torch.arange(num_steps, device=g_BTH.device).expand(len(length_S1), -1)
-    after_ST = (start_ST + length_S1).clamp(max=num_steps)
-    bounds = (
-        (start_ST, after_ST),
-        ((start_ST - CONTEXT).clamp(min=0), start_ST),
-        (after_ST, (after_ST + CONTEXT).clamp(max=num_steps)),
+    sums_3BKT = torch.einsum("bth,pkh->pbkt", g_BTH, parts_3KH).cumsum(-1)
+    # Beyond the window's ends the running sums stay as they are, so a part that leaves the window is cut off there.
+    beyond = sums_3BKT[..., -1:].expand(*sums_3BKT.shape[:3], longest + CONTEXT)
+    within, before, after = torch.cat([functional.pad(sums_3BKT, (CONTEXT + 1, 0)), beyond], -1)
+    place_E = torch.arange(num_steps + longest + 1, device=g_BTH.device)  # the step after the last of a span
+    start_T = place_E[:num_steps]
+    before_BKT = (before[..., CONTEXT : CONTEXT + num_steps] - before[..., :num_steps]) / start_T.clamp(1, CONTEXT)
+    rest_E = (num_steps - place_E).clamp(1, CONTEXT)
+    after_BKE = (after[..., 2 * CONTEXT :] - after[..., CONTEXT : CONTEXT + len(place_E)]) / rest_E
+    bars_ST = torch.minimum(torch.arange(shortest, longest + 1, device=g_BTH.device)[:, None], num_steps - start_T).to(
+        g_BTH.dtype
     )
-    out = classify.bias[:, None, None].expand(len(g_BTH), -1, *start_ST.shape)
-    for sums_BKT, (first_ST, last_ST) in zip(sums_3BKT, bounds, strict=True):
-        mean = (sums_BKT[..., last_ST] - sums_BKT[..., first_ST]) / (last_ST - first_ST).clamp(min=1)
-        out = out + mean
-    return out
+
+    def by_span(x_BKE: Tensor) -> Tensor:
+        """Return the value at the step after each span. Shapes: [B, K, E] -> [B, K, S, T]."""
+        return x_BKE[..., shortest : num_steps + longest].unfold(-1, num_steps, 1)
+
+    ends_BKE = within[..., CONTEXT : CONTEXT + len(place_E)]
+    out = (by_span(ends_BKE) - ends_BKE[..., None, :num_steps]) / bars_ST
+    return out.add_(by_span(after_BKE)).add_((before_BKT + classify.bias[:, None])[..., None, :])
 
 
 def best_spans(belief_BCST: Tensor, class_B: Tensor, lengths: tuple[int, int]) -> Span:
