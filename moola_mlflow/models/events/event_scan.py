@@ -5,15 +5,18 @@ Shape legend: N windows, C classes, L bars, E events.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from moola_mlflow.bars import MINUTE_NS, Bars, segments
-from moola_mlflow.core import UserError
-from moola_mlflow.models.detector import CHUNK
+from moola_mlflow.core import UserError, allowed_cores
+from moola_mlflow.models.detector import CHUNK, evaluating
 from moola_mlflow.models.events.belief import MASS
 from moola_mlflow.models.events.event_detector import EventDetector
 from moola_mlflow.models.events.matching import EventTable
@@ -109,13 +112,46 @@ def scan_events(
     # No further window at a segment's end: it would go when more bars come, and take what it found with it.
     windows = make_windows(bars, detector.length, stride, max_gap_minutes)
     maps = MeanMaps(len(detector.classes), len(bars))
-    for lo in range(0, len(windows), CHUNK):
-        index = np.arange(lo, min(lo + CHUNK, len(windows)))
-        maps.add(detector.read(windows.gather(index), precision).maps, windows.starts[index])
+    for index, maps_N3CT in _read_in_order(windows, detector, precision):
+        maps.add(maps_N3CT, windows.starts[index])
         if on_windows is not None:
-            on_windows(lo + len(index), len(windows))
+            on_windows(int(index[-1]) + 1, len(windows))
     every = _every_event(maps, windows, detector, stride, max_gap_minutes)
     return every.at(detector.threshold if threshold is None else threshold)
+
+
+def _read_in_order(
+    windows: Windows, detector: EventDetector, precision: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the maps of some windows at a time, in order. On a CPU each core that may be used reads windows.
+
+    Shapes: int64 [N], float32 [N, 3, C, T].
+    """
+    chunks = [np.arange(lo, min(lo + CHUNK, len(windows))) for lo in range(0, len(windows), CHUNK)]
+    torch_threads = torch.get_num_threads()
+    readers = max(1, allowed_cores() // torch_threads) if detector.device.type == "cpu" else 1
+
+    def read(index: np.ndarray) -> np.ndarray:
+        return detector.read(windows.gather(index), precision).maps
+
+    if min(readers, len(chunks)) <= 1:
+        yield from ((index, read(index)) for index in chunks)
+        return
+    models = [] if detector.encoder is None else [detector.encoder]  # in this mode before the threads share it
+    start = ThreadPoolExecutor(readers, "scan", lambda: torch.set_num_threads(torch_threads))
+    with evaluating(models), start as threads:
+        waiting: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+        try:
+            for index in chunks:
+                waiting.append((index, threads.submit(read, index)))
+                if len(waiting) > readers:  # the next chunk is computed while this one is added
+                    done, maps = waiting.popleft()
+                    yield done, maps.result()
+            while waiting:
+                done, maps = waiting.popleft()
+                yield done, maps.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def check_stride(stride: int, length: int) -> None:

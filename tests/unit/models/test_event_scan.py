@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,33 @@ def test_the_table_has_a_row_for_each_event_in_order_of_time(found: EventScan) -
     assert (middle.diff().dt.total_seconds().iloc[1:] > -10 * 60).all(), "two classes at about the same bars"
     assert set(table["label"]) == {"consolidation", "retracement"}
     assert table["score"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("cores", ["2", "3"])
+def test_several_cores_read_windows_at_once_and_find_the_same(
+    bars: Bars, monkeypatch: pytest.MonkeyPatch, cores: str
+) -> None:
+    detector, seen = random_event_detector(1), list[tuple[int, int]]()
+    alone = scan_events(bars, detector, threshold=0.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", cores)
+    monkeypatch.setattr("moola_mlflow.models.events.event_scan.CHUNK", 16)
+    shared = scan_events(bars, detector, threshold=0.0, on_windows=lambda done, of: seen.append((done, of)))
+    np.testing.assert_allclose(shared.probability, alone.probability, atol=1e-6)
+    pd.testing.assert_frame_equal(shared.table(), alone.table(), check_exact=False, atol=1e-6)
+    num = len(shared.windows)
+    assert seen == [(min(lo + 16, num), num) for lo in range(0, num, 16)]
+
+
+def test_an_interrupt_ends_the_threads_of_a_scan(bars: Bars, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr("moola_mlflow.models.events.event_scan.CHUNK", 16)
+
+    def stop(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_events(bars, random_event_detector(1), on_windows=stop)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("scan")]
 
 
 def test_the_threshold_keeps_the_events_at_or_above_it(bars: Bars, detector: EventDetector, found: EventScan) -> None:
