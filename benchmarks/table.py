@@ -128,6 +128,20 @@ def serving(result: dict[str, Any]) -> Rows:
         yield f"served: {what}, p50 and p99", f"{took}; {row['requests_per_second']} requests/s{failed}"
 
 
+def events_speed(result: dict[str, Any]) -> Rows:
+    for name, what in (
+        ("finetune", "finetune of an event detector, 350 windows, 5 folds x 3 repeats, all baselines"),
+        ("scan", "detect with an event detector and its encoder, five years of bars"),
+    ):
+        if rounds := result["rows"].get(name):
+            wall, cpu = ([one[key] for one in rounds] for key in ("seconds", "cpu_seconds"))
+            yield what, f"{spread(wall, '.0f')} s; {spread(cpu, '.0f')} CPU-seconds"
+    if rounds := result["rows"].get("live"):
+        each, slowest = ([one[key] for one in rounds] for key in ("of_a_window", "slowest"))
+        figures = f"{spread(each, '.1f')} ms CPU, the slowest {spread(slowest, '.1f')}"
+        yield "a live bar that completes a window, event detector with its encoder", figures
+
+
 def annotate_page(result: dict[str, Any]) -> Rows:
     row = result["row"]
     figures = f"{row['p50_ms']:.1f} and {row['p95_ms']:.1f} ms, {row['windows']} windows"
@@ -159,7 +173,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "peers": peers, "roofline": roofline, "five_years": five_years, "startup": seconds, "finetune": seconds,
     "features": features, "ingest": ingest, "tracking": tracking, "processes": processes, "scale": scale,
     "sweep": sweep, "pruning": pruning, "detect_speed": detect_speed, "serving": serving,
-    "annotate_page": annotate_page, "newcomer": newcomer,
+    "events_speed": events_speed, "annotate_page": annotate_page, "newcomer": newcomer,
 }  # fmt: skip
 """Names of results, in the table's order."""
 

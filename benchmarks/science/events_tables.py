@@ -1,11 +1,12 @@
 """The tables of docs/explanation/events.md, from the results of events_study.py.
 
-python -m benchmarks.science.events_tables
+python -m benchmarks.science.events_tables [events_study_again]
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from moola_mlflow.core import markdown_table
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "events_study.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 PATH, RULES = "price-path features", "encoder trained on rules"
 JOINT = "joint nets, "
 
@@ -125,9 +126,9 @@ def pair_table(pairs: Sequence[dict[str, float]]) -> str:
     return markdown_table(heads, cells)
 
 
-def tables() -> list[str]:
+def tables(name: str = "events_study") -> list[str]:
     """Return all tables of the page."""
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     rows = sorted(found["rows"], key=lambda row: (row["bars"] != "sample", row["rule"], row["method"], row["labels"]))
     return [
         main_table(rows),
@@ -139,4 +140,4 @@ def tables() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n\n".join(tables()))
+    print("\n\n".join(tables(*sys.argv[1:2])))

@@ -128,6 +128,13 @@ RESULTS: dict[str, dict[str, Any]] = {
             "1,000 windows": {"requests": 9, "failed": 9, "p50_ms": None, "p99_ms": None, "requests_per_second": 0.1},
         },
     },
+    "events_speed": {
+        "machine": HERE, "smoke": False,
+        "rows": {
+            "scan": [{"seconds": 80.4, "cpu_seconds": 120.2, "load": 1.0}],
+            "live": [{"of_a_window": 12.34, "slowest": 20.0}],
+        },
+    },
     "annotate_page": {"machine": HERE, "row": {"windows": 200, "p50_ms": 60.2, "p95_ms": 113.6, "largest_ms": 190.0}},
     "newcomer": {
         "machine": HERE, "smoke": False, "cache": False, "seconds": {"git clone": 0.2, "make setup": 84.0},
@@ -169,6 +176,9 @@ def test_every_result_has_its_rows_with_median_spread_and_machine(tmp_path: Path
     assert found["scan, detector without an encoder"][0].startswith("8,000 windows")
     assert found["served: 1 window, p50 and p99"] == ("24.53 and 28.58 ms; 40.6 requests/s", "B")
     assert found["served: 1,000 windows, p50 and p99"][0] == "no answer; 0.1 requests/s; 9 of 9 failed"
+    assert found["detect with an event detector and its encoder, five years of bars"] == ("80 s; 120 CPU-seconds", "B")
+    live = "a live bar that completes a window, event detector with its encoder"
+    assert found[live] == ("12.3 ms CPU, the slowest 20.0", "B")
     assert found["page of annotate: a decision to the next chart, p50 and p95"][0] == "60.2 and 113.6 ms, 200 windows"
     assert found["fresh clone to a trained run's page in a browser"][0].startswith("3.5 minutes, once")
     assert "\n- A: x86_64, 4 cores, torch 2.13.0\n- B: Some CPU, 2 cores, python 3.11.7, torch 2.13.0" in text

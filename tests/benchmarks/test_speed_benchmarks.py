@@ -55,6 +55,16 @@ def test_peers_train_alike_and_are_compared_within_a_round(tmp_path: Path) -> No
     )
 
 
+def test_event_detectors_are_fitted_scanned_with_and_followed(tmp_path: Path) -> None:
+    said, result = smoke("events", tmp_path / "e.json")
+    assert set(result["summary"]) == {"finetune", "scan", "live"}
+    assert all({"line", "met"} < set(row) for row in result["summary"].values())
+    (live,) = result["rows"]["live"]
+    assert live["windows"] == 10, "300 bars"
+    assert 0 < live["mean"] < live["of_a_window"] <= live["slowest"]
+    assert '"line": 150.0' in said
+
+
 def test_the_cost_of_rules_is_the_share_of_a_step_that_is_not_the_encoder(tmp_path: Path) -> None:
     said, result = smoke("rules_cost", tmp_path / "c.json")
     assert "Share of the objective: " in said
