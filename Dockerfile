@@ -12,7 +12,7 @@ WORKDIR /app
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE requirements.lock ./
 COPY configs ./configs
 COPY moola_mlflow ./moola_mlflow
-RUN pip install --no-cache-dir -c requirements.lock ".[postgresql,remote]"
+RUN pip install --no-cache-dir -c requirements.lock ".[postgresql,remote,cloud]"
 
 # A worker's runs, checkpoints and outputs are in /data: mount a volume there.
 RUN mkdir /data && chown moola /data

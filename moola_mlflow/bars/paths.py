@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from moola_mlflow.bars.remote import REMOTE, fetch
 from moola_mlflow.core import UserError, nearest_name
 
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 PARQUET = (".parquet", ".pq")
 PACKED = ("", ".gz", ".zst", ".bz2", ".xz", ".zip")
 CSV = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in PACKED)
@@ -26,7 +28,7 @@ def find_files(path: str) -> list[Path]:
     Raises: UserError with the nearest name if there is none.
     """
     if REMOTE.match(path):
-        return fetch(path)
+        return fetch(path, bars_of_folder)
     try:
         return _found(Path(path).expanduser(), path)
     except (OSError, RuntimeError) as e:  # no permission, a name too long, no home folder
@@ -38,7 +40,7 @@ def _found(target: Path, path: str) -> list[Path]:
         return [target]
     if target.is_dir():
         # A .txt in a folder is as likely a README, so only globs take it.
-        found = _bars_files(target.iterdir()) or _bars_files(target.rglob("*"))
+        found = _below(target, target.iterdir()) or _below(target, target.rglob("*"))
         if not found:
             raise UserError(f"bars: folder '{path}' holds no bars file ({KNOWN}; for .txt use a glob: '{path}/*.txt')")
         return found
@@ -52,11 +54,22 @@ def _found(target: Path, path: str) -> list[Path]:
     raise UserError(f"bars: no file '{path}'{hint} Give a file, a folder, a glob, or 'sample'")
 
 
-def _bars_files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if is_any(p, (*PARQUET, *ARROW, *CSV, *DBN)) and p.name[0] != "." and p.is_file())
+def _below(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    return [folder / p for p in bars_of_folder([p.relative_to(folder) for p in paths if p.is_file()])]
 
 
-def is_any(path: Path, suffixes: tuple[str, ...]) -> bool:
+def bars_of_folder(inside: Sequence[AnyPath]) -> list[AnyPath]:
+    """Return the bars files of a folder by their names below it, sorted: those in it, else those in its subfolders.
+
+    Names that begin with a dot do not count, nor folders whose names begin with ``_`` or a dot: tools that write
+    datasets keep such folders for themselves, as pyarrow.dataset knows too.
+    """
+    kept = (p for p in inside if p.name[0] != "." and not any(folder[0] in "._" for folder in p.parts[:-1]))
+    found = sorted(p for p in kept if is_any(p, (*PARQUET, *ARROW, *CSV, *DBN)))
+    return [p for p in found if len(p.parts) == 1] or found
+
+
+def is_any(path: PurePath, suffixes: tuple[str, ...]) -> bool:
     """Return whether a file's name ends in one of the suffixes, in any letter case."""
     return path.name.lower().endswith(suffixes)
 
