@@ -8,7 +8,8 @@ same two pairs of training seed and rules' seed:
 - ``real``: 16,000 real ES bars alone teach less than the sample does; ``both``: sample and real bars teach more.
 - ``path``: the sum rules+0.5*price_path teaches no more than rules alone.
 - ``wide``: hidden 64 with 512 rules teaches more.
-- ``bank``: five encoders of the preset, side by side in one reader, teach more than one.
+- ``bank``: five encoders of the preset, side by side in one reader, teach more than one. (Read with the encoders that
+  the folder holds, and compared with all of the preset: time was enough for two.)
 - ``dilated16`` and ``dilated32``: five residual dilated convolutions of width 32 and 64 teach as much and more.
 
 Rule of choice. A variant is confirmed if its gain, a mean over labellers, counts and pairs, is larger than 0 and larger
@@ -139,9 +140,10 @@ def read_encoder(encoder: Any, sets: Sequence[LabelledSet]) -> tuple[Predictions
 
 
 def encoders_of(folder: Path, name: str) -> dict[int, Any]:
-    """Return the encoders of a variant by pair of seeds; the bank of five is one, under the first pair."""
+    """Return the encoders of a variant by pair of seeds; the bank of all encoders of the preset is one."""
     if name == "bank":
-        return {0: Ensemble([load_from_path(folder / f"preset-{i}") for i in range(len(PAIRS))])}
+        there = [folder / f"preset-{i}" for i in range(len(PAIRS))]
+        return {0: Ensemble([load_from_path(one) for one in there if (one / "encoder.json").is_file()])}
     places = {i: folder / f"{name}-{i}" for i in (0, 1)}
     return {i: load_from_path(place) for i, place in places.items() if (place / "encoder.json").is_file()}
 
@@ -157,7 +159,8 @@ def read(folder: Path, names: Sequence[str], labellers: dict[int, Any], key: str
             for name in names:
                 read_now = encoders_of(folder, name) if name != "preset" else {}
                 of = {i: read_encoder(encoder, sets) for i, encoder in read_now.items()} or base
-                each, theirs = list(of.values()), repeats([base[i][0] for i in of])
+                alike = base if name == "bank" else of
+                each, theirs = list(of.values()), repeats([base[i][0] for i in alike])
                 ours = repeats([one for one, _ in each])
                 row = {"variant": name, "labeller": labeller, "labels": count, "windows": len(ours.label)}
                 row["joint"] = bootstrap_interval(ours.statistics()[METRIC], np.arange(len(ours.label)))._asdict()

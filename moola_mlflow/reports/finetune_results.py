@@ -12,6 +12,7 @@ from moola_mlflow.core import PACKAGES, FinetuneKeys, markdown_code, markdown_ta
 from moola_mlflow.evaluation import (
     DETECTOR,
     FEW_GROUPS,
+    PATH_FEATURES,
     Evidence,
     FinetuneSetting,
     FoldOutcome,
@@ -284,6 +285,12 @@ def list_doubts(setting: FinetuneSetting, evidence: Evidence) -> list[str]:
         )
     if evidence.left_out:
         out.append(left_out_doubt(evidence.left_out))
+    over_path = evidence.differences.get(PATH_FEATURES)
+    if setting.reader == "prior" and over_path is not None and not over_path["joint_success_at_3"].lo > 0:
+        out.append(
+            "The prior reader shows no sure gain in Joint@3 over path features alone, so these labels may not resemble "
+            "the random rules. Try finetune.reader=averaged."
+        )
     if evidence.num_groups < FEW_GROUPS:
         out.append(
             f"Only {evidence.num_groups} groups of windows do not overlap, so the intervals are rough, even widened by "

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from prior_settings import encoder_with_heads
+from prior_settings import setting as prior_setting
 from small_evidence import FOLDS, LABELS, SKILL, evidence
 
 from moola_mlflow.core import FinetuneKeys, GateLimits, make_config
+from moola_mlflow.evaluation.bootstrap import Interval
 from moola_mlflow.evaluation.evidence import DETECTOR, TITLES, Evidence
 from moola_mlflow.evaluation.gates import Gate, detector_gates
 from moola_mlflow.evaluation.methods import FinetuneSetting, make_setting
@@ -120,6 +123,17 @@ def test_after_a_quick_comparison_a_warning_and_the_next_step_ask_for_all_baseli
     assert "cv.baselines=all" in warning
     assert "cv.baselines=all" in next_step(quick, [GOOD, gain], "models:/d/3", setting().config)
     assert not any("quick" in text for text in list_doubts(setting(), weighed))
+
+
+@pytest.mark.parametrize(("lo", "expected"), [(-0.01, True), (0.01, False)])
+def test_a_prior_reader_without_a_sure_gain_over_path_features_is_told_of_the_averaged_one(
+    weighed: Evidence, lo: float, expected: bool
+) -> None:
+    gain = {"joint_success_at_3": Interval(0.02, lo, 0.09), "f1_macro": Interval(0.02, -0.1, 0.1)}
+    found = replace(weighed, differences={**weighed.differences, "path_features": gain})
+    said = [text for text in list_doubts(prior_setting([encoder_with_heads()]), found) if "averaged" in text]
+    assert bool(said) == expected
+    assert not any("averaged" in text for text in list_doubts(setting(), found))
 
 
 def test_the_command_that_promotes_carries_the_project_and_the_limits_of_the_run(weighed: Evidence) -> None:
