@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from moola_mlflow.bars.growing import GrowingFile, LineStream
     from moola_mlflow.bars.ingest import ingest_bars
     from moola_mlflow.bars.live_lines import BadLine, LineReader, LiveBar
+    from moola_mlflow.bars.paths import find_files
     from moola_mlflow.bars.reader import Bars, read_bars, segments, write_parquet, write_store
     from moola_mlflow.bars.sample import generate_bars
     from moola_mlflow.bars.seen import SeenBars
@@ -35,6 +36,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "growing": ("GrowingFile", "LineStream"),
         "ingest": ("ingest_bars",),
         "live_lines": ("BadLine", "LineReader", "LiveBar"),
+        "paths": ("find_files",),
         "reader": ("Bars", "read_bars", "segments", "write_parquet", "write_store"),
         "sample": ("generate_bars",),
         "seen": ("SeenBars",),

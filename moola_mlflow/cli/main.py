@@ -121,6 +121,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
 
         return _show(presets_text(words[1:]))
     from moola_mlflow.cli.calling import run_parsed
+    from moola_mlflow.cli.inputs import check_inputs
     from moola_mlflow.cli.parser import check_command, parse
 
     name = words[0]
@@ -129,6 +130,7 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
         parsed = parse(name, words[1:])
         _check_single_process(name)
         _check_store(name, parsed.config)
+        check_inputs(name, parsed.config)
     except UserError as e:
         _record(name, e)
         raise

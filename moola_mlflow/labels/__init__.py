@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from moola_mlflow.labels.columns import NONE
     from moola_mlflow.labels.event_labels import EventLabels, events_sha256
     from moola_mlflow.labels.forms.any_form import WRITTEN, read_any_labels, write_any_labels
-    from moola_mlflow.labels.joining import join_labels
+    from moola_mlflow.labels.joining import check_label_files, join_labels
     from moola_mlflow.labels.label_files import (
         labels_target,
         read_event_labels,
@@ -54,7 +54,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "columns": ("NONE",),
         "event_labels": ("EventLabels", "events_sha256"),
         "forms.any_form": ("WRITTEN", "read_any_labels", "write_any_labels"),
-        "joining": ("join_labels",),
+        "joining": ("check_label_files", "join_labels"),
         "label_files": (
             "labels_target",
             "read_event_labels",

@@ -16,6 +16,7 @@ from moola_mlflow.bars import parse_times
 from moola_mlflow.core import UserError
 from moola_mlflow.labels.columns import NONE
 from moola_mlflow.labels.event_labels import EventLabels, events_sha256
+from moola_mlflow.labels.label_table import check_table
 
 SUFFIXES = (".parquet", ".pq")
 
@@ -37,6 +38,12 @@ def find_label_files(path: str | Path) -> list[Path]:
             raise UserError(f"labels: no file matches '{path}'; give another glob, a folder or a file")
         return found
     return [target]
+
+
+def check_label_files(path: str) -> None:
+    """Refuse labels that are not there, or no parquet, without reading them. Raises: UserError."""
+    for file in find_label_files(path):
+        check_table(file)
 
 
 def join_labels(parts: Sequence[EventLabels], path: str | Path, duplicates: str = "refuse") -> EventLabels:

@@ -59,14 +59,28 @@ def readable(path: str | Path) -> Iterator[None]:
         ) from None
 
 
+def check_table(path: Path) -> None:
+    """Refuse a file that is not there, or no parquet. Its rows are not read. Raises: UserError."""
+    _check_file(path)
+    try:
+        check_parquet(path)
+        pq.read_schema(path)
+    except (pa.ArrowException, OSError) as e:
+        raise UserError(f"labels: '{path}' cannot be read as parquet: {e}; labels come as a parquet file") from None
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        there = sorted(str(p) for p in path.parent.glob("*.parquet")) if path.parent.is_dir() else []
+        raise UserError(f"labels: no file '{path}'{nearest_name(str(path), there)} 'moola label' makes one from bars")
+
+
 def open_table(path: Path, with_extra: bool = False) -> LabelTable:
     """Read the known columns of a labels file, and the other plain ones if asked for.
 
     Raises: UserError if there is no such file, if it is no parquet, or if a column is missing or there twice.
     """
-    if not path.is_file():
-        there = sorted(str(p) for p in path.parent.glob("*.parquet")) if path.parent.is_dir() else []
-        raise UserError(f"labels: no file '{path}'{nearest_name(str(path), there)} 'moola label' makes one from bars")
+    _check_file(path)
     try:
         check_parquet(path)
         schema = pq.read_schema(path)

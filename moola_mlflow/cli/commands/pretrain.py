@@ -54,11 +54,11 @@ def run(config: PretrainKeys, preset: str, interrupts: Interrupts) -> PretrainRe
         follow(config, interrupts)
         return None
     name = run_name("pretrain", preset, config.trainer.seed, config.project.name)
+    with_failure_recorded("pretrain", lambda: check_names(config))
     point = with_failure_recorded("pretrain", lambda: find_resume_point(config))
     with _open(config, name, point) as active:
         if not point:
             active.config(config)
-        check_names(config)
         threads = configure_threads(config.runtime)
         device = pick_device(config.runtime.device)
         precision = pick_precision(config.runtime.precision, device, is_tuned(config.runtime))
