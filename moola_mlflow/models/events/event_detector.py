@@ -169,9 +169,10 @@ class EventDetector:
     def read(self, ohlc_NT4: np.ndarray, precision: str = "fp32") -> Reading:
         """Return the predictions for raw windows, before calibration. Raises: UserError for malformed windows."""
         ohlc = check_windows(ohlc_NT4, self.length)
-        # The first part is empty, so that zero windows give empty columns.
         device = self.device
-        readings = [read_inputs(self.parts, torch.zeros((0, self.length, self._num_inputs), device=device))]
+        if not len(ohlc):  # no windows give empty columns
+            return read_inputs(self.parts, torch.zeros((0, self.length, self._num_inputs), device=device))
+        readings = []
         for lo in range(0, len(ohlc), CHUNK):
             x_BTP = detector_inputs(self.encoder, self.inputs, ohlc[lo : lo + CHUNK], device, precision, self.features)
             readings.append(read_inputs(self.parts, x_BTP))

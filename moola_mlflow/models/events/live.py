@@ -71,9 +71,15 @@ class LiveScan:
         check_stride(stride, detector.length)
         self.detector, self.stride, self.max_gap_minutes, self.precision = detector, stride, max_gap_minutes, precision
         self.threshold = detector.threshold if threshold is None else threshold
+        self._warm_up()
         self.num_bars = self.num_windows = 0
         self.segments: dict[str, _Segment] = {}
         self.last_ns: dict[str, int] = {}
+
+    def _warm_up(self) -> None:
+        """Read a window that stands still: the first one takes up to a second, for imports and for torch's memory."""
+        maps = self.detector.read(np.ones((1, self.detector.length, 4)), self.precision).maps
+        events_of(maps[0])
 
     def add(self, instrument: str, time_ns: int, ohlc_4: np.ndarray) -> list[LiveEvent]:
         """Take one bar, and return the events that are known now.
