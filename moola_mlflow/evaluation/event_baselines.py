@@ -27,6 +27,7 @@ from moola_mlflow.models import (
     HeldOutFit,
     Inputs,
     Reading,
+    ScratchSettings,
     cross_read,
     detector_inputs,
     encoder_features,
@@ -56,7 +57,7 @@ class ScratchMethod:
     inputs: Inputs
     features: FeatureChoice | None
     settings: EventSettings
-    encoder_lr: float
+    how: ScratchSettings
 
     def run(self, labels: EventLabels, seed: int, on_net: OnNet = None) -> HeldOutFit:
         """Fit on the folds of one seed. The encoder of each fold starts from other weights."""
@@ -65,7 +66,7 @@ class ScratchMethod:
 
         def read(train: np.ndarray, test: np.ndarray, fold_seed: int) -> Reading:
             encoder = fresh_copy(self.encoder, fold_seed)
-            part = fit_scratch(encoder, inputs, targets, train, self.settings, fold_seed, self.encoder_lr)
+            part = fit_scratch(encoder, inputs, targets, train, self.settings, fold_seed, self.how)
             return read_inputs([part], inputs.values[torch.as_tensor(test)])
 
         return cross_read(labels, self.settings, seed, read, on_net)

@@ -16,9 +16,11 @@ from moola_mlflow.core import (
     FinetuneKeys,
     TrainingError,
     UserError,
+    is_tuned,
     make_config,
     mixed_seed,
     pick_device,
+    pick_precision,
     read_preset,
     shipped_presets,
 )
@@ -39,6 +41,7 @@ from moola_mlflow.models import (
     EventSource,
     HeldOutFit,
     Inputs,
+    ScratchSettings,
     Unlabelled,
     fit_event_detector,
     members_of,
@@ -219,11 +222,10 @@ def _others(setting: EventSetting, encoder: Encoder | None) -> list[EventBaselin
     """Return the baselines that are no event detectors. They learn from no window that nobody looked at."""
     settings, methods = setting.settings, list[EventBaseline]()
     if encoder is not None:
-        encoder_lr = setting.config.finetune.scratch_lr
-        architecture = without_priors(encoder)
-        methods.append(
-            ScratchMethod(EventBaselines.SCRATCH, architecture, setting.inputs, setting.features, settings, encoder_lr)
-        )
+        runtime = setting.config.runtime
+        precision = pick_precision(runtime.precision, pick_device(runtime.device), is_tuned(runtime))
+        how, bare = ScratchSettings(setting.config.finetune.scratch_lr, precision), without_priors(encoder)
+        methods.append(ScratchMethod(EventBaselines.SCRATCH, bare, setting.inputs, setting.features, settings, how))
     methods.append(BoostedSteps(EventBaselines.BOOSTED_STEPS, settings))
     if (rule := known_rule(setting.labels)) is not None:
         methods.append(LabellingRule(EventBaselines.RULE, rule, settings))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moola_mlflow.models.events.live import LateBarError, LiveEvent, LiveScan
     from moola_mlflow.models.events.matching import EventTable, match_events, near_any
     from moola_mlflow.models.events.peaks import window_events
-    from moola_mlflow.models.events.scratch import fit_scratch
+    from moola_mlflow.models.events.scratch import ScratchSettings, fit_scratch
     from moola_mlflow.models.events.signals import event_signals
     from moola_mlflow.models.events.unlabelled import Unlabelled
 
@@ -32,7 +32,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "live": ("LateBarError", "LiveEvent", "LiveScan"),
         "matching": ("EventTable", "match_events", "near_any"),
         "peaks": ("window_events",),
-        "scratch": ("fit_scratch",),
+        "scratch": ("ScratchSettings", "fit_scratch"),
         "signals": ("event_signals",),
         "unlabelled": ("Unlabelled",),
     },

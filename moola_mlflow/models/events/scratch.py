@@ -7,6 +7,8 @@ Shape legend: N windows, B windows of a batch, T steps, F raw features, D encodi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,15 @@ WEIGHTS = 54
 CHUNK = 256
 
 
+@dataclass(frozen=True)
+class ScratchSettings:
+    """How an encoder is trained from random weights."""
+
+    lr: float = 1e-3
+    precision: str = "fp32"
+    """Of the encoder in training: with bf16 it takes a quarter less time. It is read in fp32."""
+
+
 class ScratchNet(EventNet):
     """Nets on the encoding of an encoder that is trained with them, and on further inputs.
 
@@ -33,10 +44,10 @@ class ScratchNet(EventNet):
     """
 
     def __init__(
-        self, shape: NetShape, hidden: int, encoder: Encoder, nets: tuple[str, ...], encoder_lr: float
+        self, shape: NetShape, hidden: int, encoder: Encoder, nets: tuple[str, ...], how: ScratchSettings
     ) -> None:
         super().__init__(shape, hidden)
-        self.encoder, self.encoder_lr = encoder, encoder_lr
+        self.encoder, self.how = encoder, how
         num_inputs = encoder.output_size + shape.num_inputs - encoder.input_size
         own = NetShape(num_inputs, shape.num_classes, shape.lengths, shape.num_steps, shape.max_events)
         self.nets = nn.ModuleList(NETS[name](own, hidden) for name in nets)
@@ -44,7 +55,10 @@ class ScratchNet(EventNet):
     def encoded(self, x_BTP: Tensor) -> Tensor:
         """Return what the nets read: the encoding, then the further inputs. Shapes: [B, T, D + K]."""
         num_features = self.encoder.input_size
-        return torch.cat([self.encoder(x_BTP[..., :num_features]), x_BTP[..., num_features:]], -1)
+        bf16 = self.training and self.how.precision == "bf16"
+        with torch.autocast(x_BTP.device.type, torch.bfloat16, enabled=bf16):
+            h_BTD = self.encoder(x_BTP[..., :num_features]).float()
+        return torch.cat([h_BTD, x_BTP[..., num_features:]], -1)
 
     @torch.no_grad()
     def fit_scaling(self, x_BTP: Tensor) -> None:
@@ -68,7 +82,7 @@ class ScratchNet(EventNet):
         return torch.stack([net.loss(inputs, targets) for net in self._nets()]).sum()
 
     def learning_rates(self, lr: float) -> list[tuple[list[nn.Parameter], float]]:
-        return [(list(self.encoder.parameters()), self.encoder_lr), (list(self.nets.parameters()), lr)]
+        return [(list(self.encoder.parameters()), self.how.lr), (list(self.nets.parameters()), lr)]
 
     def _nets(self) -> list[EventNet]:
         return [net for net in self.nets if isinstance(net, EventNet)]
@@ -81,7 +95,7 @@ def fit_scratch(
     index: np.ndarray,
     settings: EventSettings,
     seed: int,
-    encoder_lr: float,
+    how: ScratchSettings,
 ) -> EventPart:
     """Train an encoder and its nets on the windows of ``index``. The encoder is changed: give one with random weights.
 
@@ -91,7 +105,7 @@ def fit_scratch(
         torch.manual_seed(mixed_seed(seed, WEIGHTS))
         num_steps, num_inputs = inputs.values.shape[1:]
         shape = NetShape(num_inputs, targets.num_classes, targets.lengths, num_steps, targets.max_events)
-        net = ScratchNet(shape, settings.hidden, encoder, settings.nets, encoder_lr)
+        net = ScratchNet(shape, settings.hidden, encoder, settings.nets, how)
         index_N = torch.as_tensor(index)
         net.eval()
         net.fit_scaling(inputs.values[index_N])

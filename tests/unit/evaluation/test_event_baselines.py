@@ -20,7 +20,7 @@ from moola_mlflow.evaluation.event_baselines import (
 from moola_mlflow.evaluation.event_methods import EventMethod, without_priors
 from moola_mlflow.evaluation.event_scores import score_held_out
 from moola_mlflow.labels import EventLabels
-from moola_mlflow.models import EventSettings, EventSource, HeldOutFit
+from moola_mlflow.models import EventSettings, EventSource, HeldOutFit, ScratchSettings
 
 QUICK = EventSettings(epochs=1, min_steps=4, folds=3, hidden=8)
 
@@ -30,7 +30,7 @@ def weak(num: int = 60) -> EventLabels:
 
 
 def scratch() -> ScratchMethod:
-    return ScratchMethod("scratch", without_priors(encoder_of_rules()), "both", None, QUICK, 1e-3)
+    return ScratchMethod("scratch", without_priors(encoder_of_rules()), "both", None, QUICK, ScratchSettings())
 
 
 def boosted() -> BoostedSteps:

@@ -71,7 +71,7 @@ def test_an_encoder_of_rules_is_read_by_prior_readers_beside_path_features() -> 
 def test_the_encoder_from_scratch_has_the_architecture_of_the_given_one_and_its_own_learning_rate() -> None:
     setting = make_event_setting(looked_at(), [encoder_of_rules()], config(finetune__scratch_lr=0.002))
     (scratch,) = (method for method in build_event_methods(setting) if isinstance(method, ScratchMethod))
-    assert (scratch.inputs, scratch.encoder_lr) == ("both", 0.002)
+    assert (scratch.inputs, scratch.how.lr) == ("both", 0.002)
     assert scratch.encoder.card == encoder_of_rules().card
     assert scratch.encoder.task_heads is None
 
