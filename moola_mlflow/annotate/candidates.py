@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import MINUTE_NS, Bars, segments, take_runs
+from moola_mlflow.bars import Bars, segments, take_runs
 from moola_mlflow.labels import instrument_of_rows, window_ids
 from moola_mlflow.windows import make_windows
 
@@ -127,7 +127,7 @@ class Candidates:
     def around(self, instrument: str, start_ns: int, end_ns: int) -> int:
         """Return the row of a window that holds a span near its middle, -1 if no window of the bars holds it."""
         for lo, hi in self._blocks.get(instrument, ()):
-            first = lo + int(np.searchsorted(self.bars.time_ns[lo:hi], start_ns - MINUTE_NS + 1))
+            first = lo + int(np.searchsorted(self.bars.time_ns[lo:hi], start_ns - self.bars.length_ns + 1))
             last = lo + int(np.searchsorted(self.bars.time_ns[lo:hi], end_ns, "right")) - 1
             if not lo <= first <= last < hi:
                 continue

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.bars.cadence import LENGTHS, length_text
     from moola_mlflow.bars.checks import price_fault
     from moola_mlflow.bars.clocks import clock_hint, market_zone
     from moola_mlflow.bars.column_names import PRICES
@@ -44,6 +45,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         "stamps": ("stamp_warning",),
         "store": ("CARD", "is_store", "names_store"),
         "summary": ("bars_per_day", "rolls", "summarise_bars"),
+        "cadence": ("LENGTHS", "length_text"),
         "times": ("MINUTE_NS", "localise", "parse_times", "trade_date", "utc"),
     },
 )

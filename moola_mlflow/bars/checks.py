@@ -87,7 +87,7 @@ def check_rows(raw: RawBars, config: BarsConfig) -> CheckedRows:
     time_ns, codes = (raw.time_ns, codes) if whole else (raw.time_ns[rows], codes[rows])
     if config.resample is not None:
         return CheckedRows(sound, counts, tuple(notes))
-    check_cadence(time_ns, codes, str(raw.path))
+    check_cadence(time_ns, codes, str(raw.path), config.minutes)
     prices, volume = (raw.prices, raw.volume) if whole else (raw.prices[:, rows], raw.volume[rows])
     if found := find_filled(prices, volume, codes):
         first, last = (rows[k] for k in found.longest)

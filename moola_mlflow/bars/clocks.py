@@ -47,18 +47,18 @@ MARKETS = (
 )
 
 
-def clock_hint(time_ns: np.ndarray, instrument: np.ndarray, zone: str) -> str | None:
+def clock_hint(time_ns: np.ndarray, instrument: np.ndarray, zone: str, minutes: int = 1) -> str | None:
     """Return a warning if the sessions fit the clock of another market than the one that was assumed, else None.
 
     Bars of a market begin and end at its hours. If the clock of ``zone`` shows these hours, and the clock of the market
-    does not, the file was probably written on the market's clock.
+    does not, the file was probably written on the market's clock. ``minutes`` is the length of a bar.
 
     Shapes: time_ns, instrument [N].
     """
     runs = find_segments(time_ns, instrument, PAUSE_MINUTES)
     if len(runs) < MIN_SESSIONS:
         return None
-    first, last = take_rows(time_ns, runs[:, 0]), take_rows(time_ns, runs[:, 1] - 1)
+    first, last = _ends(time_ns, runs, minutes)
     shown = _clock(first, zone), _clock(last, zone)
     for market in MARKETS:
         share = _share(*shown, market)
@@ -74,18 +74,25 @@ def clock_hint(time_ns: np.ndarray, instrument: np.ndarray, zone: str) -> str | 
     return None
 
 
-def market_zone(time_ns: np.ndarray, instrument: np.ndarray) -> str:
+def market_zone(time_ns: np.ndarray, instrument: np.ndarray, minutes: int = 1) -> str:
     """Return the clock of the market whose hours the sessions have, or UTC if there are none such.
+
+    ``minutes`` is the length of a bar.
 
     Shapes: time_ns, instrument [N].
     """
     runs = find_segments(time_ns, instrument, PAUSE_MINUTES)
     if len(runs) < MIN_SESSIONS:
         return "UTC"
-    first, last = take_rows(time_ns, runs[:, 0]), take_rows(time_ns, runs[:, 1] - 1)
+    first, last = _ends(time_ns, runs, minutes)
     of_towns = (market for market in MARKETS if "+" not in market.zone)
     fits = (m.zone for m in of_towns if _share(_clock(first, m.zone), _clock(last, m.zone), m) >= MIN_SHARE)
     return next(fits, "UTC")
+
+
+def _ends(time_ns: np.ndarray, runs: np.ndarray, minutes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last minute of each session. Shapes: runs [S, 2] -> int64 [S], [S]."""
+    return take_rows(time_ns, runs[:, 0]), take_rows(time_ns, runs[:, 1] - 1) + (minutes - 1) * MINUTE_NS
 
 
 def _clock(time_ns: np.ndarray, zone: str) -> np.ndarray:

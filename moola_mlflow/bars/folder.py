@@ -21,7 +21,8 @@ def read_together(paths: list[Path], config: BarsConfig) -> Iterator[RawBars]:
 
     Raises: UserError if two files need different orders, or if some files have offsets and others do not.
     """
-    late_ns = MINUTE_NS if config.resample is None else 1  # a tick on the minute belongs to the bar that it ends
+    # A tick on the minute belongs to the bar that it ends.
+    late_ns = config.minutes * MINUTE_NS if config.resample is None else 1
     decided: tuple[Path, str] | None = None
     first: tuple[Path, bool] | None = None
     named: RawBars | None = None

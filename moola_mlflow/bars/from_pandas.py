@@ -17,7 +17,7 @@ from moola_mlflow.core import BarsConfig, UserError
 def bars_from_table(
     frame: pd.DataFrame, min_bars: int = 105, name: str = "table", config: BarsConfig | None = None
 ) -> Bars:
-    """Check a table of one-minute bars and return its bars, one instrument behind another.
+    """Check a table of bars and return its bars, one instrument behind another.
 
     The columns have the names that they have in a file: time (or timestamp, datetime, ts_event, date and time), open,
     high, low, close. Two are optional: volume, and instrument (or symbol, instrument_id). The time may be the index. A
@@ -47,7 +47,7 @@ def bars_from_table(
     np.add(chosen.prices.T, 0.0, out=ohlc)
     bars = Bars(
         chosen.time_ns, ohlc, chosen.volume, chosen.instrument, chosen.last_symbols(),
-        (SourceFile(raw.path, "", len(raw)),), "", {},
+        (SourceFile(raw.path, "", len(raw)),), "", {}, minutes=config.minutes,
     )  # fmt: skip
     return bars.head(len(bars))  # hashes the bars that it keeps
 

@@ -83,8 +83,9 @@ def ingest_bars(config: BarsConfig, out: str | Path, min_bars: int = 105) -> tup
         if (num_bars := spool.num_rows) < min_bars:
             raise UserError(f"{config.path}: {num_bars:,} bars, fewer than the {min_bars} of a window; give more bars")
         by_symbol = first is not None and first.ids is None and first.symbols is not None
-        about = {"choice": "all", "max_gap_minutes": config.max_gap_minutes, "dropped": dict(dropped)}
-        writer.finish(spool, _symbols(stretches, order, by_symbol), {**about, "sources": sources})
+        about = {"choice": "all", "max_gap_minutes": config.max_gap_minutes, "minutes": config.minutes}
+        card = {**about, "dropped": dict(dropped), "sources": sources}
+        writer.finish(spool, _symbols(stretches, order, by_symbol), card)
     return shortened(notes, MOST_NOTES), shortened(read)
 
 

@@ -79,8 +79,8 @@ class LineReader:
     def read(self, lines: Sequence[str]) -> list[LiveBar | BadLine]:
         """Return the bars of some lines in their order, and the lines that hold none. The header gives nothing.
 
-        Raises: UserError if the columns are not those of bars, if dates read both ways, if the bars have not one
-        minute, or if nothing at all can be understood.
+        Raises: UserError if the columns are not those of bars, if dates read both ways, if the bars have another
+        length, or if nothing at all can be understood.
         """
         rows, numbers, out = list[list[str]](), list[int](), list[LiveBar | BadLine]()
         for line in lines:
@@ -160,7 +160,7 @@ class LineReader:
             return price_fault(ohlc)
         if raw.nameless[row]:
             return "no instrument can be read from it"
-        late_ns = MINUTE_NS if self.config.stamp == "end" else 0
+        late_ns = self.config.minutes * MINUTE_NS if self.config.stamp == "end" else 0
         return LiveBar(_name(raw, row), int(raw.time_ns[row]) - late_ns, ohlc, float(np.nan_to_num(raw.volume[row])))
 
     def _is_wanted(self, name: str, raw: RawBars, row: int) -> bool:
@@ -179,14 +179,14 @@ class LineReader:
         return True
 
     def _check_cadence(self, raw: RawBars) -> None:
-        """Look once, at the first lines, whether bars have one minute."""
+        """Look once, at the first lines, whether bars have the length that they should have."""
         if self._cadence_known or len(raw) < CONTEXT:
             return
         self._cadence_known = True
         codes = raw.instrument_codes()
         rows = np.flatnonzero(~raw.unreadable_time)
         rows = rows[np.lexsort((raw.time_ns[rows], codes[rows]))]
-        check_cadence(raw.time_ns[rows], codes[rows], self.name)
+        check_cadence(raw.time_ns[rows], codes[rows], self.name, self.config.minutes)
 
 
 def _name(raw: RawBars, row: int) -> str:

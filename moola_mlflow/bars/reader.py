@@ -1,4 +1,4 @@
-"""One-minute bars: the `Bars` table, how it is read from files or a store, and how it is written."""
+"""Bars of one length: the `Bars` table, how it is read from files or a store, and how it is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moola_mlflow.bars.instruments import InstrumentRows, choose, merge
 from moola_mlflow.bars.paths import find_files
 from moola_mlflow.bars.resampling import check_file
 from moola_mlflow.bars.store import StoreWriter, find_segments, is_store, open_store
-from moola_mlflow.bars.times import check_zone
+from moola_mlflow.bars.times import MINUTE_NS, check_zone
 from moola_mlflow.bars.understood import MOST_NOTES, shortened, understood
 from moola_mlflow.core import BarsConfig, UserError
 
@@ -39,7 +39,7 @@ class SourceFile:
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """Checked one-minute bars, ordered by time within each instrument.
+    """Checked bars of one length, ordered by time within each instrument.
 
     One instrument or a front-month series is ordered by time. Several instruments lie one behind another.
 
@@ -67,6 +67,8 @@ class Bars:
         What to tell the user about the files, such as how many volumes are empty.
     understood
         How each file was read: columns, clock, order of dates, unit of the times, first and last row.
+    minutes
+        Length of a bar in minutes.
 
     Examples
     --------
@@ -87,6 +89,12 @@ class Bars:
     index: tuple[int, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
     understood: tuple[str, ...] = ()
+    minutes: int = 1
+
+    @property
+    def length_ns(self) -> int:
+        """Length of a bar in ns."""
+        return self.minutes * MINUTE_NS
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -103,14 +111,17 @@ class Bars:
         symbols = {key: self.symbols[key] for key in np.unique(instrument).tolist()}
         sha256 = _content_sha256(time_ns, ohlc, volume, instrument, symbols)
         bars = Bars(time_ns, ohlc, volume, instrument, symbols, self.files, sha256, self.dropped)
-        return replace(bars, notes=self.notes, understood=self.understood)
+        return replace(bars, notes=self.notes, understood=self.understood, minutes=self.minutes)
 
 
 def segments(bars: Bars, max_gap_minutes: int = 5) -> np.ndarray:
     """Return the longest runs of one instrument's bars whose neighbours start at most ``max_gap_minutes`` apart.
 
+    A gap that is shorter than a bar counts as one bar.
+
     Shapes: int64 [S, 2], first row and one past the last row of each segment.
     """
+    max_gap_minutes = max(max_gap_minutes, bars.minutes)
     if bars.index and bars.index[0] == max_gap_minutes:
         return bars.index[1]
     return find_segments(bars.time_ns, bars.instrument, max_gap_minutes)
@@ -172,10 +183,11 @@ def read_bars(config: BarsConfig, min_bars: int = 105) -> Bars:
         SourceFile(raw.path, bars.sha256 if is_sample else file_sha256(raw.path), len(raw) + len(raw.ragged))
         for raw in raws
     )
+    bars = replace(bars, files=files, minutes=config.minutes)
     if is_sample:
-        return replace(bars, files=files)
+        return bars
     read = [understood(raw, rows) for raw, rows in zip(made, sound, strict=True)]
-    return replace(bars, files=files, notes=shortened(said, MOST_NOTES), understood=shortened(read))
+    return replace(bars, notes=shortened(said, MOST_NOTES), understood=shortened(read))
 
 
 def _from_rows(chosen: InstrumentRows, dropped: Counter[str], path: str, min_bars: int) -> Bars:
@@ -198,11 +210,15 @@ def _read_store(config: BarsConfig, min_bars: int) -> Bars:
     if config.stamp == "end":
         raise UserError(f"{config.path}: a bar store is start-stamped already; leave bars.stamp at start")
     stored = open_store(config.path)
+    minutes = int(stored.card.get("minutes", 1))
+    if minutes != config.minutes:
+        raise UserError(f"{config.path}: this store holds bars of {minutes} minutes; set bars.minutes={minutes}")
     columns, dropped = stored.columns, Counter({str(k): int(n) for k, n in stored.card.get("dropped", {}).items()})
     time_ns, ohlc, volume, instrument = columns.values()
     files = (SourceFile(stored.path, stored.sha256, len(time_ns)),)
     index = (stored.max_gap_minutes, stored.segments)
     whole = Bars(time_ns, ohlc, volume, instrument, stored.symbols, files, stored.sha256, dict(dropped), index)
+    whole = replace(whole, minutes=minutes)
     wanted = config.instrument
     if wanted in (None, stored.choice) and (stored.choice or len(stored.symbols) == 1):
         if len(whole) < min_bars:
@@ -216,7 +232,8 @@ def _read_store(config: BarsConfig, min_bars: int) -> Bars:
     else:
         codes = np.searchsorted(np.array(keys), instrument)
         rows = InstrumentRows(time_ns, ohlc.T, volume, instrument, codes, [stored.symbols[key] for key in keys])
-        bars = replace(_from_rows(choose(rows, wanted, config.path), dropped, config.path, 0), files=files)
+        bars = _from_rows(choose(rows, wanted, config.path), dropped, config.path, 0)
+        bars = replace(bars, files=files, minutes=minutes)
     if len(bars) < min_bars:
         raise UserError(f"{config.path}: {len(bars):,} bars of {wanted}, fewer than the {min_bars} of a window")
     return bars
@@ -230,7 +247,8 @@ def write_store(bars: Bars, out: str | Path, max_gap_minutes: int, choice: str |
     sources = [{"path": str(f.path), "sha256": f.sha256, "rows": f.rows} for f in bars.files]
     with StoreWriter(out) as writer:
         columns = {name: getattr(bars, name) for name in COLUMNS}
-        card = {"choice": choice, "max_gap_minutes": max_gap_minutes, "dropped": bars.dropped, "sources": sources}
+        about = {"choice": choice, "max_gap_minutes": max_gap_minutes, "minutes": bars.minutes}
+        card = {**about, "dropped": bars.dropped, "sources": sources}
         writer.finish(columns, bars.symbols, card)
 
 

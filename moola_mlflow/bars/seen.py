@@ -23,8 +23,11 @@ class SeenBars:
         """Keep one more bar."""
         self._rows.append(bar)
 
-    def bars(self, name: str) -> Bars:
-        """Return the bars as a table, one instrument behind another. ``name`` is that of their source."""
+    def bars(self, name: str, minutes: int = 1) -> Bars:
+        """Return the bars as a table, one instrument behind another.
+
+        ``name`` is that of their source, ``minutes`` the length of a bar.
+        """
         symbols = dict(enumerate(dict.fromkeys(bar.instrument for bar in self._rows)))
         key_of = {symbol: key for key, symbol in symbols.items()}
         key = np.array([key_of[bar.instrument] for bar in self._rows], np.int64)
@@ -34,5 +37,6 @@ class SeenBars:
         bars = Bars(time_ns, ohlc, volume, key, symbols, (), "", {}).rows(np.lexsort((time_ns, key)))
         source = SourceFile(Path(name), bars.sha256, len(bars))
         return Bars(
-            bars.time_ns, bars.ohlc, bars.volume, bars.instrument, bars.symbols, (source,), bars.sha256, {}
+            bars.time_ns, bars.ohlc, bars.volume, bars.instrument, bars.symbols, (source,), bars.sha256, {},
+            minutes=minutes,
         )  # fmt: skip

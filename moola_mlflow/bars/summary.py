@@ -26,6 +26,7 @@ def summarise_bars(bars: Bars, max_gap_minutes: int) -> dict[str, Any]:
     rows.sort(key=lambda row: -row["bars"])
     return {
         "bars": len(bars),
+        "bar_minutes": bars.minutes,
         "instruments": rows[:MAX_ROWS],
         "instruments_left_out": max(0, len(rows) - MAX_ROWS),
         "segments": len(runs),

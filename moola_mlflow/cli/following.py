@@ -142,7 +142,8 @@ def _live_scan(config: DetectKeys, detector: PatternDetector | EventDetector, pr
                 f"detect.{key}={value:g} chooses the threshold from all events of the bars, and detect.follow does not "
                 "know them yet; give detect.min_score, or nothing for the detector's own threshold"
             )
-    return LiveScan(detector, options.min_score, options.stride, config.bars.max_gap_minutes, precision)
+    bars = config.bars
+    return LiveScan(detector, options.min_score, options.stride, bars.max_gap_minutes, precision, bars.minutes)
 
 
 def _warm_up(detector: PatternDetector | EventDetector) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moola_mlflow.bars import Bars, clock_hint, read_bars, stamp_warning
+from moola_mlflow.bars import Bars, clock_hint, length_text, read_bars, stamp_warning
 from moola_mlflow.core import BarsConfig, FinetuneKeys, TrainingKeys, UserError
 from moola_mlflow.evaluation import UnlabelledWindows, draw_unlabelled
 from moola_mlflow.features import (
@@ -22,7 +22,7 @@ from moola_mlflow.features import (
     quality_report,
     quality_table,
 )
-from moola_mlflow.labels import EventLabels, LabelledSet
+from moola_mlflow.labels import EventLabels, LabelledSet, bar_minutes
 from moola_mlflow.models import Encoder, parts_of
 from moola_mlflow.tracking import (
     Artifacts,
@@ -60,8 +60,8 @@ def log_bars(run: Run, bars: Bars, config: BarsConfig, context: str) -> None:
     for note in bars.notes:
         print(f"Note: {note}", flush=True)
     found = (
-        stamp_warning(bars.time_ns, bars.instrument, config.stamp),
-        clock_hint(bars.time_ns, bars.instrument, config.timezone),
+        stamp_warning(bars.time_ns, bars.instrument, config.stamp, bars.minutes),
+        clock_hint(bars.time_ns, bars.instrument, config.timezone, bars.minutes),
     )
     if warnings := [warning for warning in found if warning]:
         run.tags({Tags.BARS_WARNING: "\n".join(warnings)})
@@ -236,6 +236,19 @@ def training_quality(encoders: Sequence[tuple[str, Encoder]]) -> dict[str, Any] 
     return encoders[0][1].card.get("quality") if encoders else None
 
 
+def _other_lengths(labels: LabelledSet | EventLabels, encoders: Sequence[tuple[str, Encoder]]) -> list[str]:
+    """Return a warning for each encoder that was trained on bars of another length than the labels have."""
+    minutes, said = bar_minutes(labels), []
+    for name, encoder in encoders:
+        learned = encoder.card.get("data", {}).get("bar_minutes", 1)
+        if learned != minutes:
+            said.append(
+                f"encoder '{name}' was trained on bars of {length_text(learned)}, and the labelled windows have bars "
+                f"of {length_text(minutes)}."
+            )
+    return said
+
+
 def check_overlap(
     run: Run, labels: LabelledSet | EventLabels, encoders: Sequence[tuple[str, Encoder]]
 ) -> tuple[float | None, list[str]]:
@@ -266,9 +279,11 @@ def check_overlap(
         inside |= (labels.start_ns <= last) & (labels.end_ns >= first)
     share = float(inside.mean())
     run.metrics({Metrics.PRETRAIN_OVERLAP: share})
+    warned = _other_lengths(labels, encoders)
     if not share:
-        return share, []
+        return share, warned
     return share, [
+        *warned,
         f"{share:.0%} of the labelled windows lie within the time that the encoder was trained on: it saw no label, "
-        "but it may know these bars; for a figure on unseen bars pre-train on bars that end before the labels begin."
+        "but it may know these bars; for a figure on unseen bars pre-train on bars that end before the labels begin.",
     ]

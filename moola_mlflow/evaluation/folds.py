@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from moola_mlflow.core import CvConfig, UserError
-from moola_mlflow.labels import LabelledSet, overlap_groups
+from moola_mlflow.labels import LabelledSet, bar_minutes, overlap_groups
 from moola_mlflow.windows import MINUTE_NS
 
 Kind = Literal["stratified", "time"]
@@ -152,7 +152,7 @@ def purge(train: np.ndarray, test: np.ndarray, labels: LabelledSet, cv: CvConfig
     # Among the test spans that begin before this window ends, does the one that lasts longest reach its start?
     before = np.searchsorted(start_ns[tested], end_ns[train], side="right")
     latest = np.maximum.accumulate(end_ns[tested])[np.maximum(before, 1) - 1]
-    return train[(before == 0) | (latest < start_ns[train] - cv.embargo_bars * MINUTE_NS)]
+    return train[(before == 0) | (latest < start_ns[train] - cv.embargo_bars * bar_minutes(labels) * MINUTE_NS)]
 
 
 def _default_kind(labels: LabelledSet) -> Kind:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
+    from moola_mlflow.labels.bar_length import bar_minutes, bar_times
     from moola_mlflow.labels.columns import NONE
     from moola_mlflow.labels.event_labels import EventLabels, events_sha256
     from moola_mlflow.labels.forms.any_form import WRITTEN, read_any_labels, write_any_labels
@@ -52,6 +53,7 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "columns": ("NONE",),
+        "bar_length": ("bar_minutes", "bar_times"),
         "event_labels": ("EventLabels", "events_sha256"),
         "forms.any_form": ("WRITTEN", "read_any_labels", "write_any_labels"),
         "joining": ("check_label_files", "join_labels"),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from moola_mlflow.bars import MINUTE_NS, Bars, localise, parse_times, segments, utc
+from moola_mlflow.bars import Bars, localise, parse_times, segments, utc
 from moola_mlflow.core import UserError, nearest_name
 from moola_mlflow.labels.columns import NONE, LabelRows
 from moola_mlflow.labels.event_labels import EventLabels
@@ -262,10 +262,10 @@ def rows_in(bars: Bars, spans: TimedSpans, time_ns: np.ndarray, after: bool) -> 
         there = np.arange(len(bars)) if in_order else np.flatnonzero(bars.instrument == keys[name])
         times = bars.time_ns[there]
         k = np.searchsorted(times, time_ns[mine], "right") - 1
-        held = (k >= 0) & (time_ns[mine] < times[np.maximum(k, 0)] + MINUTE_NS)
+        held = (k >= 0) & (time_ns[mine] < times[np.maximum(k, 0)] + bars.length_ns)
         k = np.where(held | (not after), k, k + 1)
         outside = np.zeros(len(rows), bool)
-        outside[mine] = (time_ns[mine] < times[0]) | (time_ns[mine] >= times[-1] + MINUTE_NS)
+        outside[mine] = (time_ns[mine] < times[0]) | (time_ns[mine] >= times[-1] + bars.length_ns)
         known = f"{utc(int(times[0]))} to {utc(int(times[-1]))}"
         spans.check().refuse(
             outside,

@@ -184,7 +184,8 @@ def sample_bars(bars: SampleBarsConfig, labels: WeakLabelsConfig) -> BarsConfig:
             f"labels.sample_seed={seed} is also bars.sample_seed: the detector would be judged on the bars that "
             "its encoder was trained on; change one of the two"
         )
-    return BarsConfig(sample_bars=bars.sample_bars, sample_seed=seed, max_gap_minutes=bars.max_gap_minutes)
+    like = {name: getattr(bars, name) for name in ("sample_bars", "resample", "minutes", "max_gap_minutes")}
+    return BarsConfig(**like, sample_seed=seed)
 
 
 def sample_labels(config: FinetuneKeys | LabelsKeys, n: int, seed: int) -> LabelledSet:

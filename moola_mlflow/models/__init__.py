@@ -8,7 +8,14 @@ from moola_mlflow.core import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.models.calibration import HIGHEST, LOWEST, apply_temperature, temperature
-    from moola_mlflow.models.detecting import check_thresholds, chosen_threshold, detect, detect_options, find_events
+    from moola_mlflow.models.detecting import (
+        check_thresholds,
+        chosen_threshold,
+        detect,
+        detect_options,
+        find_events,
+        learned_minutes,
+    )
     from moola_mlflow.models.detector import PatternDetector, detector_inputs, encoder_features, further_inputs
     from moola_mlflow.models.embedding import embed
     from moola_mlflow.models.encoders import build_encoder
@@ -99,7 +106,14 @@ __all__, __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "calibration": ("HIGHEST", "LOWEST", "apply_temperature", "temperature"),
-        "detecting": ("check_thresholds", "chosen_threshold", "detect", "detect_options", "find_events"),
+        "detecting": (
+            "check_thresholds",
+            "chosen_threshold",
+            "detect",
+            "detect_options",
+            "find_events",
+            "learned_minutes",
+        ),
         "detector": ("PatternDetector", "detector_inputs", "encoder_features", "further_inputs"),
         "embedding": ("embed",),
         "encoders": ("build_encoder",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -85,9 +86,9 @@ def detect(
         detector = load_any_detector_folder(Path(detector))
     check_thresholds({f"detect.{key}": value for key, value in thresholds.items() if value is not None}, detector)
     if isinstance(bars, pd.DataFrame):
-        bars = bars_from_table(bars, detector.length)
+        bars = bars_from_table(bars, detector.length, config=BarsConfig(minutes=learned_minutes(detector.card)))
     elif isinstance(bars, str | Path):
-        bars = read_bars(BarsConfig(path=str(bars)), detector.length)
+        bars = read_bars(BarsConfig(path=str(bars), minutes=learned_minutes(detector.card)), detector.length)
     if isinstance(detector, EventDetector):
         events = find_events(bars, detector, options, max_gap_minutes)
         table = events.table()
@@ -97,6 +98,12 @@ def detect(
     table = found.table()
     table.attrs = {"windows": len(found.windows), "windows_above": int(found.above.sum())}
     return table
+
+
+def learned_minutes(card: Mapping[str, Any]) -> Literal[1, 5, 15]:
+    """Return the length of the bars that a detector learned from, in minutes. Cards of earlier versions mean 1."""
+    found: Literal[1, 5, 15] = (card.get("labels") or {}).get("bar_minutes", 1)
+    return found
 
 
 def detect_options(given: dict[str, object]) -> DetectConfig:

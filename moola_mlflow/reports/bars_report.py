@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from moola_mlflow.bars import Bars, bars_per_day, rolls, segments, summarise_bars, take_rows
+from moola_mlflow.bars import Bars, bars_per_day, length_text, rolls, segments, summarise_bars, take_rows
 from moola_mlflow.core import markdown_table, markdown_text
 from moola_mlflow.reports.plots.bars import coverage_figure, price_figure
 from moola_mlflow.tracking import Artifacts, Metrics
@@ -55,14 +55,16 @@ class BarsReport:
     def headline(self) -> str:
         """Return how many bars there are, and from when to when."""
         summary = self.summary
+        of = "" if self.bars.minutes == 1 else f" of {length_text(self.bars.minutes)}"
         return (
-            f"{len(self.bars):,} bars, instruments: {len(self.bars.symbols):,}, segments: {summary['segments']:,}, "
+            f"{len(self.bars):,} bars{of}, instruments: {len(self.bars.symbols):,}, segments: {summary['segments']:,}, "
             f"{summary['first']} to {summary['last']}"
         )
 
     def next_command(self) -> str:
         """Return the command that trains on these bars."""
-        return f"moola pretrain --bars {shlex.quote(str(self.path))}"
+        longer = "" if self.bars.minutes == 1 else f" --bars.minutes {self.bars.minutes}"
+        return f"moola pretrain --bars {shlex.quote(str(self.path))}{longer}"
 
     def note(self) -> str:
         """Return the Markdown note of the run."""

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from moola_mlflow.bars import Bars
+from moola_mlflow.bars import Bars, length_text
 from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
-from moola_mlflow.models import EventDetector, PatternDetector, Scan, members_of
+from moola_mlflow.models import EventDetector, PatternDetector, Scan, learned_minutes, members_of
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
 from moola_mlflow.reports.plots.candles import class_color, overview_figure
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
@@ -214,6 +214,11 @@ def known_bars(detector: PatternDetector | EventDetector, bars: Bars) -> list[st
     known = any(encoder.card.get("data", {}).get("sha256") == bars.sha256 for encoder in encoders)
     said = ["An encoder of this detector was trained on these very bars: hits on unseen bars may be fewer."] * known
     labels = detector.card.get("labels") or {}
+    if (minutes := learned_minutes(detector.card)) != bars.minutes:
+        said.append(
+            f"The detector learned from bars of {length_text(minutes)}, and these have {length_text(bars.minutes)}: "
+            "its scores are not tested on them."
+        )
     if labels.get("bars_sha256") == bars.sha256:
         return [*said, "The detector's labels were cut from these very bars: it may know what it finds."]
     sample = "sample" in (str(labels.get("path")), str(bars.files[0].path))

@@ -22,7 +22,7 @@ from moola_mlflow.evaluation import (
     gate_reasons,
 )
 from moola_mlflow.features import FeatureChoice
-from moola_mlflow.labels import EventLabels, LabelledSet
+from moola_mlflow.labels import EventLabels, LabelledSet, bar_minutes
 from moola_mlflow.models import HIGHEST, LOWEST, Encoder, members_of
 from moola_mlflow.reports.next_commands import promote_command, unregistered_step
 from moola_mlflow.tracking import Artifacts, Metrics, Tags, VersionTags
@@ -209,7 +209,8 @@ def described_labels(labels: LabelledSet | EventLabels, config: FinetuneKeys) ->
         times = {"labelled_from": utc(int(labels.start_ns.min())), "labelled_until": utc(int(labels.end_ns.max()))}
     return {
         "path": str(labels.path), "sha256": labels.sha256, "num": len(labels), "counts": labels.counts(),
-        "weak": labels.weak, "rule": labels.rule, "bars_sha256": labels.bars_sha256, **times, **_sample(labels, config),
+        "weak": labels.weak, "rule": labels.rule, "bars_sha256": labels.bars_sha256,
+        "bar_minutes": bar_minutes(labels), **times, **_sample(labels, config),
     }  # fmt: skip
 
 

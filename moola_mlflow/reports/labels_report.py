@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moola_mlflow.bars import utc
+from moola_mlflow.bars import length_text, utc
 from moola_mlflow.core import markdown_code, markdown_text, metric_name
-from moola_mlflow.labels import NONE, EventLabels, overlap_groups
+from moola_mlflow.labels import NONE, EventLabels, bar_minutes, overlap_groups
 from moola_mlflow.reports.document import Document, Heading, Items, Notice, Para, Table
 from moola_mlflow.reports.plots.candles import clock
 from moola_mlflow.reports.plots.interactive import WindowPicture, windows_chart
@@ -101,6 +101,7 @@ class LabelsReport:
         facts: list[tuple[str, ...]] = [("windows by events", several)]
         if labels.start_ns is not None and labels.end_ns is not None:
             facts.append(("times", f"{utc(int(labels.start_ns.min()))} to {utc(int(labels.end_ns.max()))}"))
+            facts.append(("bars", f"{labels.ohlc.shape[1]} a window, of {length_text(bar_minutes(labels))}"))
         facts += _counted("instrument", None if labels.instrument is None else labels.instrument.tolist())
         facts += _counted("drawn", None if labels.drawn is None else labels.drawn.tolist())
         for name in ("annotator", "grade", "source", "suggested"):

@@ -173,6 +173,7 @@ def encoder_card(
         "data": {
             "path": config.bars.path,
             "sha256": bars.sha256,
+            "bar_minutes": bars.minutes,
             **({"sample_seed": config.bars.sample_seed, "sample_bars": config.bars.sample_bars} if synthetic else {}),
             "files": [{"name": Path(f.path).name, "sha256": f.sha256} for f in bars.files],
         },

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from moola_mlflow.bars import MINUTE_NS, Bars, market_zone
-from moola_mlflow.labels import EventLabels
+from moola_mlflow.bars import Bars, market_zone
+from moola_mlflow.labels import EventLabels, bar_times
 from moola_mlflow.reports.plots.candles import class_color
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, local_times
 
@@ -23,7 +23,16 @@ def picture_of(bars: Bars, first: int, length: int, title: str, spans: Sequence[
 @lru_cache(maxsize=1)
 def _zone_of(bars: Bars) -> str:
     """Return the clock of the bars' exchange. Finding it reads all bars, so it is kept for the next picture."""
-    return market_zone(bars.time_ns, bars.instrument)
+    return market_zone(bars.time_ns, bars.instrument, bars.minutes)
+
+
+def window_times(labels: EventLabels, window: int) -> tuple[np.ndarray, str]:
+    """Return the times of a labelled window's bars and their zone, or the numbers of the bars where no time is known.
+
+    Shapes: datetime64[ns] [T] or int64 [T].
+    """
+    times = bar_times(labels, window)
+    return (np.arange(labels.ohlc.shape[1]), "") if times is None else (local_times(times, "UTC"), "UTC")
 
 
 def labelled_picture(labels: EventLabels, i: int, title: str, below: Sequence[ShownSpan] = ()) -> WindowPicture:
@@ -33,14 +42,4 @@ def labelled_picture(labels: EventLabels, i: int, title: str, below: Sequence[Sh
         for k in np.flatnonzero(labels.window == i).tolist()
         for name in [labels.classes[int(labels.label[k])]]
     ]
-    return WindowPicture(title, labels.ohlc[i], *_times(labels, i), (*below, *spans))
-
-
-def _times(labels: EventLabels, i: int) -> tuple[np.ndarray, str]:
-    """Return the times of a window's bars and their zone, or the numbers of the bars where a time is not known."""
-    num_steps = labels.ohlc.shape[1]
-    if labels.start_ns is not None and labels.end_ns is not None:
-        start = int(labels.start_ns[i])
-        if int(labels.end_ns[i]) - start == (num_steps - 1) * MINUTE_NS:  # otherwise it holds a gap
-            return local_times(start + MINUTE_NS * np.arange(num_steps), "UTC"), "UTC"
-    return np.arange(num_steps), ""
+    return WindowPicture(title, labels.ohlc[i], *window_times(labels, i), (*below, *spans))

@@ -12,7 +12,7 @@ import numpy as np
 from moola_mlflow.evaluation import DETECTOR, EventEvidence, Evidence
 from moola_mlflow.labels import NONE, EventLabels
 from moola_mlflow.models import HIT_BARS
-from moola_mlflow.reports.document import Document, Heading, Para
+from moola_mlflow.reports.document import Document, Heading, Mono, Para
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
 from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
 from moola_mlflow.reports.window_pictures import labelled_picture
@@ -20,9 +20,10 @@ from moola_mlflow.reports.window_pictures import labelled_picture
 PREDICTED_COLOR = "#77777f"
 """Shade of what the detector said; a labelled event has the colour of its class."""
 HOW = (
-    "No fold learned from the windows that it is shown on here. In colour: the label. In grey: what the detector said. "
-    "A detector is not always the one that is wrong: look at the labels again, with `moola annotate "
-    "--annotate.review true`."
+    "Each prediction is by nets that did not learn from the window. In colour: the label. In grey: what the detector "
+    "said. The label may be the one that is wrong: look at it again with ",
+    Mono("moola annotate --annotate.review true"),
+    ".",
 )
 
 SaidSpan = tuple[int, int, str]

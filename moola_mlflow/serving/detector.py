@@ -12,7 +12,14 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from moola_mlflow.bars import bars_from_table
 from moola_mlflow.core import DetectKeys, make_config
-from moola_mlflow.models import EventDetector, detect_options, find_events, load_any_detector_folder, scan
+from moola_mlflow.models import (
+    EventDetector,
+    detect_options,
+    find_events,
+    learned_minutes,
+    load_any_detector_folder,
+    scan,
+)
 from moola_mlflow.serving.refusal import as_numbers, bad_request
 
 TIMES = ("start", "end", "window_start", "window_end")
@@ -59,12 +66,13 @@ class ServedDetector(PythonModel):
     def _hits(self, table: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
         read = {f"bars.{key}": params[key] for key in BAR_PARAMETERS if key in params}
         params = {key: value for key, value in params.items() if key not in BAR_PARAMETERS}
+        read["bars.minutes"] = learned_minutes(self.detector.card)
         config = make_config(DetectKeys, {}, read).bars
         bars = bars_from_table(table, self.detector.length, config=config)
         if isinstance(self.detector, EventDetector):
-            events = find_events(bars, self.detector, detect_options(params)).table()
+            events = find_events(bars, self.detector, detect_options(params), config.max_gap_minutes).table()
             return _with_texts(events, EVENT_TIMES)
-        hits = scan(bars, self.detector, detect_options(params)).table()
+        hits = scan(bars, self.detector, detect_options(params), config.max_gap_minutes).table()
         # A head without a span score gives NaN, which JSON does not have.
         score = hits["span_score"].astype(object).where(hits["span_score"].notna(), None)
         return _with_texts(hits, TIMES).assign(span_score=score)

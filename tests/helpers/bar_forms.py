@@ -86,6 +86,10 @@ FORMS = (
     # --- cadence
     Form("cadence", "five-minute bars", parts(bars(step="5min")),
          "not one-minute bars .every step is a multiple of 300"),
+    Form("cadence", "five-minute bars, with their length", parts(bars(step="5min")), keys={"minutes": 5}),
+    Form("cadence", "quarters of an hour, with their length", parts(bars(step="15min")), keys={"minutes": 15}),
+    Form("cadence", "one-minute bars, read as five minutes", parts(bars()), "not 5-minute bars .the usual step is 60 s",
+         keys={"minutes": 5}),
     Form(
         "cadence", "five-minute bars, one odd stamp",
         parts(bars(NUM - 1, step="5min"), bars(1, pd.Timestamp("2021-03-17 01:41"))), "not one-minute bars .99",
@@ -299,6 +303,8 @@ FORMS = (
          volume=4 * VOLUME, says="520 rows"),
     Form("ticks", "five-minute bars do not become one-minute bars", parts(bars(step="5min")), "not one-minute bars",
          keys={"resample": "1min"}),
+    Form("ticks", "one-minute bars put together", parts(bars()), keys={"resample": "5min"}, num=26,
+         says="130 rows were combined into 26 bars of 5 minutes"),
     # --- packing
     Form("packing", "Feather", arrow("bars.feather")),
     Form("packing", "Arrow IPC", arrow("bars.arrow")),

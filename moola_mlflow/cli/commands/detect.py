@@ -94,7 +94,7 @@ def _log_followed(
         active.note(f"{step:,} bars came. An event detector needs {detector.length} bars without a gap.\n")
     else:
         name = "standard input" if config.bars.path == STANDARD_INPUT else config.bars.path
-        bars = followed.seen.bars(name)
+        bars = followed.seen.bars(name, config.bars.minutes)
         active.bars(bars, "detect")
         found = report_scan(bars, detector, uri, config, precision, lambda done, of: None)
         _log(active, found, followed.seconds, folder, step)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from moola_mlflow.core.config.base import Section, from_text
+
+RESAMPLED = {"1min": 1, "5min": 5, "15min": 15}
+"""Minutes of the bars that ``bars.resample`` makes."""
+GAP_BARS = 5
+"""``bars.max_gap_minutes`` is that many bars where it is not given."""
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text of digits says; any other value as it is."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class SampleLengthConfig(Section):
@@ -23,7 +33,7 @@ class SampleBarsConfig(SampleLengthConfig):
     sample_seed: int = Field(1, ge=0)
     """Seed of the embedded sample series."""
     max_gap_minutes: int = Field(5, ge=1)
-    """A gap of more minutes between two bars ends a segment; no window crosses it."""
+    """A gap of more minutes between two bars ends a segment; no window crosses it. Unset: five bars."""
 
 
 class BarFilesConfig(Section):
@@ -48,14 +58,38 @@ class BarFilesConfig(Section):
 
     instrument_from: Literal["column", "file", "folder"] = "column"
     """What names the instrument: a column, the name of the file, or the name of its folder."""
-    resample: Literal["1min"] | None = None
-    """Put ticks, or bars of seconds, together into bars of this length. Unset: bars must have one minute."""
+    resample: Literal["1min", "5min", "15min"] | None = None
+    """Put ticks, or shorter bars, together into bars of this length. Unset: the file's bars have `minutes`."""
+    minutes: Literal[1, 5, 15] = 1
+    """Length of a bar in minutes. A window of 105 bars then lasts 105 times as long."""
 
     @field_validator("columns", mode="before")
     @classmethod
     def _columns_from_text(cls, value: Any) -> Any:
         value = from_text(value, "{time: when, close: settle}")
         return {str(role): str(name) for role, name in value.items()} if isinstance(value, Mapping) else value
+
+    @field_validator("minutes", mode="before")
+    @classmethod
+    def _minutes_from_text(cls, value: Any) -> Any:
+        return _number(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_of_resampled(cls, given: Any) -> Any:
+        """Set ``minutes`` as ``resample`` says."""
+        if isinstance(given, Mapping) and given.get("resample") in RESAMPLED and "minutes" not in given:
+            return {**given, "minutes": RESAMPLED[given["resample"]]}
+        return given
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.resample is not None and RESAMPLED[self.resample] != self.minutes:
+            raise ValueError(
+                f"bars.resample={self.resample} makes bars of {RESAMPLED[self.resample]} minutes, and bars.minutes is "
+                f"{self.minutes}; leave one of the two out"
+            )
+        return self
 
 
 # Fields of the last base class come first: the keys of files lead the help.
@@ -87,13 +121,15 @@ class BarsConfig(SampleBarsConfig, BarFilesConfig):
     instrument_from
         What names the instrument: a ``column`` (default), the name of the ``file``, or of its ``folder``.
     resample
-        ``1min`` puts ticks, or bars of seconds, together into bars of one minute.
+        ``1min``, ``5min`` or ``15min`` puts ticks, or shorter bars, together into bars of that length.
+    minutes
+        Length of a bar in minutes: 1 (default), 5 or 15.
     sample_bars
         Number of bars in the embedded sample series.
     sample_seed
         Seed of the embedded sample series.
     max_gap_minutes
-        A gap of more minutes between two bars ends a segment; no window crosses it.
+        A gap of more minutes between two bars ends a segment; no window crosses it. By default it is five bars.
 
     Raises
     ------
@@ -111,3 +147,21 @@ class BarsConfig(SampleBarsConfig, BarFilesConfig):
     stamp
     ...
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gap_of_five_bars(cls, given: Any) -> Any:
+        """Set ``max_gap_minutes`` to five bars where it is not given."""
+        if not isinstance(given, Mapping) or "max_gap_minutes" in given:
+            return given
+        minutes = RESAMPLED.get(str(given.get("resample")), _number(given.get("minutes")))
+        return {**given, "max_gap_minutes": GAP_BARS * minutes} if minutes in (5, 15) else given
+
+    @model_validator(mode="after")
+    def _gap_of_a_bar(self) -> Self:
+        if self.max_gap_minutes < self.minutes:
+            raise ValueError(
+                f"bars.max_gap_minutes={self.max_gap_minutes} is less than a bar of {self.minutes} minutes, so no two "
+                f"bars would be neighbours; give {self.minutes} or more, or leave it out"
+            )
+        return self

@@ -10,6 +10,7 @@ import pandas as pd
 
 from moola_mlflow.bars import MINUTE_NS, Bars
 from moola_mlflow.core import UserError
+from moola_mlflow.labels.bar_length import bar_minutes
 from moola_mlflow.labels.columns import NONE
 from moola_mlflow.labels.event_labels import EventLabels
 
@@ -66,7 +67,7 @@ def _times_of_bars(labels: EventLabels, load_bars: Callable[[], Bars]) -> np.nda
     assert labels.end_ns is not None
     length = labels.ohlc.shape[1]
     steps = np.arange(length)
-    even = labels.start_ns[:, None] + steps * MINUTE_NS
+    even = labels.start_ns[:, None] + steps * bar_minutes(labels) * MINUTE_NS
     gaps = np.flatnonzero(labels.end_ns != even[:, -1])
     if not len(gaps):
         return even

@@ -171,6 +171,7 @@ def _every_event(
     An event near the end of a segment depends on bars that further windows would hold. It is known once no bar can
     come: when the longest gap that a segment may have has passed.
     """
+    max_gap_minutes = max(max_gap_minutes, windows.bars.minutes)
     bars, mean_3CL, apply = windows.bars, maps.mean(), detector.calibration.apply
     found, peak = events_of(mean_3CL)
     of_segment, open_L = segments(bars, max_gap_minutes), np.zeros(len(bars), bool)
@@ -180,7 +181,7 @@ def _every_event(
     last = of_segment[np.searchsorted(of_segment[:, 0], peak, side="right") - 1, 1] - 1
     ended = bars.time_ns[last] + max_gap_minutes * MINUTE_NS < bars.time_ns.max(initial=0)
     known = np.where(waits, last, known_rows(mean_3CL, maps.known, found, peak))
-    known_ns = bars.time_ns[known] + MINUTE_NS * (1 + max_gap_minutes * (waits & ended))
+    known_ns = bars.time_ns[known] + bars.length_ns + MINUTE_NS * max_gap_minutes * (waits & ended)
     events = replace(found, score=apply(found.score))
     probability = np.where(maps.count > 0, apply(mean_3CL[MASS]), 0.0).astype(np.float32)
     return EventScan(

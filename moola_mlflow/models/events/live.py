@@ -53,6 +53,8 @@ class LiveScan:
         A longer step between two bars of an instrument ends a segment.
     precision
         ``fp32``, or ``bf16`` for a faster encoder.
+    minutes
+        Length of a bar in minutes.
 
     Raises
     ------
@@ -67,9 +69,11 @@ class LiveScan:
         stride: int = EVENT_STRIDE,
         max_gap_minutes: int = 5,
         precision: str = "fp32",
+        minutes: int = 1,
     ) -> None:
         check_stride(stride, detector.length)
         self.detector, self.stride, self.max_gap_minutes, self.precision = detector, stride, max_gap_minutes, precision
+        self.minutes = minutes
         self.threshold = detector.threshold if threshold is None else threshold
         self._warm_up()
         self.num_bars = self.num_windows = 0
@@ -160,7 +164,7 @@ class _Segment:
                 continue
             if final:
                 self.reported.add(place)
-            minutes = 1 + (scan.max_gap_minutes if waits[i] and ended else 0)
+            minutes = scan.minutes + (scan.max_gap_minutes if waits[i] and ended else 0)
             out.append(
                 LiveEvent(
                     self.instrument, int(self.time_ns[found.start[i]]), int(self.time_ns[found.end[i]]),

@@ -64,3 +64,11 @@ def test_sample_bars_have_no_time_in_common_with_any_other_series(
     labels = replace(small_labels(40), path=labels_from, bars_sha256="l")
     encoder = trained(labels, 1.0, encoder_from, "l" if same_bars else "e")
     assert steps.check_overlap(Told(), labels, [encoder])[0] == share  # type: ignore[arg-type]
+
+
+def test_an_encoder_of_bars_of_another_length_is_told() -> None:
+    labels = small_labels(10)
+    name, encoder = trained(labels, 0.0)
+    encoder.card["data"]["bar_minutes"] = 15
+    _, warnings = steps.check_overlap(Told(), labels, [(name, encoder)])  # type: ignore[arg-type]
+    assert any("trained on bars of 15 minutes, and the labelled windows have bars of one minute" in w for w in warnings)

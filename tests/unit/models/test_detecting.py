@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_events import random_event_detector, sample
 
 from moola_mlflow.core.errors import UserError
 from moola_mlflow.models import Detector, PatternDetector
-from moola_mlflow.models.detecting import chosen_threshold, detect, detect_options, find_events
+from moola_mlflow.models.detecting import chosen_threshold, detect, detect_options, find_events, learned_minutes
 from moola_mlflow.models.events.event_scan import EVENT_COLUMNS, scan_events
 from moola_mlflow.models.files.event_detector import save_event_detector
 
@@ -25,6 +27,22 @@ def test_an_event_detector_gives_events_from_memory_and_from_its_folder(tmp_path
     assert (here["score"] >= 0.2).all()
     assert here.attrs == there.attrs == {"windows": here.attrs["windows"], "threshold": 0.2}
     np.testing.assert_allclose(here["score"], there["score"], atol=1e-6)
+
+
+def test_a_table_or_a_file_has_bars_of_the_length_that_the_detector_learned_from(tmp_path: Path) -> None:
+    minutes, learned = sample(2_000), replace(DETECTOR, card={**DETECTOR.card, "labels": {"bar_minutes": 5}})
+    index = pd.DatetimeIndex(minutes.time_ns[0] + 300_000_000_000 * np.arange(2_000), tz="UTC", name="time")
+    table = pd.DataFrame(minutes.ohlc, index, ["open", "high", "low", "close"])
+    table.to_csv(tmp_path / "bars.csv")
+    found = [detect(bars, learned, min_score=0.0) for bars in (table, tmp_path / "bars.csv")]
+    for one in found:
+        wait = one["known_at"] - one["end"]
+        assert (wait >= pd.Timedelta("10min")).all()
+        assert (wait % pd.Timedelta("5min") == pd.Timedelta(0)).all()
+    assert learned_minutes(learned.card) == 5
+    assert learned_minutes({}) == learned_minutes({"labels": None}) == 1
+    with pytest.raises(UserError, match=r"--bars\.minutes 5"):
+        detect(table, DETECTOR, min_score=0.0)
 
 
 def test_without_a_threshold_the_detectors_own_holds() -> None:

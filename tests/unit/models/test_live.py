@@ -92,6 +92,20 @@ def test_an_event_is_reported_at_the_bar_that_makes_it_known_and_never_taken_bac
             assert event.known_at == ends[num_bars - 2] + 5 * MINUTE_NS
 
 
+def test_bars_of_five_minutes_give_the_events_of_single_minutes_on_their_own_clock() -> None:
+    bars = with_gaps(sample(3000).rows(slice(0, 900)), [500])
+    first = int(bars.time_ns[0])
+    longer = replace(bars, time_ns=first + 5 * (bars.time_ns - first), minutes=5)
+    live = LiveScan(DETECTOR, 0.0, max_gap_minutes=25, minutes=5)
+    reported = [event for _, event in replay(longer, live)]
+    scan = scan_events(longer, DETECTOR, 0.0, max_gap_minutes=25).table()
+    assert_same(table_of([*reported, *live.open_events()]), scan)
+    of_minutes = scan_events(bars, DETECTOR, 0.0).table()
+    for name in ("start", "end", "known_at"):
+        ns, short_ns = (pd.DatetimeIndex(table[name]).as_unit("ns").asi8 for table in (scan, of_minutes))
+        np.testing.assert_array_equal(ns - first, 5 * (short_ns - first))
+
+
 def test_a_long_segment_drops_old_bars_and_finds_the_same() -> None:
     bars = with_gaps(sample(30_000).rows(slice(0, 6000)), [])
     detector = replace(DETECTOR, threshold=0.3)

@@ -76,6 +76,15 @@ def test_a_detector_that_knows_these_bars_says_so() -> None:
     assert not any("trained on these very bars" in text for text in report_of(bars, trained).cautions())
 
 
+def test_a_detector_that_learned_from_longer_bars_says_so() -> None:
+    detector = small_detector("price_path")
+    longer = replace(detector, card={**detector.card, "labels": {"bar_minutes": 5}})
+    told = "The detector learned from bars of 5 minutes, and these have one minute"
+    assert any(told in text for text in report_of(detector=longer).cautions())
+    bars = replace(read_bars(BarsConfig(sample_bars=2000)), minutes=5)
+    assert not any("learned from bars" in text for text in report_of(bars, longer).cautions())
+
+
 def test_names_that_look_like_html_stay_text() -> None:
     bars = read_bars(BarsConfig(sample_bars=1500))
     named = replace(bars, symbols=dict.fromkeys(bars.symbols, SCRIPT))
