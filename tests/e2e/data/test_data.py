@@ -45,6 +45,25 @@ def test_the_published_local_validation_passes(store: Store) -> None:
     assert min(counts) > 0
 
 
+def test_minutes_are_put_together_and_an_encoder_of_them_says_so(store: Store) -> None:
+    frame = generate_bars(40_000, 2)
+    frame.to_csv(store.folder / "bars.csv")
+    made = store.run("data", {"bars": "bars.csv", "bars.resample": "5min", "out": "five.parquet"})
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert "40,000 rows were combined into 8,000 bars of 5 minutes" in made.stdout
+    assert "Next: moola pretrain --bars five.parquet --bars.minutes 5" in made.stdout
+    refused = store.run("pretrain", {**TRAIN, "bars": "five.parquet"})
+    assert refused.returncode == 2
+    assert "--bars.minutes 5" in refused.stderr
+    done = store.run("pretrain", {**TRAIN, "bars": "five.parquet", "bars.minutes": "5"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_trained(store)
+    run = store.runs()[0]
+    card = json.loads(store.artifact(run, "encoder/encoder.json").read_text())
+    assert card["data"]["bar_minutes"] == 5
+    assert store.config(run)["bars"]["max_gap_minutes"] == 25
+
+
 @pytest.mark.slow
 def test_a_headerless_semicolon_csv_of_end_stamped_bars_trains(store: Store, real_data: Path) -> None:
     bars = {"bars": str(real_data / "spy_ninjatrader_1min.csv"), "bars.stamp": "end", "bars.max_gap_minutes": "30"}
