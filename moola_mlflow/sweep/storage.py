@@ -6,18 +6,18 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from moola_mlflow.core import SweepKeys, UserError, printable
+from moola_mlflow.sweep.patient_storage import PatientStorage, wait_for_database
 from moola_mlflow.tracking import first_line, host_name
 
 try:
@@ -55,10 +55,11 @@ class Coordination:
                 _make_private(Path(url.database or ""))
             else:
                 _make_schema(url)
-            with self.exclusive("open"), warnings.catch_warnings():
+            with self.exclusive("open", wait=False), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                self.rdb = RDBStorage(
-                    url.render_as_string(hide_password=False), {"connect_args": _arguments(url)},
+                self.rdb = PatientStorage(
+                    url.render_as_string(hide_password=False),
+                    {"connect_args": _arguments(url), "pool_pre_ping": True},  # a restart closes pooled connections
                     heartbeat_interval=heartbeat_s, grace_period=grace_s,
                 )  # fmt: skip
         except ModuleNotFoundError as e:
@@ -72,21 +73,35 @@ class Coordination:
             _lock_at_begin(self.rdb.engine)
 
     @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        """Lock a name for one process at a time, on all machines. Do not nest it."""
+    def exclusive(self, name: str, wait: bool = True) -> Iterator[None]:
+        """Lock a name for one process at a time, on all machines. Do not nest it.
+
+        ``wait``: if the database does not answer, wait for it.
+        """
         if self.url.get_backend_name() != "sqlite":
             key = zlib.crc32(f"moola {name}".encode())
-            with _engine(self.url).connect() as connection:  # the server releases the lock if the process dies
-                _lock(connection, key, name)
-                try:
-                    yield
-                finally:
+            connection = wait_for_database(lambda: self._locked(key, name)) if wait else self._locked(key, name)
+            try:  # the server releases the lock if the process dies, or if it restarts itself
+                yield
+            finally:
+                with suppress(SQLAlchemyError):
                     connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+                connection.close()
             return
         with open(f"{self.url.database}.lock", "w", encoding="utf-8") as lock:
             if fcntl:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, or a crash, releases it
             yield
+
+    def _locked(self, key: int, name: str) -> sqlalchemy.Connection:
+        """Return a connection that holds a lock."""
+        connection = _engine(self.url).connect()
+        try:
+            _lock(connection, key, name)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 CURE = "start it or correct sweep.storage (sqlite:///file.db or postgresql://user@host/database)"

@@ -167,3 +167,16 @@ def test_beside_a_postgresql_store_the_study_is_in_its_schema(postgres: Postgres
         names = connection.execute(sqlalchemy.text("SELECT study_name FROM optuna.studies")).scalars().all()
     assert "beside" in names
     assert len(children_of(store, parent_of(store, "beside"))) == 2
+
+
+def test_a_sweep_outlasts_a_restart_of_postgresql(served: Served, postgres: Postgres) -> None:
+    own = postgres.create("restarted")
+    given = {**TINY, **SLOW_TRIALS, "storage": own, "study": "restarted", "n_trials": "3", "workers": "2"}
+    process = started(served, given)
+    wait_until(lambda: len(in_hand(served, "restarted", f"{own}?options=-csearch_path%3Doptuna")) == 2)
+    postgres.kill()
+    postgres.start()
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    _, runs = assert_done(served, "restarted", 3)
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
