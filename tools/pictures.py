@@ -26,7 +26,7 @@ class Maker:
     """Pictures of one command, and the files that decide how they look.
 
     ``pictures`` and ``shows`` are patterns below ``docs/images`` and below the root. ``FILE#WORD`` means the lines of a
-    file that start with a word.
+    file that start with a word, ``FILE::NAME`` a function or a constant of a Python file.
     """
 
     command: str
@@ -36,6 +36,7 @@ class Maker:
 
 MLFLOW, PLOTLY = "requirements.lock#mlflow==", "requirements.lock#plotly=="
 UI = "python tools/screenshots.py"
+VIEWS = "moola_mlflow/tracking/ui.py"
 REPORTS = "moola_mlflow/reports"
 CANDLES = (
     "tools/candle_pictures.py",
@@ -43,12 +44,13 @@ CANDLES = (
     "moola_mlflow/bars/sample.py",
     "requirements.lock#matplotlib==",
 )
+NOTE = tuple(f"{REPORTS}/pretrain_results.py::{name}" for name in ("pretrain_note", "_next", "_levels", "_gate_note"))
 MAKERS = (
     Maker("python tools/annotate_pictures.py", "annotate*.png", ("moola_mlflow/annotate/page/*", PLOTLY)),
-    Maker(UI, "runs.png", ("moola_mlflow/tracking/ui.py", MLFLOW)),
-    Maker(UI, "run.png", (f"{REPORTS}/pretrain_results.py", "configs/rules.yaml", MLFLOW)),
+    Maker(UI, "runs.png", (f"{VIEWS}::COLUMNS", f"{VIEWS}::VIEWS", f"{VIEWS}::_packed", MLFLOW)),
+    Maker(UI, "run.png", (*NOTE, "configs/rules.yaml", MLFLOW)),
     Maker(UI, "artifacts.png", (f"{REPORTS}/plots/training.py", f"{REPORTS}/plots/figure.py", MLFLOW)),
-    Maker(UI, "model.png", ("moola_mlflow/tracking/ui.py", MLFLOW)),
+    Maker(UI, "model.png", (f"{VIEWS}::describe", f"{VIEWS}::version_text", MLFLOW)),
     Maker(
         "python tools/pattern_picture.py", "patterns.png",
         ("tools/pattern_picture.py", *CANDLES),
@@ -83,17 +85,28 @@ def shown(maker: Maker, root: Path = ROOT) -> str:
     """Return the SHA-256 of what pictures show: files as text, Python without its comments and docstrings."""
     digest = hashlib.sha256()
     for pattern in maker.shows:
-        path_pattern, _, word = pattern.partition("#")
+        path_pattern, _, part = pattern.partition("::")
+        path_pattern, _, word = path_pattern.partition("#")
         paths = sorted(path for path in root.glob(path_pattern) if path.is_file())
         if not paths:
             raise SystemExit(f"tools/pictures.py: no file is {pattern}")
         for path in paths:
             text = path.read_text(encoding="utf-8")
             if path.suffix == ".py":
-                text = code_of(text)
+                text = code_of(_part(text, part) if part else text)
             lines = [line for line in text.splitlines() if line.startswith(word)]
             digest.update("\n".join([path.relative_to(root).as_posix(), *lines, ""]).encode())
     return digest.hexdigest()
+
+
+def _part(text: str, name: str) -> str:
+    """Return a function, a class or a constant of a Python file, as it is written."""
+    for node in ast.parse(text).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        names = [getattr(node, "name", ""), *(target.id for target in targets if isinstance(target, ast.Name))]
+        if name in names:
+            return ast.get_source_segment(text, node) or ""
+    raise SystemExit(f"tools/pictures.py: nothing is called {name}")
 
 
 def code_of(text: str) -> str:
