@@ -13,6 +13,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 
 from moola_mlflow.core import markdown_code, markdown_text, printable
 from moola_mlflow.tracking.names import Metrics, Tags, VersionTags
@@ -62,8 +63,18 @@ def view_tags() -> dict[str, str]:
 def offer_views(client: mlflow.MlflowClient, experiment: Experiment) -> None:
     """Add the saved views that an experiment lacks. A view that somebody changed is left as it is."""
     for key, value in view_tags().items():
-        if key not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, key, value)
+        add_tag(client, experiment, key, value)
+
+
+def add_tag(client: mlflow.MlflowClient, experiment: Experiment, key: str, value: str) -> None:
+    """Set a tag that an experiment lacks."""
+    if key in experiment.tags:
+        return
+    try:
+        client.set_experiment_tag(experiment.experiment_id, key, value)
+    except MlflowException:  # commands that start together: MLflow 3.17 on PostgreSQL refuses all but one
+        if key not in client.get_experiment(experiment.experiment_id).tags:
+            raise
 
 
 def run_address(experiment_id: str, run_id: str) -> str:

@@ -157,8 +157,7 @@ class Replayer:
     def _show_as_training(self) -> None:
         """Make the UI open the experiment as model training instead of GenAI."""
         experiment = self.client.get_experiment(self.experiment_id or self._fetch().info.experiment_id)
-        if Tags.EXPERIMENT_KIND not in experiment.tags:
-            self.client.set_experiment_tag(experiment.experiment_id, Tags.EXPERIMENT_KIND, "custom_model_development")
+        ui.add_tag(self.client, experiment, Tags.EXPERIMENT_KIND, "custom_model_development")
         ui.offer_views(self.client, experiment)
 
     def _send_batch(self, events: list[Event], trusted: bool) -> None:

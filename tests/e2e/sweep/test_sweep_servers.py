@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from documented import files
 from harness import QUICK, ROOT, SMOKE, Served, free_port
 from postgres import Postgres
 from warm_process import start_python
@@ -146,6 +148,48 @@ def test_two_launched_commands_work_on_one_sweep(served: Served, database: str, 
     helpers = [run for run in served.runs() if run.data.tags.get("moola.resumed") == parent.info.run_id]
     assert [run.info.status for run in helpers] == ["FINISHED"]
     assert all("Trial " in text for text in said)  # both had a part
+
+
+def test_an_array_of_jobs_is_one_sweep_also_if_a_job_is_killed_and_started_again(
+    served: Served, postgres: Postgres, tmp_path: Path
+) -> None:
+    own = postgres.create("jobs")
+    script = tmp_path / "sweep_job.sh"
+    script.write_text(files("docs/how-to/sweep.md")[script.name], encoding="utf-8")
+    given = {**TINY, **FAST_DEATH, **SLOW_TRIALS, "study": "jobs", "n_trials": "6", "tracking.experiment": "jobs"}
+    words = ["sh", str(script), *(f"--{key}={value}" for key, value in given.items())]
+    environment = {**served.environment, "HOME": str(tmp_path), "COORDINATION": own}
+
+    def job(index: int) -> subprocess.Popen[bytes]:
+        with open(tmp_path / f"{index}.log", "ab") as log:
+            return subprocess.Popen(
+                words, cwd=tmp_path, env={**environment, "SLURM_ARRAY_TASK_ID": str(index)}, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def hands() -> dict[int, str]:
+        return in_hand(served, "jobs", f"{own}?options=-csearch_path%3Doptuna")
+
+    jobs = [job(index) for index in range(4)]
+    try:
+        wait_until(lambda: any(run.data.tags.get("moola.study") == "jobs" for run in served.runs()))
+        wait_until(lambda: len(hands()) >= 2)
+        victim, broken = next(iter(hands().items()))
+        index = next(k for k, one in enumerate(jobs) if os.getsid(victim) == one.pid)
+        os.killpg(jobs[index].pid, signal.SIGKILL)
+        jobs[index].wait(30)
+        jobs[index] = job(index)
+        said = [(one.wait(400), (tmp_path / f"{k}.log").read_text()[-2000:]) for k, one in enumerate(jobs)]
+        assert [code for code, _ in said] == [0, 0, 0, 0], said
+    finally:
+        for one in jobs:
+            one.kill()
+    _, runs = assert_done(served, "jobs", 6)
+    by_id = {run.info.run_id: run for run in runs}
+    assert by_id[broken].info.status == "FAILED"
+    retried = [run for run in runs if run.data.tags.get("moola.retry_of") == by_id[broken].data.tags["moola.trial"]]
+    assert [run.data.params for run in retried] == [by_id[broken].data.params]
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"0", "1", "2", "3"}
 
 
 def test_a_server_without_storage_is_served_by_one_machine_with_a_warning(served: Served) -> None:

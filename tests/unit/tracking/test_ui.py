@@ -9,6 +9,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from empty_store import copy_empty_store
+from mlflow.exceptions import MlflowException
 
 from moola_mlflow.tracking import ui
 
@@ -71,3 +73,28 @@ def test_saved_views_are_what_the_ui_itself_writes() -> None:
         assert state["searchFilter"] == f"tags.`moola.stage` = '{view.stage}'"
         assert all(column.count("`") == 2 for column in state["selectedColumns"])
     assert ui.view_tags() == ui.view_tags()
+
+
+class Late(mlflow.MlflowClient):
+    """A client of a store in which another command has set each tag just before, as PostgreSQL answers it."""
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: object) -> None:
+        super().set_experiment_tag(experiment_id, key, value)
+        raise MlflowException("duplicate key value violates unique constraint")
+
+
+class Refused(mlflow.MlflowClient):
+    """A client of a store that takes no tag."""
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: object) -> None:
+        raise MlflowException("no rights")
+
+
+def test_views_that_another_command_adds_at_the_same_time_are_kept_and_a_refusal_is_told(tmp_path: Path) -> None:
+    copy_empty_store(tmp_path)
+    late, refused = (kind(f"sqlite:///{tmp_path}/mlflow.db") for kind in (Late, Refused))
+    experiment = late.get_experiment(late.create_experiment("new"))
+    with pytest.raises(MlflowException, match="no rights"):
+        ui.offer_views(refused, experiment)
+    ui.offer_views(late, experiment)
+    assert set(ui.view_tags()) <= set(late.get_experiment(experiment.experiment_id).tags)
