@@ -88,10 +88,11 @@ def open_run(name: str, experiment: str, adopt: bool, run_id: str | None = None,
                     origin.check_belongs(mlflow.MlflowClient().get_run(run_id), folder)
                 return mlflow.start_run(run_id)
             if GIVEN_EXPERIMENT and experiment == DEFAULT_PROJECT:
-                mlflow.set_experiment(experiment_id=GIVEN_EXPERIMENT)
+                chosen = mlflow.set_experiment(experiment_id=GIVEN_EXPERIMENT)
             else:
-                mlflow.set_experiment(experiment)
-            return mlflow.start_run(run_name=name)
+                chosen = mlflow.set_experiment(experiment)
+            # If another command makes the experiment at the same time, MLflow 3.17 returns it but does not set it.
+            return mlflow.start_run(experiment_id=chosen.experiment_id, run_name=name)
     except STORE_FAILURES as e:
         if given and ("not found" in first_line(e) or "deleted" in first_line(e)):
             raise UserError(_stale_id(given, uri, first_line(e))) from e

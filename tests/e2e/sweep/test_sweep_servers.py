@@ -184,7 +184,11 @@ def test_an_array_of_jobs_is_one_sweep_also_if_a_job_is_killed_and_started_again
     finally:
         for one in jobs:
             one.kill()
-    _, runs = assert_done(served, "jobs", 6)
+    parent, runs = assert_done(served, "jobs", 6)
+    helpers = [run for run in served.runs() if run.data.tags.get("moola.resumed") == parent.info.run_id]
+    experiment = served.client.get_experiment_by_name("jobs")
+    assert experiment is not None
+    assert {run.info.experiment_id for run in (parent, *runs, *helpers)} == {experiment.experiment_id}
     by_id = {run.info.run_id: run for run in runs}
     assert by_id[broken].info.status == "FAILED"
     retried = [run for run in runs if run.data.tags.get("moola.retry_of") == by_id[broken].data.tags["moola.trial"]]
