@@ -1,4 +1,4 @@
-"""Steps that several commands share: read bars, labels and encoders, log them as inputs, and check features."""
+"""Steps that several commands share: read labels and encoders, log them as inputs, and check features."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moola_mlflow.bars import Bars, clock_hint, length_text, read_bars, stamp_warning
-from moola_mlflow.core import BarsConfig, FinetuneKeys, TrainingKeys, UserError
+from moola_mlflow.bars import Bars, length_text
+from moola_mlflow.cli.bar_steps import load_bars, log_bars
+from moola_mlflow.core import FinetuneKeys, TrainingKeys, UserError
 from moola_mlflow.evaluation import UnlabelledWindows, draw_unlabelled
 from moola_mlflow.features import (
     FeatureChoice,
@@ -43,30 +44,6 @@ if TYPE_CHECKING:
 
 CLASS_NAME = re.compile(r"(?!\.\.?(?:/|$))[\w .:-]+(/(?!\.\.?(?:/|$))[\w .:-]+)*")
 """What MLflow accepts as a part of a metric's name. It would read `.` and `..` as parts of a path."""
-
-
-def load_bars(run: Run, config: BarsConfig, min_bars: int, context: str) -> Bars:
-    """Read the bars of a run and log every file as its input."""
-    bars = read_bars(config, min_bars=min_bars)
-    log_bars(run, bars, config, context)
-    return bars
-
-
-def log_bars(run: Run, bars: Bars, config: BarsConfig, context: str) -> None:
-    """Log every file of the bars as an input of the run, and warn if stamps or clock look wrong."""
-    run.bars(bars, context)
-    if bars.dropped:
-        run.metrics({f"{Metrics.BARS_DROPPED}{kind}": count for kind, count in bars.dropped.items()})
-    for note in bars.notes:
-        print(f"Note: {note}", flush=True)
-    found = (
-        stamp_warning(bars.time_ns, bars.instrument, config.stamp, bars.minutes),
-        clock_hint(bars.time_ns, bars.instrument, config.timezone, bars.minutes),
-    )
-    if warnings := [warning for warning in found if warning]:
-        run.tags({Tags.BARS_WARNING: "\n".join(warnings)})
-        for warning in warnings:
-            print(f"Warning: {warning}", flush=True)
 
 
 class LoggedPreparation(PrepareObserver):

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from moola_mlflow.evaluation import BarsEvidence, EventEvidence, Evidence, Interval
-from moola_mlflow.labels import EventLabels
-from moola_mlflow.tracking import Run
-
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from moola_mlflow.evaluation import BarsEvidence, EventEvidence, Evidence, Interval
+    from moola_mlflow.labels import EventLabels
     from moola_mlflow.reports.plots.interactive import WindowPicture
+    from moola_mlflow.tracking import Run
 
 MOST_WINDOWS = 200
 """Windows that a chart of labels shows."""
@@ -72,6 +71,8 @@ class FinetuneResult(CommandResult):
     @property
     def score(self) -> str:
         """Name of the score by which methods are compared: mAP, or Joint@3 of a span detector."""
+        from moola_mlflow.evaluation import EventEvidence  # needs torch, and other results do not
+
         return "map" if isinstance(self.evidence, EventEvidence) else "joint_success_at_3"
 
     def methods(self) -> pd.DataFrame:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from moola_mlflow.training.nan_report import NumbersWrong
+if TYPE_CHECKING:
+    from moola_mlflow.training.nan_report import NumbersWrong
 
 
 @dataclass(frozen=True)

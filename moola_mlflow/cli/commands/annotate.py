@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moola_mlflow.annotate import AnnotateSession, PageServer, annotate_metrics, annotate_note, build_app
-from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.scanning import open_detector
 from moola_mlflow.core import AnnotateKeys, Interrupted, Interrupts
 from moola_mlflow.labels import labels_target, read_event_labels
@@ -29,7 +29,7 @@ def run(config: AnnotateKeys, preset: str, interrupts: Interrupts) -> None:
             detector, uri = open_detector(active, config.detect.detector)
             classes, pinned = detector.classes, config.detect.model_copy(update={"detector": uri})
             config = config.model_copy(update={"detect": pinned})
-        bars = steps.load_bars(active, config.bars, config.windows.length, "annotate")
+        bars = load_bars(active, config.bars, config.windows.length, "annotate")
         server = PageServer(config.annotate.host, config.annotate.port)
         try:
             with AnnotateSession.open(config, bars, classes) as session:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
-from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import DataKeys, Interrupts, UserError, check_outputs, is_true, note_outputs, replacing
 from moola_mlflow.reports import BarsReport
@@ -44,10 +44,10 @@ def run(
             notes, understood = ingest_bars(config.bars, path, config.windows.length)
             print("\n".join(f"Note: {note}" for note in notes), end="\n" if notes else "")
             written = config.bars.model_copy(update={"path": str(path), "instrument": None, "stamp": "start"})
-            bars = steps.load_bars(active, written, config.windows.length, "data")
+            bars = load_bars(active, written, config.windows.length, "data")
             bars = replace(bars, understood=understood)
         else:
-            bars = steps.load_bars(active, config.bars, config.windows.length, "data")
+            bars = load_bars(active, config.bars, config.windows.length, "data")
             bars = bars.head(num_bars) if num_bars else bars
             if store:
                 write_store(bars, path, config.bars.max_gap_minutes, choice)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.following import STANDARD_INPUT, Followed, follow_bars
 from moola_mlflow.cli.scanning import (
     log_best_rows,
@@ -72,7 +72,7 @@ def _run(
             followed = follow_bars(active, config, detector, precision, interrupts, events_to)
             found = _log_followed(active, config, followed, uri, precision, folder)
         else:
-            bars = steps.load_bars(active, config.bars, detector.length, "detect")
+            bars = load_bars(active, config.bars, detector.length, "detect")
             started = time.perf_counter()
             found = report_scan(bars, detector, uri, config, precision, show_windows(active))
             _log(active, found, time.perf_counter() - started, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.cli.scanning import (
     Detector,
@@ -66,7 +66,7 @@ def run(
         active.tags({Tags.DEVICE: device, Tags.PRECISION: precision, Tags.ALLOCATOR: allocator})
         labels = _labels(active, config, detector.length)
         rule = None if labels is not None else _rule(config, detector)
-        bars = steps.load_bars(active, config.bars, detector.length, "evaluate")
+        bars = load_bars(active, config.bars, detector.length, "evaluate")
         started = time.perf_counter()
         gap = config.bars.max_gap_minutes
         found = find_at_any_score(bars, detector, config.detect, gap, precision, show_windows(active))

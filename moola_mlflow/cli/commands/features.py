@@ -6,6 +6,7 @@ import torch
 from rich.table import Table
 
 from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import FeaturesKeys, Interrupts, markdown_code
 from moola_mlflow.tracking import Run, load_encoders, run_name
@@ -22,7 +23,7 @@ def run(config: FeaturesKeys, preset: str, interrupts: Interrupts) -> None:
     name = run_name("features", config.features.set, config.bars.sample_seed, config.project.name)
     with Run.start("features", name, config.tracking.experiment) as active:
         active.config(config)
-        bars = steps.load_bars(active, config.bars, config.windows.length, "features")
+        bars = load_bars(active, config.bars, config.windows.length, "features")
         source = batch_source(cut_windows(bars, config), config, torch.device("cpu"))
         reference = steps.training_quality(load_encoders(config.finetune.encoder))
         report = steps.check_features(active, source, reference)

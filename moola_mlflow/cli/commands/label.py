@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.core import Interrupts, LabelKeys, UserError, check_outputs, is_true, markdown_code, note_outputs
 from moola_mlflow.labels import (
     EventLabels,
@@ -44,7 +44,7 @@ def run(
         active.params({"out": out})
         active.tags({Tags.WEAK_LABELS: "true"})
         path = labels_target(out)
-        bars = steps.load_bars(active, config.bars, config.windows.length, "label")
+        bars = load_bars(active, config.bars, config.windows.length, "label")
         if any(Path(file.path).resolve() == path.resolve() for file in bars.files):
             raise UserError(f"out='{out}' holds the bars themselves; give another name, nothing was overwritten")
         check_outputs([path], KIND, is_true("overwrite", overwrite))

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.table import Table
 
 from moola_mlflow.bars import Bars
-from moola_mlflow.cli import steps
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import Interrupts, LabelsKeys, UserError, check_outputs, is_true, note_outputs
 from moola_mlflow.labels import WRITTEN, write_any_labels
@@ -30,7 +29,7 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
 
         @cache
         def load_bars() -> Bars:
-            return steps.load_bars(active, config.bars, config.windows.length, "labels")
+            return load_bars(active, config.bars, config.windows.length, "labels")
 
         labels = read_shown_labels(config, load_bars)
         active.labels(labels, "labels")

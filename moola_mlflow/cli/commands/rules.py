@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from moola_mlflow.cli import steps
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import Interrupts, RulesKeys, UserError, check_outputs, is_true, note_outputs
 from moola_mlflow.reports import RulesReport, output_folder
@@ -27,7 +27,7 @@ def run(config: RulesKeys, preset: str, interrupts: Interrupts, out: str = "", o
         folder = output_folder(out)
         outputs = [folder / file for file in (TABLE, PAGE)] if folder else []
         check_outputs(outputs, KIND, is_true("overwrite", overwrite))
-        bars = steps.load_bars(active, config.bars, config.windows.length, "rules")
+        bars = load_bars(active, config.bars, config.windows.length, "rules")
         windows = make_windows(bars, config.windows.length, max_gap_minutes=config.bars.max_gap_minutes)
         report = RulesReport.of(windows, config)
         for place in [active.folder, *([folder] if folder else [])]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from moola_mlflow.core import Metrics
-from moola_mlflow.evaluation import Interval, ScoredEvents
 from moola_mlflow.reports.plots.candles import DOWN, UP
+
+if TYPE_CHECKING:
+    from moola_mlflow.evaluation import Interval, ScoredEvents
 
 PANELS = {
     "loss": (Metrics.TRAIN_LOSS, Metrics.VAL_LOSS, Metrics.VAL_LOSS_PROFILED),

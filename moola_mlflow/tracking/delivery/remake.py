@@ -16,7 +16,6 @@ from moola_mlflow.tracking.delivery.refusals import is_from_mlflow
 from moola_mlflow.tracking.delivery.replay import Replayer
 from moola_mlflow.tracking.delivery.sent import SENT_FILE, Sent
 from moola_mlflow.tracking.names import Artifacts, Tags
-from moola_mlflow.tracking.registry import models
 from moola_mlflow.tracking.store import shown_uri
 
 OWN = (JOURNAL_FILE, SENT_FILE, origin.MARK_FILE, OUTBOX, "lock", "heartbeat.json")
@@ -107,7 +106,7 @@ def _put_files_back(folder: Path, events: list[Event]) -> list[str]:
     for event in events:
         if event.kind == "artifacts":
             last |= dict.fromkeys(event.record["names"], event)
-        elif event.kind == "register" and not models.is_registered(event.record["name"], event.record["key"]):
+        elif event.kind == "register" and not _is_registered(event.record["name"], event.record["key"]):
             last[f"{event.record['model']} as a version of {event.record['name']}"] = event
     gone = []
     for name, event in last.items():
@@ -131,3 +130,9 @@ def _held(folder: Path, name: str) -> Path | None:
     if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0] in OWN:
         return None
     return folder / path if (folder / path).exists() else None
+
+
+def _is_registered(name: str, key: str) -> bool:
+    from moola_mlflow.tracking.registry.models import is_registered  # needs torch, and most runs register nothing
+
+    return is_registered(name, key)

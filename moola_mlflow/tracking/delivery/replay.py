@@ -13,7 +13,6 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 
 from moola_mlflow.core import UserError, undisturbed
-from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD, read_detector_card, read_encoder_card
 from moola_mlflow.tracking import origin, store, ui
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.delivery.batches import (
@@ -29,7 +28,6 @@ from moola_mlflow.tracking.delivery.journal import Event
 from moola_mlflow.tracking.delivery.refusals import is_from_mlflow, is_too_large
 from moola_mlflow.tracking.names import Tags, VersionTags
 from moola_mlflow.tracking.origin import OFFLINE
-from moola_mlflow.tracking.registry import models
 
 MAX_NOTE = 5000
 """Some stores refuse a longer note."""
@@ -281,6 +279,10 @@ class Replayer:
 
     def _register(self, record: Mapping[str, Any], trusted: bool, fresh: bool) -> None:
         """Register a model whose files wait on disk. Raises: UserError if its name holds models of another kind."""
+        # Most runs register nothing, and these need torch.
+        from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD, read_detector_card, read_encoder_card
+        from moola_mlflow.tracking.registry import models
+
         tags = self._allowed(record["tags"], trusted)
         kind, name, key = record["model"], record["name"], record["key"]
         waiting = checked_waiting_folder(self.folder, key)
@@ -299,10 +301,12 @@ class Replayer:
 
     def _may_be_candidate(self, name: str) -> bool:
         """Return whether a version may get alias ``candidate``. A run made again takes it from no later run."""
+        from moola_mlflow.tracking.registry.models import CANDIDATE
+
         if self._remade_ms is None:
             return True
         try:
-            holder = self.client.get_model_version_by_alias(name, models.CANDIDATE)
+            holder = self.client.get_model_version_by_alias(name, CANDIDATE)
             return bool(self.client.get_run(str(holder.run_id)).info.start_time <= self._remade_ms)
         except MlflowException as e:
             if store.is_outage(e):
