@@ -20,8 +20,8 @@ from moola_mlflow.reports.window_pictures import labelled_picture
 PREDICTED_COLOR = "#77777f"
 """Shade of what the detector said; a labelled event has the colour of its class."""
 HOW = (
-    "Each prediction is by nets that did not learn from the window. In colour: the label. In grey: what the detector "
-    "said. The label may be the one that is wrong: look at it again with ",
+    "The nets that read a window here did not learn from it. In colour: the label. In grey: what the detector said. It "
+    "may be the label that is wrong: look at it again with ",
     Mono("moola annotate --annotate.review true"),
     ".",
 )
