@@ -10,16 +10,13 @@ leg, give or take 0.08, given back first (retracement), added first (no label), 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
+from benchmarks.science.ruled_labels import ruled_labels
 from moola_mlflow.bars import Bars
-from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.rules.windows import running_max
 from moola_mlflow.labels.surge_rule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT
-from moola_mlflow.labels.weak import CHUNK, STRIDE, Patterns, _apart, choose_labels
-from moola_mlflow.windows import make_windows
 
 RULE = "fuzzy-1"
 LEAD, WAIT, BARS = 15, 25, range(4, 17)
@@ -92,13 +89,5 @@ def _first(touched: np.ndarray) -> np.ndarray:
 
 def fuzzy_labels(bars: Bars, n: int, seed: int) -> LabelledSet:
     """Label n windows of some bars by the fuzzy rule, chosen as ``labels.weak_labels`` chooses its own."""
-    candidates, rng = make_windows(bars, LENGTH, STRIDE), np.random.default_rng([seed, 77])
-    chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
-    ruled = zip(*(apply_fuzzy_rule(candidates.gather(chunk), rng) for chunk in chunks), strict=True)
-    outcome, start, end = (np.concatenate(parts) for parts in ruled)
-    found = np.flatnonzero(outcome < len(CLASSES))
-    found = found[_apart(candidates.starts[found], LENGTH, len(bars), np.random.default_rng(seed))]
-    counts = [int((outcome == code).sum()) for code in (NO_LABEL, NO_SURGE)]
-    patterns = Patterns(candidates.select(found), outcome[found], start[found], end[found], len(candidates), *counts)
-    labels = replace(choose_labels(patterns, n, seed), rule=RULE, sha256="")
-    return replace(labels, sha256=content_sha256(labels))
+    rng = np.random.default_rng([seed, 77])
+    return ruled_labels(bars, n, seed, RULE, lambda ohlc: apply_fuzzy_rule(ohlc, rng))

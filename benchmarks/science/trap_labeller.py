@@ -13,17 +13,14 @@ up to two bars.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from benchmarks.science.fuzzy_labeller import OFF, OFF_SHARES
+from benchmarks.science.ruled_labels import ruled_labels
 from moola_mlflow.bars import Bars
-from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.surge_rule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT
-from moola_mlflow.labels.weak import CHUNK, STRIDE, Patterns, _apart, choose_labels
-from moola_mlflow.windows import make_windows
 
 RULE = "trap-1"
 BACK, LEAD, WAIT, BARS = 20, 25, 20, range(2, 9)
@@ -96,13 +93,5 @@ def _first(touched: np.ndarray) -> np.ndarray:
 
 def trap_labels(bars: Bars, n: int, seed: int) -> LabelledSet:
     """Label n windows of some bars by the trap rule, chosen as ``labels.weak_labels`` chooses its own."""
-    candidates, rng = make_windows(bars, LENGTH, STRIDE), np.random.default_rng([seed, 78])
-    chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
-    ruled = zip(*(apply_trap_rule(candidates.gather(chunk), rng) for chunk in chunks), strict=True)
-    outcome, start, end = (np.concatenate(parts) for parts in ruled)
-    found = np.flatnonzero(outcome < len(CLASSES))
-    found = found[_apart(candidates.starts[found], LENGTH, len(bars), np.random.default_rng(seed))]
-    counts = [int((outcome == code).sum()) for code in (NO_LABEL, NO_SURGE)]
-    patterns = Patterns(candidates.select(found), outcome[found], start[found], end[found], len(candidates), *counts)
-    labels = replace(choose_labels(patterns, n, seed), rule=RULE, sha256="")
-    return replace(labels, sha256=content_sha256(labels))
+    rng = np.random.default_rng([seed, 78])
+    return ruled_labels(bars, n, seed, RULE, lambda ohlc: apply_trap_rule(ohlc, rng))

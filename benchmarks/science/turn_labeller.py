@@ -12,17 +12,14 @@ off by up to two bars.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from benchmarks.science.fuzzy_labeller import OFF, OFF_SHARES
+from benchmarks.science.ruled_labels import ruled_labels
 from benchmarks.science.trap_labeller import upright
 from moola_mlflow.bars import Bars
-from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
+from moola_mlflow.labels.labelled_set import LabelledSet
 from moola_mlflow.labels.surge_rule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT
-from moola_mlflow.labels.weak import CHUNK, STRIDE, Patterns, _apart, choose_labels
-from moola_mlflow.windows import make_windows
 
 RULE = "turn-1"
 RUN, RISES, LEAD, WAIT, TURNS = 6, 5, 20, 15, range(1, 5)
@@ -77,13 +74,5 @@ def _outcome(ohlc: np.ndarray, end: np.ndarray, way: np.ndarray) -> np.ndarray:
 
 def turn_labels(bars: Bars, n: int, seed: int) -> LabelledSet:
     """Label n windows of some bars by the turn rule, chosen as ``labels.weak_labels`` chooses its own."""
-    candidates, rng = make_windows(bars, LENGTH, STRIDE), np.random.default_rng([seed, 79])
-    chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
-    ruled = zip(*(apply_turn_rule(candidates.gather(chunk), rng) for chunk in chunks), strict=True)
-    outcome, start, end = (np.concatenate(parts) for parts in ruled)
-    found = np.flatnonzero(outcome < len(CLASSES))
-    found = found[_apart(candidates.starts[found], LENGTH, len(bars), np.random.default_rng(seed))]
-    counts = [int((outcome == code).sum()) for code in (NO_LABEL, NO_SURGE)]
-    patterns = Patterns(candidates.select(found), outcome[found], start[found], end[found], len(candidates), *counts)
-    labels = replace(choose_labels(patterns, n, seed), rule=RULE, sha256="")
-    return replace(labels, sha256=content_sha256(labels))
+    rng = np.random.default_rng([seed, 79])
+    return ruled_labels(bars, n, seed, RULE, lambda ohlc: apply_turn_rule(ohlc, rng))

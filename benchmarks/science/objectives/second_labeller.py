@@ -6,16 +6,13 @@ absolute close-to-close changes (median true ranges), and closes decide within 3
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from benchmarks.science.ruled_labels import ruled_labels
 from moola_mlflow.bars.reader import Bars
-from moola_mlflow.labels.labelled_set import LENGTH, LabelledSet, content_sha256
-from moola_mlflow.labels.surge_rule import CLASSES, CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, TOLERANCE
-from moola_mlflow.labels.weak import CHUNK, STRIDE, Patterns, _apart, choose_labels
-from moola_mlflow.windows.windows import make_windows
+from moola_mlflow.labels.labelled_set import LabelledSet
+from moola_mlflow.labels.surge_rule import CONSOLIDATION, NO_LABEL, NO_SURGE, RETRACEMENT, TOLERANCE
 
 RULE = "surge-2"
 SURGE_BARS = range(8, 21)
@@ -68,13 +65,4 @@ def _first(touched: np.ndarray) -> np.ndarray:
 
 def second_labels(bars: Bars, n: int, seed: int) -> LabelledSet:
     """Label n windows of some bars by the second rule, chosen as ``labels.weak_labels`` chooses its own."""
-    candidates = make_windows(bars, LENGTH, STRIDE)
-    chunks = [np.arange(i, min(i + CHUNK, len(candidates))) for i in range(0, len(candidates), CHUNK)]
-    ruled = zip(*(apply_second_rule(candidates.gather(chunk)) for chunk in chunks), strict=True)
-    outcome, start, end = (np.concatenate(parts) for parts in ruled)
-    found = np.flatnonzero(outcome < len(CLASSES))
-    found = found[_apart(candidates.starts[found], LENGTH, len(bars), np.random.default_rng(seed))]
-    counts = [int((outcome == code).sum()) for code in (NO_LABEL, NO_SURGE)]
-    patterns = Patterns(candidates.select(found), outcome[found], start[found], end[found], len(candidates), *counts)
-    labels = replace(choose_labels(patterns, n, seed), rule=RULE, sha256="")
-    return replace(labels, sha256=content_sha256(labels))
+    return ruled_labels(bars, n, seed, RULE, apply_second_rule)
