@@ -8,7 +8,7 @@ import numpy as np
 
 from moola_mlflow.bars import Bars
 from moola_mlflow.core import FinetuneKeys, UserError, mixed_seed
-from moola_mlflow.labels import EventLabels
+from moola_mlflow.labels import EventLabels, shares_bars
 from moola_mlflow.models import Unlabelled
 from moola_mlflow.windows import Windows, make_windows
 
@@ -53,7 +53,9 @@ class UnlabelledWindows:
 
 
 def draw_unlabelled(bars: Bars, labels: EventLabels, config: FinetuneKeys) -> UnlabelledWindows:
-    """Draw windows that share no bar with each other, nor a minute with a labelled window, if labels have times.
+    """Draw windows that share no bar with each other, nor a minute with a labelled window.
+
+    If labels have no times, windows that share a run of 10 bars with one are left out.
 
     Raises: UserError if there are fewer than 50, or if labels of a file would get sample bars.
     """
@@ -77,14 +79,16 @@ def draw_unlabelled(bars: Bars, labels: EventLabels, config: FinetuneKeys) -> Un
 
 
 def _overlaps(windows: Windows, labels: EventLabels) -> np.ndarray:
-    """Return whether a window shares a minute with a labelled one. Shapes: bool [N].
+    """Return whether a window shares a minute with a labelled one, or bars if no times are known. Shapes: bool [N].
 
     Two sample series share no bar, although their times are the same.
     """
     sample = "sample" in (labels.path, str(windows.bars.files[0].path))
     other_series = sample and bool(labels.bars_sha256) and labels.bars_sha256 != windows.bars.sha256
-    if labels.start_ns is None or labels.end_ns is None or other_series:
+    if other_series:
         return np.zeros(len(windows), bool)
+    if labels.start_ns is None or labels.end_ns is None:
+        return shares_bars(windows.gather(np.arange(len(windows))), labels.ohlc)
     order = np.argsort(labels.start_ns, kind="stable")
     start, end = labels.start_ns[order], np.maximum.accumulate(labels.end_ns[order])
     # The labelled windows that begin before a window ends: does any of them end after it begins?

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         write_labels_in_parts,
     )
     from moola_mlflow.labels.labelled_set import LabelledSet
-    from moola_mlflow.labels.overlap import overlap_groups
+    from moola_mlflow.labels.overlap import overlap_groups, shares_bars
     from moola_mlflow.labels.rules import (
         FAMILIES,
         OUTCOMES,
@@ -65,7 +65,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "write_labels_in_parts",
         ),
         "labelled_set": ("LabelledSet",),
-        "overlap": ("overlap_groups",),
+        "overlap": ("overlap_groups", "shares_bars"),
         "rules": (
             "FAMILIES",
             "DrawnRule",

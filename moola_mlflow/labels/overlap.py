@@ -45,6 +45,19 @@ def overlap_groups(labels: LabelledSet | EventLabels, across_instruments: bool =
     return np.unique([find(i) for i in range(len(labels))], return_inverse=True)[1].astype(np.int64)
 
 
+def shares_bars(ohlc: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Return whether a window shares a run of 10 bars with any labelled one, 8 or more of them different.
+
+    Shapes: float64 [N, T, 4], float64 [M, T, 4] -> bool [N].
+    """
+    num = len(labelled)
+    bar, ten = _numbered(np.concatenate([labelled, ohlc]))
+    window, first = np.nonzero(np.isin(ten[num:], ten[:num]))
+    found = np.zeros(len(ohlc), bool)
+    found[window[_num_different(bar, num + window, first) >= RUN_DISTINCT]] = True
+    return found
+
+
 def _edges_by_time(start_ns: np.ndarray, end_ns: np.ndarray, instrument: np.ndarray | None) -> np.ndarray:
     """Return pairs: each window with the earlier one that ends last, if they overlap. Shapes: int64 [E, 2]."""
     key = np.zeros(len(start_ns), np.int64) if instrument is None else np.unique(instrument, return_inverse=True)[1]
@@ -62,27 +75,40 @@ def _edges_by_time(start_ns: np.ndarray, end_ns: np.ndarray, instrument: np.ndar
 def _edges_by_runs(ohlc: np.ndarray, distinct: int) -> np.ndarray:
     """Return pairs of windows that share a run of 10 bars, with ``distinct`` or more different bars in it.
 
-    No hash can collide here: equal bars get equal numbers, then equal runs of 2, 4, 8 and 10 bars do.
-
     Shapes: float64 [N, T, 4] -> int64 [E, 2].
     """
-    num, length, _ = ohlc.shape
-    if length < RUN_BARS:
+    if ohlc.shape[1] < RUN_BARS:
         return np.zeros((0, 2), np.int64)
-    bar = np.zeros((num, length), np.int64)
+    bar, ten = _numbered(ohlc)
+    order = np.argsort(ten, axis=None, kind="stable")
+    run, (window, first) = ten.ravel()[order], np.divmod(order, ten.shape[1])
+    pair = np.flatnonzero((run[1:] == run[:-1]) & (window[1:] != window[:-1]))
+    if distinct > 1:
+        pair = pair[_num_different(bar, window[pair], first[pair]) >= distinct]
+    return np.unique(np.stack([window[pair], window[pair + 1]], axis=1), axis=0)
+
+
+def _numbered(ohlc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a number for each bar and for each run of 10 bars, the same for equal ones.
+
+    No hash can collide here: equal bars get equal numbers, then equal runs of 2, 4, 8 and 10 bars do.
+
+    Shapes: float64 [N, T, 4] -> int64 [N, T], int64 [N, T - 9].
+    """
+    bar = np.zeros(ohlc.shape[:2], np.int64)
     for k in range(4):
         bar = _number_pairs(bar, _ranks(ohlc[:, :, k]))
     two = _number_pairs(bar[:, :-1], bar[:, 1:])
     four = _number_pairs(two[:, :-2], two[:, 2:])
     eight = _number_pairs(four[:, :-4], four[:, 4:])
-    ten = _number_pairs(eight[:, :-2], two[:, 8:])
-    order = np.argsort(ten, axis=None, kind="stable")
-    run, (window, first) = ten.ravel()[order], np.divmod(order, ten.shape[1])
-    pair = np.flatnonzero((run[1:] == run[:-1]) & (window[1:] != window[:-1]))
-    if distinct > 1:
-        bars = np.sort(bar[window[pair, None], first[pair, None] + np.arange(RUN_BARS)], axis=1)
-        pair = pair[(np.diff(bars, axis=1) != 0).sum(axis=1) + 1 >= distinct]
-    return np.unique(np.stack([window[pair], window[pair + 1]], axis=1), axis=0)
+    return bar, _number_pairs(eight[:, :-2], two[:, 8:])
+
+
+def _num_different(bar: np.ndarray, window: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return how many different bars runs of 10 hold. Shapes: bar [N, T], window and first bar [R] -> int64 [R]."""
+    bars = np.sort(bar[window[:, None], first[:, None] + np.arange(RUN_BARS)], axis=1)
+    different: np.ndarray = (np.diff(bars, axis=1) != 0).sum(axis=1) + 1
+    return different
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

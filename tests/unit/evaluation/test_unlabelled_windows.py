@@ -47,6 +47,16 @@ def test_no_drawn_window_shares_a_minute_with_a_labelled_one_or_with_another() -
     assert len(other.windows.ohlc) == len(found.windows.ohlc)
 
 
+def test_labelled_windows_without_times_are_not_drawn_either() -> None:
+    labels = replace(looked_at(), start_ns=None, end_ns=None)
+    drawn, timed = (draw_unlabelled(sample(), one, keys()).windows.ohlc for one in (labels, looked_at()))
+    seen = {run.tobytes() for window in labels.ohlc for run in np.lib.stride_tricks.sliding_window_view(window, 10, 0)}
+    for window in drawn:
+        for run in np.lib.stride_tricks.sliding_window_view(window, 10, 0):
+            assert run.tobytes() not in seen or len(np.unique(run.T, axis=0)) < 8
+    assert abs(len(drawn) - len(timed)) <= 2
+
+
 def test_the_step_and_the_base_rate_depend_on_the_rejects_and_are_said() -> None:
     with_rejects, without = (draw_unlabelled(sample(), one, keys()) for one in (looked_at(), positives()))
     assert (with_rejects.step, with_rejects.windows.base_rate) == (SELF_TRAINING, None)
