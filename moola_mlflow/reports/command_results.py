@@ -12,7 +12,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from moola_mlflow.evaluation import BarsEvidence, EventEvidence, Evidence, Interval
+    from moola_mlflow.evaluation import BarsEvidence, EventEvidence, Evidence
     from moola_mlflow.labels import EventLabels
     from moola_mlflow.reports.plots.interactive import WindowPicture
     from moola_mlflow.tracking import Run
@@ -83,6 +83,7 @@ class FinetuneResult(CommandResult):
 
     def plot(self) -> go.Figure:
         """Return the score of the detector and of its baselines, with 95 % intervals."""
+        from moola_mlflow.evaluation import Interval  # needs torch, and other results do not
         from moola_mlflow.reports.plots.interactive import scores_chart
 
         rows = {str(row[0]): Interval(*row[1:]) for row in self.methods().itertuples()}

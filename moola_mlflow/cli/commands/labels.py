@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from moola_mlflow.bars import Bars
+from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import Interrupts, LabelsKeys, UserError, check_outputs, is_true, note_outputs
 from moola_mlflow.labels import WRITTEN, write_any_labels
@@ -28,17 +29,17 @@ def run(config: LabelsKeys, preset: str, interrupts: Interrupts, out: str = "", 
         check_outputs(places, KIND, is_true("overwrite", overwrite))
 
         @cache
-        def load_bars() -> Bars:
+        def own_bars() -> Bars:
             return load_bars(active, config.bars, config.windows.length, "labels")
 
-        labels = read_shown_labels(config, load_bars)
+        labels = read_shown_labels(config, own_bars)
         active.labels(labels, "labels")
         report = LabelsReport(labels, config.labels.charts)
         active.metrics(report.metrics())
         active.tags({Tags.LABELS_SHA256: labels.sha256})
         active.table(labels.rows(), Artifacts.LABELS_TABLE)
         if len(places) > 1:
-            write_any_labels(labels, places[0], load_bars)
+            write_any_labels(labels, places[0], own_bars)
             active.artifact(places[0])
         page = report.html()
         for place in (active.folder / PAGE, *places[-1:]):
