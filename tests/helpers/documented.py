@@ -85,6 +85,7 @@ NOT_RUN = {
     r": torchrun --standalone ": "test_distributed.py starts 1, 2 and 4 processes so",
     r": torchrun --nnodes ": "needs several machines",
     r": python -m benchmarks\.": "up to hours, for figures of a machine; test_documented.py tries its words",
+    r"remote\.md: moola sync .* --as-new$": "the store here knows the run; test_sync.py has one that lost it",
     r"remote\.md: moola sync .* --server ": "names a server of the reader's; test_foreign_folders.py starts one",
     r": optuna-dashboard ": "another project's program, in an environment of its own; tried by hand",
     r"/sweep\.md: .*/best_config\.yaml$": "the command of a sweep's note: test_sweep.py trains what it names",
