@@ -166,11 +166,21 @@ def in_hand(store: Store, study: str, storage: str = "") -> dict[int, str]:
     path = store.folder / "mlruns" / "optuna.db"
     storage = storage or (f"sqlite:///{path}" if path.is_file() else "")
     try:
-        trials = optuna.load_study(study_name=study, storage=storage).trials if storage else []
+        trials = _trials_of(study, storage) if storage else []
     except (KeyError, RuntimeError, sqlalchemy.exc.OperationalError):  # not made yet
         return {}
     live = [t for t in trials if t.state.name == "RUNNING" and t.intermediate_values]
     return {trial.user_attrs["worker"][1]: trial.user_attrs["run_id"] for trial in live}
+
+
+def _trials_of(study: str, address: str) -> list[optuna.trial.FrozenTrial]:
+    """Trials of a study as its database has them now. No connection stays open: this is asked many times."""
+    storage = optuna.storages.RDBStorage(address)
+    try:
+        return optuna.load_study(study_name=study, storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def drained(process: subprocess.Popen[str]) -> list[str]:
