@@ -6,7 +6,10 @@ import json
 import os
 import random
 import signal
+import sqlite3
+import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -161,12 +164,28 @@ def test_of_two_processes_that_resume_one_run_at_once_one_is_refused(store: Stor
     assert steps == list(range(len(steps)))
 
 
+def stop_outside_of_a_write(process: subprocess.Popen[str], database: Path) -> None:
+    """Stop a command at a moment when it does not hold SQLite's lock: other commands would wait for it in vain."""
+    for _ in range(100):
+        os.killpg(process.pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(database, timeout=1)) as store:
+            try:
+                store.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.killpg(process.pid, signal.SIGCONT)
+                time.sleep(0.1)
+                continue
+            store.rollback()
+            return
+    raise AssertionError("it always writes")
+
+
 @pytest.mark.slow
 def test_a_training_that_was_stopped_for_long_is_taken_over_by_nobody_and_goes_on(store: Store) -> None:
     mine = {**SMALL, "trainer.epochs": "20", "trainer.patience": "20"}
     process = store.start("pretrain", mine)
     wait_for_epochs(store, 2, process)
-    os.killpg(process.pid, signal.SIGSTOP)
+    stop_outside_of_a_write(process, store.folder / "mlflow.db")
     try:
         (folder,) = store.folder.glob(".moola/runs/*")
         beat = json.loads((folder / "heartbeat.json").read_text())
