@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from browser import find_browser
 from pictures import record
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
-from screenshots import COLOURS, IMAGES, ROOT, find_browser
+from screenshots import COLOURS, IMAGES, ROOT
 
 from moola_mlflow.labels import surge_rule
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+from browser import BROWSERS, find_browser
 from mlflow.entities import Run
 from pictures import record
 from PIL import Image
@@ -31,7 +31,6 @@ from moola_mlflow.tracking import ui
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZE = ViewportSize(width=1400, height=860)
 PATIENCE_MS = 60_000
 SLIDE_MS = 1_500
@@ -44,11 +43,6 @@ STORE_OF_ITS_OWN = (
     "sweep --base configs/smoke.yaml --n_trials 6 --trainer.epochs 2 --bars.sample_bars 20000",
     "promote --model moola-encoder",
 )
-
-
-def find_browser() -> str | None:
-    """Return the Chromium of this machine."""
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @contextmanager

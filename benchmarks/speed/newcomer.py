@@ -43,10 +43,11 @@ import sys
 import mlflow
 
 sys.path.insert(0, "tools")
+import browser
 import screenshots
 
 address, path = sys.argv[1:]
-with screenshots.opened(address, screenshots.find_browser()) as page:
+with screenshots.opened(address, browser.find_browser()) as page:
     run = screenshots.newest(mlflow.MlflowClient(address), "pretrain").info
     screenshots.go(page, f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}")
     screenshots.expect(page.get_by_text("Test:", exact=True)).to_be_visible()

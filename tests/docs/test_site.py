@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import site_pages
+from browser import find_browser
 from packaging.requirements import Requirement
 from paths import ROOT
-from screenshots import find_browser
 
 MKDOCS = ROOT / ".venv-docs" / "bin" / "mkdocs"
 MENU = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]

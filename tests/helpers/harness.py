@@ -17,10 +17,10 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from browser import find_browser
 from empty_store import copy_empty_store
 from mlflow.entities import Run, ViewType
 from paths import ROOT
-from screenshots import find_browser
 from warm_process import run_python, start_python
 
 from moola_mlflow.tracking import Run as ActiveRun

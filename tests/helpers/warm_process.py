@@ -95,7 +95,9 @@ class WarmProcess(subprocess.Popen[str]):
     def _internal_poll(self, _deadstate: int | None = None, **_: Any) -> int | None:
         """Read the exit code, where it is there."""
         with self._waitpid_lock:
-            if self.returncode is None and select.select([self._answer], [], [], 0)[0]:
+            if self.returncode is None and self._answer.fileno() < 0:  # nobody waited, and the socket was collected
+                self.returncode = _deadstate
+            elif self.returncode is None and select.select([self._answer], [], [], 0)[0]:
                 self.returncode = int(self._answer.recv(32))
                 self._answer.close()
         return self.returncode

@@ -7,6 +7,7 @@ A copy imports the package itself anew, so it runs the code of the folder that i
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -95,7 +96,8 @@ def serve(asked: socket.socket) -> None:
             os.close(err)  # the reader of a pipe waits for the last that could write to it
             os.write(answer, str(command).encode())
             _, status = os.waitpid(command, 0)
-            os.write(answer, str(os.waitstatus_to_exitcode(status)).encode())
+            with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+                os.write(answer, str(os.waitstatus_to_exitcode(status)).encode())
             os._exit(0)
 
 

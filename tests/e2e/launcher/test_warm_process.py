@@ -68,3 +68,17 @@ def test_a_killed_copy_says_by_which_signal_and_a_late_one_is_killed(tmp_path: P
     assert process.returncode == -signal.SIGKILL
     with pytest.raises(subprocess.TimeoutExpired):
         run_python(words, tmp_path, dict(os.environ), timeout=0.1)
+
+
+def test_a_copy_that_nobody_waited_for_stops_no_later_process(tmp_path: Path) -> None:
+    process = start_python(["-c", "import time; time.sleep(600)"], tmp_path, dict(os.environ))
+    pid = process.pid
+    process._answer.close()  # type: ignore[attr-defined]  # as the garbage collector does in a ring of references
+    subprocess._active.append(process)  # type: ignore[attr-defined]
+    try:
+        assert subprocess.run(["true"]).returncode == 0
+        assert process not in subprocess._active  # type: ignore[attr-defined]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        assert process.stdout is not None
+        process.stdout.close()

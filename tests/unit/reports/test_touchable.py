@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from screenshots import find_browser
+from browser import find_browser
 from touched import figures_of
 
 from moola_mlflow.reports.document import Document, Heading
