@@ -363,7 +363,7 @@ def test_a_trained_detector_meets_the_shipped_gates_becomes_champion_and_finds_p
     code, said, run = promote()
     assert code == 0, said
     assert "moola-detector: champion is now version 1, it was unset before\nGates passed" in said
-    assert said.count(f" > 0, {OVER_OTHER_INPUTS}\n") == 1
+    assert said.count(f" > 0, {OVER_OTHER_INPUTS}, ") == 1
     assert store.client.get_model_version("moola-detector", "1").tags["moola.delta_inputs"] == "encoding"
     shipped = read_preset(ROOT / "configs" / "gates.yaml")["gates"]
     assert {key: store.config(run)["gates"][key] for key in shipped} == shipped
