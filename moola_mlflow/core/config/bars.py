@@ -78,9 +78,10 @@ class BarFilesConfig(Section):
     @classmethod
     def _length_of_resampled(cls, given: Any) -> Any:
         """Set ``minutes`` as ``resample`` says."""
-        if isinstance(given, Mapping) and given.get("resample") in RESAMPLED and "minutes" not in given:
-            return {**given, "minutes": RESAMPLED[given["resample"]]}
-        return given
+        if not isinstance(given, Mapping) or "minutes" in given:
+            return given
+        minutes = RESAMPLED.get(str(given.get("resample")))  # any value may come here: a list has no hash
+        return given if minutes is None else {**given, "minutes": minutes}
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -127,6 +127,11 @@ def test_what_resample_makes_is_the_length_and_another_is_refused() -> None:
         BarsConfig(resample="5min", minutes=1)
     with pytest.raises(UserError, match=r"bars.minutes"):
         make_config(DataKeys, {}, {"bars.minutes": "7"})
+    for value in ([5], {"a": 1}, "9" * 5_000, "5.0", None):
+        with pytest.raises(ValueError, match="resample"):
+            BarsConfig.model_validate({"resample": [value], "minutes": value})
+        with pytest.raises(UserError, match=r"bars\.resample"):
+            make_config(DataKeys, {"bars": {"resample": [value]}}, {})
     config = make_config(DataKeys, {}, {"bars.minutes": "5"})
     again = make_config(DataKeys, config.model_dump(mode="json"), {})
     assert (again.bars.minutes, again.bars.max_gap_minutes) == (5, 25)
