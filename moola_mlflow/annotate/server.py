@@ -43,9 +43,10 @@ class PageServer:
     def start(self, app: App) -> None:
         """Serve in a thread, and return once requests are answered."""
         guarded = Guard(app, self.token, self.host, self.port)
+        # PatientProtocol limits connections. A closed one still counts as a request until its task has ended.
         config = uvicorn.Config(
             guarded, log_level="warning", access_log=False, server_header=False, date_header=False, lifespan="off",
-            timeout_graceful_shutdown=3, limit_concurrency=64, ws="none", http=PatientProtocol,
+            timeout_graceful_shutdown=3, limit_concurrency=1024, ws="none", http=PatientProtocol,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="moola-page", daemon=True)

@@ -381,7 +381,7 @@ def test_make_bench_names_benchmarks_that_are_there() -> None:
     left_out = {"science.detect_worth", "science.events_shifted", "speed.gpu"}
     left_out |= {f"science.{name}" for name in ("events_methods", "events_pairs", "events_tables")}
     left_out |= {f"science.{name}" for name in ("rules_reading", "rules_baselines", "rules_tables", "fuzzy_labeller")}
-    left_out |= {"science.trap_labeller", "science.turn_labeller"}
+    left_out |= {"science.trap_labeller", "science.turn_labeller", "science.ruled_labels"}
     there = {
         f"{path.parent.name}.{path.stem}"
         for room in ("speed", "science", "reliability")
