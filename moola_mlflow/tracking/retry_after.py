@@ -1,6 +1,6 @@
 """How long a request waits if a server or a proxy says when to ask again (``Retry-After``): as told, up to a limit.
 
-MLflow's client does as it is told, inside the request and without a word: urllib3 waits for up to six hours. A training
+MLflow's client waits as long, inside the request and without a word: urllib3 waits for up to six hours. A training
 would not end in that time, and a command would not begin.
 """
 
