@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from precisions import PRECISIONS
+from small_trainings import histories, make_trainer, small_windows, weights
 
+from moola_mlflow.core import FinetuneKeys, make_config
 from moola_mlflow.core.errors import UserError
+from moola_mlflow.models.embedding import embed
 from moola_mlflow.models.encoders import ENCODERS, build_encoder
 from moola_mlflow.models.encoders.base import Encoder
+from moola_mlflow.models.encoders.keyed_dropout import stream
+from moola_mlflow.models.files.encoder import describe_encoder, load_from_path, save_encoder
+from moola_mlflow.windows.windows import Windows
 
 FEATURES = 11
+
+
+@pytest.fixture(scope="module")
+def windows() -> Windows:
+    return small_windows(6_000)
 
 
 @pytest.fixture(params=sorted(ENCODERS))
@@ -49,6 +63,45 @@ def test_the_same_seed_gives_the_same_encoding_and_another_seed_another(encoder:
         drawn.append(encoder(x))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_dropout_of_a_window_follows_from_its_place_in_the_batch(encoder: Encoder) -> None:
+    encoder.train()
+    x = torch.randn(6, 20, FEATURES)
+    with stream(5, [slice(0, 6)]):
+        whole = encoder(x)
+    with stream(5, [slice(1, 3), slice(5, 6)]):
+        part = encoder(x[[1, 2, 5]])
+    torch.testing.assert_close(part, whole[[1, 2, 5]])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_training_in_two_threads_has_the_same_bits_every_time_and_the_scores_of_one(
+    windows: Windows, tmp_path: Path, name: str, precision: str
+) -> None:
+    runs = []
+    for i, parts in enumerate((1, 2, 2)):
+        keys = {"encoder.name": name, "encoder.dropout": 0.5, "trainer.epochs": 1, "runtime.shards": parts}
+        trainer = make_trainer(windows, tmp_path / str(i), precision, **keys)
+        assert trainer.engine.parts == parts
+        trainer.fit()
+        runs.append((histories(trainer), weights(trainer)))
+    alone, one, other = runs
+    assert one[0] == other[0]
+    assert all(torch.equal(tensor, one[1][key]) for key, tensor in other[1].items())
+    for a, b in zip(one[0], alone[0], strict=True):
+        assert a["val/huber"] == pytest.approx(b["val/huber"], rel=1e-5 if precision == "fp32" else 1e-3)
+
+
+def test_a_saved_encoder_holds_no_pickle_and_embeds_as_before(name: str, windows: Windows, tmp_path: Path) -> None:
+    config = make_config(FinetuneKeys, {}, {"encoder.name": name, "encoder.hidden": 8})
+    architecture = config.encoder
+    encoder = build_encoder(name, FEATURES, architecture.hidden, architecture.layers, architecture.dropout).eval()
+    encoder.card = describe_encoder(config, encoder)
+    save_encoder(encoder, encoder.card, tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+    ohlc = windows.gather(list(range(3)))
+    assert torch.equal(embed(load_from_path(tmp_path), ohlc), embed(encoder, ohlc))
 
 
 def test_state_survives_a_round_trip_with_its_scaling(encoder: Encoder, name: str) -> None:

@@ -36,7 +36,7 @@ def trainer_of(config: PretrainKeys, windows: Windows, folder: Path, precision: 
     source = BatchSource(windows, config.features.set, Hybrid(), config.windows.warmup, torch.device("cpu"))
     split = split_by_time(windows, SplitConfig())
     torch.manual_seed(config.trainer.seed)
-    encoder = build_encoder("bilstm", len(source.names), config.encoder.hidden, 2, config.encoder.dropout)
+    encoder = build_encoder(config.encoder.name, len(source.names), config.encoder.hidden, 2, config.encoder.dropout)
     encoder.set_scaling(*fit_scaling(source.features(split.train), source.warmup))
     model = Pretraining(encoder, build_objective(config.objective, source.names, encoder.output_size))
     checkpointer = Checkpointer(folder, about_training(config, "r"))

@@ -26,7 +26,7 @@ class EncoderConfig(EncoderSizeConfig):
     layers: int = Field(2, ge=1, le=64)
     """Stacked layers."""
     name: str = "bilstm"
-    """Architecture: the name of a file in models/encoders/."""
+    """Architecture: bilstm, mingru, attention, dilated, or the name of your file in models/encoders/."""
     inputs: Literal["features", "price_path", "both"] = "features"
     """What the encoder reads at each step: the features, the price-path features, or both."""
 
