@@ -77,6 +77,16 @@ def test_the_cost_of_rules_is_the_share_of_a_step_that_is_not_the_encoder(tmp_pa
     assert min(run["share"] for run in result["runs"]) <= result["share"] <= max(run["share"] for run in result["runs"])
 
 
+def test_encoders_are_compared_with_the_lstm_of_the_preset_and_scans_with_a_loop(tmp_path: Path) -> None:
+    said, result = smoke("encoders", tmp_path / "e.json")
+    for rows in result["encoders"].values():
+        assert {"bilstm32", "mingru16", "attention32", "dilated32"} < set(rows)
+        assert all(row[what]["ms"] > 0 for row in rows.values() for what in ("train", "read"))
+        assert rows["bilstm32"]["read"]["median"] == 1
+    assert all(result["scans"][name]["error"] < 1e-5 for name in ("loop", "chunks", "doubling"))
+    assert "scan logarithms: " in said
+
+
 def test_the_page_of_annotate_says_how_long_a_decision_takes_to_the_next_chart(tmp_path: Path) -> None:
     browser_path()
     said, result = smoke("annotate_page", tmp_path / "a.json")
