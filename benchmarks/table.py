@@ -33,13 +33,26 @@ def ratios(ours: Sequence[float], others: Sequence[float]) -> list[float]:
 
 
 def peers(result: dict[str, Any]) -> Rows:
+    yield from _peers(result, "")
+    for hidden, other in result.get("sizes", {}).items():
+        if not other["about"].get("smoke"):
+            yield from _peers(other, f", hidden {hidden}")
+
+
+def _peers(result: dict[str, Any], size: str) -> Rows:
     runs = {name: {key: [run[key] for run in rounds] for key in rounds[0]} for name, rounds in result["runs"].items()}
     ours = runs.pop("moola", None)
     for name, other in runs.items() if ours else ():
         for key, what in (("whole", "whole process"), ("steady", "after the first epoch")):
-            yield f"windows/s against {name}, {what}", f"{spread(ratios(ours[key], other[key]), '.2f')} times"
+            yield f"windows/s against {name}{size}, {what}", f"{spread(ratios(ours[key], other[key]), '.2f')} times"
         less = [ratio - 1 for ratio in ratios(ours["val_huber"], other["val_huber"])]
-        yield f"validation Huber, ours less that of {name}", spread(less, "+.2%")
+        yield f"validation Huber, ours less that of {name}{size}", spread(less, "+.2%")
+
+
+def step_share(result: dict[str, Any]) -> Rows:
+    for name, runs in result["runs"].items():
+        what = f"training step, {name}: CPU time outside of the LSTM primitive"
+        yield what, spread([run["outside"] for run in runs], ".1%")
 
 
 def roofline(result: dict[str, Any]) -> Rows:
@@ -170,8 +183,9 @@ def sweep(result: dict[str, Any]) -> Rows:
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], Rows]] = {
-    "peers": peers, "roofline": roofline, "five_years": five_years, "startup": seconds, "finetune": seconds,
-    "features": features, "ingest": ingest, "tracking": tracking, "processes": processes, "scale": scale,
+    "peers": peers, "roofline": roofline, "step_share": step_share, "five_years": five_years, "startup": seconds,
+    "finetune": seconds, "features": features, "ingest": ingest, "tracking": tracking, "processes": processes,
+    "scale": scale,
     "sweep": sweep, "pruning": pruning, "detect_speed": detect_speed, "serving": serving,
     "events_speed": events_speed, "annotate_page": annotate_page, "newcomer": newcomer,
 }  # fmt: skip

@@ -39,9 +39,10 @@ def test_the_roofline_compares_steps_with_two_ceilings(tmp_path: Path) -> None:
 
 
 def test_peers_train_alike_and_are_compared_within_a_round(tmp_path: Path) -> None:
-    peers = ["usual script", "Lightning", "moola"]
+    peers = ["usual script", "usual script, bf16", "Lightning", "moola"]
     said, result = smoke("peers", tmp_path / "p.json", "--threads", "1")
     assert "| moola / usual script |" in said
+    assert "| moola / usual script, bf16 |" in said
     assert "| moola / Lightning |" in said
     assert list(result["runs"]) == peers
     hubers = [result["runs"][peer][0]["val_huber"] for peer in peers]
@@ -53,6 +54,20 @@ def test_peers_train_alike_and_are_compared_within_a_round(tmp_path: Path) -> No
     assert all(
         run[0][key] > 0 for run in result["runs"].values() for key in ("whole", "steady", "per_cpu_s", "peak_mb")
     )
+
+
+def test_the_shares_of_a_step_are_one_together_and_the_primitive_is_the_largest(tmp_path: Path) -> None:
+    said, result = smoke("step_share", tmp_path / "s.json")
+    assert "| outside of the primitive |" in said
+    ((name, (run,)),) = result["runs"].items()
+    assert name == "hidden 8, fp32"
+    assert sum(run["kinds"].values()) == pytest.approx(run["outside"])
+    assert 0 < run["outside"] < 1
+    parts = {"dropout", "masks", "scaling, jitter, token", "decoder and loss", "clipping", "optimiser"}
+    assert parts < set(run["kinds"])
+    assert all(run["kinds"][kind] > 0 for kind in parts), "each was seen by the profiler"
+    assert run["plain_ms"] > 0
+    assert run["profiled_ms"] > 0
 
 
 def test_event_detectors_are_fitted_scanned_with_and_followed(tmp_path: Path) -> None:
