@@ -1,15 +1,18 @@
-"""The same pre-training three ways: a usual script, PyTorch Lightning with its MLflow logger, and this package.
+"""The same pre-training four ways: a usual script in fp32 and in bf16, PyTorch Lightning, and this package.
 
-    python -m benchmarks.speed.peers [--rounds 5] [--epochs 5] [--threads 2] [--seed 17] [--smoke]
-        [--out benchmarks/results/peers.json]
+    python -m benchmarks.speed.peers [--hidden 128] [--rounds 5] [--epochs 5] [--threads 2] [--seed 17]
+        [--peers "usual script" "usual script, bf16" Lightning moola] [--smoke] [--out benchmarks/results/peers.json]
 
 All train the network of configs/stones.yaml on the same windows for as many epochs, validate after each and log to a
-SQLite store: the usual script with a DataLoader of 4 workers, fp32 and ``.item()`` a batch; Lightning at its default
-settings; this package at its own. Rounds go A B C A B C, each run in a process of its own. A round has a seed of its
-own: with it all three begin at the same weights, and each draws its order of windows, masks and dropout. Two speeds: of
-the whole process, imports and features included, and steady, of the epochs after the first. Features are ready in
-memory for the peers, which flatters them. At the end each network is scored by the same code on the same masks of the
-validation windows, in fp32 whatever it was trained in; Hubers are compared within a round.
+SQLite store: the usual script with a DataLoader of 4 workers, fp32 and ``.item()`` a batch; the same with bf16
+autocast; Lightning with its MLflow logger at its default settings; this package at its own. Rounds go A B C D A B C D,
+each run in a process of its own. A round has a seed of its own: with it all begin at the same weights, and each draws
+its order of windows, masks and dropout. Two speeds: of the whole process, imports and features included, and steady, of
+the epochs after the first. Features are ready in memory for the peers, which flatters them. At the end each network is
+scored by the same code on the same masks of the validation windows, in fp32 whatever it was trained in; Hubers are
+compared within a round.
+
+A run at another ``--hidden`` keeps what the file has of other sizes: each size has a key of its own under ``sizes``.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ from benchmarks.table import spread
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-PEERS = ("usual script", "Lightning", "moola")
+BF16 = "usual script, bf16"
+PEERS = ("usual script", BF16, "Lightning", "moola")
 WORKERS = 4
+DEFAULT_SIZE = 128
 
 
 def prepared(arguments: argparse.Namespace) -> tuple[Any, ...]:
@@ -96,12 +101,13 @@ class Plain:
 
 
 def usual(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
-    """Train as most scripts do."""
+    """Train as most scripts do: in fp32, or with autocast to bf16."""
     import mlflow
     import torch
 
     plain = Plain(arguments)
     optimizer, scheduler = plain.optimizer()
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=arguments.child == BF16)
     at = []
     with mlflow.start_run():
         for epoch in range(arguments.epochs):
@@ -110,14 +116,15 @@ def usual(arguments: argparse.Namespace) -> tuple[Any, list[float]]:
             total = 0.0
             for (x,) in plain.train:
                 optimizer.zero_grad()
-                loss = plain.loss(x)
+                with autocast:
+                    loss = plain.loss(x)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(plain.model.parameters(), plain.config.trainer.clip_norm)
                 optimizer.step()
                 scheduler.step()
                 total += loss.item()
             plain.model.eval()
-            with torch.no_grad():
+            with torch.no_grad(), autocast:
                 val = sum(plain.loss(x).item() for (x,) in plain.val) / len(plain.val)
             mlflow.log_metrics({"train_loss": total / len(plain.train), "val_loss": val}, step=epoch)
     return plain, [*at, time.perf_counter()]
@@ -197,7 +204,9 @@ def child(arguments: argparse.Namespace) -> None:
 
     if arguments.child != "moola":
         torch.set_num_threads(arguments.threads)
-    trained, at = {"usual script": usual, "Lightning": lightning, "moola": moola}[arguments.child](arguments)
+    trained, at = {"usual script": usual, BF16: usual, "Lightning": lightning, "moola": moola}[arguments.child](
+        arguments
+    )
     ended = time.time()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
@@ -304,12 +313,21 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def merged(path: Path, size: int, result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result beside those of other sizes in its file. That of the default size is at the top."""
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    sizes = before.pop("sizes", {})
+    if size != DEFAULT_SIZE:
+        return {**before, "sizes": {**sizes, str(size): result}}
+    return {**result, "sizes": sizes} if sizes else result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--bars", type=int, default=200_000)
-    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=DEFAULT_SIZE)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=17, help="of the first round; each takes the next")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
@@ -317,6 +335,7 @@ def main() -> None:
     parser.add_argument("--child", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS / "peers.json")
     arguments = parser.parse_args()
+    size = arguments.hidden
     if arguments.smoke:
         arguments.rounds, arguments.epochs, arguments.bars, arguments.hidden = 1, 2, 12_000, 8
     if arguments.child:
@@ -338,7 +357,7 @@ def main() -> None:
     found = {peer: differences(ours, runs) for peer, runs in rows.items() if ours and peer != "moola"}
     result = {"machine": machine(), "about": about, "runs": rows, "huber_differences": found}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(merged(arguments.out, size, result), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from paths import ROOT
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import synthetic_months, table
-from benchmarks.speed import features, finetune, peers, scale
+from benchmarks.speed import features, finetune, scale
 
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 FIVE_YEARS = "1,797,854 bars, 20 epochs, start to registered encoder"
@@ -87,6 +87,9 @@ RESULTS: dict[str, dict[str, Any]] = {
         },
     },
     "roofline": {"machine": HERE, "about": {"smoke": False}, "runs": {"1": [SHARES], "2": [SHARES]}},
+    "step_share": {
+        "machine": HERE, "about": {"smoke": False}, "runs": {"hidden 32, bf16": [{"outside": 0.2}, {"outside": 0.3}]},
+    },
     "five_years": {
         "machine": HERE, "bars": 1_797_854, "epochs": 20, "seconds": 600.0, "peak_mib": 1500,
         "windows_per_second": [700.0, 800.0, 750.0],
@@ -322,29 +325,6 @@ def test_the_pandas_loop_reads_a_bar_with_iloc_as_often_as_it_says() -> None:
     rows_T = features.with_iloc(Frame(), features.load_reference())  # type: ignore[arg-type]
     assert {row[-1] for row in rows_T} == {-1, 0, 1}  # legs up and down: the zigzag has walked
     assert len(read) / len(rows_T) == pytest.approx(features.ILOC_A_BAR, abs=0.01)
-
-
-def test_each_round_of_peers_has_a_seed_that_all_share_and_hubers_are_compared_within_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hubers = {("usual script", 17): 0.2, ("usual script", 18): 0.4, ("moola", 17): 0.202, ("moola", 18): 0.396}
-    asked = []
-
-    def measure(peer: str, arguments: Any, seed: int) -> dict[str, Any]:
-        asked.append((peer, seed))
-        return {**run(1.0, 1.0, hubers[peer, seed]), "seed": seed, "judged_in": "fp32"}
-
-    out = tmp_path / "peers.json"
-    monkeypatch.setattr(peers, "measure", measure)
-    monkeypatch.setattr(synthetic_months, "commit", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["peers", "--rounds=2", "--peers", "usual script", "moola", f"--out={out}"])
-    peers.main()
-    assert asked == [("usual script", 17), ("moola", 17), ("usual script", 18), ("moola", 18)]
-    assert "| moola / usual script | 1.00 (1.00 to 1.00) |" in (said := capsys.readouterr().out)
-    assert said.rstrip().endswith("| +0.00% (-1.00% to +1.00%) |")
-    found = json.loads(out.read_text())
-    assert found["huber_differences"] == {"usual script": pytest.approx([0.01, -0.01])}
-    assert {"cpu", "threads", "commit"} <= set(found["machine"])
 
 
 def test_the_slopes_of_size_are_of_each_step_and_of_the_time_of_both() -> None:
