@@ -5,6 +5,7 @@
 Each step is a process of its own, and so is its peak memory. Slopes are of log time and log memory over log bars, of
 each step and of the time of both together. The training is of a small network, to see that its speed does not depend on
 how many bars there are: it is no figure of the default network's.
+The result has CPU-seconds and the load beside each time, for a machine with other work.
 100 million bars take 13 GB in the temporary folder while they are measured; a size without room is left out.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -68,7 +70,7 @@ def do_read(store: str) -> dict[str, float]:
     torch.set_num_threads(1)
     base = peak_mib()
     config = make_config(PretrainKeys, {}, {"bars.path": store, "encoder.hidden": str(HIDDEN)})
-    t0 = time.perf_counter()
+    t0, cpu0 = time.perf_counter(), time.process_time()
     bars = read_bars(config.bars)
     t1 = time.perf_counter()
     windows = setup.cut_windows(bars, config)
@@ -77,7 +79,7 @@ def do_read(store: str) -> dict[str, float]:
     source = setup.batch_source(windows, config, torch.device("cpu"))
     seen = feature_statistics(source, split.train)
     seen.report(0.1)
-    t3 = time.perf_counter()
+    t3, cpu3 = time.perf_counter(), time.process_time()
     model = build_model(config, source, *seen.scaling())
     optimizer, draws = torch.optim.AdamW(model.parameters()), torch.Generator().manual_seed(0)
     order = windows.shuffled(split.train, np.random.default_rng(0))[:TRAINED_WINDOWS]
@@ -86,10 +88,11 @@ def do_read(store: str) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    t4 = time.perf_counter()
+    t4, cpu4 = time.perf_counter(), time.process_time()
     return {
         "open_seconds": t1 - t0, "cut_seconds": t2 - t1, "statistics_seconds": t3 - t2, "windows": len(windows),
-        "train_windows_per_second": len(order) / (t4 - t3), "imports_mib": base, "seconds": t3 - t0,
+        "train_windows_per_second": len(order) / (t4 - t3), "train_windows_per_cpu_second": len(order) / (cpu4 - cpu3),
+        "imports_mib": base, "seconds": t3 - t0, "cpu_seconds": cpu3 - cpu0,
     }  # fmt: skip
 
 
@@ -145,7 +148,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             source, store = Path(folder) / "months", str(Path(folder) / "bars.moolabars")
             written = write_months(source, num_bars, min(arguments.instruments, max(2, num_bars // 60_000)))
-            row = {"bars": written, "ingest": step("ingest", str(source), store), "read": step("read", store)}
+            row: dict[str, Any] = {"bars": written}
+            row |= {"ingest": step("ingest", str(source), store), "read": step("read", store)}
+            row["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         rows.append(row)
         print(f"{written:,} bars: {json.dumps(row)}", file=sys.stderr, flush=True)
     if not rows:
@@ -157,6 +162,9 @@ def main() -> None:
             f"| {row['bars']:,} | {row['bars'] / taken['seconds']:,.0f} | {taken['peak_mib']:,} | "
             f"{row['bars'] / read['seconds']:,.0f} | {read['peak_mib']:,} | {read['train_windows_per_second']:,.0f} |"
         )
+    for row in rows:
+        rates = [f"{name} {row['bars'] / row[name]['cpu_seconds']:,.0f}" for name in ("ingest", "read")]
+        print(f"bars per CPU-second of {row['bars']:,}: {', '.join(rates)}; load {row['load']}")
     slopes = slopes_of(rows)
     print("slopes in log-log: " + ", ".join(f"{name} {value:.2f}" for name, value in slopes.items()))
     if len(rows) > 1:
