@@ -37,6 +37,9 @@ def prepare_environment(threads: int = 0, tuned: bool = True) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Files travel through the server. MLflow 3.17 would ask the server's bucket itself, which may be out of reach.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

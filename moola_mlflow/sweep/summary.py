@@ -35,7 +35,7 @@ from moola_mlflow.tracking import (
     is_outage,
     log_encoder,
     no_local_artifacts,
-    without_progress_bar,
+    quiet_download,
 )
 
 
@@ -173,7 +173,7 @@ def register_best(parent: Run, results: StudyResults) -> str:
     """Register the best trial's encoder as candidate. Return its URI, empty if the trial kept no encoder."""
     best = results.best
     try:
-        with without_progress_bar(), no_local_artifacts():
+        with quiet_download(), no_local_artifacts():
             found = mlflow.artifacts.download_artifacts(
                 run_id=best.user_attrs["run_id"], artifact_path=KEPT_ENCODER, dst_path=str(parent.folder / "best")
             )

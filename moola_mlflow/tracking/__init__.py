@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         load_encoder,
         load_encoders,
         log_encoder,
-        without_progress_bar,
+        quiet_download,
     )
     from moola_mlflow.tracking.registry.promotion import (
         CHAMPION,
@@ -105,7 +105,7 @@ __all__, __getattr__, __dir__ = lazy_face(
             "load_encoder",
             "load_encoders",
             "log_encoder",
-            "without_progress_bar",
+            "quiet_download",
         ),
         "registry.promotion": (
             "CHAMPION",

@@ -25,7 +25,7 @@ from moola_mlflow.labels import (
 from moola_mlflow.tracking.addresses import need_store
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Tags
-from moola_mlflow.tracking.registry.models import without_progress_bar
+from moola_mlflow.tracking.registry.models import quiet_download
 from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
 
 RUN = "runs:/"
@@ -105,7 +105,7 @@ def _fetched(uri: str, scratch: Path) -> Path:
             raise UserError(
                 f"labels.path='{uri}': the run holds {there}; name its labels file, {RUN}{run_id}/FILE.parquet"
             )
-        with without_progress_bar(), no_local_artifacts():
+        with quiet_download(), no_local_artifacts():
             return Path(mlflow.artifacts.download_artifacts(f"{RUN}{run_id}/{wanted}", dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from moola_mlflow.core import UserError, current_name, nearest_name, read_yaml
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import Artifacts, Tags
-from moola_mlflow.tracking.registry.models import without_progress_bar
+from moola_mlflow.tracking.registry.models import quiet_download
 from moola_mlflow.tracking.store import STORE_FAILURES, shown_uri
 
 RENAMED = ("objective.name", "finetune.inputs")
@@ -116,7 +116,7 @@ class RunRecord:
         """Return an artifact, or None if it does not exist or cannot be downloaded."""
         if path not in self._fetched:
             try:
-                with tempfile.TemporaryDirectory() as scratch, without_progress_bar(), no_local_artifacts():
+                with tempfile.TemporaryDirectory() as scratch, quiet_download(), no_local_artifacts():
                     local = mlflow.artifacts.download_artifacts(run_id=self.id, artifact_path=path, dst_path=scratch)
                     self._fetched[path] = Path(local).read_bytes()
             except STORE_FAILURES:

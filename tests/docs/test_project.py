@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -81,6 +82,25 @@ def test_the_package_needs_ranges_and_the_tools_of_its_developers_exact_versions
     groups = [pyproject()["dependencies"], *extras.values()]
     ranges = [Requirement(line) for group in groups for line in group]
     assert [str(one) for one in ranges if not any(bound.operator == ">=" for bound in one.specifier)] == []
+
+
+def closure(names: list[str]) -> set[str]:
+    """What an installation of packages brings: they, and what each of them requires without an extra."""
+    found: set[str] = set()
+    while names:
+        name = canonicalize_name(names.pop())
+        if name not in found:
+            found.add(name)
+            required = [Requirement(line) for line in metadata.requires(name) or []]
+            names += [one.name for one in required if not one.marker or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+def test_the_extra_for_s3_brings_the_library_with_which_mlflow_keeps_artifacts_there() -> None:
+    project = pyproject()
+    brought = closure([Requirement(line).name for line in project["dependencies"]])
+    assert "boto3" not in brought, "MLflow brings it: the extra need not"
+    assert "boto3" in closure([Requirement(line).name for line in project["optional-dependencies"]["cloud"]])
 
 
 def test_mlproject_declares_the_promised_entry_points_and_short_parameters() -> None:

@@ -77,6 +77,8 @@ NOT_RUN = {
     r"finetune\.md: .*finetune\.unlabelled bars$": "the bars here hold too few windows without a label; "
     "test_finetune_events.py gives it more",
     r": docker ": "needs Docker; test_docker.py looks at what the image copies and runs",
+    r"remote\.md: (export (AWS|MLFLOW_S3|MLFLOW_ENABLE)_|moola sweep .* --storage )": "needs a database and a bucket: "
+    "test_shared_server.py has both",
     r": mlflow ui$": "serves until it is stopped; test_readme.py starts it and asks it",
     r": mlflow server ": "serves until it is stopped; test_outage.py starts it, and stops it",
     r": mlflow models serve ": "serves until it is stopped; test_serving.py starts it and asks it",

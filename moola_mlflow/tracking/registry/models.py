@@ -38,7 +38,13 @@ PACKAGE = Path(__file__).resolve().parents[2]
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
 CANDIDATE = "candidate"
 PASSED = "passed"
-PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+DOWNLOADS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # MLflow 3.17 fetches files of a server's bucket from the bucket itself. A machine that cannot reach it waits for
+    # minutes at each file, and then fails.
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+}
+"""Variables of MLflow for a download."""
 
 
 def requirements(*further: str) -> list[str]:
@@ -294,7 +300,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
     need_store(f"{kind} '{uri}'")
     _check_alias(uri)
     try:
-        with without_progress_bar(), no_local_artifacts():
+        with quiet_download(), no_local_artifacts():
             local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(
@@ -317,16 +323,15 @@ def is_regular(version: ModelVersion) -> bool:
 
 
 @contextmanager
-def without_progress_bar() -> Iterator[None]:
-    """Download without MLflow's progress bars, unless the user has set its variable."""
-    if PROGRESS_BAR in os.environ:
-        yield
-        return
-    os.environ[PROGRESS_BAR] = "false"
+def quiet_download() -> Iterator[None]:
+    """Download through the server and without MLflow's progress bars, unless the user has set MLflow's variables."""
+    ours = [name for name in DOWNLOADS if name not in os.environ]
+    os.environ.update({name: DOWNLOADS[name] for name in ours})
     try:
         yield
     finally:
-        os.environ.pop(PROGRESS_BAR, None)
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _similar(uri: str) -> str:

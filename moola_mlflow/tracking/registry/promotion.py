@@ -22,7 +22,7 @@ from moola_mlflow.models import DETECTOR_CARD, ENCODER_CARD
 from moola_mlflow.tracking.artifact_places import no_local_artifacts
 from moola_mlflow.tracking.names import VersionTags
 from moola_mlflow.tracking.origin import key_file
-from moola_mlflow.tracking.registry.models import CANDIDATE, check_has_evidence, is_regular, without_progress_bar
+from moola_mlflow.tracking.registry.models import CANDIDATE, check_has_evidence, is_regular, quiet_download
 from moola_mlflow.tracking.registry.smoke_test import find_problem
 from moola_mlflow.tracking.store import shown_uri
 
@@ -98,7 +98,7 @@ def fetch_version(name: str, version: str, scratch: Path) -> tuple[Path, dict[st
     """
     uri = f"models:/{name}/{version}"
     try:
-        with without_progress_bar(), no_local_artifacts():
+        with quiet_download(), no_local_artifacts():
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(f"'{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}") from e

@@ -22,6 +22,7 @@ from moola_mlflow.models.files.detector import read_detector_card, save_detector
 from moola_mlflow.models.files.encoder import save_encoder
 from moola_mlflow.tracking.registry import models
 
+PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 TAGS = {"preset": "by hand", "gates": "failed: by hand"}
 
 
@@ -128,15 +129,28 @@ def test_loading_shows_no_progress_bars_unless_they_are_asked_for(
 ) -> None:
     add_encoder(store, "quiet")
     add_detector(store, "quiet-detector")
-    monkeypatch.delenv(models.PROGRESS_BAR, raising=False)  # a command in this process has set it
+    monkeypatch.delenv(PROGRESS_BAR, raising=False)  # a command in this process has set it
     if asked:
-        monkeypatch.setenv(models.PROGRESS_BAR, asked)
+        monkeypatch.setenv(PROGRESS_BAR, asked)
     capfd.readouterr()
     load_encoder("models:/quiet@candidate")
     load_detector("models:/quiet-detector/1")
     said = "".join(capfd.readouterr())
     assert ("Downloading artifacts" in said) == bool(asked)
-    assert os.environ.get(models.PROGRESS_BAR, "") == asked
+    assert os.environ.get(PROGRESS_BAR, "") == asked
+
+
+@pytest.mark.parametrize("given", ["", "true"])
+def test_files_are_fetched_through_the_server_unless_the_user_says_otherwise(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"
+    monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(name, given)
+    with models.quiet_download():
+        assert os.environ[name] == (given or "false")
+    assert os.environ.get(name, "") == given
 
 
 def test_it_is_said_where_the_candidate_has_moved_and_whether_the_gates_were_met(
