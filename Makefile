@@ -7,7 +7,7 @@ ACTIVATE := . .venv/bin/activate &&
 PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # scale writes 13 GB into the temporary folder (TMPDIR) and leaves out sizes without room. newcomer comes last: it needs
 # a package index and Chromium. detect_worth is left out: it needs two registered detectors. So is gpu: it needs a GPU.
-BENCHES := speed.features speed.ingest speed.startup speed.finetune speed.events speed.roofline speed.step_share speed.rules_cost speed.encoders speed.peers speed.processes speed.tracking speed.sweep speed.serving speed.annotate_page speed.annotate_server 'speed.detect speed' reliability.outage science.pruning science.best_epoch \
+BENCHES := speed.features speed.ingest speed.startup speed.commands speed.finetune speed.events speed.roofline speed.step_share speed.rules_cost speed.encoders speed.peers speed.processes speed.tracking speed.sweep speed.serving speed.annotate_page speed.annotate_server 'speed.detect speed' reliability.outage science.pruning science.best_epoch \
            science.sigma_clock science.flip_rates science.tree_baseline science.realism science.pretraining science.labels science.fresh_labels science.rules_gate science.objectives \
            'science.rules_study pretrain out/rules_study 0 1 2 3 path' 'science.rules_study read out/rules_study' 'science.events_study out/rules_study/encoder0' \
            'science.rules_variants pretrain out/rules_variants preset dilated16 dilated32' 'science.rules_variants read out/rules_variants' 'science.rules_unseen out/rules_variants' 'science.rules_averaged out/rules_variants' science.annotate_study \

@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-from moola_mlflow.core import Interrupted, Interrupts, guard_console, settle_console
+from moola_mlflow.core import Interrupted, Interrupts, guard_console, rest_collector, settle_console
 
 
 def main() -> int:
@@ -13,6 +13,7 @@ def main() -> int:
     interrupts = Interrupts(watch_parent="MLFLOW_RUN_ID" in os.environ)
     interrupts.install()
     guard_console()
+    rest_collector()
     try:
         from moola_mlflow.cli import run_cli
 

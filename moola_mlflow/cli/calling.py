@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from moola_mlflow.cli.ahead import workers_of
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.cli.parser import Parsed, settle
 from moola_mlflow.core import (
@@ -13,6 +14,7 @@ from moola_mlflow.core import (
     Interrupts,
     RuntimeConfig,
     UserError,
+    early_workers,
     is_tuned,
     num_processes,
     prepare_environment,
@@ -28,8 +30,9 @@ def prepare_for(config: CommandKeys) -> None:
 def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts) -> Any:
     """Run a command, and return its outcome if it has one."""
     prepare_for(parsed.config)
-    command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
-    return command.run(parsed.config, parsed.preset, interrupts, **parsed.arguments)
+    with early_workers(*workers_of(name, parsed.config)):
+        command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
+        return command.run(parsed.config, parsed.preset, interrupts, **parsed.arguments)
 
 
 def call_command(name: str, values: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from moola_mlflow.core.lazy import lazy_face
 
 if TYPE_CHECKING:
     from moola_mlflow.core.checkout import git_commit, git_diff
+    from moola_mlflow.core.collector import rest_collector, wake_collector
     from moola_mlflow.core.config.annotate import AnnotateConfig
     from moola_mlflow.core.config.bars import BarsConfig, SampleBarsConfig
     from moola_mlflow.core.config.base import CommandKeys, Section, current_name, read_yaml
@@ -119,6 +120,12 @@ if TYPE_CHECKING:
         usable_cores,
     )
     from moola_mlflow.core.signals import Interrupted, Interrupts, undisturbed
+    from moola_mlflow.core.worker_pool import (
+        WorkerPool,
+        command_workers,
+        early_workers,
+        result_of,
+    )
 
 __all__, __getattr__, __dir__ = lazy_face(
     __name__,
@@ -259,6 +266,13 @@ __all__, __getattr__, __dir__ = lazy_face(
             "tune_allocator",
             "usable_cores",
         ),
+        "collector": ("rest_collector", "wake_collector"),
         "signals": ("Interrupted", "Interrupts", "undisturbed"),
+        "worker_pool": (
+            "WorkerPool",
+            "command_workers",
+            "early_workers",
+            "result_of",
+        ),
     },
 )

@@ -6,18 +6,11 @@ tensor, and a switch would save ten lines.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.core import TrainingError, tune_allocator
+from moola_mlflow.core import TrainingError, WorkerPool, command_workers, tune_allocator
 
 POLL_S = 0.2
 
@@ -38,8 +31,17 @@ class TensorFile:
     path: str
 
 
-_work: Callable[[Any, Any], Any]
-_context: Any
+@dataclass(frozen=True)
+class Work:
+    """What tasks share: the function, the file of its context, and whether a worker tunes its allocator."""
+
+    function: Callable[[Any, Any], Any]
+    context: str
+    tuned: bool
+
+
+_loaded: tuple[str, Any] = "", None
+"""The context that this worker holds, behind the path of its file."""
 
 
 def num_processes(workers: int, num_tasks: int) -> int:
@@ -70,69 +72,39 @@ def run_tasks(
                 return
             on_result(i, work(context, task))
         return
-    with tempfile.TemporaryDirectory(prefix="moola-") as folder:
-        pool = ProcessPoolExecutor(
-            min(workers, len(tasks)), multiprocessing.get_context("spawn"), _start_worker,
-            (work, _write_context(_to_files(context, Path(folder), {}), Path(folder)), os.getpid(), tuned),
-        )  # fmt: skip
-        try:
-            _collect(pool, tasks, on_result, should_stop)
-        except BrokenProcessPool as e:
-            raise TrainingError(
-                "a worker process died, most likely because memory ran out; lower cv.workers or add memory"
-            ) from e
-        finally:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:  # idle ones and, after a stop or an error, busy ones
-                process.terminate()
-            for process in processes:
-                process.join()
+    early, num = command_workers(), num_processes(workers, len(tasks))
+    pool = early if early.num >= num else WorkerPool(num)
+    try:
+        with tempfile.TemporaryDirectory(prefix="moola-") as folder:
+            shared = _write_context(_to_files(context, Path(folder), {}), Path(folder))
+            _collect(pool, Work(work, shared, tuned), tasks, on_result, should_stop)
+    except BrokenProcessPool as e:
+        raise TrainingError(
+            "a worker process died, most likely because memory ran out; lower cv.workers or add memory"
+        ) from e
+    except BaseException:
+        pool.close()
+        raise
+    finally:
+        if pool is not early:
+            pool.close()
 
 
 def _collect(
-    pool: ProcessPoolExecutor,
+    pool: WorkerPool,
+    work: Work,
     tasks: Sequence[Any],
     on_result: Callable[[int, Any], None],
     should_stop: Callable[[], str | None],
 ) -> None:
-    with _interrupts_blocked(), _without_main():  # the first submission starts the workers
-        waiting: dict[Future[Any], int] = {pool.submit(_run_task, task): i for i, task in enumerate(tasks)}
-    while waiting and not should_stop():
+    waiting: dict[Future[Any], int] = {pool.submit(_run_task, work, task): i for i, task in enumerate(tasks)}
+    while waiting:
+        if should_stop():
+            pool.close()  # its workers are busy
+            return
         done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
         for future in sorted(done, key=waiting.__getitem__):
             on_result(waiting.pop(future), future.result())
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start workers with SIGINT blocked: a Ctrl-C would kill one that is still importing, and its parent would wait."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Start workers that do not run the caller's script again. Their work is a function of a module.
-
-    ``multiprocessing`` would import the script in each of them, and a script that fine-tunes at its top level would
-    then fine-tune there.
-    """
-    main = sys.modules["__main__"]
-    spec, file = getattr(main, "__spec__", None), main.__dict__.pop("__file__", None)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
 
 
 def _write_context(context: Any, folder: Path) -> str:
@@ -145,26 +117,15 @@ def _write_context(context: Any, folder: Path) -> str:
     return str(path)
 
 
-def _start_worker(work: Callable[[Any, Any], Any], context: str, parent: int, tuned: bool) -> None:
-    """Set up a worker: it leaves Ctrl-C to its parent and ends when its parent is gone."""
-    global _work, _context
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    torch.set_num_threads(1)
-    if tuned:
-        tune_allocator()
-    # Safe to unpickle: the parent wrote it a moment ago, into a folder that only its user may enter.
-    _work, _context = work, _from_files(pickle.loads(Path(context).read_bytes()))  # noqa: S301
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _run_task(task: Any) -> Any:
-    return _work(_context, task)
+def _run_task(work: Work, task: Any) -> Any:
+    global _loaded
+    if _loaded[0] != work.context:
+        torch.set_num_threads(1)
+        if work.tuned:
+            tune_allocator()
+        # Safe to unpickle: the parent wrote it a moment ago, into a folder that only its user may enter.
+        _loaded = work.context, _from_files(pickle.loads(Path(work.context).read_bytes()))  # noqa: S301
+    return work.function(_loaded[1], task)
 
 
 def _to_files(value: Any, folder: Path, seen: dict[int, TensorFile]) -> Any:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from moola_mlflow.bars import Bars, bars_per_day, length_text, rolls, segments, summarise_bars, take_rows
 from moola_mlflow.core import markdown_table, markdown_text
-from moola_mlflow.reports.plots.bars import coverage_figure, price_figure
+from moola_mlflow.reports.plots.bars import CoveragePicture, PricePicture
 from moola_mlflow.tracking import Artifacts, Metrics
 
 COLUMNS = ("instrument", "id", "bars", "first", "last", "segments", "longest_segment")
@@ -97,20 +95,21 @@ class BarsReport:
             f"Next: {self.next_command()}",
         ]
 
-    def figures(self) -> Iterator[tuple[str, Figure]]:
-        """Yield each picture with the name of its artifact. Only what shares a price axis has a picture of prices."""
+    def pictures(self) -> dict[str, CoveragePicture | PricePicture]:
+        """Return the pictures by the names of their artifacts. Only what shares a price axis has one of prices."""
         bars, runs = self.bars, segments(self.bars, self.max_gap_minutes)
         changes = rolls(bars, runs)
-        yield Artifacts.BARS_COVERAGE_FIGURE, coverage_figure(*bars_per_day(bars), changes)
         keys = take_rows(bars.instrument, runs[:, 0])
         names = sorted({bars.symbols[key] for key in np.unique(keys).tolist()})
         if changes or len(names) == 1:
-            yield Artifacts.BARS_PRICE_FIGURE, price_figure(bars, runs, " ".join(names[:4]), changes)
-            return
-        # Instruments that lie one behind another share no price axis: the one with most bars is shown.
-        sizes = {key: int((runs[keys == key, 1] - runs[keys == key, 0]).sum()) for key in np.unique(keys).tolist()}
-        largest = max(sizes, key=lambda key: sizes[key])
-        yield Artifacts.BARS_PRICE_FIGURE, price_figure(bars, runs[keys == largest], bars.symbols[largest], [])
+            prices = PricePicture.of(bars, runs, " ".join(names[:4]), changes)
+        else:
+            # Instruments that lie one behind another share no price axis: the one with most bars is shown.
+            sizes = {key: int((runs[keys == key, 1] - runs[keys == key, 0]).sum()) for key in np.unique(keys).tolist()}
+            largest = max(sizes, key=lambda key: sizes[key])
+            prices = PricePicture.of(bars, runs[keys == largest], bars.symbols[largest], [])
+        coverage = CoveragePicture(*bars_per_day(bars), changes)
+        return {Artifacts.BARS_COVERAGE_FIGURE: coverage, Artifacts.BARS_PRICE_FIGURE: prices}
 
     def _more(self) -> str:
         left = len(self.bars.symbols) - SHOWN

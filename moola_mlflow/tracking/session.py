@@ -8,7 +8,8 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,6 +66,8 @@ class RunSession:
     _joined = False
     """Whether the run is another process's."""
     _resumed = False
+    _gathers = False
+    """Whether events wait for the end of a block."""
     _lock: IO[str] | None = None
     _system_metrics: SystemMetrics | None = None
 
@@ -167,7 +170,21 @@ class RunSession:
     def write(self, event: dict[str, Any], send: bool = True) -> None:
         """Deliver one event. Raises: the error of an event that the store refused."""
         assert self.delivery is not None
-        self.delivery.write(event, send)
+        self.delivery.write(event, send and not self._gathers)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send the events of this block at its end, in few requests. They are in the journal before.
+
+        Raises: the error of an event that the store refused.
+        """
+        before, self._gathers = self._gathers, True
+        try:
+            yield
+        finally:
+            self._gathers = before
+        if self.delivery is not None and not before:
+            self.delivery.send()
 
     def beat(self) -> None:
         """Write the heartbeat, and make what was logged survive a power cut."""

@@ -53,6 +53,9 @@ class FolderDelivery:
         fill(path)
         return ""
 
+    def send(self) -> None:
+        """Do nothing: there is no store."""
+
     def flush(self) -> bool:
         """Return True: nothing ever waits."""
         return True

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
 from moola_mlflow.cli.bar_steps import load_bars
 from moola_mlflow.cli.progress import table_console
-from moola_mlflow.core import DataKeys, Interrupts, UserError, check_outputs, is_true, note_outputs, replacing
-from moola_mlflow.reports import BarsReport
+from moola_mlflow.core import (
+    DataKeys,
+    Interrupts,
+    UserError,
+    check_outputs,
+    command_workers,
+    is_true,
+    note_outputs,
+    replacing,
+    result_of,
+)
+from moola_mlflow.reports import BarsReport, draw_png
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
 
 KIND = "bars"
@@ -61,15 +72,18 @@ def run(
 
 
 def _report(active: Run, report: BarsReport) -> None:
-    """Log and print what the bars hold, as figures, a table and two pictures."""
-    active.metrics(report.metrics())
-    active.tags({Tags.DATA_SHA256: report.bars.sha256})
-    active.json(report.summary, Artifacts.BARS_SUMMARY)
-    active.table(report.rows, Artifacts.BARS_INSTRUMENTS)
-    for artifact, figure in report.figures():
-        active.figure(figure, artifact)
-    table_console().print(report.console_table())
-    active.note(report.note())
+    """Log and print what the bars hold, as figures, a table and two pictures. A worker draws the pictures meanwhile."""
+    workers = command_workers()
+    drawn = {name: workers.submit(draw_png, picture) for name, picture in report.pictures().items()}
+    with active.together():
+        active.metrics(report.metrics())
+        active.tags({Tags.DATA_SHA256: report.bars.sha256})
+        active.json(report.summary, Artifacts.BARS_SUMMARY)
+        active.table(report.rows, Artifacts.BARS_INSTRUMENTS)
+        for artifact, picture in drawn.items():
+            active.png(partial(result_of, picture), artifact)
+        table_console().print(report.console_table())
+        active.note(report.note())
     print("\n".join([*(f"Read {line}" for line in report.bars.understood), *report.console_lines()]), flush=True)
 
 

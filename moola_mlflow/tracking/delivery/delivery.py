@@ -58,6 +58,10 @@ class Delivery(Protocol):
         """Have ``fill`` write a file or folder called ``name``, and return the key for the event that sends it."""
         ...
 
+    def send(self) -> None:
+        """Send what was taken without being sent. Raises: the error of an event that the store refused."""
+        ...
+
     def flush(self) -> bool:
         """Wait until the store has everything or fails. Return whether it has everything."""
         ...
@@ -120,7 +124,11 @@ class JournalDelivery:
         """Append an event to the journal, and send it. Raises: the error of an event that the store refused."""
         self._journal.append(dict(event))
         if send:
-            self._outbox.send()
+            self.send()
+
+    def send(self) -> None:
+        """Send what was appended. Raises: the error of an event that the store refused."""
+        self._outbox.send()
 
     def add_files(self, name: str, fill: Callable[[Path], object]) -> str:
         """Have ``fill`` write files to where they wait for the store, and return the key for their event."""
@@ -168,6 +176,9 @@ class DirectDelivery:
     def add_files(self, name: str, fill: Callable[[Path], object]) -> str:
         """Have ``fill`` write files to where their event takes them from, and return its key."""
         return _add_files(self._folder, name, fill)
+
+    def send(self) -> None:
+        """Do nothing: every event was sent at once."""
 
     def flush(self) -> bool:
         """Return True: nothing ever waits."""

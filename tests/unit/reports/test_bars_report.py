@@ -63,11 +63,11 @@ def test_the_next_command_reads_the_file_whatever_its_name() -> None:
 
 
 def test_instruments_without_a_common_price_axis_show_the_one_with_most_bars() -> None:
-    pictures = dict(report_of(*behind(3)).figures())
+    pictures = dict(report_of(*behind(3)).pictures())
     assert list(pictures) == [Artifacts.BARS_COVERAGE_FIGURE, Artifacts.BARS_PRICE_FIGURE]
-    assert pictures[Artifacts.BARS_PRICE_FIGURE].get_suptitle() == "2: 32 bars in 1 segments"
+    assert pictures[Artifacts.BARS_PRICE_FIGURE].draw().get_suptitle() == "2: 32 bars in 1 segments"
 
 
 def test_contracts_that_follow_each_other_share_one_picture() -> None:
-    pictures = dict(report_of(np.arange(80), np.repeat([1, 2], 40)).figures())
-    assert pictures[Artifacts.BARS_PRICE_FIGURE].get_suptitle() == "1 2: 80 bars in 2 segments"
+    pictures = dict(report_of(np.arange(80), np.repeat([1, 2], 40)).pictures())
+    assert pictures[Artifacts.BARS_PRICE_FIGURE].draw().get_suptitle() == "1 2: 80 bars in 2 segments"

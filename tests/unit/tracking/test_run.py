@@ -204,6 +204,35 @@ def test_a_picture_for_later_is_drawn_when_there_is_time(client: mlflow.MlflowCl
     assert [file.path for file in client.list_artifacts(run.id, "figures")] == ["figures/late.png"]
 
 
+def test_what_is_logged_together_reaches_the_store_at_the_end_of_the_block(client: mlflow.MlflowClient) -> None:
+    with Run.start("data", "a") as run:
+        with run.together():
+            run.metrics({Metrics.BARS: 5.0})
+            with run.together():
+                run.note("five bars")
+            run.png(lambda: b"a picture", "figures/a.png")
+            assert Metrics.BARS not in client.get_run(run.id).data.metrics
+        stored = client.get_run(run.id).data
+        assert stored.metrics[Metrics.BARS] == 5.0
+        assert stored.tags[Tags.NOTE] == "five bars"
+        assert [file.path for file in client.list_artifacts(run.id, "figures")] == ["figures/a.png"]
+        run.metrics({Metrics.BARS: 6.0})
+        assert client.get_run(run.id).data.metrics[Metrics.BARS] == 6.0
+
+
+def test_a_block_that_fails_loses_nothing_that_was_logged_in_it(client: mlflow.MlflowClient) -> None:
+    run = Run.start("data", "a")
+
+    def work() -> None:
+        with run, run.together():
+            run.metrics({Metrics.BARS: 5.0})
+            raise TrainingError("no memory")
+
+    with pytest.raises(TrainingError, match="no memory"):
+        work()
+    assert client.get_run(run.id).data.metrics[Metrics.BARS] == 5.0
+
+
 def test_a_failure_before_the_run_begins_is_the_launchers_note_and_makes_no_run_without_a_launcher(
     client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,28 @@
+"""What worker processes import while a command imports MLflow and opens its run."""
+
+from __future__ import annotations
+
+import sys
+
+from moola_mlflow.core import CommandKeys, allowed_cores
+
+MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin")
+PICTURES = {
+    "data": (
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "PIL.PngImagePlugin",
+        "moola_mlflow.reports.plots.bars",
+    )
+}
+"""Modules that draw the pictures of a command."""
+
+
+def workers_of(name: str, config: CommandKeys) -> tuple[int, tuple[str, ...]]:
+    """Return how many workers start with a command, and what they import.
+
+    They save time only on a second core, and only if this process still has to import MLflow itself.
+    """
+    if allowed_cores() < 2 or "mlflow" in sys.modules or name not in PICTURES:
+        return 0, ()
+    return 1, PICTURES[name]
