@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from moola_mlflow.core import GateError
-from moola_mlflow.evaluation import EventEvidence, Evidence, Gate, all_gates_passed, gates_summary
+from moola_mlflow.evaluation import all_gates_passed, gates_summary
 from moola_mlflow.reports import FinetuneResult, result_fields, waiting_uri
 from moola_mlflow.tracking import Artifacts, Run, Tags
+
+if TYPE_CHECKING:  # pretrain concludes too, and would import every method of an event detector with them
+    from moola_mlflow.evaluation import EventEvidence, Evidence, Gate
 
 
 def register_detector(active: Run, name: str, tags: Mapping[str, str]) -> str:

@@ -48,7 +48,6 @@ ELSEWHERE = {
     "cli/commands/features.py": "e2e/data/test_data.py",
     "cli/commands/tour.py": "e2e/main/test_tour_command.py",
     "cli/event_finetune.py": "e2e/finetune/test_finetune_events.py",
-    "cli/concluding.py": "e2e/finetune/test_finetune_run.py",
     "cli/entry_points.py": "unit/cli/test_help.py",
     "cli/steps.py": "unit/cli/test_pretrain_overlap.py",
     "cli/tracked_crossval.py": "e2e/finetune/test_finetune_run.py",
