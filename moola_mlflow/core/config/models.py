@@ -36,8 +36,8 @@ class DrawnRulesConfig(Section):
 
     num_rules: int = Field(256, ge=2, le=2**16)
     """Number of random labelling rules that the objective `rules` learns to imitate."""
-    family: Literal["strict", "broad", "ultra"] = "strict"
-    """Rules to draw from; broad adds rules that search as the sample's labels do, ultra leaves kinds out."""
+    family: Literal["strict", "broad", "shapes", "ultra"] = "strict"
+    """Rules to draw from; broad adds rules that search as the sample's labels do, shapes adds chart patterns."""
     rules_seed: int = Field(0, ge=0, lt=2**32)
     """Seed that draws the rules; it is not trainer.seed."""
 

@@ -39,12 +39,14 @@ _OUTCOMES = ("touch", "touch", "touch", "net", "volatility", "range", "excursion
 FAMILIES = {
     "strict": Family(_STRICT, _OUTCOMES),
     "broad": Family((*_STRICT, *["displacement"] * 4), _OUTCOMES),
+    "shapes": Family((*_STRICT, *["double", "wedge", "flag"] * 2), _OUTCOMES),
     "ultra": Family(
         tuple(name for name in _STRICT if name not in ("level_shift", "ema_gap")),
         tuple(name for name in _OUTCOMES if name != "touch"),
     ),
 }
-"""strict: no selector that searches as the sample's label rule does; broad: with it; ultra: fewer, for tests."""
+"""strict: no selector that searches as the sample's label rule does; broad: with it; shapes: strict with double
+tops, wedges and flags; ultra: fewer, for tests."""
 
 
 def draw_rule(selectors: dict[str, type[Selector]], family: str, seed: int, number: int) -> DrawnRule:
