@@ -18,17 +18,20 @@ from moola_mlflow.windows import make_windows
 
 PICTURES = IMAGES / "rules"
 KEYS = {
-    "bars.sample_bars": 20_000, "bars.sample_seed": 7, "objective.num_rules": 60, "objective.family": "broad",
-    "objective.rules_seed": 1,
+    "bars.sample_bars": 20_000, "bars.sample_seed": 7, "objective.num_rules": 60, "objective.rules_seed": 1,
 }  # fmt: skip
-"""Few rules, but of the family with every selector."""
+FAMILIES = ("shapes", "broad")
+"""Families that have every selector between them. A selector that both have is shown as the last finds it."""
 
 
 def pictures() -> dict[str, WindowPicture]:
     """Return the window of each selector, and of each rule with a file of its own, by its name."""
-    config: RulesKeys = make_config(RulesKeys, {}, KEYS)
-    report = RulesReport.of(make_windows(read_bars(config.bars), config.windows.length), config)
-    return {name: replace(picture, title=name) for name, picture in report.pictures().items()}
+    found: dict[str, WindowPicture] = {}
+    for family in FAMILIES:
+        config: RulesKeys = make_config(RulesKeys, {}, KEYS | {"objective.family": family})
+        report = RulesReport.of(make_windows(read_bars(config.bars), config.windows.length), config)
+        found |= {name: replace(picture, title=name) for name, picture in report.pictures().items()}
+    return found
 
 
 def main() -> None:
