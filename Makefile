@@ -10,7 +10,7 @@ PYTEST := $(ACTIVATE) python -m pytest -n auto --maxprocesses 4 --dist worksteal
 BENCHES := speed.features speed.ingest speed.startup speed.commands speed.finetune speed.events speed.roofline speed.step_share speed.rules_cost speed.encoders speed.peers speed.processes speed.tracking speed.sweep speed.serving speed.annotate_page speed.annotate_server 'speed.detect speed' reliability.outage science.pruning science.best_epoch \
            science.sigma_clock science.flip_rates science.tree_baseline science.realism science.pretraining science.labels science.fresh_labels science.rules_gate science.objectives \
            'science.rules_study pretrain out/rules_study 0 1 2 3 path' 'science.rules_study read out/rules_study' 'science.events_study out/rules_study/encoder0' \
-           'science.rules_variants pretrain out/rules_variants preset dilated16 dilated32' 'science.rules_variants read out/rules_variants' 'science.rules_unseen out/rules_variants' 'science.rules_averaged out/rules_variants' science.annotate_study \
+           'science.rules_variants pretrain out/rules_variants preset dilated16 dilated32 mingru32 attention16 path shapes wide' 'science.rules_variants pretrain out/rules_variants preset --pairs 2,3,4' 'science.rules_variants read out/rules_variants' 'science.rules_variants later out/rules_variants' 'science.rules_unfrozen out/rules_variants' 'science.rules_unseen out/rules_variants' 'science.rules_averaged out/rules_variants' science.annotate_study \
            speed.five_years 'speed.five_years --preset rules' speed.scale \
            speed.newcomer
 

@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/rules.md, from the results of rules_study.py and rules_gate.py.
+"""The tables of docs/explanation/rules.md, from the results of the studies of rules.
 
 python -m benchmarks.science.rules_tables
 """
@@ -9,9 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moola_mlflow.core import markdown_table
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+ENCODERS = {
+    "preset": ("bilstm32", "bilstm, hidden 32, 2 layers (preset)"),
+    "mingru32": ("mingru32", "mingru, hidden 32, 2 layers"),
+    "attention16": ("attention16", "attention, hidden 16, 3 layers"),
+    "dilated32": ("dilated32", "dilated, hidden 32, 5 layers"),
+}
+"""Variants whose encoder differs: their names in encoders.json, and what the page calls them."""
 BASELINE = "price-path features, span head"
 JOINT = "joint_success_at_3"
 
@@ -61,9 +70,9 @@ def gate_table(rows: list[dict[str, Any]]) -> str:
     return markdown_table(heads, cells)
 
 
-def variants_table(result: dict[str, Any]) -> str:
-    """Return what each variant of the preset scores on development labels, its gain, and what it costs."""
-    rows, cost = result["read"], result["pretrain_cpu_seconds"]
+def variants_table(result: dict[str, Any], step: str = "read") -> str:
+    """Return what each variant of the preset scores in one step of the study, its gain, and what it costs."""
+    rows, cost = result[step], result["pretrain_cpu_seconds"]
     columns = list(dict.fromkeys((row["labeller"], row["labels"]) for row in rows))
     cells = []
     for name in dict.fromkeys(row["variant"] for row in rows):
@@ -74,17 +83,52 @@ def variants_table(result: dict[str, Any]) -> str:
             f"{own[at]['joint']['mean']:.3f}" + ("" if name == "preset" else f", {_interval(own[at]['gain'])}")
             for at in columns
         ]
-        cells.append((name, *scores, gain, ", ".join(seconds)))
+        cells.append((name, *scores, gain, *([", ".join(seconds)] if step == "read" else [])))
     heads = [f"labeller {labeller}, {count} labels" for labeller, count in columns]
-    return markdown_table(("variant", *heads, "mean gain", "CPU seconds of pre-training"), cells)
+    last = ["CPU seconds of pre-training"] if step == "read" else []
+    return markdown_table(("variant", *heads, "mean gain", *last), cells)
+
+
+def encoders_table(result: dict[str, Any], speed: dict[str, Any]) -> str:
+    """Return quality against cost of each encoder: few-shot loss, mean Joint@3 over the labellers, and speed."""
+    cells = []
+    for variant, (name, about) in ENCODERS.items():
+        few_shot = [value for key, value in result["few_shot"].items() if key.rsplit("-", 1)[0] == variant]
+        joint = [
+            np.mean([r["joint"]["mean"] for r in result["read"] if (r["variant"], r["labels"]) == (variant, count)])
+            for count in (174, 60)
+        ]
+        own = speed["encoders"]["fp32"][name]
+        rates = [f"{own[way]['median']:.2f}" for way in ("train", "read")]
+        losses = ", ".join(f"{value:.2f}" for value in (few_shot[:2] if variant == "preset" else few_shot))
+        cells.append((about, losses, *(f"{one:.3f}" for one in joint), *rates))
+    heads = ("encoder", "few-shot loss", "Joint@3, 174 labels", "Joint@3, 60 labels", "training", "reading")
+    return markdown_table(heads, cells)
+
+
+def unfrozen_table(rows: list[dict[str, Any]]) -> str:
+    """Return the gain of some epochs of training over the frozen encoder."""
+    names = [name for name in dict.fromkeys(row["variant"] for row in rows) if name != "frozen"]
+    cells = []
+    for labeller, count in dict.fromkeys((row["labeller"], row["labels"]) for row in rows):
+        own = {r["variant"]: r for r in rows if (r["labeller"], r["labels"]) == (labeller, count)}
+        gains = [_interval(own[name]["gain"]) for name in names]
+        cells.append((f"labeller {labeller}, {count} labels", f"{own['frozen']['joint']['mean']:.3f}", *gains))
+    return markdown_table(("labels", "frozen", *names), cells)
 
 
 def tables() -> list[str]:
     """Return all tables of the page."""
-    names = ("rules_study", "rules_gate", "rules_variants")
-    study, gate, variants = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in names)
-    rows = study["rows"]
-    return [main_table(rows), baseline_table(rows), gate_table(gate["rows"]), variants_table(variants)]
+    names = ("rules_study", "rules_gate", "rules_variants", "rules_unfrozen", "encoders")
+    study, gate, variants, unfrozen, speed = (
+        json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in names
+    )
+    rows, steps = study["rows"], ("read", "later", "real", "confirm")
+    return [
+        main_table(rows), baseline_table(rows), gate_table(gate["rows"]),
+        *(variants_table(variants, step) for step in steps), encoders_table(variants, speed),
+        unfrozen_table(unfrozen["read"]),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

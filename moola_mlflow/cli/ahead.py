@@ -7,14 +7,7 @@ import sys
 from moola_mlflow.core import CommandKeys, allowed_cores
 
 MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin")
-PICTURES = {
-    "data": (
-        "matplotlib.figure",
-        "matplotlib.backends.backend_agg",
-        "PIL.PngImagePlugin",
-        "moola_mlflow.reports.plots.bars",
-    )
-}
+PICTURES = {"data": (*MATPLOTLIB, "moola_mlflow.reports.plots.bars")}
 """Modules that draw the pictures of a command."""
 
 
