@@ -4,12 +4,12 @@ Written before the first run.
 
 The prior reader is fitted on the frozen encoder. Then encoder and reader are trained together on the training windows
 of the fold and their mirror images: AdamW, encoder 1e-4, reader 1e-3, batches of 29, dropout as in pre-training, the
-learning rate falls along a cosine. Nothing is held out. The loss is the cross-entropy of start, end and class at the
-labelled span. Training lasts 3 or 10 epochs.
+learning rate falls along a cosine. No training window is held out. The loss is the cross-entropy of start, end and
+class at the labelled span. Training lasts 3 or 10 epochs.
 
 Hypothesis. 3 or 10 epochs have a higher mean Joint@3 over labellers 1 to 3 than the frozen encoder, with 174 and with
-60 labels, by more than the spread between the two encoders. Development seeds are those of rules_variants.py. If so,
-the better number of epochs is read once on its fresh seeds; if not, the encoder stays frozen.
+60 labels, by more than the difference between the scores of the two encoders. Development seeds are those of
+rules_variants.py. If so, the better number of epochs is read once on its fresh seeds; if not, the encoder stays frozen.
 
 python -m benchmarks.science.rules_unfrozen FOLDER        # FOLDER: that of rules_variants pretrain FOLDER preset
 """

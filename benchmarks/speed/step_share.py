@@ -10,7 +10,8 @@ reorders of weights inside both. A backward operation belongs where its forward 
 The profiler itself costs time, nearly all of it outside of the primitive, whose operations are few and long. So steps
 with and without the profiler take turns, and its cost, the difference of their CPU times, is taken off what lies
 outside: outside = 1 - (primitive / profiled wall time) * (profiled CPU time / plain CPU time). The kinds share that in
-the proportions that the profiler has seen. Other work on the machine stretches all wall times of a step alike.
+the proportions that the profiler has seen. This assumes that other work on the machine slows all
+operations alike.
 """
 
 from __future__ import annotations

@@ -28,14 +28,14 @@ T = TypeVar("T")
 class WorkerPool:
     """Processes that call functions. Without processes, this process calls them at once.
 
-    Workers leave Ctrl-C to their parent, and end when it is gone. A worker that waits costs no CPU time.
+    Workers leave Ctrl-C to their parent, and end when it is gone.
     """
 
     current: WorkerPool | None = None
     """The pool of the command that runs in this process."""
 
     def __init__(self, num: int, modules: Sequence[str] = ()) -> None:
-        """Start ``num`` processes that import ``modules``. 0: start none."""
+        """Start the first of ``num`` processes; each imports ``modules``. 0: start none."""
         self.num = num
         self._executor: ProcessPoolExecutor | None = None
         if num:
@@ -43,7 +43,7 @@ class WorkerPool:
                 num, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), tuple(modules))
             )
             try:
-                self.submit(os.getpid)  # the first call starts all of them
+                self.submit(os.getpid)  # a call starts a worker if none is idle
             except BaseException:
                 self.close()
                 raise
@@ -115,7 +115,7 @@ def _start_worker(parent: int, modules: Sequence[str] = ()) -> None:
     """Set up this worker: it leaves Ctrl-C to its parent and ends when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    gc.disable()  # see core/collector.py
+    gc.disable()  # imports make many objects that stay, as core/collector.py says
     for module in modules:
         with suppress(Exception):  # the function that needs it says what is wrong
             importlib.import_module(module)

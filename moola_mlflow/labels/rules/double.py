@@ -13,11 +13,11 @@ from moola_mlflow.labels.rules.windows import RuleWindows, running_max
 
 @dataclass(frozen=True)
 class Double(Selector):
-    """Two highs at most ``near`` units apart, ``shortest`` to ``shortest + more`` bars from each other.
+    """Two highs whose prices differ by at most ``near`` units, ``shortest`` to ``shortest + more`` bars apart.
 
     Each is the highest of the ``side`` bars before and after it, and no high between them is above both. Depth: the
     lower of the two minus the lowest low between them, ``minimum`` units or more. Score: depth / bars^``power``. The
-    span runs from one top to the other. Its direction is up: the move that was stopped twice. Two bottoms are two tops
+    span runs from one top to the other. Its direction is up, as before the first top. Two bottoms are two tops
     in mirrored prices.
     """
 

@@ -1,4 +1,4 @@
-"""Selector: a fast move and the narrow bars after it."""
+"""Selector: a fast move and a pause after it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from moola_mlflow.labels.rules.windows import RuleWindows, running_max
 
 @dataclass(frozen=True)
 class Flag(Selector):
-    """A pole of ``pole`` bars that moves ``minimum`` units or more, then ``bars`` bars in a narrow range: the flag.
+    """A pole of ``pole`` bars that moves ``minimum`` units or more, then ``bars`` bars of pause: the flag.
 
-    The range of the flag is at most ``tight`` times the pole's move. With ``against``, the flag's last close must not
-    lie beyond the pole's last close. Score: move / range, where a range below 0.3 units counts as 0.3. The span is the
-    flag, or pole and flag (``with_pole``). Its direction is that of the pole.
+    The total range of the flag is at most ``tight`` times the pole's move. With ``against``, the flag's last close
+    must not lie beyond the pole's last close. Score: move / range, where a range below 0.3 units counts as 0.3. The
+    span is the flag, or pole and flag (``with_pole``). Its direction is that of the pole.
     """
 
     pole: int = whole(3, 9)

@@ -17,7 +17,7 @@ class Wedge(Selector):
 
     Width: high line - low line. Allowed: width at the first bar >= ``minimum`` units, and width at the last bar <=
     ``narrow`` times that. Score: the width that is lost / sqrt(variance of the highs and of the lows around their lines
-    + (0.2 units)^2). Direction: the sign of the sum of both slopes. Lines that rise and fall alike have none.
+    + (0.2 units)^2). Direction: the sign of the sum of both slopes. If the slopes cancel, there is no span.
     """
 
     shortest: int = whole(8, 14)

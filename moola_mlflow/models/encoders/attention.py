@@ -27,7 +27,7 @@ class Attention(nn.Module):
     """Attention within a band, with a learned bias for each distance between steps. Shapes: h_BTD -> h_BTD.
 
     The full T x T scores are masked: with 105 steps, blocks along the band were no faster. Nor was PyTorch's fused
-    attention, which has no gradient by a bias (PyTorch 2.13, CPU).
+    attention, which has no gradient with respect to the bias (PyTorch 2.13, CPU).
     """
 
     def __init__(self, size: int, heads: int) -> None:
@@ -69,7 +69,7 @@ class AttentionBlock(nn.Module):
 class LocalAttention(Encoder):
     """Pre-norm transformer whose attention reaches 16 steps to each side. Three layers see 48 steps to each side.
 
-    A step knows where others are by their distance alone, so windows of any length are read alike.
+    Position enters only as a bias for each distance, so windows of any length work.
 
     Shapes: x_BTF -> h_BTD with D = 2 * hidden.
 

@@ -1,9 +1,9 @@
-"""Encoder of bidirectional minGRUs: recurrent units whose gates do not read the state.
+"""Encoder of bidirectional minGRUs: recurrent units whose gates depend on the input alone.
 
 The gates and candidates of all steps come from one matrix product. What is left of the recurrence is a weighted mean of
 the state and a candidate at each step. A loop over steps computes it for all windows and units at once, and the same
-loop backward gives the gradient. ``benchmarks/speed/encoders.py`` compares the loop with parallel scans: on the CPU
-it is the fastest.
+loop backward gives the gradient. ``benchmarks/speed/encoders.py`` compares the loop with parallel scans: for
+32 windows, 105 steps and 64 units its forward pass is the fastest of four on one core.
 
 Shape legend: B windows, T steps, F features, H = hidden, D = 2 * H, P = 2 * D; z z-scored features, h encodings.
 """
@@ -70,7 +70,7 @@ class MinGRUBlock(nn.Module):
         self.dropout = Dropout(dropout)
         self.linear = nn.Linear(size, size)
         with torch.no_grad():
-            # A gate of 1 / n remembers n steps. Units begin with 2 to LONGEST steps, in equal ratios.
+            # A gate of 1 / n remembers n steps. Units begin with 2 to LONGEST steps, spaced geometrically.
             steps_H = torch.tensor(2.0) * (LONGEST / 2) ** torch.linspace(0, 1, size // 2)
             self.gates.bias[:size] = -(steps_H - 1).log().repeat(2)
 
@@ -90,7 +90,7 @@ class BidirectionalMinGRU(Encoder):
     References
     ----------
     Feng, Tung, Ahmed, Bengio and Hajimirsadeghi, "Were RNNs all we needed?", 2024, https://arxiv.org/abs/2410.01201;
-    here half of the units read backward, and gates begin with many lengths of memory.
+    here half of the units read backward, and units begin with memories of different lengths.
     """
 
     def __init__(self, num_features: int, hidden: int = 128, layers: int = 3, dropout: float = 0.1) -> None:
