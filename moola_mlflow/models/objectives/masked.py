@@ -1,7 +1,7 @@
 """Masked reconstruction: hide steps, encode the rest, and predict the hidden features with a linear decoder.
 
-Shape legend: B windows, T steps, V valid steps (after warm-up), N blocks or rows of steps, C masked steps, F features,
-D encoding size, K targets, here the F features.
+Shape legend: B windows, T steps, V valid steps (after warm-up), N blocks, C masked steps, F features, D encoding size,
+K targets, here the F features.
 """
 
 from __future__ import annotations
@@ -78,22 +78,21 @@ class Masked(Objective):
 
     def errors(self, encoder: Encoder, h_BTD: Tensor, batch: Batch, drawn: Tensor) -> Errors:
         """Return the errors of the reconstruction at masked steps."""
-        return self._errors(encoder, self.decoder(at_hidden(h_BTD, drawn)).float(), batch, drawn)
+        return self._errors(encoder, self.decoder(h_BTD).float(), batch, drawn)
 
-    def _errors(self, encoder: Encoder, predicted_NF: Tensor, batch: Batch, drawn: Tensor) -> Errors:
-        """Compare predictions (in loss units) with the clean features, at masked steps alone."""
-        target_NF = at_hidden(batch.x_BTF, drawn)
-        if self.units == "z":
-            target_NF = encoder.standardise(target_NF)
-        huber_NF = functional.huber_loss(predicted_NF, target_NF, reduction="none", delta=1.0)
+    def _errors(self, encoder: Encoder, predicted_BTF: Tensor, batch: Batch, drawn: Tensor) -> Errors:
+        """Compare predictions (in loss units) with the clean features, at masked steps alone.
+
+        All steps are decoded. To decode only the masked ones, the host would have to wait for a GPU to count them.
+        """
+        target_BTF = batch.x_BTF if self.units == "raw" else encoder.standardise(batch.x_BTF)
+        masked_BT1 = drawn[..., None]
+        huber_BTF = functional.huber_loss(predicted_BTF, target_BTF, reduction="none", delta=1.0)
+        huber_K = huber_BTF.where(masked_BT1, 0.0).sum((0, 1))
         with torch.no_grad():
             unit_F = torch.ones_like(encoder.std) if self.units == "raw" else encoder.std
-            absolute_NF = (predicted_NF - target_NF).abs() * unit_F
-        if drawn.device.type != "cpu":  # the rows are those of all steps
-            hidden_N1 = at_hidden(drawn[..., None], drawn)
-            huber_NF, absolute_NF = huber_NF.where(hidden_N1, 0.0), absolute_NF.where(hidden_N1, 0.0)
-        absolute_K = absolute_NF.sum(0)
-        return Errors(huber_NF.sum(0), absolute_K, drawn.sum().to(absolute_K.dtype).expand_as(absolute_K))
+            absolute_K = ((predicted_BTF - target_BTF).abs() * unit_F).where(masked_BT1, 0.0).sum((0, 1))
+        return Errors(huber_K, absolute_K, drawn.sum().to(absolute_K.dtype).expand_as(absolute_K))
 
     def total(self, huber: Tensor) -> Tensor:
         """Return the loss: the Huber, or H / (2 s^2) + log s with the learned s."""
@@ -135,21 +134,7 @@ class Masked(Objective):
         }
         if self.units == "raw":
             predictions = {name: z * encoder.std + encoder.mean for name, z in predictions.items()}
-        return {name: self._errors(encoder, at_hidden(z, drawn), batch, drawn) for name, z in predictions.items()}
-
-
-def at_hidden(values_BTF: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the rows of hidden steps, in the order of time; on a GPU the rows of all steps.
-
-    To take only some there, the host would have to wait for the GPU to count them. In the order of time lie an LSTM's
-    encodings in memory: their rows are taken, and their gradients put back, without a copy of all. Shapes: [N, F].
-    """
-    values_TBF, mask_TB = values_BTF.transpose(0, 1), mask_BT.t()
-    if mask_BT.device.type != "cpu":
-        return values_TBF.flatten(0, 1)
-    if not values_TBF.is_contiguous():
-        return values_TBF[mask_TB]
-    return values_TBF.flatten(0, 1).index_select(0, mask_TB.flatten().nonzero()[:, 0])
+        return {name: self._errors(encoder, z, batch, drawn) for name, z in predictions.items()}
 
 
 def build(config: ObjectiveConfig, names: tuple[str, ...], encoding_size: int) -> Masked:

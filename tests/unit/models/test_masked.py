@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moola_mlflow.core import ObjectiveConfig
 from moola_mlflow.models.encoders import build_encoder
 from moola_mlflow.models.objectives.baselines import interpolate, last_visible
-from moola_mlflow.models.objectives.masked import Masked, at_hidden
+from moola_mlflow.models.objectives.masked import Masked
 from moola_mlflow.windows.batches import Batch
 
 
@@ -123,22 +123,3 @@ def test_the_best_sigma_gives_the_profiled_loss() -> None:
         objective.log_sigma.copy_(0.5 * huber.log())
     assert float(objective.total(huber).detach()) == pytest.approx(-4.75, abs=0.01)  # the published loss
     assert math.sqrt(2 * float(huber)) == pytest.approx(0.0074, abs=1e-4)  # is this root mean square error
-
-
-@pytest.mark.parametrize("time_major", [True, False])
-def test_only_hidden_steps_are_decoded_and_the_gradient_is_that_of_all_steps_decoded(time_major: bool) -> None:
-    torch.manual_seed(3)
-    objective, encoder = masked(mask_ratio=0.3), build_encoder("bilstm", 3, 2, 1, 0.0)
-    batch = Batch(torch.randn(5, 12, 3), torch.zeros(5, 12, 4), np.arange(5), 2)
-    drawn = objective.draw(batch, torch.Generator().manual_seed(4))
-    h_BTD = torch.randn(12, 5, 4).transpose(0, 1) if time_major else torch.randn(5, 12, 4)
-    h_BTD.requires_grad_()
-    assert at_hidden(h_BTD, drawn).shape == (int(drawn.sum()), 4)
-    errors = objective.errors(encoder, h_BTD, batch, drawn)
-    gradient_BTD = torch.autograd.grad(errors.huber_K.sum(), h_BTD)[0]
-    target_BTF = encoder.standardise(batch.x_BTF) if objective.units == "z" else batch.x_BTF
-    each = torch.nn.functional.huber_loss(objective.decoder(h_BTD), target_BTF, reduction="none")
-    whole = each.where(drawn[..., None], 0.0).sum((0, 1))
-    torch.testing.assert_close(errors.huber_K, whole)
-    torch.testing.assert_close(gradient_BTD, torch.autograd.grad(whole.sum(), h_BTD)[0])
-    assert not gradient_BTD[~drawn].any()
