@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from moola_mlflow.core import CommandKeys, allowed_cores
+from moola_mlflow.core import allowed_cores
 
 MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin")
 PICTURES = {"data": (*MATPLOTLIB, "moola_mlflow.reports.plots.bars")}
 """Modules that draw the pictures of a command."""
 
 
-def workers_of(name: str, config: CommandKeys) -> tuple[int, tuple[str, ...]]:
+def workers_of(name: str) -> tuple[int, tuple[str, ...]]:
     """Return how many workers start with a command, and what they import.
 
     They save time only on a second core, and only if this process still has to import MLflow itself.

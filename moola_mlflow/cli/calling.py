@@ -30,7 +30,7 @@ def prepare_for(config: CommandKeys) -> None:
 def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts) -> Any:
     """Run a command, and return its outcome if it has one."""
     prepare_for(parsed.config)
-    with early_workers(*workers_of(name, parsed.config)):
+    with early_workers(*workers_of(name)):
         command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
         return command.run(parsed.config, parsed.preset, interrupts, **parsed.arguments)
 

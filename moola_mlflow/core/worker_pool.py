@@ -5,7 +5,6 @@ Importing takes most of the time of a short command, and one process imports on 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
+from moola_mlflow.core.collector import rest_collector, wake_collector
 from moola_mlflow.core.errors import TrainingError
 
 P = ParamSpec("P")
@@ -115,12 +115,11 @@ def _start_worker(parent: int, modules: Sequence[str] = ()) -> None:
     """Set up this worker: it leaves Ctrl-C to its parent and ends when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    gc.disable()  # imports make many objects that stay, as core/collector.py says
+    rest_collector()
     for module in modules:
         with suppress(Exception):  # the function that needs it says what is wrong
             importlib.import_module(module)
-    gc.freeze()
-    gc.enable()
+    wake_collector()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.core import TrainingError, WorkerPool, command_workers, tune_allocator
+from moola_mlflow.core import TrainingError, WorkerPool, tune_allocator
 
 POLL_S = 0.2
 
@@ -72,21 +72,16 @@ def run_tasks(
                 return
             on_result(i, work(context, task))
         return
-    early, num = command_workers(), num_processes(workers, len(tasks))
-    pool = early if early.num >= num else WorkerPool(num)
-    try:
-        with tempfile.TemporaryDirectory(prefix="moola-") as folder:
-            shared = _write_context(_to_files(context, Path(folder), {}), Path(folder))
+    with tempfile.TemporaryDirectory(prefix="moola-") as folder:
+        shared = _write_context(_to_files(context, Path(folder), {}), Path(folder))
+        pool = WorkerPool(num_processes(workers, len(tasks)))
+        try:
             _collect(pool, Work(work, shared, tuned), tasks, on_result, should_stop)
-    except BrokenProcessPool as e:
-        raise TrainingError(
-            "a worker process died, most likely because memory ran out; lower cv.workers or add memory"
-        ) from e
-    except BaseException:
-        pool.close()
-        raise
-    finally:
-        if pool is not early:
+        except BrokenProcessPool as e:
+            raise TrainingError(
+                "a worker process died, most likely because memory ran out; lower cv.workers or add memory"
+            ) from e
+        finally:
             pool.close()
 
 
@@ -98,10 +93,7 @@ def _collect(
     should_stop: Callable[[], str | None],
 ) -> None:
     waiting: dict[Future[Any], int] = {pool.submit(_run_task, work, task): i for i, task in enumerate(tasks)}
-    while waiting:
-        if should_stop():
-            pool.close()  # its workers are busy
-            return
+    while waiting and not should_stop():
         done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
         for future in sorted(done, key=waiting.__getitem__):
             on_result(waiting.pop(future), future.result())

@@ -12,7 +12,6 @@ from empty_store import copy_empty_store
 from harness import Store
 
 from moola_mlflow.cli.ahead import PICTURES, workers_of
-from moola_mlflow.core import DataKeys, make_config
 
 COUNTED = """
 import sys
@@ -28,16 +27,15 @@ sys.exit(code)
 
 
 def test_no_worker_starts_once_mlflow_is_imported_or_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config(DataKeys, {}, {})
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert workers_of("data", config) == (1, PICTURES["data"])
-    assert workers_of("promote", config) == (0, ())
+    assert workers_of("data") == (1, PICTURES["data"])
+    assert workers_of("promote") == (0, ())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert workers_of("data", config) == (0, ())
+    assert workers_of("data") == (0, ())
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setitem(sys.modules, "mlflow", sys)
-    assert workers_of("data", config) == (0, ())
+    assert workers_of("data") == (0, ())
 
 
 @pytest.mark.parametrize("name", sorted({module for modules in PICTURES.values() for module in modules}))
