@@ -137,11 +137,14 @@ def step(trainer: Any, batch: Any) -> None:
 
 
 def measure(trainer: Any, batches: Iterator[Any], seconds: float) -> dict[str, Any]:
-    """Return one round: CPU milliseconds of a plain step, and the share of each kind."""
+    """Return one round: CPU milliseconds of a plain step, the share of each kind, and what the profiler has seen.
+
+    After few steps the profiler's own cost is noise that can exceed what lies outside: a share may then be below 0.
+    """
     from torch.profiler import ProfilerActivity, profile, record_function
 
     calls = kinds_of_calls()
-    started, took, cpu = time.perf_counter(), 0.0, {"plain": 0.0, "profiled": 0.0}
+    started, cpu = time.perf_counter(), {"plain": 0.0, "profiled": 0.0}
     spent: Counter[str] = Counter()
     num = 0
     while time.perf_counter() - started < seconds:
@@ -158,17 +161,19 @@ def measure(trainer: Any, batches: Iterator[Any], seconds: float) -> dict[str, A
                 cpu["profiled"] += time.process_time() - before
         spent += kinds_of(list(profiler.events()), {kind for _, _, kind in calls})
         num += 1
+    seen_ms = {kind: took / 1e3 / num for kind, took in spent.most_common()}
     took = sum(spent.values())
     inside = spent.pop(PRIMITIVE) / took * cpu["profiled"] / cpu["plain"]
     outside = {kind: (1 - inside) * own / sum(spent.values()) for kind, own in spent.most_common()}
     return {
         "plain_ms": 1e3 * cpu["plain"] / num, "profiled_ms": 1e3 * cpu["profiled"] / num, "steps": num,
-        "outside": 1 - inside, "kinds": outside,
+        "outside": 1 - inside, "kinds": outside, "seen_ms": seen_ms,
     }  # fmt: skip
 
 
-def table(rows: dict[str, list[dict[str, Any]]]) -> str:
+def tables(report: dict[str, Any]) -> str:
     """Return a column for each network and precision: medians (smallest to largest) of the rounds."""
+    rows = report["runs"]
     names = [
         kind
         for kind, _ in sum((Counter(run["kinds"]) for runs in rows.values() for run in runs), Counter()).most_common()
@@ -214,13 +219,14 @@ def main() -> None:
             found = measure(trainer, batches, words.seconds if turn else 0.1)
             if turn:  # the first one warms up
                 rows.setdefault(name, []).append(found)
-    print(table(rows))
     about = {
         "batch_size": 64, "threads": 1, "seconds": words.seconds, "smoke": words.smoke,
         "allowed": {str(hidden): share for hidden, share in ALLOWED.items()},
     }  # fmt: skip
+    report = {"machine": machine(), "about": about, "runs": rows}
+    print(tables(report))
     words.out.parent.mkdir(parents=True, exist_ok=True)
-    words.out.write_text(json.dumps({"machine": machine(), "about": about, "runs": rows}, indent=1) + "\n")
+    words.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

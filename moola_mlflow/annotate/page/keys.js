@@ -49,10 +49,11 @@ export function actionOf(event, review) {
   return name === "left" || name === "right" ? ["move", (name === "left" ? -1 : 1) * (event.shiftKey ? 5 : 1)] : [name];
 }
 
-// A key that belongs to a field, a button or a dialog is left to it.
+// A key that belongs to a field or a button is left to it. While a dialog is open all keys are the dialog's, wherever the
+// focus is: a key typed then must not decide the window behind it.
 export function isFree(event) {
   const { target } = event;
-  if (target.closest("dialog, textarea, input")) return false;
+  if (document.querySelector("dialog[open]") || target.closest("textarea, input")) return false;
   return !(target.closest("button, summary") && (event.key === " " || event.key === "Enter"));
 }
 
