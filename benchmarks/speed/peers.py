@@ -313,6 +313,12 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def tables(report: dict[str, Any]) -> str:
+    """Return the table of each size of the network in a result's file."""
+    sizes = [(report["about"]["hidden"], report), *report.get("sizes", {}).items()]
+    return "\n\n".join(f"hidden {size}\n\n{table(one['runs'])}" for size, one in sizes)
+
+
 def merged(path: Path, size: int, result: dict[str, Any]) -> dict[str, Any]:
     """Return a result beside those of other sizes in its file. That of the default size is at the top."""
     before = json.loads(path.read_text()) if path.is_file() else {}

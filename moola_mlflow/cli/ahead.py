@@ -7,7 +7,10 @@ import sys
 from moola_mlflow.core import allowed_cores
 
 MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin")
-PICTURES = {"data": (*MATPLOTLIB, "moola_mlflow.reports.plots.bars")}
+PICTURES = {
+    "data": (*MATPLOTLIB, "moola_mlflow.reports.plots.bars"),
+    "detect": (*MATPLOTLIB, "moola_mlflow.reports.plots.overview", "moola_mlflow.reports.plots.after_events"),
+}
 """Modules that draw the pictures of a command."""
 
 

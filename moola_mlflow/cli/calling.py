@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moola_mlflow.cli.ahead import workers_of
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.cli.parser import Parsed, settle
 from moola_mlflow.core import (
-    CommandKeys,
     Interrupts,
     RuntimeConfig,
     UserError,
@@ -21,16 +20,12 @@ from moola_mlflow.core import (
 )
 
 
-def prepare_for(config: CommandKeys) -> None:
-    """Set the environment that a configuration asks for, before torch or MLflow is imported."""
-    runtime = getattr(config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
-    prepare_environment(runtime.threads, is_tuned(runtime))
-
-
-def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts) -> Any:
-    """Run a command, and return its outcome if it has one."""
-    prepare_for(parsed.config)
+def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts, check: Callable[[], None] = lambda: None) -> Any:
+    """Run a command, and return its outcome if it has one. ``check`` refuses what is known to be wrong before it."""
+    runtime = getattr(parsed.config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
+    prepare_environment(runtime.threads, is_tuned(runtime))  # before torch or MLflow is imported
     with early_workers(*workers_of(name)):
+        check()
         command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
         return command.run(parsed.config, parsed.preset, interrupts, **parsed.arguments)
 

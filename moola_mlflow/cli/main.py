@@ -9,7 +9,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from moola_mlflow import __version__
@@ -126,16 +127,27 @@ def _run(words: list[str], interrupts: Interrupts) -> int:
 
     name = words[0]
     check_command(name)
-    try:
+    with _recorded(name):
         parsed = parse(name, words[1:])
         _check_single_process(name)
-        _check_store(name, parsed.config)
-        check_inputs(name, parsed.config)
+
+    def check() -> None:
+        with _recorded(name):
+            _check_store(name, parsed.config)
+            check_inputs(name, parsed.config)
+
+    run_parsed(name, parsed, interrupts, check)
+    return 0
+
+
+@contextmanager
+def _recorded(name: str) -> Iterator[None]:
+    """Record a refusal in the launcher's run."""
+    try:
+        yield
     except UserError as e:
         _record(name, e)
         raise
-    run_parsed(name, parsed, interrupts)
-    return 0
 
 
 def _check_single_process(name: str) -> None:
@@ -151,9 +163,6 @@ def _check_store(name: str, config: CommandKeys) -> None:
     """If there is no store, refuse a command that looks up what one holds. Raises: UserError."""
     named = [f"{key}='{value}'" for key, value in config.flat().items() if str(value).startswith(IN_STORE)]
     if not is_launched() and (named or name in READERS):
-        from moola_mlflow.cli.calling import prepare_for
-
-        prepare_for(config)
         from moola_mlflow.tracking import need_store  # mlflow takes seconds to import
 
         need_store(named[0] if named else f"what '{name}' reads")

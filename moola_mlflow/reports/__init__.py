@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from moola_mlflow.reports.plots.events import event_figures
     from moola_mlflow.reports.plots.finetuning import evidence_figures
     from moola_mlflow.reports.plots.interactive import curves_chart
-    from moola_mlflow.reports.plots.png import Drawable, draw_png
+    from moola_mlflow.reports.plots.png import Drawable, draw_all, draw_png
     from moola_mlflow.reports.plots.quality import quality_figure
     from moola_mlflow.reports.plots.training import curves_figure, lr_figure, reconstruction_figure
     from moola_mlflow.reports.pretrain_results import (
@@ -104,7 +104,7 @@ __all__, __getattr__, __dir__ = lazy_face(
         ),
         "labels_report": ("CLASS_HEADERS", "LabelsReport"),
         "plots.finetuning": ("evidence_figures",),
-        "plots.png": ("Drawable", "draw_png"),
+        "plots.png": ("Drawable", "draw_all", "draw_png"),
         "plots.quality": ("quality_figure",),
         "plots.interactive": ("curves_chart",),
         "plots.training": ("curves_figure", "lr_figure", "reconstruction_figure"),

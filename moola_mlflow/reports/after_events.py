@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pandas as pd
 
 from moola_mlflow.evaluation import AfterEvents
 from moola_mlflow.reports.document import Block, Heading, Notice, Para, Picture, Table
-from moola_mlflow.reports.plots.after_events import after_figure
-from moola_mlflow.reports.plots.figure import png_bytes
 
 TITLE = "After the events"
 NO_BACKTEST = (
@@ -19,8 +18,8 @@ NO_BACKTEST = (
 FEW_DAYS = 20
 
 
-def after_blocks(after: AfterEvents) -> list[Block]:
-    """Return the section of the page; nothing if no event has a move."""
+def after_blocks(after: AfterEvents, png: Callable[[], bytes]) -> list[Block]:
+    """Return the section of the page, with the picture that ``png`` returns; nothing if no event has a move."""
     table = after.table
     if table.empty or not table["num"].any():
         return []
@@ -40,7 +39,7 @@ def after_blocks(after: AfterEvents) -> list[Block]:
         Notice(NO_BACKTEST, "warn"),
         Para(explained),
         *([Notice(f"There are only {after.num_days} trade dates, so the intervals are rough.", "warn")] if few else []),
-        Picture("after_events.png", png_bytes(after_figure(table, after.classes)), caption),
+        Picture("after_events.png", png(), caption),
         Table(
             ["events", "bars", "number", "mean move", "random", "mean size", "random", "share up", "random"],
             _rows(table[table["hour"] == "all"], "label"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from moola_mlflow.bars import Bars, length_text
 from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
 from moola_mlflow.evaluation import Gate, detector_gates, gates_table, missed_gates
 from moola_mlflow.models import EventDetector, PatternDetector, Scan, learned_minutes, members_of
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Strong, Table, Text
-from moola_mlflow.reports.plots.candles import class_color, overview_figure
+from moola_mlflow.reports.plots.candles import class_color
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
+from moola_mlflow.reports.plots.overview import OverviewPicture
+from moola_mlflow.reports.plots.png import Drawable, draw_all
 from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
 from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Artifacts, Metrics
@@ -165,17 +167,19 @@ class DetectionsReport:
         """Return what writes each further file of the results: there is none."""
         return {}
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the pictures of the run by their names."""
-        return {Artifacts.DETECTIONS_FIGURE: self.figure()}
+    @cached_property
+    def drawn(self) -> dict[str, Future[bytes]]:
+        """PNG files of the run's pictures by their names. A worker draws them from the first time that one asks."""
+        return draw_all(self.drawables())
 
-    def figure(self) -> Figure:
-        """Return the picture of the prices with every hit, and of the probabilities of all windows."""
+    def drawables(self) -> dict[str, Drawable]:
+        """Return the pictures of the run by their names: the prices with every hit, and all probabilities."""
         bars = self.scan.windows.bars
-        return overview_figure(
+        overview = OverviewPicture.of(
             bars.ohlc[:, 3], bars.time_ns, *self.scan.rows(self.scan.kept), self.table["label"].tolist(),
             self.scan.confidence(), self.config.detect.min_probability, self.detector.classes,
         )  # fmt: skip
+        return {Artifacts.DETECTIONS_FIGURE: overview}
 
     def best(self) -> pd.DataFrame:
         """Return the rows that the page shows, the most probable first."""

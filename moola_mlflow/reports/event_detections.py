@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name
+from moola_mlflow.core import DetectKeys, markdown_code, markdown_text, metric_name, result_of
 from moola_mlflow.evaluation import (
     AfterEvents,
     Gate,
@@ -24,9 +24,11 @@ from moola_mlflow.models import EventDetector, EventScan, chosen_threshold, even
 from moola_mlflow.reports.after_events import after_blocks
 from moola_mlflow.reports.detections import WEAK, gate_table, known_bars, origin_rows
 from moola_mlflow.reports.document import Document, Heading, Notice, Para, Table
-from moola_mlflow.reports.plots.after_events import after_figure
-from moola_mlflow.reports.plots.candles import class_color, overview_figure
+from moola_mlflow.reports.plots.after_events import AfterPicture
+from moola_mlflow.reports.plots.candles import class_color
 from moola_mlflow.reports.plots.interactive import ShownSpan, WindowPicture, windows_chart
+from moola_mlflow.reports.plots.overview import OverviewPicture
+from moola_mlflow.reports.plots.png import Drawable, draw_all
 from moola_mlflow.reports.touchable import MOST_WINDOWS, Plot, touch_page
 from moola_mlflow.reports.window_pictures import picture_of
 from moola_mlflow.tracking import Artifacts, Metrics
@@ -149,12 +151,20 @@ class EventDetectionsReport:
             out[Artifacts.SIGNALS] = lambda path: self._signals().to_parquet(path)
         return out
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the pictures of the run by their names."""
-        figures = {Artifacts.DETECTIONS_FIGURE: self.figure()}
-        if len(self.after.table):
-            figures[Artifacts.AFTER_EVENTS_FIGURE] = after_figure(self.after.table, self.after.classes)
-        return figures
+    @cached_property
+    def drawn(self) -> dict[str, Future[bytes]]:
+        """PNG files of the run's pictures by their names. A worker draws them from the first time that one asks."""
+        return draw_all(self.drawables())
+
+    def drawables(self) -> dict[str, Drawable]:
+        """Return the pictures of the run by their names: the prices with every event, and what follows events."""
+        bars, events = self.scan.windows.bars, self.scan.events
+        overview = OverviewPicture.of(
+            bars.ohlc[:, 3], bars.time_ns, events.start, events.end, self.table["label"].tolist(),
+            self.every.events.score, self.scan.threshold, self.detector.classes,
+        )  # fmt: skip
+        after = {Artifacts.AFTER_EVENTS_FIGURE: AfterPicture(self.after.table, self.after.classes)}
+        return {Artifacts.DETECTIONS_FIGURE: overview, **(after if len(self.after.table) else {})}
 
     def _signals(self) -> pd.DataFrame:
         """Return the signals of all instruments, one behind another."""
@@ -200,7 +210,7 @@ class EventDetectionsReport:
             document.add(Notice(f"The detector misses {len(missed)} of its {len(checked)} gates, listed below.", "bad"))
         document.add(*(Notice(text, "warn") for text in self.cautions()), Para(self.scanned()), Heading(charts_title))
         document.add(*([Heading("Table"), _event_table(best)] if len(best) else [Para(NO_EVENT)]))
-        document.add(*after_blocks(self.after))
+        document.add(*after_blocks(self.after, lambda: result_of(self.drawn[Artifacts.AFTER_EVENTS_FIGURE])))
         rows = origin_rows(self.detector, self.config.bars.path, self.scan.windows.bars)
         document.add(Heading("Detector"), Table(["detector", self.uri], rows), gate_table(checked))
         return touch_page(document, [Plot(charts_title, windows_chart(self.pictures()))] if len(best) else [], counts)
@@ -222,14 +232,6 @@ class EventDetectionsReport:
         """Return the first row of the window that was read with an event nearest to its middle."""
         starts, length = self.scan.windows.starts, self.scan.windows.length
         return int(starts[np.abs(starts + length / 2 - self.scan.events.centre[row]).argmin()])
-
-    def figure(self) -> Figure:
-        """Return the picture of the prices with every event, and a histogram of the scores of all peaks."""
-        bars, events = self.scan.windows.bars, self.scan.events
-        return overview_figure(
-            bars.ohlc[:, 3], bars.time_ns, events.start, events.end, self.table["label"].tolist(),
-            self.every.events.score, self.scan.threshold, self.detector.classes,
-        )  # fmt: skip
 
     def best(self) -> pd.DataFrame:
         """Return the rows that the page shows, the highest score first."""

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.science import annotate_study, best_epoch, events_tables, fresh_labels, labels, rules_tables
 from benchmarks.science.objectives import summary
-from benchmarks.speed import step_share
+from benchmarks.speed import peers, step_share
 from moola_mlflow.core import EncoderLimits
 
 TABLES = {
@@ -21,6 +21,7 @@ TABLES = {
     "fresh_labels": (fresh_labels, "docs/explanation/evidence.md"),
     "best_epoch": (best_epoch, "docs/explanation/evidence.md"),
     "objectives": (summary, "docs/explanation/objectives.md"),
+    "peers_amx": (peers, "docs/explanation/performance.md"),
     "step_share": (step_share, "docs/explanation/performance.md"),
 }
 

@@ -14,13 +14,12 @@ from moola_mlflow.core import (
     Interrupts,
     UserError,
     check_outputs,
-    command_workers,
     is_true,
     note_outputs,
     replacing,
     result_of,
 )
-from moola_mlflow.reports import BarsReport, draw_png
+from moola_mlflow.reports import BarsReport, draw_all
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
 
 KIND = "bars"
@@ -73,8 +72,7 @@ def run(
 
 def _report(active: Run, report: BarsReport) -> None:
     """Log and print what the bars hold, as figures, a table and two pictures. A worker draws the pictures meanwhile."""
-    workers = command_workers()
-    drawn = {name: workers.submit(draw_png, picture) for name, picture in report.pictures().items()}
+    drawn = draw_all(report.pictures())
     with active.together():
         active.metrics(report.metrics())
         active.tags({Tags.DATA_SHA256: report.bars.sha256})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -28,6 +30,7 @@ from moola_mlflow.core import (
     is_true,
     note_outputs,
     reader_stream,
+    result_of,
 )
 from moola_mlflow.reports import DetectionsReport, DetectResult, EventDetectionsReport, report_scan, result_fields
 from moola_mlflow.tracking import Artifacts, Run, Tags, run_name
@@ -107,16 +110,19 @@ def _log(
     active: Run, found: DetectionsReport | EventDetectionsReport, seconds: float, folder: Path | None, step: int = 0
 ) -> None:
     """Log table, page, picture, metrics and note, and copy the first two to the folder."""
-    for place in [active.folder, *([folder] if folder else [])]:
-        _write(found, place)
-    for file in (TABLE, PAGE, *found.files()):
-        active.artifact(active.folder / file)
+    drawn, files = found.drawn, (TABLE, PAGE, *found.files())  # a worker draws meanwhile
+    _write(found, active.folder)
+    if folder:
+        _copy([active.folder / file for file in files], folder)
     score = "score" if "score" in found.table else "probability"
-    log_best_rows(active, found.table, score, Artifacts.HITS_TABLE)
-    for name, figure in found.figures().items():
-        active.figure(figure, name)
-    active.metrics(found.metrics(seconds), step=step)
-    active.note(found.note(seconds))
+    with active.together():
+        for file in files:
+            active.artifact(active.folder / file)
+        log_best_rows(active, found.table, score, Artifacts.HITS_TABLE)
+        active.metrics(found.metrics(seconds), step=step)
+        active.note(found.note(seconds))
+        for name, picture in drawn.items():
+            active.png(partial(result_of, picture), name)
     for text in found.cautions():
         print(f"Note: {text}", flush=True)
     where = f"{folder / PAGE} and {folder / TABLE}" if folder else f"{PAGE} and {TABLE} of the run"
@@ -126,11 +132,16 @@ def _log(
 
 
 def _write(found: DetectionsReport | EventDetectionsReport, folder: Path) -> None:
+    found.table.to_parquet(folder / TABLE, index=False)
+    (folder / PAGE).write_text(found.html(), encoding="utf-8")
+    for name, write in found.files().items():
+        write(folder / name)
+
+
+def _copy(files: list[Path], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found.table.to_parquet(folder / TABLE, index=False)
-        (folder / PAGE).write_text(found.html(), encoding="utf-8")
-        for name, write in found.files().items():
-            write(folder / name)
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
     except OSError as e:
         raise UserError(f"out='{folder}' cannot be written: {e}; give a folder you may write to") from e

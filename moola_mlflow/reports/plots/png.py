@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
+
+from moola_mlflow.core import command_workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-DPI = 110
 
 
 class Drawable(Protocol):
@@ -21,6 +22,12 @@ class Drawable(Protocol):
 
 def draw_png(picture: Drawable) -> bytes:
     """Return the PNG file of a picture."""
-    file = io.BytesIO()
-    picture.draw().savefig(file, dpi=DPI, format="png")
-    return file.getvalue()
+    from moola_mlflow.reports.plots.figure import png_bytes  # a worker imports matplotlib, and draws
+
+    return png_bytes(picture.draw())
+
+
+def draw_all(pictures: Mapping[str, Drawable]) -> dict[str, Future[bytes]]:
+    """Have the command's worker draw pictures, or draw them now if it has none; return PNG files by the same names."""
+    workers = command_workers()
+    return {name: workers.submit(draw_png, picture) for name, picture in pictures.items()}

@@ -38,6 +38,9 @@ PACKAGE = Path(__file__).resolve().parents[2]
 SERVED_REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "pyyaml", "mlflow")
 CANDIDATE = "candidate"
 PASSED = "passed"
+MODELS = "models:/"
+WEIGHTS = "artifacts"
+"""Folder of a logged model that MLflow puts our files into."""
 DOWNLOADS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # MLflow 3.17 fetches files of a server's bucket from the bucket itself. A machine that cannot reach it waits for
@@ -301,7 +304,7 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
     _check_alias(uri)
     try:
         with quiet_download(), no_local_artifacts():
-            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
+            local = Path(mlflow.artifacts.download_artifacts(artifact_uri=_without_code(uri), dst_path=str(scratch)))
     except (MlflowException, OSError) as e:
         raise UserError(
             f"{kind} '{uri}' cannot be fetched from '{shown_uri()}': {printable(str(e))}{_similar(uri)}"
@@ -315,6 +318,14 @@ def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path
     if not cards:
         raise UserError(f"'{uri}' holds no {card}, so it is no {kind} of this project")
     return cards[0].parent
+
+
+def _without_code(uri: str) -> str:
+    """Return where a registered model's own files are. Beside them lie the hundreds of files of the package."""
+    if not uri.startswith(MODELS):
+        return uri
+    inside = {file.path for file in mlflow.artifacts.list_artifacts(artifact_uri=uri)}
+    return f"{uri}/{WEIGHTS}" if WEIGHTS in inside else uri
 
 
 def is_regular(version: ModelVersion) -> bool:
@@ -336,7 +347,7 @@ def quiet_download() -> Iterator[None]:
 
 def _similar(uri: str) -> str:
     """Return a hint at the registered name, alias or version that is most like a ``models:/`` URI."""
-    if not uri.startswith("models:/"):
+    if not uri.startswith(MODELS):
         return ""
     name, _, alias = uri.removeprefix("models:/").partition("@")
     name, _, number = name.partition("/")
@@ -369,7 +380,7 @@ def _check_alias(uri: str) -> None:
     Raises: UserError if ``candidate`` names a version without its evidence.
     """
     name, at, alias = uri.removeprefix("models:/").partition("@")
-    if not uri.startswith("models:/") or not at:
+    if not uri.startswith(MODELS) or not at:
         return
     try:
         version = mlflow.MlflowClient().get_model_version_by_alias(name, alias)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
-from empty_store import copy_empty_store
 from harness import Store
+from small_events import random_event_detector
+from small_models import small_detector
 
 from moola_mlflow.cli.ahead import PICTURES, workers_of
+from moola_mlflow.models.files.detector import save_detector
+from moola_mlflow.models.files.event_detector import save_event_detector
+from moola_mlflow.tracking.registry import models
 
 COUNTED = """
 import sys
@@ -30,6 +36,7 @@ def test_no_worker_starts_once_mlflow_is_imported_or_on_one_core(monkeypatch: py
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert workers_of("data") == (1, PICTURES["data"])
+    assert workers_of("detect") == (1, PICTURES["detect"])
     assert workers_of("promote") == (0, ())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert workers_of("data") == (0, ())
@@ -43,11 +50,36 @@ def test_every_module_that_a_worker_imports_is_there(name: str) -> None:
     importlib.import_module(name)
 
 
+def pictures_drawn(store: Store, cores: str, *words: str) -> str:
+    """How many workers a command started, and whether it imported matplotlib itself."""
+    environment = {**store.environment, "OMP_NUM_THREADS": cores}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, *words],
+        cwd=store.folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("cores", "said"), [("2", "1 False"), ("1", "0 True")])
 def test_data_has_its_pictures_drawn_by_a_worker_on_a_second_core(cores: str, said: str, tmp_path: Path) -> None:
-    copy_empty_store(tmp_path)
-    words = [sys.executable, "-c", COUNTED, "data", "--bars.sample_bars", "2000", "--out", "bars.parquet"]
-    environment = {**Store(tmp_path).environment, "OMP_NUM_THREADS": cores}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == said
+    found = pictures_drawn(Store(tmp_path), cores, "data", "--bars.sample_bars", "2000", "--out", "bars.parquet")
+    assert found == said
+
+
+@pytest.mark.parametrize("kind", ["min_probability", "min_score"])
+def test_detect_has_its_pictures_drawn_by_a_worker_also_with_a_detector_of_the_store(kind: str, tmp_path: Path) -> None:
+    store, folder = Store(tmp_path), tmp_path / "detector"
+    if kind == "min_probability":
+        save_detector(small_detector(), folder)
+    else:
+        save_event_detector(random_event_detector(), folder)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("made", f"{tmp_path}/made"))
+    card = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+    with mlflow.start_run():
+        models.log_detector("some", folder, card, {"gates": "passed"})
+    words = ["--bars.sample_bars", "3000", "--detector", "models:/some@candidate", f"--detect.{kind}", "0"]
+    assert pictures_drawn(store, "2", "detect", *words) == "1 False"
+    (run,) = store.client.search_runs(["0", *(e.experiment_id for e in store.client.search_experiments())],
+                                      "tags.`moola.stage` = 'detect'")  # fmt: skip
+    assert store.artifact(run, "figures/detections.png").read_bytes().startswith(b"\x89PNG")

@@ -15,7 +15,7 @@ SCAN = scan_events(sample().rows(slice(0, 6000)), random_event_detector(), 0.0)
 def test_it_says_that_it_is_no_backtest_and_counts_what_is_left_out() -> None:
     after = follow_events(SCAN)
     document = Document("page")
-    document.add(*after_blocks(after))
+    document.add(*after_blocks(after, lambda: b"png"))
     text = document.markdown()
     assert NO_BACKTEST in [block.text for block in document.blocks if isinstance(block, Notice)]
     assert "It is not a backtest" in text
@@ -29,7 +29,7 @@ def test_it_says_that_it_is_no_backtest_and_counts_what_is_left_out() -> None:
 
 def test_a_row_of_the_table_has_the_figures_of_events_and_of_random_moments() -> None:
     after = follow_events(SCAN)
-    first, hours = [block for block in after_blocks(after) if isinstance(block, Table)]
+    first, hours = [block for block in after_blocks(after, lambda: b"png") if isinstance(block, Table)]
     names = {row[0] for row in first.rows}
     assert names == {"all", "consolidation", "retracement", "reversal"}
     assert len(first.rows) == 16
@@ -41,4 +41,4 @@ def test_a_row_of_the_table_has_the_figures_of_events_and_of_random_moments() ->
 
 
 def test_without_an_event_there_is_no_section() -> None:
-    assert after_blocks(follow_events(SCAN.at(1.1))) == []
+    assert after_blocks(follow_events(SCAN.at(1.1)), lambda: b"png") == []

@@ -1,18 +1,17 @@
-"""The overview of a scan marks every hit."""
+"""A class has one colour in every picture of a detector, and a bar its time of day."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from moola_mlflow.reports.plots.candles import overview_figure
+from moola_mlflow.reports.plots.candles import CLASS_COLORS, class_color, clock
 from moola_mlflow.windows.windows import MINUTE_NS
 
 
-def test_the_overview_marks_every_hit_also_of_classes_with_odd_names() -> None:
-    close, times = np.linspace(1, 2, 5000), np.arange(5000) * MINUTE_NS
-    first = np.array([10, 2000, 4000])
-    figure = overview_figure(close, times, first, first + 5, ["$a$", "b", "b"], np.array([0.5, 0.9]), 0.8, ["$a$", "b"])
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["\\$a\\$ (1)", "b (2)"]
-    figure.canvas.draw()
+def test_classes_have_colours_of_their_own_until_there_are_more_classes_than_colours() -> None:
+    names = [f"class {i}" for i in range(len(CLASS_COLORS) + 1)]
+    colors = [class_color(names, name) for name in names]
+    assert len(set(colors[:-1])) == len(CLASS_COLORS)
+    assert colors[-1] == colors[0]
+
+
+def test_the_time_of_day_is_that_of_utc() -> None:
+    assert clock((24 * 60 + 9 * 60 + 5) * MINUTE_NS) == "09:05"

@@ -12,6 +12,7 @@ from moola_mlflow.models import scan_events
 from moola_mlflow.reports.event_detections import NO_EVENT, EventDetectionsReport
 from moola_mlflow.reports.plots.interactive import local_times
 from moola_mlflow.reports.touchable import MOST_WINDOWS
+from moola_mlflow.tracking import Artifacts
 
 CARD = {"headline": "<b>a headline</b>", "labels": {"weak": True, "num": 9, "counts": {"consolidation": 4}}}
 DETECTOR = random_event_detector(**CARD)
@@ -70,4 +71,4 @@ def test_without_an_event_the_page_says_what_to_do() -> None:
     assert len(none.table) == 0
     assert NO_EVENT in none.html()
     assert "detect/expected_precision" not in none.metrics(1.0)
-    assert none.figure() is not None
+    assert [*none.drawn] == [Artifacts.DETECTIONS_FIGURE]

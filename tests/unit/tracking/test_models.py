@@ -140,6 +140,26 @@ def test_loading_shows_no_progress_bars_unless_they_are_asked_for(
     assert os.environ.get(PROGRESS_BAR, "") == asked
 
 
+@pytest.mark.parametrize("version", ["@candidate", "/1"])
+def test_a_registered_model_is_loaded_without_the_files_of_the_package(
+    store: Store, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    add_encoder(store, "encoders")
+    add_detector(store, "detectors")
+    fetch, fetched = mlflow.artifacts.download_artifacts, []
+
+    def seen(**named: str) -> str:
+        local = fetch(**named)
+        fetched.append(sum(path.is_file() for path in Path(local).rglob("*")))
+        return local
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", seen)
+    assert load_encoder(f"models:/encoders{version}").card
+    assert load_detector(f"models:/detectors{version}").classes
+    assert len(fetched) == 2
+    assert max(fetched) < 10, "cards and weights"
+
+
 @pytest.mark.parametrize("given", ["", "true"])
 def test_files_are_fetched_through_the_server_unless_the_user_says_otherwise(
     given: str, monkeypatch: pytest.MonkeyPatch
