@@ -54,7 +54,10 @@ DIFFERENCES = (
 CALIBRATED = ("detector, both", "detector, encoding", PATH_ALONE)
 METRICS = ("joint_success_at_3", "f1_macro")
 SMALL = {"bars.sample_bars": "12000", "encoder.hidden": "4", "trainer.epochs": "1"}
-FEW = {"labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1", "cv.folds": "3"}
+FEW = {
+    **{"labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1"},
+    **{"cv.folds": "2", "cv.repeats": "1", "cv.workers": "1"},
+}
 """Keys of a smoke run: of its pre-training and of its fine-tuning."""
 
 
@@ -90,7 +93,7 @@ def run_seed(
     precision = runtime.pick_precision("auto", torch.device("cpu"))
     methods: dict[str, Any] = {}
     for inputs in ("encoding", "both"):
-        config = make_config(FinetuneKeys, preset, {**overrides, "finetune.inputs": inputs, "cv.repeats": "3"})
+        config = make_config(FinetuneKeys, preset, {"cv.repeats": "3", **overrides, "finetune.inputs": inputs})
         setting = make_setting(labels, [load_from_path(encoder)], config, torch.device("cpu"), precision)
         for method in build_methods(setting):
             own = method.name in ("detector", "scratch", "random_encoder")
@@ -98,7 +101,7 @@ def run_seed(
             if name in wanted and name not in methods:
                 methods[name] = replace(method, name=name)
     folds = plan_folds(labels, config.cv, (seed,))
-    workers = runtime.usable_cores()
+    workers = config.cv.workers or runtime.usable_cores()
     return folds, cross_validate(list(methods.values()), Targets.of(labels), folds, workers=workers)
 
 

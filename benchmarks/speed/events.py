@@ -34,6 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 FIVE_YEARS = 1_797_854
 LIVE_BARS = 3000
+SMALL_ENCODER = ["--encoder.hidden", "4", "--trainer.steps", "4", "--objective.num_rules", "8", "--register", "none"]
+SMALL_TUNING = ["--folds", "2", "--repeats", "1", "--epochs", "1", "--cv.workers", "1"]
+"""What a smoke run adds to the commands: the later of two equal words counts."""
 LIMITS = {"finetune": 150.0, "scan": 90.0, "live": 50.0}
 """Wall seconds of the commands on two cores, and CPU milliseconds of a live bar."""
 
@@ -79,16 +82,16 @@ def live(detector_folder: Path, num_bars: int) -> dict[str, float]:
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Return what each round measured."""
     small = arguments.smoke
-    num_windows, num_bars, live_bars = (80, 30_000, 300) if small else (350, FIVE_YEARS, LIVE_BARS)
+    num_windows, num_bars, live_bars = (60, 12_000, 300) if small else (350, FIVE_YEARS, LIVE_BARS)
     encoder = arguments.encoder
     if encoder is None:
         quick = ["--trainer.steps", "100", "--objective.num_rules", "32", "--bars.sample_bars", "20000"]
-        moola(folder, "pretrain", "--config", "rules", *quick, *(["--encoder.hidden", "4"] if small else []))
+        moola(folder, "pretrain", "--config", "rules", *quick, *(SMALL_ENCODER if small else []))
         (encoder,) = folder.glob(".moola/runs/*/encoder")
-    bars = "200000" if not small else "30000"
+    bars = "200000" if not small else "20000"
     label = ["label", "--n", str(num_windows), "--label.rejects", "true", "--out", "labels.parquet"]
     moola(folder, *label, "--bars.sample_bars", bars)
-    repeats = ["--folds", "3", "--repeats", "1"] if small else ["--folds", "5", "--repeats", "3"]
+    repeats = SMALL_TUNING if small else ["--folds", "5", "--repeats", "3"]
     tune = ["finetune", "--labels", "labels.parquet", "--encoder", str(Path(encoder).resolve()), *repeats]
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.only}
     if "finetune" not in rows:

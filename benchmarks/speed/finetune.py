@@ -30,6 +30,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 SEEDS = (13, 17, 23, 29, 31)
 ALONE, COMMAND = "detector alone, 5 folds x 5 seeds", "command, 5 folds x 3 repeats, all baselines"
 QUICK = "command, prior reader, 5 folds x 3 repeats, quick baselines"
+FEW = {"labels.n": "60", "trainer.epochs": "1", "cv.folds": "2", "cv.workers": "1"}
+"""Keys of a smoke run's fine-tunings: with one worker no further process imports torch."""
 LIMITS_S = {ALONE: 30.0, COMMAND: 180.0, QUICK: 15.0}
 
 
@@ -63,7 +65,7 @@ def moola(folder: str, *words: str) -> float:
     return time.perf_counter() - started
 
 
-def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
+def alone(encoder_folder: Path, overrides: dict[str, str], seeds: tuple[int, ...]) -> float:
     """Return the seconds of the detector's folds, from labels in memory to predictions."""
     import torch
 
@@ -79,8 +81,8 @@ def alone(encoder_folder: Path, overrides: dict[str, str]) -> float:
     labels = sample_labels(config, config.labels.n, config.labels.seed)
     started = time.perf_counter()
     setting = make_setting(labels, [load_from_path(encoder_folder)], config, torch.device("cpu"), "fp32")
-    folds = plan_folds(labels, config.cv, SEEDS)
-    workers = runtime.usable_cores()
+    folds = plan_folds(labels, config.cv, seeds)
+    workers = config.cv.workers or runtime.usable_cores()
     outcomes = cross_validate([detector_method(setting)], Targets.of(labels), folds, workers=workers)
     assert all(len(found) == len(folds) for found in outcomes.values())
     return time.perf_counter() - started
@@ -100,21 +102,25 @@ def main() -> None:
     runtime.tune_allocator()
     runtime.set_threads()
     small = {"bars.sample_bars": "20000", "encoder.hidden": "4"} if arguments.smoke else {}
-    few = {"labels.n": "60", "trainer.epochs": "2", "cv.folds": "3"} if arguments.smoke else {}
+    few = FEW if arguments.smoke else {}
     words = [word for key, value in (small | few).items() for word in (f"--{key}", value)]
     repeats = "1" if arguments.smoke else "3"
     seconds, cpu = ({name: list[float]() for name in LIMITS_S} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         given = [word for key, value in small.items() for word in (f"--{key}", value)]
-        moola(folder, "pretrain", "--config", str(ROOT / "configs" / "path.yaml"), "--epochs", "2", *given)
+        if arguments.smoke:
+            given += ["--register", "none"]
+        epochs = "1" if arguments.smoke else "2"
+        moola(folder, "pretrain", "--config", str(ROOT / "configs" / "path.yaml"), "--epochs", epochs, *given)
         (encoder,) = Path(folder).glob(".moola/runs/*/encoder")
-        steps = ["--trainer.steps", "100", "--objective.num_rules", "40"]
+        steps = ["--trainer.steps", "4" if arguments.smoke else "100"]
+        steps += ["--objective.num_rules", "8" if arguments.smoke else "40"]
         moola(folder, "pretrain", "--config", str(ROOT / "configs" / "rules.yaml"), *steps, *given)
         (of_rules,) = set(Path(folder).glob(".moola/runs/*/encoder")) - {encoder}
         command = ["finetune", "--encoder", str(encoder), "--repeats", repeats, "--register", "none", *words]
         quick = [str(of_rules) if word == str(encoder) else word for word in command] + ["--cv.baselines", "quick"]
         measured = {
-            ALONE: lambda: alone(encoder, small | few),
+            ALONE: lambda: alone(encoder, small | few, SEEDS[:1] if arguments.smoke else SEEDS),
             COMMAND: lambda: moola(folder, *command),
             QUICK: lambda: moola(folder, *quick),
         }

@@ -120,10 +120,11 @@ def steps(device: str, smoke: bool, num_gpus: int) -> dict[str, Callable[[float]
     """Return what is measured, by name; each takes the seconds that are left."""
     on = {"runtime.device": device, "registry.name": "none"}
     small = {"bars.sample_bars": 12_000, "encoder.hidden": 8} if smoke else {"bars.sample_bars": 200_000}
+    short = [word for key, value in small.items() for word in (f"--{key}", str(value))] if smoke else []
     sizes = (64,) if smoke else (64, 512, 2048)
     precisions = ("fp32",) if device == "cpu" else ("bf16", "fp32")
     out: dict[str, Callable[[float], Row]] = {
-        "smoke": lambda left: pretrain(["--config", str(ROOT / "configs/smoke.yaml"), "--device", device], left)
+        "smoke": lambda left: pretrain(["--config", str(ROOT / "configs/smoke.yaml"), "--device", device, *short], left)
     }
 
     def trained(preset: str, keys: dict[str, Any], precision: str) -> Callable[[float], Row]:
@@ -132,7 +133,7 @@ def steps(device: str, smoke: bool, num_gpus: int) -> dict[str, Callable[[float]
     for preset in ("rules", "stones"):
         few = {"objective.num_rules": 16, "objective.rules_per_step": 8} if smoke and preset == "rules" else {}
         for size in sizes:
-            length = {"trainer.steps": 60 if smoke else 400} if preset == "rules" else {"trainer.epochs": 3}
+            length = {"trainer.steps": 4 if smoke else 400} if preset == "rules" else {"trainer.epochs": 3}
             for precision in precisions:
                 keys = on | small | few | length | {"trainer.batch_size": size}
                 out[f"throughput, {preset}, {precision}, batches of {size}"] = trained(preset, keys, precision)
