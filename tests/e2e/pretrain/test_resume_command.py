@@ -19,8 +19,9 @@ from harness import QUICK, SMOKE, Store
 from mlflow.entities import Run
 
 SMALL = {**QUICK, "config": SMOKE, "trainer.epochs": "12", "trainer.patience": "12", "register": "none"}
-LONG = {**SMALL, "trainer.epochs": "70", "trainer.patience": "70"}
-KILLS = 20
+LONG = {**SMALL, "trainer.epochs": "40", "trainer.patience": "40"}
+KILLS = 10
+"""At random moments; test_killed_anywhere.py kills before every single change of the disk."""
 TIMING = ("epoch_seconds", "windows_per_second", "total_seconds")
 
 
