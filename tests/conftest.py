@@ -30,6 +30,8 @@ LONGEST = (
     "e2e/sync/test_outage.py",
     "e2e/sweep/test_sweep_servers.py",
     "e2e/sweep/test_sweep_sharing.py",
+    "benchmarks/test_speed_benchmarks.py",
+    "e2e/pretrain/test_shared_server.py",
     "benchmarks/test_size_benchmarks.py",
     "e2e/pretrain/test_resume_command.py",
     "unit/evaluation/test_shuffled_labels.py",
