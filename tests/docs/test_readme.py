@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import mlflow
 import pytest
 from documented import PYTHON_BY, ROOT, blocks, clone, commands, environment, newest, reduced, run, run_all
-from harness import free_port
+from harness import free_port, wait_for_server
 
 pytestmark = pytest.mark.slow
 
@@ -57,15 +55,10 @@ def test_every_python_example_runs_on_a_registered_encoder(fresh: Path, code: st
 def test_the_ui_started_in_the_root_shows_the_runs_with_nothing_exported(fresh: Path) -> None:
     port = free_port()
     words = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(words, cwd=fresh, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(fresh / "ui.log", "w", encoding="utf-8") as log:
+        server = subprocess.Popen(words, cwd=fresh, env=environment(), stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "mlflow ui did not answer within 90 s"
+        wait_for_server(f"http://127.0.0.1:{port}", fresh / "ui.log")
         client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         assert any(run.data.tags.get("moola.stage") == "pretrain" for run in client.search_runs(experiments))

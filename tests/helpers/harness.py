@@ -9,6 +9,8 @@ import re
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +31,18 @@ from moola_mlflow.tracking.store import release_run
 SMOKE = str(ROOT / "configs" / "smoke.yaml")
 QUICK = {"bars.sample_bars": "12000", "encoder.hidden": "4"}
 """Overrides that make a command as small as it can be and still do everything."""
+
+
+def wait_for_server(address: str, log: Path) -> None:
+    """Wait until a tracking server answers; fail with the end of its log if it does not within three minutes."""
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5)
+            return
+        except OSError:
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")[-3000:]
+            time.sleep(0.2)
 
 
 @dataclass

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from empty_store import copy_served_store
-from harness import QUICK, SMOKE, Served, Store, free_port
+from harness import QUICK, SMOKE, Served, Store, free_port, wait_for_server
 from mlflow.entities import Run as StoredRun
 from small_models import small_encoder
 from warm_process import start_python
@@ -61,14 +60,7 @@ class Server:
             environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # jobs of GenAI: four more processes
             with open(self.folder / "server.log", "a") as log:
                 self.process = start_python(words, self.folder, environment, log)
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5)
-                return
-            except OSError:
-                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()[-3000:]
-                time.sleep(0.2)
+        wait_for_server(self.uri, self.folder / "server.log")
 
     def signal(self, signum: int) -> None:
         """Send a signal to the server and its workers."""

@@ -7,8 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import time
-import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ import mlflow
 import pytest
 import torch
 from documented import commands, reduced
-from harness import Served, free_port
+from harness import Served, free_port, wait_for_server
 from mlflow.entities import Run
 from postgres import Postgres
 from s3 import s3_server
@@ -94,14 +92,7 @@ class Recipe:
         with open(self.folder / "server.log", "w", encoding="utf-8") as log:
             server = start_python(words, self.folder, environment, log)
         try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    urllib.request.urlopen(f"{address}/health", timeout=2)
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, (self.folder / "server.log").read_text()[-3000:]
-                    time.sleep(0.3)
+            wait_for_server(address, self.folder / "server.log")
             yield address
         finally:
             os.killpg(server.pid, signal.SIGTERM)

@@ -8,14 +8,13 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 from documented import files
-from harness import QUICK, ROOT, SMOKE, Served, free_port
+from harness import QUICK, ROOT, SMOKE, Served, free_port, wait_for_server
 from postgres import Postgres
 from warm_process import start_python
 
@@ -52,14 +51,7 @@ def served(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         server = start_python(words, folder, environment, log)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2)
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (folder / "server.log").read_text()[-3000:]
-                time.sleep(0.3)
+        wait_for_server(address, folder / "server.log")
         yield Served(folder, address)
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -6,14 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 from empty_store import copy_served_store
-from harness import Served, Store, free_port
+from harness import Served, Store, free_port, wait_for_server
 from warm_process import start_python
 
 from moola_mlflow.tracking.recovery.heartbeat import host_name
@@ -94,14 +92,8 @@ def serve(folder: Path, port: int) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with open(folder / "server.log", "a", encoding="utf-8") as log:
         server = start_python(words, folder, environment, log)
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-            return server
-        except OSError:
-            assert time.monotonic() < deadline, (folder / "server.log").read_text()[-3000:]
-            time.sleep(0.3)
+    wait_for_server(f"http://127.0.0.1:{port}", folder / "server.log")
+    return server
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
