@@ -55,9 +55,9 @@ CALIBRATED = ("detector, both", "detector, encoding", PATH_ALONE)
 METRICS = ("joint_success_at_3", "f1_macro")
 SMALL = {"bars.sample_bars": "12000", "encoder.hidden": "4", "trainer.epochs": "1"}
 FEW = {
-    **{"labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1"},
-    **{"cv.folds": "2", "cv.repeats": "1", "cv.workers": "1"},
-}
+    "labels.n": "60", "bars.sample_bars": "20000", "trainer.epochs": "1", "cv.folds": "2", "cv.repeats": "1",
+    "cv.workers": "1",
+}  # fmt: skip
 """Keys of a smoke run: of its pre-training and of its fine-tuning."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import site_pages
-from browser import find_browser
+from harness import absent, browser_path
 from packaging.requirements import Requirement
 from paths import ROOT
 
@@ -66,8 +66,7 @@ def test_the_lock_of_the_site_lies_in_the_ranges_of_the_extra() -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly. `make docs` makes the environment; CI runs it before the tests."""
     if not MKDOCS.exists():
-        assert "CI" not in os.environ, "run make docs first"
-        pytest.skip("needs .venv-docs: run make docs")
+        absent(".venv-docs", "run make docs")
     folder = tmp_path_factory.mktemp("site")
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [str(MKDOCS), "build", "--quiet", "--strict", "--site-dir", str(folder)]
@@ -100,10 +99,7 @@ def test_the_site_is_built_without_a_warning_and_holds_what_pages_show(site: Pat
 
 @pytest.mark.slow
 def test_pages_open_in_a_browser_without_an_error_and_ask_no_other_server(site: Path, address: str) -> None:
-    browser = find_browser()
-    if browser is None:
-        assert "CI" not in os.environ, "CI has a browser"
-        pytest.skip("needs Chromium")
+    browser = browser_path()
     from playwright.sync_api import sync_playwright
 
     pages = sorted(path.parent.relative_to(site).as_posix() for path in site.rglob("index.html"))

@@ -25,13 +25,13 @@ SMALL = {
     "": {"bars.sample_bars": "12000", "encoder.hidden": "4"},
     "pretrain": {"epochs": "1", "trainer.steps": "none"},
     "finetune": {
-        **{"epochs": "1", "folds": "2", "repeats": "1", "cv.seeds": "", "finetune.unfreeze_at": "0"},
+        "epochs": "1", "folds": "2", "repeats": "1", "cv.seeds": "", "finetune.unfreeze_at": "0",
         "cv.workers": "1",  # further processes would each import torch anew
     },
     "sweep": {"n_trials": "2", "workers": "1", "trainer.epochs": "1", "trainer.steps": "none"},
     "main": {"bars.sample_bars": "25000", "trainer.epochs": "1"},
     "promote": {"force": "true"},
-}
+}  # fmt: skip
 """Parameters by command (and for all) that make it small, whatever the document says; an empty value unsets."""
 PAGES = [
     "README.md",

@@ -109,7 +109,7 @@ def _log_followed(
 def _log(
     active: Run, found: DetectionsReport | EventDetectionsReport, seconds: float, folder: Path | None, step: int = 0
 ) -> None:
-    """Log table, page, picture, metrics and note, and copy the first two to the folder."""
+    """Log table, page, pictures, metrics and note, and copy all but the pictures to the folder."""
     drawn, files = found.drawn, (TABLE, PAGE, *found.files())  # a worker draws meanwhile
     _write(found, active.folder)
     if folder:

@@ -292,7 +292,7 @@ def load_detector(uri: str | Path) -> PatternDetector | EventDetector:
 
 def _located(kind: str, uri: str, card: str, others: str, scratch: Path) -> Path:
     """Return the folder or checkpoint on disk that a URI names. Models in a store are downloaded into ``scratch``."""
-    if not uri.startswith(("models:/", "runs:/")):
+    if not uri.startswith((MODELS, "runs:/")):
         path = Path(uri)
         if not path.exists():
             raise UserError(
@@ -349,7 +349,7 @@ def _similar(uri: str) -> str:
     """Return a hint at the registered name, alias or version that is most like a ``models:/`` URI."""
     if not uri.startswith(MODELS):
         return ""
-    name, _, alias = uri.removeprefix("models:/").partition("@")
+    name, _, alias = uri.removeprefix(MODELS).partition("@")
     name, _, number = name.partition("/")
     client = mlflow.MlflowClient()
     try:
@@ -379,7 +379,7 @@ def _check_alias(uri: str) -> None:
 
     Raises: UserError if ``candidate`` names a version without its evidence.
     """
-    name, at, alias = uri.removeprefix("models:/").partition("@")
+    name, at, alias = uri.removeprefix(MODELS).partition("@")
     if not uri.startswith(MODELS) or not at:
         return
     try:
