@@ -1,14 +1,15 @@
-"""What worker processes import while a command imports MLflow and opens its run."""
+"""What worker processes import and do while a command imports MLflow and opens its run."""
 
 from __future__ import annotations
 
 import sys
 
-from moola_mlflow.core import allowed_cores
+from moola_mlflow.cli.parser import Parsed
+from moola_mlflow.core import allowed_cores, command_workers
 
 MATPLOTLIB = ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin")
 PICTURES = {
-    "data": (*MATPLOTLIB, "moola_mlflow.reports.plots.bars"),
+    "data": (*MATPLOTLIB, "moola_mlflow.cli.bars_ahead"),
     "detect": (*MATPLOTLIB, "moola_mlflow.reports.plots.overview", "moola_mlflow.reports.plots.after_events"),
 }
 """Modules that draw the pictures of a command."""
@@ -22,3 +23,11 @@ def workers_of(name: str) -> tuple[int, tuple[str, ...]]:
     if allowed_cores() < 2 or "mlflow" in sys.modules or name not in PICTURES:
         return 0, ()
     return 1, PICTURES[name]
+
+
+def begin_ahead(name: str, parsed: Parsed) -> None:
+    """Have a worker begin what a command needs first: the bars of ``data``."""
+    if name == "data" and command_workers().num:
+        from moola_mlflow.cli.bars_ahead import begin_bars  # pandas and pyarrow take half a second
+
+        begin_bars(parsed.config, parsed.arguments)

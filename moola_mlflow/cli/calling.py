@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moola_mlflow.cli.ahead import workers_of
+from moola_mlflow.cli.ahead import begin_ahead, workers_of
 from moola_mlflow.cli.entry_points import ENTRY_POINTS
 from moola_mlflow.cli.parser import Parsed, settle
 from moola_mlflow.core import (
@@ -25,6 +25,7 @@ def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts, check: Callabl
     runtime = getattr(parsed.config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
     prepare_environment(runtime.threads, is_tuned(runtime))  # before torch or MLflow is imported
     with early_workers(*workers_of(name)):
+        begin_ahead(name, parsed)
         check()
         command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")
         return command.run(parsed.config, parsed.preset, interrupts, **parsed.arguments)

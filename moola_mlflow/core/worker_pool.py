@@ -37,6 +37,8 @@ class WorkerPool:
     def __init__(self, num: int, modules: Sequence[str] = ()) -> None:
         """Start the first of ``num`` processes; each imports ``modules``. 0: start none."""
         self.num = num
+        self.begun: Future[Any] | None = None
+        """A call that began before the command was imported."""
         self._executor: ProcessPoolExecutor | None = None
         if num:
             self._executor = ProcessPoolExecutor(

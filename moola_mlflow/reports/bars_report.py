@@ -27,11 +27,11 @@ class BarsReport:
     bars: Bars
     summary: dict[str, Any]
     max_gap_minutes: int
-    path: Path
+    path: Path = Path()
 
     @classmethod
-    def of(cls, bars: Bars, max_gap_minutes: int, path: Path) -> BarsReport:
-        """Return the report of bars that were written to ``path``."""
+    def of(cls, bars: Bars, max_gap_minutes: int, path: Path = Path()) -> BarsReport:
+        """Return the report of bars that were written to ``path``. Pictures need no path."""
         return cls(bars, summarise_bars(bars, max_gap_minutes), max_gap_minutes, path)
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
-from moola_mlflow.cli.bar_steps import load_bars
+from moola_mlflow.cli.bar_steps import load_bars, log_bars
+from moola_mlflow.cli.bars_ahead import begun_bars, count_of
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import (
     DataKeys,
@@ -42,7 +44,7 @@ def run(
     with Run.start("data", name, config.tracking.experiment) as active:
         active.config(config)
         active.params({"out": out, "head": head or "all"})
-        num_bars, path, store = _count(head) if head else None, Path(out).expanduser(), names_store(out)
+        num_bars, path, store = count_of(head), Path(out).expanduser(), names_store(out)
         if not store:
             _check_target(path, out)
         _check_apart(config.bars.path, path, out)
@@ -50,6 +52,7 @@ def run(
             check_outputs([path], KIND, is_true("overwrite", overwrite))
         choice = config.bars.instrument or ("front" if config.bars.path == "sample" else None)
         vendor = config.bars.path != "sample" and not is_store(config.bars.path)
+        pictures: Mapping[str, bytes] = {}
         if store and vendor and choice == "all" and not num_bars:
             notes, understood = ingest_bars(config.bars, path, config.windows.length)
             print("\n".join(f"Note: {note}" for note in notes), end="\n" if notes else "")
@@ -57,8 +60,9 @@ def run(
             bars = load_bars(active, written, config.windows.length, "data")
             bars = replace(bars, understood=understood)
         else:
-            bars = load_bars(active, config.bars, config.windows.length, "data")
-            bars = bars.head(num_bars) if num_bars else bars
+            read = begun_bars(config)
+            log_bars(active, read.bars, config.bars, "data")
+            bars, pictures = read.bars.head(num_bars) if num_bars else read.bars, read.pictures
             if store:
                 write_store(bars, path, config.bars.max_gap_minutes, choice)
             else:
@@ -67,19 +71,21 @@ def run(
                 active.artifact(path)
         if store:
             active.artifact(path / CARD, Artifacts.BARS)  # its sources are in it, with their hashes
-        _report(active, BarsReport.of(bars, config.bars.max_gap_minutes, path))
+        _report(active, BarsReport.of(bars, config.bars.max_gap_minutes, path), pictures)
 
 
-def _report(active: Run, report: BarsReport) -> None:
-    """Log and print what the bars hold, as figures, a table and two pictures. A worker draws the pictures meanwhile."""
-    drawn = draw_all(report.pictures())
+def _report(active: Run, report: BarsReport, pictures: Mapping[str, bytes]) -> None:
+    """Log and print what the bars hold, as figures, a table and two pictures. A worker draws those not drawn yet."""
+    drawn = {name: partial(bytes, png) for name, png in pictures.items()} or {
+        name: partial(result_of, picture) for name, picture in draw_all(report.pictures()).items()
+    }
     with active.together():
         active.metrics(report.metrics())
         active.tags({Tags.DATA_SHA256: report.bars.sha256})
         active.json(report.summary, Artifacts.BARS_SUMMARY)
         active.table(report.rows, Artifacts.BARS_INSTRUMENTS)
         for artifact, picture in drawn.items():
-            active.png(partial(result_of, picture), artifact)
+            active.png(picture, artifact)
         table_console().print(report.console_table())
         active.note(report.note())
     print("\n".join([*(f"Read {line}" for line in report.bars.understood), *report.console_lines()]), flush=True)
@@ -111,9 +117,3 @@ def _write(bars: Bars, path: Path, choice: str | None) -> None:
             write_parquet(bars, temporary, choice)
     except OSError as e:
         raise UserError(f"out='{path}' cannot be written: {e}; give a folder you may write to") from e
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or len(text) > 15 or int(text) == 0:
-        raise UserError(f"head='{text}'; allowed: a whole number of bars above 0, for example head=10000")
-    return int(text)
