@@ -35,7 +35,7 @@ Made by `python tools/reference.py` from the program itself; a test fails where 
 prints the same.
 
 `mlflow run . -e NAME -P key=value` and `moola NAME --key value` do the same, which a test tries for every command of
-the table. Only `moola` has `rules`.
+the table. Only `moola` has `rules` and `presets`.
 
 Every dotted key of the tables below is a parameter of the commands that read it; any other command refuses it. Order:
 preset < dotted key < short parameter; an empty value is unset; `none` empties a key that may be empty."""

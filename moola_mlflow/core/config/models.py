@@ -85,7 +85,7 @@ class DetectConfig(Section):
     detector: str = "models:/moola-detector@champion"
     """Detector: models:/ or runs:/ URI, or folder."""
     stride: int = Field(21, ge=1, lt=2**31)
-    """Bars between two windows that are read; a window that ends at a segment's last bar is read too."""
+    """Bars between two windows that are read. A span detector also reads a window that ends at a segment's last bar."""
     min_probability: float = Field(0.8, ge=0, le=1)
     """Least calibrated probability of a hit: a detector names a class in every window."""
     min_span_score: float = Field(0.8, ge=0, le=1)

@@ -68,31 +68,19 @@ def test_a_head_that_is_no_number_above_zero_is_refused(head: str) -> None:
         count_of(head)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--head", "none"], "head='none'; allowed: a whole number"),
-        (["--bars.timezone", "Mars"], "bars.timezone='Mars'"),
-        (["--bars", "bad.csv"], "bad.csv: row 3"),
-    ],
-)
-def test_bars_that_a_worker_refuses_end_as_those_that_the_command_refuses(
-    words: list[str], message: str, tmp_path: Path
-) -> None:
+def test_bars_that_a_worker_refuses_end_as_those_that_the_command_refuses(tmp_path: Path) -> None:
     store = Store(tmp_path)
     rows = generate_bars(500, 1).reset_index()
     rows.loc[2, "high"] = rows.loc[2, "low"] - 1
     rows.to_csv(tmp_path / "bad.csv", index=False)
-    said = []
-    for cores in ("2", "1"):
-        done = subprocess.run(
-            [sys.executable, "-m", "moola_mlflow", "data", *words],
-            cwd=tmp_path, env={**store.environment, "OMP_NUM_THREADS": cores}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 2, done.stderr
-        said.append([line for line in done.stderr.splitlines() if line.startswith("moola:")])
+    with_worker = subprocess.run(  # a fresh process: a worker starts only before MLflow is imported
+        [sys.executable, "-m", "moola_mlflow", "data", "--bars", "bad.csv"],
+        cwd=tmp_path, env={**store.environment, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    alone = store.run("data", {"bars": "bad.csv"})
+    said = [[line for line in done.stderr.splitlines() if line.startswith("moola:")] for done in (with_worker, alone)]
+    assert [with_worker.returncode, alone.returncode] == [2, 2]
     assert said[0] == said[1]
-    assert len(said[0]) == 1
-    assert message in said[0][0]
+    assert said[0][0].startswith("moola: bad.csv: row 3")
     assert len(store.refused()) == 2
     assert not store.runs()
