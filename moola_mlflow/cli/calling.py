@@ -24,7 +24,7 @@ def run_parsed(name: str, parsed: Parsed, interrupts: Interrupts, check: Callabl
     """Run a command, and return its outcome if it has one. ``check`` refuses what is known to be wrong before it."""
     runtime = getattr(parsed.config, "runtime", RuntimeConfig())  # a command that computes little lacks the section
     prepare_environment(runtime.threads, is_tuned(runtime))  # before torch or MLflow is imported
-    with early_workers(*workers_of(name)):
+    with early_workers(*workers_of(name, parsed)):
         begin_ahead(name, parsed)
         check()
         command = importlib.import_module(f"moola_mlflow.cli.commands.{ENTRY_POINTS[name].module or name}")

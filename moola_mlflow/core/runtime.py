@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moola_mlflow.core.errors import UserError
@@ -113,6 +114,11 @@ def allowed_cores() -> int:
 def usable_cores() -> int:
     """Return the number of cores that this process may run on. In a container it may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def may_have_gpu() -> bool:
+    """Return whether ``auto`` may find a GPU, without the second that the import of torch takes."""
+    return sys.platform != "linux" or any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))
 
 
 def pick_device(name: str) -> torch.device:

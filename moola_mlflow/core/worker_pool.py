@@ -21,6 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 from moola_mlflow.core.collector import rest_collector, wake_collector
 from moola_mlflow.core.errors import TrainingError
 
+FIRST = 8
+"""Processes that start with a pool. More would make each other slow while they import."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ class WorkerPool:
     """The pool of the command that runs in this process."""
 
     def __init__(self, num: int, modules: Sequence[str] = ()) -> None:
-        """Start the first of ``num`` processes; each imports ``modules``. 0: start none."""
+        """Start the first of ``num`` processes, others as calls come; each imports ``modules``. 0: start none."""
         self.num = num
         self.begun: Future[Any] | None = None
         """A call that began before the command was imported."""
@@ -45,7 +47,8 @@ class WorkerPool:
                 num, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), tuple(modules))
             )
             try:
-                self.submit(os.getpid)  # a call starts a worker if none is idle
+                for _ in range(min(num, FIRST)):
+                    self.submit(os.getpid)  # a call starts a worker if none is idle
             except BaseException:
                 self.close()
                 raise

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moola_mlflow.core import TrainingError, WorkerPool, tune_allocator
+from moola_mlflow.core import TrainingError, WorkerPool, command_workers, tune_allocator
 
 POLL_S = 0.2
 
@@ -74,15 +74,18 @@ def run_tasks(
         return
     with tempfile.TemporaryDirectory(prefix="moola-") as folder:
         shared = _write_context(_to_files(context, Path(folder), {}), Path(folder))
-        pool = WorkerPool(num_processes(workers, len(tasks)))
+        num, early = num_processes(workers, len(tasks)), command_workers()
+        pool = early if num <= early.num <= workers else WorkerPool(num)
+        done = False
         try:
-            _collect(pool, Work(work, shared, tuned), tasks, on_result, should_stop)
+            done = _collect(pool, Work(work, shared, tuned), tasks, on_result, should_stop)
         except BrokenProcessPool as e:
             raise TrainingError(
                 "a worker process died, most likely because memory ran out; lower cv.workers or add memory"
             ) from e
         finally:
-            pool.close()
+            if pool is not early or not done:  # those of the command may have more tasks to come
+                pool.close()
 
 
 def _collect(
@@ -91,12 +94,14 @@ def _collect(
     tasks: Sequence[Any],
     on_result: Callable[[int, Any], None],
     should_stop: Callable[[], str | None],
-) -> None:
+) -> bool:
+    """Return whether all tasks are done. Some are not if the command was asked to stop."""
     waiting: dict[Future[Any], int] = {pool.submit(_run_task, work, task): i for i, task in enumerate(tasks)}
     while waiting and not should_stop():
         done, _ = wait(waiting, POLL_S, FIRST_COMPLETED)
         for future in sorted(done, key=waiting.__getitem__):
             on_result(waiting.pop(future), future.result())
+    return not waiting
 
 
 def _write_context(context: Any, folder: Path) -> str:

@@ -34,7 +34,7 @@ class LabelsConfig(WeakLabelsConfig):
     """What becomes of a window that two of several files hold, bar by bar: refuse, or newest: the one labelled last
     stays, by the column labelled_at or the time of its file."""
     seed: int = Field(17, ge=0, lt=2**32)
-    """Seed that draws the windows of `sample`, and the place of events in windows cut around times. trainer.seed is another."""
+    """Seed that draws the windows of `sample`, and where events lie in windows cut around times; not trainer.seed."""
 
 
 class TrueLabelsConfig(Section):

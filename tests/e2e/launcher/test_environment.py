@@ -79,6 +79,9 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="conda.yaml asks for Python 3.11, and the stand-in holds to it"
+)
 def test_mlflow_run_without_options_uses_the_active_environment_and_passes_values_unharmed(machine: Machine) -> None:
     machine.conda_yaml((ROOT / "conda.yaml").read_text())
     done = machine.mlflow_run("-P", 'spaced=it\'s a "$HOME" {x}', "-P", "encoder.hidden=64")

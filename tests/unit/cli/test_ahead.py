@@ -14,7 +14,9 @@ from harness import Store
 from small_events import random_event_detector
 from small_models import small_detector
 
-from moola_mlflow.cli.ahead import PICTURES, workers_of
+from moola_mlflow.cli import ahead
+from moola_mlflow.cli.ahead import FITS, PICTURES, workers_of
+from moola_mlflow.cli.parser import settle
 from moola_mlflow.models.files.detector import save_detector
 from moola_mlflow.models.files.event_detector import save_event_detector
 from moola_mlflow.tracking.registry import models
@@ -35,19 +37,59 @@ sys.exit(code)
 def test_no_worker_starts_once_mlflow_is_imported_or_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert workers_of("data") == (1, PICTURES["data"])
-    assert workers_of("detect") == (1, PICTURES["detect"])
-    assert workers_of("promote") == (0, ())
+    assert workers_of("data", settle("data", {})) == (1, PICTURES["data"])
+    assert workers_of("detect", settle("detect", {})) == (1, PICTURES["detect"])
+    assert workers_of("promote", settle("promote", {})) == (0, ())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert workers_of("data") == (0, ())
+    assert workers_of("data", settle("data", {})) == (0, ())
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setitem(sys.modules, "mlflow", sys)
-    assert workers_of("data") == (0, ())
+    assert workers_of("data", settle("data", {})) == (0, ())
 
 
-@pytest.mark.parametrize("name", sorted({module for modules in PICTURES.values() for module in modules}))
+@pytest.mark.parametrize(
+    ("device", "workers", "gpu", "num"),
+    [
+        ("cpu", "3", True, 3),
+        ("auto", "3", False, 3),
+        ("auto", "3", True, 0),
+        ("cuda", "3", True, 0),
+        ("cpu", "1", False, 0),
+    ],
+)
+def test_the_processes_of_a_fine_tuning_start_early_unless_a_gpu_may_do_it(
+    device: str, workers: str, gpu: bool, num: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    monkeypatch.setattr(ahead, "may_have_gpu", lambda: gpu)
+    given = settle("finetune", {"runtime.device": device, "cv.workers": workers})
+    assert workers_of("finetune", given) == ((num, FITS) if num else (0, ()))
+
+
+@pytest.mark.parametrize("name", sorted({module for modules in (*PICTURES.values(), FITS) for module in modules}))
 def test_every_module_that_a_worker_imports_is_there(name: str) -> None:
     importlib.import_module(name)
+
+
+def test_a_fine_tuning_fits_in_the_processes_that_started_with_it(tmp_path: Path) -> None:
+    words = [
+        "--labels.n",
+        "40",
+        "--bars.sample_bars",
+        "8000",
+        "--finetune.inputs",
+        "price_path",
+        "--trainer.epochs",
+        "1",
+    ]
+    words += ["--cv.folds", "2", "--cv.workers", "2", "--cv.baselines", "quick", "--register", "none"]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED.replace("max(made)", "made"), "finetune", *words],
+        cwd=tmp_path, env=Store(tmp_path).environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 processes" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("[2] ")
 
 
 def pictures_drawn(store: Store, cores: str, *words: str) -> str:

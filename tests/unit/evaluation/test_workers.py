@@ -16,6 +16,7 @@ import pytest
 import torch
 from paths import PYTHONPATH, ROOT
 
+from moola_mlflow.core import early_workers
 from moola_mlflow.core.errors import TrainingError, UserError
 from moola_mlflow.evaluation.workers import run_tasks
 
@@ -52,6 +53,12 @@ def collect(workers: int) -> list[tuple[int, torch.Tensor, int]]:
     return [out[i] for i in range(6)]
 
 
+def workers_of(process: int) -> list[psutil.Process]:
+    """The worker processes of a process; its other children may be a warm process, or Python's resource tracker."""
+    children = psutil.Process(process).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
 def test_results_do_not_depend_on_the_number_of_workers() -> None:
     here, there = collect(1), collect(2)
     for (_, one, _), (_, other, threads) in zip(here, there, strict=True):
@@ -61,10 +68,23 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
     assert os.getpid() not in {pid for pid, _, _ in there}
 
 
+def test_the_workers_of_a_command_do_all_its_tasks_and_end_if_it_is_asked_to_stop() -> None:
+    with early_workers(2, ()) as early:
+        first, second = ({pid for pid, _, _ in collect(2)} for _ in range(2))
+        same = first | second  # another context each time
+        assert 0 < len(same) <= 2
+        assert early.num == 2
+        assert not {pid for pid, _, _ in collect(3)} & same, "more processes than the command started"
+        seen: list[int] = []
+        run_tasks(sleep, None, [0, 1], 2, lambda i, result: seen.append(i), lambda: "SIGINT" if seen else None)
+        assert (seen, early.num) == ([0], 0)
+        assert not {pid for pid, _, _ in collect(2)} & same
+
+
 def test_a_message_for_the_user_comes_through_from_a_worker() -> None:
     with pytest.raises(UserError, match="label more"):
         run_tasks(refuse, None, [0, 1], 2, lambda i, result: None)
-    assert not psutil.Process().children(recursive=True)[1:]  # the resource tracker may stay
+    assert not workers_of(os.getpid())
 
 
 def test_a_killed_worker_is_reported_with_the_key_to_change() -> None:
@@ -103,7 +123,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: object) -> None:
     deadline = time.monotonic() + 120
     while len(workers) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
-        workers = [p for p in psutil.Process(parent.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        workers = workers_of(parent.pid)
     time.sleep(5)  # past their imports, into the task
     parent.kill()
     parent.wait()
