@@ -1,13 +1,15 @@
 """What a fine-tuning costs with a frozen encoder: folds a second of the detector alone, and a whole command.
 
-    python -m benchmarks.speed.finetune [--rounds 5] [--smoke] [--out benchmarks/results/finetune.json]
+    python -m benchmarks.speed.finetune [--rounds 5] [--only quick] [--old CHECKOUT] [--smoke]
+        [--out benchmarks/results/finetune.json]
 
 The detector alone: 5 folds x 5 seeds on the sample's 174 weak labels, encodings made and cached in the measured time.
 The command: `moola finetune`, 5 folds x 3 repeats with all baselines, refit and figures, imports included. The encoder
 is a `path` one of the default size, trained for two epochs: what it has learned changes no speed but early stopping's.
 The quick command has the prior reader on an encoder of `configs/rules.yaml`, trained for 100 steps, and
 `cv.baselines=quick`. Rounds alternate between the three. CPU seconds are those of all processes: they say more where
-other work runs too. `--only quick` measures one of them.
+other work runs too. `--only quick` measures one of them. `--old` names a checkout of an earlier version; the quick
+command then alternates with the one of that version.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SEEDS = (13, 17, 23, 29, 31)
 ALONE, COMMAND = "detector alone, 5 folds x 5 seeds", "command, 5 folds x 3 repeats, all baselines"
 QUICK = "command, prior reader, 5 folds x 3 repeats, quick baselines"
+OLD = " (earlier version)"
 FEW = {"labels.n": "60", "trainer.epochs": "1", "cv.folds": "2", "cv.workers": "1"}
 """Keys of a smoke run's fine-tunings: with one worker no further process imports torch."""
 LIMITS_S = {ALONE: 30.0, COMMAND: 180.0, QUICK: 15.0}
@@ -43,20 +46,18 @@ def cpu_s() -> float:
 
 def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float | bool]]:
     """Return median and spread of each row over the rounds, and whether the median is below its line."""
-    return {
-        name: {
-            "median": statistics.median(values), "min": min(values), "max": max(values),
-            "line": LIMITS_S[name], "met": statistics.median(values) < LIMITS_S[name],
-        }
-        for name, values in seconds.items()
-        if values
-    }  # fmt: skip
+    found: dict[str, dict[str, float | bool]] = {}
+    for name, values in seconds.items():
+        if values:
+            median, line = statistics.median(values), LIMITS_S[name.removesuffix(OLD)]
+            found[name] = {"median": median, "min": min(values), "max": max(values), "line": line, "met": median < line}
+    return found
 
 
-def moola(folder: str, *words: str) -> float:
-    """Run a command in a folder of its own; return its wall seconds."""
+def moola(folder: str, *words: str, checkout: Path = ROOT) -> float:
+    """Run a command of a checkout in a folder of its own; return its wall seconds."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment = {**kept, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(ROOT)}
+    environment = {**kept, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONPATH": str(checkout)}
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "moola_mlflow", *words], cwd=folder, env=environment,
                           capture_output=True, text=True)  # fmt: skip
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="small and once: no figures to quote")
     parser.add_argument("--only", default="", help="a part of the name of the row to measure")
+    parser.add_argument("--old", type=Path, help="a checkout of an earlier version, for the quick command")
     parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     arguments = parser.parse_args()
     rounds = 1 if arguments.smoke else arguments.rounds
@@ -105,7 +107,6 @@ def main() -> None:
     few = FEW if arguments.smoke else {}
     words = [word for key, value in (small | few).items() for word in (f"--{key}", value)]
     repeats = "1" if arguments.smoke else "3"
-    seconds, cpu = ({name: list[float]() for name in LIMITS_S} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         given = [word for key, value in small.items() for word in (f"--{key}", value)]
         if arguments.smoke:
@@ -124,7 +125,10 @@ def main() -> None:
             COMMAND: lambda: moola(folder, *command),
             QUICK: lambda: moola(folder, *quick),
         }
+        if arguments.old:
+            measured[QUICK + OLD] = lambda: moola(folder, *quick, checkout=arguments.old.resolve())
         measured = {name: run for name, run in measured.items() if arguments.only in name}
+        seconds, cpu = ({name: list[float]() for name in measured} for _ in range(2))
         for _ in range(rounds):
             for name, run in measured.items():
                 before = cpu_s()
