@@ -29,8 +29,8 @@ def begin_bars(config: DataKeys, arguments: Mapping[str, str]) -> None:
         workers.begun = workers.submit(read_few_bars, config, arguments.get("head", ""))
 
 
-def begun_bars(config: DataKeys) -> BarsRead:
-    """Return the bars that a worker was told to read; else read them now, without pictures. Raises: UserError."""
+def finish_bars(config: DataKeys) -> BarsRead:
+    """Return the bars that a worker reads since :func:`begin_bars`; without one, read them now. Raises: UserError."""
     begun = command_workers().begun
     read = result_of(begun) if begun else None
     return read or BarsRead(read_bars(config.bars, config.windows.length))

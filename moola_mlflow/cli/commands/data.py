@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moola_mlflow.bars import CARD, Bars, ingest_bars, is_store, names_store, write_parquet, write_store
 from moola_mlflow.cli.bar_steps import load_bars, log_bars
-from moola_mlflow.cli.bars_ahead import begun_bars, count_of
+from moola_mlflow.cli.bars_ahead import count_of, finish_bars
 from moola_mlflow.cli.progress import table_console
 from moola_mlflow.core import (
     DataKeys,
@@ -60,7 +60,7 @@ def run(
             bars = load_bars(active, written, config.windows.length, "data")
             bars = replace(bars, understood=understood)
         else:
-            read = begun_bars(config)
+            read = finish_bars(config)
             log_bars(active, read.bars, config.bars, "data")
             bars, pictures = read.bars.head(num_bars) if num_bars else read.bars, read.pictures
             if store:

@@ -14,7 +14,7 @@ from moola_mlflow.bars import read_bars
 from moola_mlflow.bars.reader import write_store
 from moola_mlflow.bars.sample import generate_bars
 from moola_mlflow.cli import bars_ahead
-from moola_mlflow.cli.bars_ahead import begin_bars, begun_bars, count_of, read_few_bars
+from moola_mlflow.cli.bars_ahead import begin_bars, count_of, finish_bars, read_few_bars
 from moola_mlflow.core import BarsConfig, DataKeys, UserError, early_workers, make_config, read_preset
 from moola_mlflow.reports import BarsReport, draw_png
 
@@ -38,7 +38,7 @@ def test_a_command_has_the_same_bars_with_a_worker_and_without(num: int) -> None
     with early_workers(num, ()):
         if num:
             begin_bars(config, {"head": "2000"})
-        read = begun_bars(config)
+        read = finish_bars(config)
     np.testing.assert_array_equal(read.bars.ohlc, read_bars(config.bars).ohlc)
     assert bool(read.pictures) == bool(num)
 
