@@ -30,7 +30,7 @@ def begin_bars(config: DataKeys, arguments: Mapping[str, str]) -> None:
 
 
 def finish_bars(config: DataKeys) -> BarsRead:
-    """Return the bars that a worker reads since :func:`begin_bars`; without one, read them now. Raises: UserError."""
+    """Return the bars that :func:`begin_bars` had a worker read; otherwise read them now. Raises: UserError."""
     begun = command_workers().begun
     read = result_of(begun) if begun else None
     return read or BarsRead(read_bars(config.bars, config.windows.length))

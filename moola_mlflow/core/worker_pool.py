@@ -22,7 +22,7 @@ from moola_mlflow.core.collector import rest_collector, wake_collector
 from moola_mlflow.core.errors import TrainingError
 
 FIRST = 8
-"""Processes that start with a pool. More would make each other slow while they import."""
+"""Processes that start with a pool. Others start as calls come."""
 P = ParamSpec("P")
 T = TypeVar("T")
 

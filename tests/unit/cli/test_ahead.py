@@ -72,17 +72,8 @@ def test_every_module_that_a_worker_imports_is_there(name: str) -> None:
 
 
 def test_a_fine_tuning_fits_in_the_processes_that_started_with_it(tmp_path: Path) -> None:
-    words = [
-        "--labels.n",
-        "40",
-        "--bars.sample_bars",
-        "8000",
-        "--finetune.inputs",
-        "price_path",
-        "--trainer.epochs",
-        "1",
-    ]
-    words += ["--cv.folds", "2", "--cv.workers", "2", "--cv.baselines", "quick", "--register", "none"]
+    few = "--labels.n 40 --bars.sample_bars 8000 --trainer.epochs 1 --cv.folds 2 --cv.workers 2 --register none"
+    words = f"{few} --finetune.inputs price_path --cv.baselines quick".split()
     done = subprocess.run(
         [sys.executable, "-c", COUNTED.replace("max(made)", "made"), "finetune", *words],
         cwd=tmp_path, env=Store(tmp_path).environment, capture_output=True, text=True, timeout=300,

@@ -114,6 +114,18 @@ def test_one_device_is_refused_to_several_processes_with_the_cure(monkeypatch: p
     assert runtime.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def test_a_gpu_is_looked_for_by_the_files_of_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    drivers: set[str] = set()
+    monkeypatch.setattr(runtime.sys, "platform", "linux")
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) in drivers)
+    assert not runtime.may_have_gpu()
+    drivers.add("/dev/nvidiactl")
+    assert runtime.may_have_gpu()
+    drivers.clear()
+    monkeypatch.setattr(runtime.sys, "platform", "darwin")  # torch alone knows whether there is MPS
+    assert runtime.may_have_gpu()
+
+
 def test_a_process_without_a_gpu_of_its_own_is_told_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
