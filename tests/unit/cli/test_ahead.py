@@ -71,6 +71,7 @@ def test_every_module_that_a_worker_imports_is_there(name: str) -> None:
     importlib.import_module(name)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_fits_in_the_processes_that_started_with_it(tmp_path: Path) -> None:
     few = "--labels.n 40 --bars.sample_bars 8000 --trainer.epochs 1 --cv.folds 2 --cv.workers 2 --register none"
     words = f"{few} --finetune.inputs price_path --cv.baselines quick".split()
@@ -100,7 +101,7 @@ def test_data_has_its_pictures_drawn_by_a_worker_on_a_second_core(cores: str, sa
     assert found == said
 
 
-@pytest.mark.parametrize("kind", ["min_probability", "min_score"])
+@pytest.mark.parametrize("kind", ["min_probability", pytest.param("min_score", marks=pytest.mark.slow)])
 def test_detect_has_its_pictures_drawn_by_a_worker_also_with_a_detector_of_the_store(kind: str, tmp_path: Path) -> None:
     store, folder = Store(tmp_path), tmp_path / "detector"
     if kind == "min_probability":

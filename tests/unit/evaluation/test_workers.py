@@ -78,7 +78,6 @@ def test_the_workers_of_a_command_do_all_its_tasks_and_end_if_it_is_asked_to_sto
         seen: list[int] = []
         run_tasks(sleep, None, [0, 1], 2, lambda i, result: seen.append(i), lambda: "SIGINT" if seen else None)
         assert (seen, early.num) == ([0], 0)
-        assert not {pid for pid, _, _ in collect(2)} & same
 
 
 def test_a_message_for_the_user_comes_through_from_a_worker() -> None:
